@@ -1,0 +1,63 @@
+"""Everything that simopen raises.
+
+::
+
+    SimopenError
+    ├── ClockError               nobody could say what time it is
+    ├── LabError                 the lab cannot be had here, or a host of it failed
+    └── PunchError               no stream; also a ConnectionError, so an OSError
+        ├── MissedInstant        the instant and its whole window are over
+        ├── ResolutionError      the peer's name has no address
+        ├── LocalEndpointError   the local endpoint cannot be had: taken, foreign, or not permitted
+        ├── SelfConnection       the peer is this very socket
+        └── WindowClosed         the window ended without a stream; also a TimeoutError
+
+A bad argument is a `ValueError` or a `TypeError`, raised before anything is sent.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from simopen.report import Report
+
+
+class SimopenError(Exception):
+    """Anything that simopen raises on its own account."""
+
+
+class ClockError(SimopenError):
+    """Nobody could say what time it is. The message says who was asked and what each answered."""
+
+
+class LabError(SimopenError):
+    """The lab cannot be had here, or something in it failed. The message says what is missing."""
+
+
+class PunchError(SimopenError, ConnectionError):
+    """No stream came up. `report` tells what was tried; it is None where nothing was tried yet."""
+
+    def __init__(self, message: str, report: Report | None = None) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+class MissedInstant(PunchError):  # noqa: N818 - says what happened, as TimeoutError's siblings do
+    """The instant, and the whole window after it, had passed before anything could be fired."""
+
+
+class ResolutionError(PunchError):
+    """The peer's (or the local) name has no usable address."""
+
+
+class LocalEndpointError(PunchError):
+    """The local endpoint cannot be had: taken by another program, not this host's, or not permitted."""
+
+
+class SelfConnection(PunchError):  # noqa: N818
+    """The peer named is the very socket that would fire. Wanted on purpose? `simopen.connect_self`."""
+
+
+class WindowClosed(PunchError, TimeoutError):  # noqa: N818
+    """The window ended without a stream. The message says what came back: silence, RSTs, ICMP."""

@@ -1,0 +1,218 @@
+"""The user's side of the lab's process: start it, ask it, end it.
+
+Theory of operation. Answers come in the order of the requests, so a queue of futures matches them. The socket's end is
+the order to go, so that closing needs no conversation, and a killed owner needs no cleaning up. Works on any asyncio
+loop that watches descriptors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections import deque
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from simopen.errors import LabError
+from simopen.lab.messages import Answer, Failed, LinkKind, Request, receive, send
+
+_SUPERVISOR = ("-P", "-m", "simopen.lab.supervisor")
+_PROBE_TIMEOUT_S = 30
+_CLOSE_TIMEOUT_S = 10
+_TAIL = 2000  # characters of a program's complaint in an error message
+
+Reply = tuple[Answer, list[int]]
+
+
+class Control:
+    """One lab process, and the conversation with it."""
+
+    def __init__(self, channel: socket.socket, process: Process) -> None:
+        self._channel = channel
+        self._process = process
+        self._waiting: deque[asyncio.Future[Reply]] = deque()
+        self._asking = asyncio.Lock()
+        asyncio.get_running_loop().add_reader(channel.fileno(), self._read)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def request(self, message: Request) -> Reply:
+        """Ask, and wait for the answer; the descriptors with it are the caller's.
+
+        Raises: LabError where the lab refuses, or has ended.
+        """
+        async with self._asking:  # one at a time: the socket's buffer is finite
+            answer = self._expect()
+            self._send(message)
+            return await _granted(answer)
+
+    def _expect(self) -> asyncio.Future[Reply]:
+        answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._waiting.append(answer)
+        return answer
+
+    async def first_word(self) -> Reply:
+        """What the lab says unasked when it is up. Raises: LabError."""
+        return await _granted(self._expect())
+
+    async def close(self) -> None:
+        """End the lab and all that runs in it. Raises: LabError where it had failed."""
+        self.hang_up()
+        try:
+            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                _, complaint = await self._process.communicate()
+        except TimeoutError:
+            self._process.kill()
+            _, complaint = await self._process.communicate()
+        if self._process.returncode:
+            raise LabError(f"the lab's process ended with {self._process.returncode}: {tail(complaint)}")
+
+    def hang_up(self) -> None:
+        """Close the socket, which ends the lab. Waiting requests fail."""
+        if self._channel.fileno() < 0:
+            return
+        asyncio.get_running_loop().remove_reader(self._channel.fileno())
+        self._channel.close()
+        self._fail_waiting()
+
+    def _send(self, message: Request) -> None:
+        try:
+            send(self._channel, message)
+        except OSError as error:
+            self._waiting.pop().cancel()
+            raise LabError("the lab's process has ended") from error
+
+    def _read(self) -> None:
+        try:
+            message = receive(self._channel)
+        except BlockingIOError:
+            return
+        except OSError:
+            message = None
+        if message is None:
+            self.hang_up()
+            return
+        answer, fds = message
+        self._resolve(answer, fds)
+
+    def _resolve(self, answer: object, fds: list[int]) -> None:
+        waiting = self._waiting.popleft()
+        if waiting.done():  # its asker was cancelled
+            close_all(fds)
+            return
+        waiting.set_result((answer, fds))  # type: ignore[arg-type]
+
+    def _fail_waiting(self) -> None:
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_exception(LabError("the lab's process has ended"))
+        self._waiting.clear()
+
+
+async def start_lab(seed: int, link: LinkKind) -> tuple[Control, int | None]:
+    """Start a lab. Returns its control, and the descriptor of its user namespace where it has one.
+
+    Raises: LabError.
+    """
+    require_extra()
+    control = await _spawn(seed, link)
+    try:
+        _, fds = await control.first_word()
+    except BaseException as error:
+        await _abandon(control, error)
+        raise
+    return control, fds[0] if fds else None
+
+
+@cache
+def available(link: str = "auto") -> str | None:
+    """Why no lab can be had here, in words; None where one can. Tries it, once per process, in about 0.4 s.
+
+    Raises: ValueError for a link that is none of "auto", "tun", "veth".
+    """
+    kind = LinkKind(link)
+    try:
+        require_extra()
+    except LabError as error:
+        return str(error)
+    arguments = [sys.executable, *_SUPERVISOR, "--probe", kind.value]
+    probe = subprocess.run(
+        arguments, capture_output=True, env=_environment(), timeout=_PROBE_TIMEOUT_S, check=False
+    )
+    return None if probe.returncode == 0 else f"no lab can be had here: {tail(probe.stderr)}"
+
+
+def require_extra() -> None:
+    """Raises: LabError where this is not Linux, or the extra [lab] is not installed."""
+    if sys.platform != "linux":
+        raise LabError(f"the lab is made of Linux network namespaces, and this is {sys.platform}")
+    missing = [name for name in ("dpkt", "pyroute2") if find_spec(name) is None]
+    if missing:
+        raise LabError(f"the lab needs {' and '.join(missing)}: pip install 'simopen[lab]'")
+
+
+def tail(output: bytes) -> str:
+    """The end of a program's output, as text for a message."""
+    return output.decode(errors="replace").strip()[-_TAIL:]
+
+
+def close_all(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+async def _spawn(seed: int, link: LinkKind) -> Control:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    try:
+        arguments = (*_SUPERVISOR, str(theirs.fileno()), str(seed), link.value)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *arguments,
+            stdin=DEVNULL,
+            stderr=PIPE,
+            pass_fds=(theirs.fileno(),),
+            env=_environment(),
+            start_new_session=True,  # Ctrl-C is the owner's to handle
+        )
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return Control(ours, process)
+
+
+async def _abandon(control: Control, error: BaseException) -> None:
+    """Close a lab that did not come up; what it complained of goes with the error."""
+    try:
+        await control.close()
+    except LabError as complaint:
+        error.add_note(str(complaint))
+
+
+async def _granted(answer: asyncio.Future[Reply]) -> Reply:
+    try:
+        message, fds = await answer
+    except asyncio.CancelledError:
+        if answer.done() and not answer.cancelled() and answer.exception() is None:
+            close_all(answer.result()[1])
+        raise
+    if isinstance(message, Failed):
+        close_all(fds)
+        raise LabError(message.reason)
+    return message, fds
+
+
+def _environment() -> dict[str, str]:
+    """The environment in which the lab's process finds the very modules that this process would."""
+    package = str(Path(__file__).resolve().parents[2])
+    paths = [str(Path(path).resolve()) for path in sys.path]  # "" is the working directory
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([package, *paths])}

@@ -1,0 +1,46 @@
+"""Enter a host's namespaces, then become the program to run there.
+
+Run by path, as `python -I -S launcher.py USER_NAMESPACE NETWORK_NAMESPACE PARENT PROGRAM ARGUMENT...`: two descriptors
+(-1: none) and the starter's pid. It must be quick and have one thread, since setns(2) refuses a user namespace to a
+process with more; so it imports nothing of this package. A preexec_fn would do this between fork and exec in the
+user's process, where another thread may hold any lock.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+_CLONE_NEWUSER = 0x10000000
+_CLONE_NEWNET = 0x40000000
+_NOT_FOUND = 127  # what a shell says of a program that is not there
+
+
+def _enter(fd: int, kind: int) -> None:
+    if fd < 0:
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(fd, kind) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"setns: {os.strerror(code)}")
+    os.close(fd)
+
+
+def main(arguments: list[str]) -> None:
+    """Does not return: becomes the program, or exits with a reason on standard error."""
+    user, network, parent = (int(argument) for argument in arguments[:3])
+    program = arguments[3:]
+    _enter(user, _CLONE_NEWUSER)
+    _enter(network, _CLONE_NEWNET)
+    if os.getppid() != parent:
+        sys.exit("the lab's owner is gone")  # from inside the namespace the lab would have found and ended us
+    try:
+        os.execvp(program[0], program)
+    except OSError as error:
+        print(f"{program[0]}: {error.strerror}", file=sys.stderr)
+        sys.exit(_NOT_FOUND)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,93 @@
+"""What the user's process and the lab's process say to each other.
+
+Theory of operation. A Unix SOCK_SEQPACKET pair carries one pickled message per datagram, and file descriptors beside
+it. Every request has one answer, in order. A record may be long: it travels as a memory file, of which only the
+descriptor is sent, so that the lab's process never waits for its reader. Pickle is fit here and nowhere else: both
+ends are this package, and one has started the other.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+from dataclasses import dataclass
+from enum import Enum
+
+from simopen.lab.conditions import Addresses, Conditions
+
+_LONGEST_MESSAGE = 65536
+_MOST_FDS = 4
+
+
+class LinkKind(Enum):
+    """How a host's link is held: see `links.py`. AUTO takes TUN where it can be had."""
+
+    AUTO = "auto"
+    TUN = "tun"
+    VETH = "veth"
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The lab's first word. Comes with the user namespace's descriptor where the lab made one."""
+
+    link: LinkKind
+
+
+@dataclass(frozen=True, slots=True)
+class AddHost:
+    name: str
+    conditions: Conditions
+
+
+@dataclass(frozen=True, slots=True)
+class HostAdded:
+    """Comes with the host's network namespace."""
+
+    addresses: Addresses
+
+
+@dataclass(frozen=True, slots=True)
+class FetchRecord:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class RecordFetched:
+    """Comes with a memory file: a pickled list of passages."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetRecord:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    reason: str
+
+
+Request = AddHost | FetchRecord | ForgetRecord
+Answer = Ready | HostAdded | RecordFetched | Done | Failed
+
+
+def send(channel: socket.socket, message: Request | Answer, fds: tuple[int, ...] = ()) -> None:
+    """Send one message; the other side gets duplicates of the descriptors. Raises: OSError."""
+    socket.send_fds(channel, [pickle.dumps(message)], fds)
+
+
+def receive(channel: socket.socket) -> tuple[object, list[int]] | None:
+    """The next message and the descriptors with it, which are the caller's now; None after the other side's end.
+
+    Raises: OSError (BlockingIOError where there is nothing yet).
+    """
+    data, fds, _, _ = socket.recv_fds(channel, _LONGEST_MESSAGE, _MOST_FDS)
+    for fd in fds:
+        os.set_inheritable(fd, False)
+    return (pickle.loads(data), fds) if data else None

@@ -1,0 +1,184 @@
+"""Packets between bytes and values.
+
+Theory of operation. dpkt reads and rebuilds; it fills in a checksum that is set to zero. Three things are done on the
+bytes themselves: the hop count, which every packet on an untranslated path needs and which is one addition (RFC 1624);
+the packet quoted in an ICMP error, whose length and transport checksum speak of more bytes than were quoted; and the
+ports of a truncated quotation. Pure: bytes and values in, bytes and values out.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import replace
+from ipaddress import ip_address
+from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+from typing import Any
+
+import dpkt
+
+from simopen.lab.packet import NO_FLAGS, Endpoint, Flags, Headers, Packet, Protocol
+
+# RFC 792 and RFC 4443 §2.1: the messages that quote a packet.
+_ICMP_ERRORS = {Protocol.ICMP: {3, 4, 5, 11, 12}, Protocol.ICMPV6: {1, 2, 3, 4}}
+_ECHO_REQUESTS = {(Protocol.ICMP, 8), (Protocol.ICMPV6, 128)}
+_ECHO_REPLIES = {(Protocol.ICMP, 0), (Protocol.ICMPV6, 129)}
+_IPV4_QUOTE = 28  # RFC 792: the header and 8 bytes
+_IPV6_QUOTE = 1232  # RFC 4443 §2.4: as much as fits in 1280 bytes
+_HOP_LIMIT = 64
+
+
+class NotAPacket(ValueError):
+    """These bytes are no IPv4 or IPv6 packet."""
+
+
+def parse(data: bytes) -> Packet:
+    """Read one IP packet. A fragment, or a protocol without ports, has port 0 on both sides.
+
+    Raises: NotAPacket.
+    """
+    ip = _unpack(data)
+    segment = ip.data
+    headers = _headers(ip)
+    ttl = ip.ttl if ip.v == 4 else ip.hlim
+    if isinstance(segment, dpkt.tcp.TCP):
+        return Packet(data, headers, ttl, segment.seq, segment.ack, len(segment.data))
+    return Packet(data, headers, ttl, payload_length=len(getattr(segment, "data", segment)))
+
+
+def with_headers(packet: Packet, headers: Headers) -> Packet:
+    """The same packet with other endpoints, checksums made right; the very same object where nothing changes."""
+    if headers == packet.headers:
+        return packet
+    ip = _unpack(packet.data)
+    ip.src, ip.dst = _pack(headers.source.address), _pack(headers.destination.address)
+    if ip.v == 4:
+        ip.sum = 0
+    _set_ports(ip.data, headers)
+    return replace(packet, data=bytes(ip), headers=headers)
+
+
+def aged(packet: Packet, hops: int) -> Packet:
+    """The same packet `hops` routers later. `hops` is below `packet.ttl`: what expires is not forwarded."""
+    data = bytearray(packet.data)
+    if data[0] >> 4 == 6:
+        data[7] -= hops
+        return replace(packet, data=bytes(data), ttl=packet.ttl - hops)
+    data[8] -= hops
+    total = struct.unpack_from("!H", data, 10)[0] + (hops << 8)
+    total = (total & 0xFFFF) + (total >> 16)
+    struct.pack_into("!H", data, 10, total if total != 0xFFFF else 0)
+    return replace(packet, data=bytes(data), ttl=packet.ttl - hops)
+
+
+def reset_for(packet: Packet) -> Packet:
+    """The RST that answers this TCP segment where no connection is (RFC 9293 §3.10.7.1), from its destination."""
+    headers = packet.headers
+    length = packet.payload_length + (Flags.SYN in headers.flags) + (Flags.FIN in headers.flags)
+    if Flags.ACK in headers.flags:
+        seq, ack, flags = packet.ack, 0, Flags.RST
+    else:
+        seq, ack, flags = 0, (packet.seq + length) & 0xFFFFFFFF, Flags.RST | Flags.ACK
+    segment = dpkt.tcp.TCP(
+        sport=headers.destination.port, dport=headers.source.port, seq=seq, ack=ack, win=0, flags=int(flags)
+    )
+    return parse(_from_to(headers.destination.address, headers.source.address, Protocol.TCP, segment))
+
+
+def time_exceeded_for(packet: Packet, router: str) -> Packet:
+    """The ICMP Time Exceeded with which the router of that address answers a packet that ran out of hops."""
+    sender = packet.source.address
+    if ":" in sender:
+        quote = dpkt.icmp6.ICMP6.Error(data=packet.data[:_IPV6_QUOTE])
+        return parse(_from_to(router, sender, Protocol.ICMPV6, dpkt.icmp6.ICMP6(type=3, code=0, data=quote)))
+    quote = dpkt.icmp.ICMP.Quote(data=packet.data[:_IPV4_QUOTE])
+    return parse(_from_to(router, sender, Protocol.ICMP, dpkt.icmp.ICMP(type=11, code=0, data=quote)))
+
+
+def is_link_noise(packet: Packet) -> bool:
+    """Multicast, broadcast and link-local packets, which no router forwards."""
+    destination, source = ip_address(packet.destination.address), ip_address(packet.source.address)
+    return destination.is_multicast or destination.is_link_local or source.is_link_local or source.is_unspecified
+
+
+def _unpack(data: bytes) -> Any:
+    try:
+        return (dpkt.ip6.IP6 if data[0] >> 4 == 6 else dpkt.ip.IP)(data)
+    except (dpkt.UnpackError, IndexError, struct.error) as error:
+        raise NotAPacket(f"{len(data)} bytes that are no IP packet: {data[:40].hex()}") from error
+
+
+def _pack(address: str) -> bytes:
+    return inet_pton(AF_INET6 if ":" in address else AF_INET, address)
+
+
+def _text(address: bytes) -> str:
+    return inet_ntop(AF_INET6 if len(address) == 16 else AF_INET, address)
+
+
+def _headers(ip: Any) -> Headers:
+    protocol, segment = ip.p, ip.data
+    source_port, destination_port, flags, quoted = 0, 0, NO_FLAGS, None
+    if isinstance(segment, dpkt.tcp.TCP | dpkt.udp.UDP):
+        source_port, destination_port = segment.sport, segment.dport
+        flags = Flags(segment.flags & 0xFF) if isinstance(segment, dpkt.tcp.TCP) else NO_FLAGS
+    elif isinstance(segment, dpkt.icmp.ICMP | dpkt.icmp6.ICMP6):
+        source_port, destination_port = _echo_ports(protocol, segment)
+        quoted = _quoted_headers(protocol, segment)
+    source, destination = Endpoint(_text(ip.src), source_port), Endpoint(_text(ip.dst), destination_port)
+    return Headers(protocol, source, destination, flags, quoted)
+
+
+def _echo_ports(protocol: int, message: Any) -> tuple[int, int]:
+    if (protocol, message.type) in _ECHO_REQUESTS:
+        return message.data.id, 0
+    if (protocol, message.type) in _ECHO_REPLIES:
+        return 0, message.data.id
+    return 0, 0
+
+
+def _quoted_headers(protocol: int, message: Any) -> Headers | None:
+    if message.type not in _ICMP_ERRORS[Protocol(protocol)]:
+        return None
+    ip = getattr(message.data, "data", None)
+    if not isinstance(ip, dpkt.ip.IP | dpkt.ip6.IP6):
+        return None
+    if isinstance(ip.data, dpkt.Packet):
+        return _headers(ip)
+    ports = struct.unpack_from("!HH", ip.data) if ip.p in _PORTS_FIRST and len(ip.data) >= 4 else (0, 0)
+    return Headers(ip.p, Endpoint(_text(ip.src), ports[0]), Endpoint(_text(ip.dst), ports[1]))
+
+
+_PORTS_FIRST = {Protocol.TCP, Protocol.UDP}
+
+
+def _set_ports(segment: Any, headers: Headers) -> None:
+    if isinstance(segment, bytes):
+        return
+    segment.sum = 0
+    if isinstance(segment, dpkt.tcp.TCP | dpkt.udp.UDP):
+        segment.sport, segment.dport = headers.source.port, headers.destination.port
+    elif headers.quoted is not None:
+        segment.data.data = _requoted(segment.data.data, headers.quoted)
+    elif (headers.protocol, segment.type) in _ECHO_REQUESTS | _ECHO_REPLIES:
+        segment.data.id = headers.source.port or headers.destination.port
+
+
+def _requoted(ip: Any, quoted: Headers) -> bytes:
+    """The quoted IPv4 packet with other endpoints. Its transport checksum stays: it covers bytes that are not here."""
+    ip.src, ip.dst, ip.sum = _pack(quoted.source.address), _pack(quoted.destination.address), 0
+    header = ip.pack_hdr() + bytes(ip.opts)
+    ip.sum = dpkt.dpkt.in_cksum(header)
+    rest = bytearray(bytes(ip.data))
+    if quoted.protocol in _PORTS_FIRST and len(rest) >= 4:
+        struct.pack_into("!HH", rest, 0, quoted.source.port, quoted.destination.port)
+    elif len(rest) >= 8:
+        struct.pack_into("!H", rest, 4, quoted.source.port or quoted.destination.port)
+    return bytes(ip.pack_hdr()) + bytes(ip.opts) + bytes(rest)
+
+
+def _from_to(source: str, destination: str, protocol: Protocol, segment: Any) -> bytes:
+    src, dst = _pack(source), _pack(destination)
+    if ":" in source:
+        ip6 = dpkt.ip6.IP6(src=src, dst=dst, nxt=protocol, hlim=_HOP_LIMIT, plen=len(segment), data=segment)
+        return bytes(ip6)
+    return bytes(dpkt.ip.IP(src=src, dst=dst, p=protocol, ttl=_HOP_LIMIT, data=segment))

@@ -1,0 +1,374 @@
+"""The main job, composed: resolve, check the clock, wait for the instant, fire, return the stream.
+
+Theory of operation: what decides lives below (`window`, `clock`); this module puts it in order and turns every way to
+fail into one error that says what happened, to which endpoint, what was tried and what to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from socket import AF_INET6, socket
+from typing import Any, TypeAlias
+
+from simopen import scheduler
+from simopen.address import Endpoint, Local, Peer, canonical, local_endpoint, peer_endpoints, resolve, sockaddr
+from simopen.clock import CHECK_TIMEOUT_S, Estimate, Source, TimeSource, as_clock
+from simopen.connector import Connector, Stream, self_connection
+from simopen.errors import ClockError, MissedInstant, PunchError, ResolutionError, WindowClosed
+from simopen.instant import Instant, instant_ns
+from simopen.report import Report, tally
+from simopen.sockets import is_self_connected, keep, open_socket, source_address
+from simopen.window import Window
+
+logger = logging.getLogger("simopen")
+
+ClockArgument: TypeAlias = "TimeSource | Estimate | Sequence[str | tuple[str, int]] | None"
+
+WINDOW_S = 10.0
+"""Long enough for SYNs lost twice (the kernel resends after 1, 2, ... s) and for clocks that nobody has set in a
+while; short enough for somebody who waits for a verdict."""
+STREAM_LIMIT = 2**16  # asyncio's own default
+# From here on the scheduler's thread waits; until here the loop does, and looks every second whether the machine slept.
+_HANDOVER_NS = 2_000_000_000
+_TICK_S = 1.0
+_TRUSTED = {
+    Source.PEER: "the peer's word",
+    Source.NTP: "an earlier check",
+    Source.KERNEL: "the kernel's word",
+    Source.PLAIN: "the local clock, unchecked,",
+}
+# What the shot needs to be armed in time: a check of the clock ends this much before the instant.
+_ARMING_NS = 20_000_000
+# A check made this long before the instant is repeated shortly before it: 15 ppm of 10 minutes are 9 ms.
+_STALE_NS = 600_000_000_000
+_RECHECK_NS = 30_000_000_000
+
+
+async def punch(
+    peer: Peer,
+    *,
+    at: Instant = None,
+    local: Local = None,
+    window: float = WINDOW_S,
+    listen: bool = True,
+    clock: ClockArgument = None,
+) -> tuple[socket, Report]:
+    """Open one direct TCP stream to a peer that does the same at the same instant; returns (socket, report).
+
+    The socket is connected and non-blocking; pass it as `sock=` to any library. It is the caller's to close.
+
+    Args:
+        peer: (host, port), or several such pairs, fired at side by side from the one local port. Where several answer,
+            the first named wins: name them in the same order of preference on both sides.
+        at: the instant: an aware `datetime`, or UTC seconds since 1970; left out, now.
+        local: the local port or (IP address, port); left out, the peer's port number. The peer must fire at it.
+        window: seconds after the instant during which SYNs are repeated and a stream is accepted.
+        listen: also accept the stream on the local port: it catches a peer whose SYN finds none of ours in flight,
+            or whose NAT chose another port. Without it only simultaneous open connects.
+        clock: an `Estimate` of `check_clock`, a `Clock`, or NTP servers to ask; left out, the kernel's word where it is
+            good enough, else public NTP servers. Asked while waiting; it never delays a shot.
+
+    Raises:
+        TypeError, ValueError: a bad argument, a naive datetime among them.
+        ResolutionError, LocalEndpointError, SelfConnection: before anything is sent.
+        MissedInstant: the window had closed before anything could be sent.
+        WindowClosed: the window ended without a stream.
+        PunchError: all of these but the first two; `report` tells what was tried.
+    """
+    endpoints = peer_endpoints(peer)
+    bound = local_endpoint(local, endpoints[0][1])
+    order = _Order(instant_ns(at), _window_ns(window), as_clock(clock))
+    _check_loop()
+    peers, notes = _reachable(await resolve(endpoints), bound)
+    trace = _Trace(order, bound, peers, window, notes)
+    with Connector.opened(bound, peers, listen=listen) as connector:
+        trace.connector = connector
+        stream = await _in_window(connector, trace)
+    return stream.sock, trace.report(stream)
+
+
+async def connect(
+    peer: Peer,
+    *,
+    at: Instant = None,
+    local: Local = None,
+    window: float = WINDOW_S,
+    listen: bool = True,
+    clock: ClockArgument = None,
+    limit: int = STREAM_LIMIT,
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Like `asyncio.open_connection`, to a peer that does the same at the same instant.
+
+    Returns asyncio's own (reader, writer); `writer.get_extra_info("simopen")` is the `Report`. `limit` is the reader's
+    buffer limit in bytes. Everything else, and what is raised, is as in `punch`.
+    """
+    sock, report = await punch(peer, at=at, local=local, window=window, listen=listen, clock=clock)
+    return await _streams(sock, limit, report)
+
+
+async def connect_self(
+    local: int | tuple[str, int], *, limit: int = STREAM_LIMIT
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """One socket, connected to itself: what is written to it, it reads (RFC 9293 §3.5, with nobody else in play).
+
+    `local`: a port on 127.0.0.1, or (IP address of this host, port).
+
+    Raises:
+        TypeError, ValueError: not a port or an (IP address, port) pair.
+        LocalEndpointError: the endpoint cannot be had.
+        PunchError: the kernel did not connect the socket to itself: simultaneous open is switched off, or something
+            listens on that port.
+    """
+    address, port = local_endpoint(local, 0)
+    endpoint = Endpoint(canonical(address or "127.0.0.1"), port)
+    sock = open_socket(endpoint, endpoint.family)
+    try:
+        await asyncio.get_running_loop().sock_connect(sock, sockaddr(endpoint))
+        selfish = is_self_connected(sock)
+        keep(sock)
+    except BaseException as error:
+        sock.close()
+        if isinstance(error, OSError):
+            raise PunchError(f"the kernel would not connect {endpoint} to itself: {error.strerror}") from error
+        raise
+    if not selfish:
+        sock.close()
+        raise PunchError(f"something on this host listens on {endpoint} and took the connection")
+    return await _streams(sock, limit, None)
+
+
+def _window_ns(window: float) -> int:
+    if isinstance(window, bool) or not isinstance(window, (int, float)):
+        raise TypeError(f"the window must be a number of seconds, not {type(window).__name__}")
+    if not (math.isfinite(window) and window > 0):
+        raise ValueError(f"the window must be a positive number of seconds, not {window!r}")
+    return round(window * 1e9)
+
+
+def _check_loop() -> None:
+    if isinstance(asyncio.get_running_loop(), getattr(asyncio, "ProactorEventLoop", ())):
+        raise PunchError(
+            "this needs a selector event loop: asyncio.run(main(), loop_factory=asyncio.SelectorEventLoop)"
+        )
+
+
+def _reachable(
+    found: Sequence[Endpoint], bound: tuple[str | None, int]
+) -> tuple[tuple[Endpoint, ...], tuple[str, ...]]:
+    """The endpoints that this host can fire at from `bound`, and a note on each that it cannot."""
+    peers, notes = [], []
+    for peer in found:
+        reason = _unusable(peer, bound)
+        if reason is None:
+            peers.append(peer)
+        else:
+            notes.append(f"{peer} left out: {reason}")
+    if not peers:
+        raise ResolutionError("; ".join(notes))
+    return tuple(peers), tuple(notes)
+
+
+def _unusable(peer: Endpoint, bound: tuple[str | None, int]) -> str | None:
+    address, port = bound
+    ip = ipaddress.ip_address(peer.address)
+    if ip.is_unspecified or ip.is_multicast or peer.address == "255.255.255.255":
+        raise ValueError(f"{peer} cannot be a peer: that is no single host's address")
+    if address is not None and Endpoint(address, port).family != peer.family:
+        return f"the local address {address} is of the other address family"
+    source = source_address(peer, address)
+    if source is None and (address is None or source_address(peer, None) is None):
+        version = 6 if peer.family == AF_INET6 else 4
+        return f"this host has no route to it; is the network up, and does it carry IPv{version}?"
+    if port == peer.port and peer.address in (source, address):
+        raise self_connection(peer)
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """When, for how long, and by which clock."""
+
+    at_ns: int | None
+    window_ns: int
+    clock: TimeSource
+
+
+@dataclass(slots=True)
+class _Trace:
+    """What the report will be made of; filled in as things happen."""
+
+    order: _Order
+    local: tuple[str | None, int]
+    peers: tuple[Endpoint, ...]
+    window_s: float
+    notes: tuple[str, ...] = ()
+    connector: Connector | None = field(default=None)
+    estimate: Estimate | None = None
+    instant_ns: int = 0
+
+    def note(self, text: str) -> None:
+        logger.warning("%s", text)
+        self.notes += (text,)
+
+    def report(self, stream: Stream | None = None) -> Report:
+        assert self.connector is not None
+        assert self.estimate is not None
+        now_ns = time.monotonic_ns()
+        report = Report(
+            local=self.local,
+            peers=self.peers,
+            window_s=self.window_s,
+            listening=self.connector.listening,
+            clock=self.estimate,
+            instant_ns=self.instant_ns,
+            fired_ns=self.connector.fired_ns,
+            ended_ns=now_ns,
+            attempts=self.connector.attempts,
+            strangers=self.connector.strangers,
+            holder=self.connector.holder,
+            notes=self.notes,
+        )
+        if stream is None:
+            return report
+        return replace(report, via=stream.via, remote=stream.remote, established_ns=stream.established_ns)
+
+
+async def _in_window(connector: Connector, trace: _Trace) -> Stream:
+    """Fire at the instant and return the stream, or raise with the report in hand."""
+    order = trace.order
+    await _fire(connector, trace)
+    closes_ns = (trace.instant_ns if order.at_ns is not None else connector.fired_ns) + order.window_ns
+    connector.watch(Window(connector.fired_ns, closes_ns))
+    try:
+        async with asyncio.timeout(max(0.0, (closes_ns - time.monotonic_ns()) / 1e9)):
+            return await connector.stream()
+    except TimeoutError:
+        connector.end()
+        report = trace.report()
+        raise WindowClosed(_verdict(report), report) from None
+    except PunchError as error:
+        connector.end()
+        error.report = trace.report()
+        raise
+
+
+async def _fire(connector: Connector, trace: _Trace) -> None:
+    if trace.order.at_ns is None:
+        trace.estimate = trace.order.clock.now_estimate()
+        trace.instant_ns = time.monotonic_ns()
+        connector.fire(trace.instant_ns)
+        return
+    await _until_handover(trace, trace.order.at_ns)
+    target_ns = trace.instant_ns
+    await scheduler.shared.at(target_ns, lambda: connector.fire(target_ns))
+
+
+async def _until_handover(trace: _Trace, at_ns: int) -> None:
+    """Learn the time and wait on the loop until shortly before the instant; leaves `estimate` and `instant_ns`."""
+    clock = trace.order.clock
+    trace.estimate = clock.now_estimate()
+    await _check(trace, at_ns)
+    while True:
+        trace.instant_ns = trace.estimate.monotonic_at(at_ns)
+        now = clock.local.read()
+        left_ns = trace.instant_ns - now.monotonic_ns
+        if asleep_s := trace.estimate.suspended(now):
+            trace.note(f"this machine slept for {asleep_s:.1f} s while waiting, so its clock is checked again")
+            trace.estimate = clock.now_estimate()
+            await _check(trace, at_ns)
+        elif left_ns < -trace.order.window_ns:
+            raise MissedInstant(_missed(-left_ns, trace))
+        elif left_ns <= _HANDOVER_NS:
+            return
+        elif left_ns <= _RECHECK_NS and now.monotonic_ns - trace.estimate.monotonic_ns > _STALE_NS:
+            await _check(trace, at_ns)
+        else:
+            await asyncio.sleep(min(_TICK_S, (left_ns - _HANDOVER_NS) / 1e9))
+
+
+async def _check(trace: _Trace, at_ns: int) -> None:
+    """Ask for the time, unless it is known well enough, and as long as there is time to ask."""
+    estimate = trace.estimate
+    assert estimate is not None
+    clock = trace.order.clock
+    if estimate.bound_s is not None and estimate.bound_s <= min(clock.limit_s, trace.window_s / 10):
+        return
+    left_s = (estimate.monotonic_at(at_ns) - time.monotonic_ns() - _ARMING_NS) / 1e9
+    why = "no time was left to check it before the instant"
+    if left_s > 0:
+        try:
+            trace.estimate = await asyncio.wait_for(clock.refresh(min(left_s, CHECK_TIMEOUT_S)), left_s)
+        except (ClockError, TimeoutError) as error:
+            why = str(error) or "no time server answered before the instant"
+        else:
+            return
+    trace.note(f"the clock's offset is not known well, so {_TRUSTED[estimate.source]} decides when to fire: {why}")
+
+
+def _missed(late_ns: int, trace: _Trace) -> str:
+    return (
+        f"the instant passed {late_ns / 1e9:.1f} s ago and the window is {trace.window_s:g} s, so nothing was sent to "
+        f"{', '.join(map(str, trace.peers))}; agree on a later instant (the clock: {trace.estimate})"
+    )
+
+
+def _verdict(report: Report) -> str:
+    """Why the window closed without a stream, as far as this side can tell, and what to do."""
+    tried = f"no stream to {', '.join(map(str, report.peers))} within {report.window_s:g} s: {tally(report.attempts)}"
+    strangers = f"; {report.strangers} connections from elsewhere were turned away" if report.strangers else ""
+    return f"{tried}{strangers}. {_advice(report)}"
+
+
+def _advice(report: Report) -> str:
+    outcomes = {attempt.outcome.name for attempt in report.attempts}
+    if report.holder is not None and "TAKEN" in outcomes:
+        return (
+            f"Port {report.local[1]} of this host still has a {report.holder} socket to that endpoint from before; "
+            f"wait a minute, or use another local port"
+        )
+    if "RESET" in outcomes:
+        return (
+            "Something answered for the peer, but the peer never fired: was it run, for the same instant, and at "
+            "this side's public endpoint?"
+        )
+    if "NO_ROUTE" in outcomes or "ICMP" in outcomes:
+        return "The network says that it cannot get there: check the address and this host's connection"
+    return (
+        "Nothing came back: check that the peer fired at the same instant, that each side fires at the other's public "
+        "endpoint from the port the other fires at, and that no firewall drops outgoing SYNs"
+    )
+
+
+class _Writer(asyncio.StreamWriter):
+    """asyncio's own writer, which also hands out the report. (uvloop's transports take no extra info.)"""
+
+    _simopen_report: Report | None = None
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        if name == "simopen":
+            return self._simopen_report
+        return super().get_extra_info(name, default)
+
+
+async def _streams(
+    sock: socket, limit: int, report: Report | None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=limit, loop=loop)
+    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+    try:
+        transport, _ = await loop.create_connection(lambda: protocol, sock=sock)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            sock.close()
+        raise
+    writer = _Writer(transport, protocol, reader, loop)
+    writer._simopen_report = report
+    return reader, writer

@@ -1,0 +1,152 @@
+"""What was tried and what came of it: the value types behind `report`, `--json` and every error's words.
+
+Theory of operation: pure values. Times are kept as CLOCK_MONOTONIC ns and turned into UTC, by the clock's estimate,
+only for people and for JSON.
+"""
+
+from __future__ import annotations
+
+import errno as errnos
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from simopen.address import Endpoint
+from simopen.window import Outcome, outcome_of
+
+if TYPE_CHECKING:
+    from simopen.clock import Estimate
+
+
+class Via(StrEnum):
+    """Which of our sockets became the stream."""
+
+    CONNECT = "connect"
+    ACCEPT = "accept"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One socket's life: one SYN (and the kernel's resends of it) to one endpoint.
+
+    `errno` is 0 where the stream came up, None where the attempt was still open when everything ended.
+    `immediate`: the errno was the answer of `connect` itself, so no SYN left.
+    """
+
+    peer: Endpoint
+    planned_ns: int
+    started_ns: int
+    ended_ns: int
+    errno: int | None
+    immediate: bool = False
+
+    @property
+    def outcome(self) -> Outcome:
+        """What became of it."""
+        if self.errno is None:
+            return Outcome.IN_FLIGHT
+        return outcome_of(self.errno, immediate=self.immediate)
+
+    @property
+    def result(self) -> str:
+        """What became of it, in words."""
+        if self.outcome is Outcome.FAILED:
+            return f"failed with {errnos.errorcode.get(self.errno or 0, self.errno)}"
+        return str(self.outcome.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The whole punch: what was agreed, what was fired when, and what came of it.
+
+    `instant_ns` is when the first shot was due, `fired_ns` when it was fired: never earlier.
+    `via`, `remote` and `established_ns` are None where no stream came up.
+    `strangers` counts the connections that came from elsewhere and were closed at once.
+    """
+
+    local: tuple[str | None, int]
+    peers: tuple[Endpoint, ...]
+    window_s: float
+    listening: bool
+    clock: Estimate
+    instant_ns: int
+    fired_ns: int
+    ended_ns: int
+    attempts: tuple[Attempt, ...]
+    strangers: int = 0
+    via: Via | None = None
+    remote: Endpoint | None = None
+    established_ns: int | None = None
+    holder: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def late_s(self) -> float:
+        """How long after the instant the first shot was fired, in seconds: zero or more."""
+        return (self.fired_ns - self.instant_ns) / 1e9
+
+    @property
+    def elapsed_s(self) -> float | None:
+        """From our first shot until the stream was up, in seconds; None where none came up."""
+        return None if self.established_ns is None else (self.established_ns - self.fired_ns) / 1e9
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON: times in UTC seconds, durations in seconds."""
+        return {
+            "local": f"{_host(self.local)}:{self.local[1]}",
+            "peers": [str(peer) for peer in self.peers],
+            "window_s": self.window_s,
+            "listening": self.listening,
+            "clock": self.clock.as_dict(),
+            "instant": self._utc(self.instant_ns),
+            "fired": self._utc(self.fired_ns),
+            "late_s": self.late_s,
+            "established": None if self.established_ns is None else self._utc(self.established_ns),
+            "elapsed_s": self.elapsed_s,
+            "via": self.via,
+            "remote": None if self.remote is None else str(self.remote),
+            "strangers": self.strangers,
+            "notes": list(self.notes),
+            "attempts": [self._attempt(attempt) for attempt in self.attempts],
+        }
+
+    def _attempt(self, attempt: Attempt) -> dict[str, object]:
+        return {
+            "peer": str(attempt.peer),
+            "planned": self._utc(attempt.planned_ns),
+            "started": self._utc(attempt.started_ns),
+            "elapsed_s": (attempt.ended_ns - attempt.started_ns) / 1e9,
+            "errno": attempt.errno if attempt.errno is None else errnos.errorcode.get(attempt.errno, attempt.errno),
+            "result": attempt.result,
+        }
+
+    def _utc(self, monotonic_ns: int) -> float:
+        return self.clock.utc_at(monotonic_ns) / 1e9
+
+    def summary(self) -> str:
+        """One sentence: the stream and how it came, or what was tried in vain."""
+        if self.remote is None or self.elapsed_s is None:
+            return f"no stream: {tally(self.attempts)}"
+        how = "our SYN's own socket" if self.via is Via.CONNECT else "the listener on the same port"
+        return f"connected to {self.remote} {self.elapsed_s * 1e3:.1f} ms after our first SYN, through {how}"
+
+
+def tally(attempts: Sequence[Attempt]) -> str:
+    """What the attempts came to, counted: `2 SYNs to 203.0.113.7:1314 (1 answered by RST, 1 no answer)`."""
+    peers = dict.fromkeys(attempt.peer for attempt in attempts)
+    return "; ".join(_tally_one(peer, [a for a in attempts if a.peer == peer]) for peer in peers) or "nothing sent"
+
+
+def _tally_one(peer: Endpoint, attempts: Sequence[Attempt]) -> str:
+    # A look at a taken 5-tuple or a missing route sends nothing.
+    sent = sum(not attempt.immediate or attempt.outcome is Outcome.RESET for attempt in attempts)
+    counts = Counter(attempt.result for attempt in attempts)
+    results = ", ".join(f"{count} {result}" for result, count in counts.items())
+    return f"{sent} SYN{'' if sent == 1 else 's'} to {peer} ({results})"
+
+
+def _host(local: tuple[str | None, int]) -> str:
+    address = local[0] or "*"
+    return f"[{address}]" if ":" in address else address

@@ -1,0 +1,91 @@
+"""What every socket that takes part in a punch is, and what the kernel's refusals mean in words.
+
+- Non-blocking, SO_REUSEADDR and SO_REUSEPORT: one local port, many sockets.
+- TCP_NODELAY, set here since asyncio sets it only where it can see that a socket is TCP.
+- SO_LINGER (1, 0) while trying, so that a loser leaves no TIME_WAIT behind; cleared on the winner (`keep`).
+- Never another local port than the one asked for: the peer fires at this one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+import sys
+
+from simopen.address import Endpoint, normalise, sockaddr
+from simopen.errors import LocalEndpointError
+
+_LINGER = "hh" if sys.platform == "win32" else "ii"
+_NO_LINGER = struct.pack(_LINGER, 0, 0)
+_RESET_ON_CLOSE = struct.pack(_LINGER, 1, 0)
+
+
+def open_socket(local: tuple[str, int], family: socket.AddressFamily) -> socket.socket:
+    """A socket that may share `local` with others of ours, bound to it.
+
+    Raises:
+        LocalEndpointError: the kernel refuses; the message says why and what to do.
+    """
+    try:
+        # The protocol is named since asyncio sets TCP_NODELAY only where it can see that this is TCP.
+        sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    except OSError as error:
+        raise _local_error(error, local) from error
+    try:
+        sock.setblocking(False)
+        _share_port(sock)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(sockaddr(Endpoint(*local)))
+    except OSError as error:
+        sock.close()
+        raise _local_error(error, local) from error
+    return sock
+
+
+def _share_port(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "SO_REUSEPORT"):  # Windows has none: there SO_REUSEADDR shares
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
+
+def _local_error(error: OSError, local: tuple[str, int]) -> LocalEndpointError:
+    endpoint = Endpoint(*local)
+    reasons = {
+        errno.EADDRINUSE: "another program has it and does not share it; end that program or choose another port",
+        errno.EADDRNOTAVAIL: "that address is not this host's; leave it out to use any",
+        errno.EACCES: "not permitted: ports below 1024 usually need privileges; choose a higher one",
+        errno.EPERM: "not permitted on this host",
+        errno.EAFNOSUPPORT: "this host does not speak that address family",
+        errno.EMFILE: "this process has no file descriptors left; raise its limit (ulimit -n)",
+        errno.ENFILE: "this host has no file descriptors left",
+    }
+    reason = reasons.get(error.errno or 0, os.strerror(error.errno or 0))
+    return LocalEndpointError(f"cannot use {endpoint} on this host: {reason}")
+
+
+def source_address(peer: Endpoint, local: str | None) -> str | None:
+    """The address that this host would reach `peer` from; None where it has no route. Sends nothing."""
+    with socket.socket(peer.family, socket.SOCK_DGRAM) as probe:
+        try:
+            if local is not None:
+                probe.bind(sockaddr(Endpoint(local, 0)))
+            probe.connect(sockaddr(peer))
+        except OSError:
+            return None
+        return normalise(probe.getsockname()).address
+
+
+def keep(sock: socket.socket) -> None:
+    """Make a socket that was tried with into one that is used: closing it no longer throws data away."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def is_self_connected(sock: socket.socket) -> bool:
+    """Whether both ends of this socket are itself."""
+    return bool(sock.getsockname() == sock.getpeername())

@@ -1,0 +1,86 @@
+"""Both loops for every async test, no skip where none is allowed, and nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import gc
+import inspect
+import os
+import threading
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from simopen import lab
+
+# Set by CI, which has the lab and every real server: a skip there would be a hole in the evidence.
+NO_SKIP = bool(os.environ.get("SIMOPEN_NO_SKIP"))
+NEVER_SKIPPED = ("lab", "real_server")
+# What is told to close does so within some turns of the loop, or when its thread next looks: this long at most.
+TURNS = 200
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+@functools.cache
+def no_lab() -> str | None:
+    return lab.available()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("lab") and (reason := no_lab()):
+        pytest.skip(f"no lab: {reason}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if NO_SKIP and report.skipped and any(item.get_closest_marker(name) for name in NEVER_SKIPPED):
+        report.outcome = "failed"
+        report.longrepr = f"skipped where nothing may skip: {report.longrepr}"
+    return report
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Tasks, threads, sockets: an async test's are looked at from inside its loop, before that is closed."""
+    if inspect.iscoroutinefunction(getattr(request, "function", None)):
+        request.getfixturevalue("nothing_left_in_loop")
+    yield
+    assert not our_threads(), "a thread was left behind"
+
+
+@pytest.fixture
+async def nothing_left_in_loop() -> AsyncIterator[None]:
+    sockets, tasks = open_sockets(), asyncio.all_tasks()
+    yield
+    for _ in range(TURNS):
+        left = (asyncio.all_tasks() - tasks - {asyncio.current_task()}, our_threads(), open_sockets() - sockets)
+        if not any(left):
+            return
+        gc.collect()
+        await asyncio.sleep(0.005)
+    pytest.fail("left behind: tasks {}, threads {}, sockets {}".format(*left))
+
+
+def our_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("simopen-")]
+
+
+def open_sockets() -> set[str]:
+    found = set()
+    for fd in Path("/proc/self/fd").iterdir():
+        try:
+            target = os.readlink(fd)
+        except OSError:
+            continue
+        if target.startswith("socket:"):
+            found.add(target)
+    return found

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from simopen.scheduler import Scheduler
+
+MS = 1_000_000
+
+
+async def test_an_action_runs_at_its_instant_and_never_before() -> None:
+    scheduler = Scheduler()
+    for ahead_ns in (0, 100, 50_000, 700_000, 5 * MS, 30 * MS):
+        when_ns = time.monotonic_ns() + ahead_ns
+        fired = await scheduler.at(when_ns, time.monotonic_ns)
+        assert fired.at_ns >= when_ns
+        assert fired.result >= fired.at_ns
+
+
+async def test_an_instant_that_has_passed_fires_at_once() -> None:
+    fired = await Scheduler().at(time.monotonic_ns() - 10**12, lambda: "done")
+    assert fired.result == "done"
+
+
+async def test_actions_run_in_the_order_of_their_instants() -> None:
+    scheduler, now_ns, order = Scheduler(), time.monotonic_ns(), []  # type: ignore[var-annotated]
+    offsets = [30, 5, 20, 5, 40, 1]
+    await asyncio.gather(
+        *(scheduler.at(now_ns + offset * MS, lambda offset=offset: order.append(offset)) for offset in offsets)
+    )
+    assert order == sorted(offsets)
+
+
+async def test_a_thousand_waits_share_one_thread() -> None:
+    scheduler, when_ns = Scheduler(), time.monotonic_ns() + 50 * MS
+    fired = await asyncio.gather(*(scheduler.at(when_ns, threading.get_ident) for _ in range(1000)))
+    assert len({each.result for each in fired}) == 1
+    assert all(each.at_ns >= when_ns for each in fired)
+
+
+async def test_an_earlier_instant_overtakes_a_later_one_that_is_waited_for() -> None:
+    scheduler = Scheduler()
+    later = asyncio.create_task(scheduler.at(time.monotonic_ns() + 10**13, lambda: None))
+    await asyncio.sleep(0)
+    await scheduler.at(time.monotonic_ns() + 5 * MS, lambda: None)
+    later.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await later
+
+
+async def test_what_an_action_raises_is_raised_to_its_waiter() -> None:
+    def fail() -> None:
+        raise OSError("no")
+
+    with pytest.raises(OSError, match="no"):
+        await Scheduler().at(0, fail)
+
+
+@pytest.mark.parametrize("ahead_ns", [10**13, 30 * MS, 2 * MS, 600_000, 300_000, 50_000, 0])
+async def test_once_cancelled_an_action_never_runs(ahead_ns: int) -> None:
+    """In every phase: asleep, spinning, about to fire. It may have run before the cancellation came out, not after."""
+    scheduler = Scheduler()
+    for _ in range(20):
+        ran: list[int] = []
+        when_ns = time.monotonic_ns() + ahead_ns
+        waiter = asyncio.create_task(scheduler.at(when_ns, lambda ran=ran: ran.append(1)))  # type: ignore[misc]
+        await asyncio.sleep(0)
+        waiter.cancel()
+        await asyncio.gather(waiter, return_exceptions=True)
+        count = len(ran)
+        await scheduler.at(time.monotonic_ns() + (ahead_ns if ahead_ns < 10 * MS else 0) + MS, lambda: None)
+        assert len(ran) == count
+
+
+async def test_an_action_under_way_is_waited_for_by_whoever_cancels() -> None:
+    scheduler, begun, ended = Scheduler(), threading.Event(), []  # type: ignore[var-annotated]
+
+    def slow() -> None:
+        begun.set()
+        time.sleep(0.02)  # stands for a system call that takes its time
+        ended.append(1)
+
+    waiter = asyncio.create_task(scheduler.at(0, slow))
+    await asyncio.to_thread(begun.wait)
+    waiter.cancel()
+    await asyncio.gather(waiter, return_exceptions=True)
+    assert ended
+
+
+def test_a_loop_that_is_gone_does_not_stop_the_others() -> None:
+    scheduler = Scheduler()
+
+    async def leave() -> None:
+        waiter = asyncio.ensure_future(scheduler.at(time.monotonic_ns() + 20 * MS, lambda: None))
+        await asyncio.sleep(0)
+        waiter.cancel()
+
+    async def stay() -> None:
+        await scheduler.at(time.monotonic_ns() + 30 * MS, lambda: None)
+
+    asyncio.run(leave())
+    asyncio.run(stay())
