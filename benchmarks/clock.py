@@ -128,9 +128,10 @@ def table(outcomes: Sequence[dict[str, Outcome]]) -> str:
 
 
 def conditions(loop: asyncio.AbstractEventLoop, trials: int, seed: int) -> str:
+    name = type(loop).__module__.partition(".")[0]
     return (
         f"{platform.machine()}, {os.cpu_count()} CPUs, {platform.system()} {platform.release()}, "
-        f"Python {platform.python_version()}, {type(loop).__module__.partition('.')[0]}; n = {trials}, seed {seed}\n"
+        f"Python {platform.python_version()}, {name}; n = {trials}, seed {seed}\n"
         f"3 or 4 servers of which one lies; offset ±{OFFSET_S:g} s; 0..{DELAY_S * 1e3:g} ms each way; "
         f"{BATCH} checks side by side"
     )

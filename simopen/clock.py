@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import functools
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -38,6 +39,7 @@ __all__ = [
     "Reading",
     "Source",
     "TimeSource",
+    "adjtimex",
     "as_clock",
     "check_clock",
     "intersect",
@@ -52,8 +54,7 @@ Servers = Sequence[str | tuple[str, int]]
 CHECK_TIMEOUT_S = 3.0
 """Six round trips to the far side of the world; a good network needs 0.2 s."""
 LIMIT_S = 0.1
-"""A bound as wide as that says little about an instant: two peers could be 0.2 s apart, beyond most one-way
-delays."""
+"""A bound as wide as that says little: two peers could be 0.2 s apart, beyond most one-way delays."""
 FRESH_S = 60.0
 """A check this young is used again: 15 ppm make less than 1 ms of it."""
 
@@ -80,8 +81,6 @@ def _boottime_ns(otherwise: int) -> int:
 
 
 MACHINE = LocalClock()
-
-
 """This machine's clocks."""
 
 
@@ -93,8 +92,7 @@ def plain(local: LocalClock = MACHINE) -> Estimate:
 
 @dataclass(frozen=True, slots=True)
 class KernelTime:
-    """What adjtimex(2) answers: the clock's state, STA_* bits, and the largest error, µs, as its keeper told
-    it."""
+    """What adjtimex(2) answers: the clock's state, STA_* bits, and the largest error, µs, that its keeper told."""
 
     state: int
     status: int
@@ -116,17 +114,12 @@ class _Timex(ctypes.Structure):
 
 
 _STA_UNSYNC = 0x0040
-_TRUSTED_STATES = {
-    0,
-    1,
-    2,
-    4,
-}  # TIME_OK, _INS, _DEL, _WAIT; not _OOP (3: the leap second itself) nor _ERROR (5)
+# TIME_OK, _INS, _DEL, _WAIT; not _OOP (3: the leap second itself) nor _ERROR (5)
+_TRUSTED_STATES = {0, 1, 2, 4}
 
 
 def adjtimex() -> KernelTime | None:
-    """Ask the kernel how its clock is kept; changes nothing. None off Linux, or where a sandbox forbids
-    it."""
+    """Ask the kernel how its clock is kept; changes nothing. None off Linux, or where a sandbox forbids it."""
     if sys.platform != "linux":
         return None
     timex = _Timex(modes=0)
@@ -176,8 +169,8 @@ async def check_clock(
         ValueError: bad servers or timeout, or servers that smear leap seconds beside others that don't.
     """
     asked = timeserver.parse_servers(servers)
-    if not timeout > 0:
-        raise ValueError(f"timeout is {timeout} s: it must be above zero")
+    if not 0 < timeout < math.inf:
+        raise ValueError(f"timeout is {timeout} s: it must be above zero, and finite")
     before = local.read()
 
     def enough(answers: Sequence[ntp.Answers]) -> bool:
@@ -200,8 +193,7 @@ class TimeSource(Protocol):
 
 
 class Clock:
-    """What time it really is, for those who wait. One `Clock` may serve any number of waiters, loops and
-    threads."""
+    """What time it really is, for those who wait: any number of them, on any number of loops and threads."""
 
     def __init__(
         self,
@@ -238,10 +230,10 @@ class Clock:
 
         Raises:
             ClockError: no majority, or no time left.
-            ValueError: `timeout_s` is not above zero.
+            ValueError: `timeout_s` is not above zero, or not finite.
         """
-        if not timeout_s > 0:
-            raise ValueError(f"timeout_s is {timeout_s}: it must be above zero")
+        if not 0 < timeout_s < math.inf:
+            raise ValueError(f"timeout_s is {timeout_s}: it must be above zero, and finite")
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + timeout_s
         while (fresh := self._fresh()) is None:
@@ -312,8 +304,7 @@ class FixedClock:
     limit_s: float = LIMIT_S
 
     def now_estimate(self) -> Estimate:
-        """The estimate with its bound aged to now, or the wall clock with an unknown bound after a
-        suspend."""
+        """The estimate with its bound aged to now; after a suspend, the wall clock with an unknown bound."""
         now = self.local.read()
         return self.estimate.at(now) if self.estimate.valid(now) else plain(self.local)
 
@@ -329,8 +320,7 @@ class FixedClock:
 
 
 def as_clock(what: TimeSource | Estimate | Servers | None) -> TimeSource:
-    """The clock that a caller means: its own, an estimate, time servers to ask, or (None) the process's
-    default.
+    """The clock that a caller means: its own, an estimate, time servers to ask, or (None) the process's own.
 
     The same servers mean the same `Clock`, so that all who wait share one check.
 

@@ -59,6 +59,7 @@ class Lane:
         self._sock: socket.socket | None = open_socket(local, peer.family)
         self._planned_ns = self._started_ns = 0
         self._error = 0
+        self._watched = False
 
     def shoot(self, planned_ns: int) -> None:
         """Send the SYN. Called in the scheduler's thread: two clock reads and a system call, nothing else."""
@@ -77,6 +78,7 @@ class Lane:
         assert self._sock is not None
         if outcome_of(self._error, immediate=True) is Outcome.IN_FLIGHT:
             loop.add_writer(self._sock, self._ready, loop, done)
+            self._watched = True
         else:
             self._record(self._error, immediate=True)
             done(self, self._error)
@@ -84,6 +86,7 @@ class Lane:
     def _ready(self, loop: Loop, done: Callable[[Lane, int], None]) -> None:
         assert self._sock is not None
         loop.remove_writer(self._sock)
+        self._watched = False
         error = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         self._record(error, immediate=False)
         done(self, error)
@@ -112,9 +115,8 @@ class Lane:
 
     def close(self, loop: Loop) -> None:
         """Close the socket, whatever it is doing."""
-        if self._sock is None:
-            return
-        if loop.remove_writer(self._sock):
+        if self._sock is not None and self._watched:
+            loop.remove_writer(self._sock)
             self._record(None, immediate=False)
         self.discard()
 

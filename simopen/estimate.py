@@ -47,8 +47,7 @@ class Evidence:
     """What one server said. Where `refused` is None it agrees with the majority; else that is the reason.
 
     `offset_s`: add it to the local wall clock, at the estimate's anchor, to get this server's time.
-    `bound_s`: half of delay and root delay, and the rest: its time is true to within that, if it does not
-    lie.
+    `bound_s`: half of the delay, root distance and the rest: true to within that, unless the server lies.
     """
 
     name: str
@@ -166,8 +165,8 @@ def intersect(intervals: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
     As long as more than half of the intervals hold the truth, the truth is such a point, so it is in the
     hull. That is why this is not Marzullo's algorithm as usually told, which keeps only the points covered
     most often: a liar that overlaps some of the honest intervals makes a region that is covered more often
-    than the truth is. Take [0, 10], [4, 14] and a liar's [8, 20] with the truth at 5: Marzullo answers [8,
-    10], this [4, 14].
+    than the truth is. Take (0, 10), (4, 14) and a liar's (8, 20) with the truth at 5: Marzullo answers (8, 10),
+    this (4, 14).
     """
     majority = len(intervals) // 2 + 1
     edges = sorted([(lo, 0) for lo, _ in intervals] + [(hi, 1) for _, hi in intervals])
@@ -193,7 +192,8 @@ def interval(sample: ntp.Sample, anchor_ns: int) -> tuple[int, int]:
 def agreed(answers: Sequence[ntp.Answers], anchor_ns: int) -> tuple[int, int] | None:
     """Where "UTC minus CLOCK_MONOTONIC" lies by the majority of those that answered; None: no majority.
 
-    One alone proves nothing, unless it was the only one asked: then the caller trusts it.
+    One alone proves nothing, unless it was the only one asked: then the caller trusts it. With two, no liar is
+    tolerated; with three or four, one. That is why `check_clock` does not stop at two of four that agree.
     """
     intervals = [interval(best, anchor_ns) for each in answers if (best := each.best)]
     if len(intervals) < min(2, len(answers)):

@@ -5,7 +5,7 @@ packet's layout and nothing else is taken from it (its client blocks, and believ
 time stamps (T1, T4) are CLOCK_MONOTONIC, the server's (T2, T3) are UTC, so an offset here is "UTC minus
 monotonic", and a step of the wall clock in the middle cannot touch it.
 
-What must not live here: sockets and tasks (`timeserver` has them), and who is right (`clock` judges that).
+What must not live here: sockets and tasks (`timeserver` has them), and who is right (`estimate` judges that).
 Every refusal is a sentence that ends up in the report.
 """
 
@@ -29,8 +29,7 @@ often."""
 PHI_PPM = 15
 """RFC 5905 §7.2: what a clock may gain or lose between two looks at it."""
 ROUNDING_NS = 500
-"""ntplib holds time stamps as floats of seconds since 1900, in steps of 477 ns: half of that for each of
-two."""
+"""ntplib holds time stamps as floats of seconds since 1900, in steps of 477 ns: half of that for each of two."""
 STEP_NS = 20_000
 """Real time and monotonic time move together, to within the time it takes to read both; more is a step."""
 

@@ -304,7 +304,9 @@ async def _check(trace: _Trace, at_ns: int) -> None:
     why = "no time was left to check it before the instant"
     if left_s > 0:
         try:
-            trace.estimate = await asyncio.wait_for(clock.refresh(min(left_s, CHECK_TIMEOUT_S)), left_s)
+            # Not asyncio.wait_for: Python 3.11's loses a cancellation that comes as the check ends.
+            async with asyncio.timeout(left_s):
+                trace.estimate = await clock.refresh(min(left_s, CHECK_TIMEOUT_S))
         except (ClockError, TimeoutError) as error:
             why = str(error) or "no time server answered before the instant"
         else:

@@ -8,13 +8,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
 import struct
 import sys
 
-from simopen.address import Endpoint, normalise, sockaddr
+from simopen.address import ANY, Endpoint, normalise, sockaddr
 from simopen.errors import LocalEndpointError
 
 _LINGER = "hh" if sys.platform == "win32" else "ii"
@@ -69,15 +70,21 @@ def _local_error(error: OSError, local: tuple[str, int]) -> LocalEndpointError:
 
 
 def source_address(peer: Endpoint, local: str | None) -> str | None:
-    """The address that this host would reach `peer` from; None where it has no route. Sends nothing."""
-    with socket.socket(peer.family, socket.SOCK_DGRAM) as probe:
-        try:
-            if local is not None:
-                probe.bind(sockaddr(Endpoint(local, 0)))
-            probe.connect(sockaddr(peer))
-        except OSError:
-            return None
+    """The address that this host would reach `peer` from; None where it has no route. Sends nothing.
+
+    Raises:
+        LocalEndpointError: no socket can be had to ask with.
+    """
+    try:
+        probe = socket.socket(peer.family, socket.SOCK_DGRAM)
+    except OSError as error:
+        raise _local_error(error, (local or ANY[peer.family], 0)) from error
+    with probe, contextlib.suppress(OSError):
+        if local is not None:
+            probe.bind(sockaddr(Endpoint(local, 0)))
+        probe.connect(sockaddr(peer))
         return normalise(probe.getsockname()).address
+    return None
 
 
 def keep(sock: socket.socket) -> None:

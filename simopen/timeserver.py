@@ -2,7 +2,7 @@
 
 Theory of operation. All servers are asked side by side, each on a UDP socket per address family. The sockets
 are not connected, so that an answer from elsewhere is seen and named instead of vanishing in the kernel. What
-an answer is worth is `ntp`'s matter, who of them is right is `clock`'s; here is only who, when, and how.
+an answer is worth is `ntp`'s matter, who of them is right is `estimate`'s; here is only who, when, and how.
 Clocks are read through what is passed in, never directly.
 """
 
@@ -70,13 +70,12 @@ class TimeServer:
 
 
 def parse_servers(servers: Sequence[str | tuple[str, int]]) -> tuple[TimeServer, ...]:
-    """ "host", "host:port", "v6", "[v6]:port" or (host, port) each; the port is 123 unless given.
+    """The servers meant: "host", "host:port", "v6", "[v6]:port" or (host, port) each; port 123 unless given.
 
     Raises:
-        TypeError: a bare string, where a sequence of them is meant.
+        TypeError: a bare string, where a sequence of them is meant; a name that is no string.
         ValueError: none at all, one that cannot be read, one named twice (it would have two votes), or one
-        that
-            smears leap seconds beside one that does not (up to 0.5 s apart for a day).
+            that smears leap seconds beside one that does not (up to 0.5 s apart for a day).
     """
     if isinstance(servers, str):
         raise TypeError(f"servers is a sequence of names: write [{servers!r}]")
@@ -91,6 +90,8 @@ def parse_servers(servers: Sequence[str | tuple[str, int]]) -> tuple[TimeServer,
 
 def _parse(server: str | tuple[str, int]) -> TimeServer:
     host, port = _split(server) if isinstance(server, str) else server
+    if not isinstance(host, str):
+        raise TypeError(f"not a time server's name: {host!r}")
     host = host.strip().removesuffix(".").lower()
     if not host or not host.isprintable() or re.search(r"[\s/@\[\]]", host):
         raise ValueError(f"not a time server: {server!r}")

@@ -157,9 +157,7 @@ async def test_an_asymmetric_path_is_an_error_inside_the_bound(up_s: float, down
 
 @pytest.mark.parametrize("after", range(12))
 @pytest.mark.parametrize("step_s", [-HOUR_S, HOUR_S])
-async def test_a_step_of_the_wall_clock_in_the_middle_of_a_check_does_not_hurt(
-    step_s: int, after: int
-) -> None:
+async def test_a_step_of_the_wall_clock_in_the_middle_of_a_check_does_not_hurt(step_s: int, after: int) -> None:
     local = ScriptedClock(step_s=step_s, after=after)
     async with three(0.5) as fakes:
         estimate = await check_clock(names(fakes), LONG_S, local=local)
@@ -187,7 +185,7 @@ async def test_one_alone_proves_nothing() -> None:
             await check_clock(names([a, b]), LONG_S)
 
 
-@pytest.mark.parametrize("timeout", [0, -1, float("nan")])
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf")])
 async def test_a_timeout_that_is_none_is_a_value_error(timeout: float) -> None:
     with pytest.raises(ValueError, match="above zero"):
         await check_clock(["127.0.0.1"], timeout)

@@ -118,9 +118,7 @@ def test_it_goes_into_json_and_back() -> None:
         ([(5, 5), (5, 5)], (5, 5)),
     ],
 )
-def test_the_hull_of_what_a_majority_covers(
-    intervals: list[tuple[int, int]], hull: tuple[int, int] | None
-) -> None:
+def test_the_hull_of_what_a_majority_covers(intervals: list[tuple[int, int]], hull: tuple[int, int] | None) -> None:
     assert intersect(intervals) == hull
     assert intersect(intervals[::-1]) == hull
 
@@ -220,9 +218,7 @@ def test_the_estimate_tells_every_servers_part() -> None:
 
 def test_one_alone_proves_nothing_unless_it_was_the_only_one_asked() -> None:
     assert judge([heard("a", S, MS, 0, MS)], READING, later(0.2)).source is Source.NTP
-    with pytest.raises(
-        ClockError, match=r"one alone proves nothing \(1 of 2 answered\).*a:.*mute: no answer to 0"
-    ):
+    with pytest.raises(ClockError, match=r"one alone proves nothing \(1 of 2 answered\).*a:.*mute: no answer to 0"):
         judge([heard("a", S, MS, 0, MS), Answers("mute")], READING, later(0.2))
 
 

@@ -16,7 +16,7 @@ LEAKS = {
 
 @pytest.mark.parametrize("kind", LEAKS)
 def test_a_leak_fails_the_test_that_leaks(kind: str, pytester: pytest.Pytester) -> None:
-    pytester.makeconftest(CONFTEST.read_text().replace("TURNS = 200", "TURNS = 2"))
+    pytester.makeconftest(CONFTEST.read_text().replace("= 200, 0.005", "= 2, 0.005"))
     pytester.makepyfile(
         f"""
         import asyncio, socket, threading

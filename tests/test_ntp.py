@@ -195,9 +195,7 @@ MS = 1_000_000
         (tuple(k * MS for k in (1, 2, 3, 4, 5, 6, 7, 8)), 0.1, True),
     ],
 )
-def test_when_another_query_would_gain_nothing(
-    delays_ns: tuple[int, ...], elapsed_s: float, settled: bool
-) -> None:
+def test_when_another_query_would_gain_nothing(delays_ns: tuple[int, ...], elapsed_s: float, settled: bool) -> None:
     assert answers(*delays_ns).settled(elapsed_s) is settled
 
 

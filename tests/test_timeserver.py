@@ -90,6 +90,11 @@ def test_a_bare_string_is_not_taken_for_a_list_of_letters() -> None:
         parse_servers("time.example.org")
 
 
+def test_a_name_that_is_no_string_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match="name"):
+        parse_servers([(1, 123)])  # type: ignore[list-item]
+
+
 def test_none_and_twice_the_same_are_value_errors() -> None:
     with pytest.raises(ValueError, match="no time servers"):
         parse_servers([])

@@ -143,9 +143,12 @@ def available(link: str = "auto") -> str | None:
     except LabError as error:
         return str(error)
     arguments = [sys.executable, *_SUPERVISOR, "--probe", kind.value]
-    probe = subprocess.run(
-        arguments, capture_output=True, env=_environment(), timeout=_PROBE_TIMEOUT_S, check=False
-    )
+    try:
+        probe = subprocess.run(
+            arguments, capture_output=True, env=_environment(), timeout=_PROBE_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"no lab can be had here: {error}"
     return None if probe.returncode == 0 else f"no lab can be had here: {tail(probe.stderr)}"
 
 

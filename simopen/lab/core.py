@@ -105,8 +105,8 @@ class Core:
         """Add a host. Its name is new, and is not the core's."""
         translator = Translator(conditions.nat, addresses.public) if conditions.nat is not None else None
         own = frozenset({addresses.private, addresses.private6})
-        draws = (Random(f"{self._seed}/{name}/{way}") for way in ("outward", "inward"))
-        access = _Access(name, conditions, translator, *draws, own)
+        outward, inward = Random(f"{self._seed}/{name}/outward"), Random(f"{self._seed}/{name}/inward")
+        access = _Access(name, conditions, translator, outward, inward, own)
         self._accesses[name] = access
         self._routes[addresses.public] = self._routes[addresses.public6] = access
 
@@ -166,9 +166,7 @@ class Core:
         else:
             self._queue_up(entry, aged(packet, hops), source, destination, round(wait_s * 1e9))
 
-    def _queue_up(
-        self, entry: _Entry, packet: Packet, source: _Access, destination: _Access, wait_ns: int
-    ) -> None:
+    def _queue_up(self, entry: _Entry, packet: Packet, source: _Access, destination: _Access, wait_ns: int) -> None:
         due_ns, path = entry.sent_ns + wait_ns, (source.name, destination.name)
         if not (source.conditions.reorder or destination.conditions.reorder):
             due_ns = max(due_ns, self._last_due_ns.get(path, 0))

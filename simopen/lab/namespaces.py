@@ -21,8 +21,8 @@ from typing import Any
 from pyroute2 import IPRoute
 
 from simopen.lab.conditions import Addresses
-from simopen.lab.linux import CLONE_NEWNET, CLONE_NEWUSER, setns, unshare
 from simopen.lab.links import INTERFACE, MTU, Link, TunLink, VethLink, turn_offloads_off
+from simopen.lab.linux import CLONE_NEWNET, CLONE_NEWUSER, setns, unshare
 
 _OWN_NETWORK = "/proc/thread-self/ns/net"
 _QUEUE_PACKETS = 10_000  # a burst of a host's waits in its own queue rather than be lost unseen

@@ -116,8 +116,9 @@ class Record(Sequence[Passage]):
     def between(self, source: str, destination: str) -> Record:
         """What `source`'s host sent that was meant for `destination`, this direction only."""
         return self.where(
-            lambda passage: passage.origin is Origin.HOST
-            and (passage.source, passage.destination) == (source, destination)
+            lambda passage: (
+                passage.origin is Origin.HOST and (passage.source, passage.destination) == (source, destination)
+            )
         )
 
     def syns(self, source: str, destination: str) -> Record:
@@ -192,9 +193,7 @@ class Record(Sequence[Passage]):
         return answer.sent.seq in {syn.sent.seq for syn in syns}
 
     def _syn_acks(self, source: str, destination: str, flow: _Flow) -> Record:
-        return self.between(source, destination).where(
-            lambda passage: passage.sent.is_syn_ack and _on(passage, flow)
-        )
+        return self.between(source, destination).where(lambda passage: passage.sent.is_syn_ack and _on(passage, flow))
 
 
 def _on(passage: Passage, flow: _Flow) -> bool:

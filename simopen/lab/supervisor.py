@@ -60,7 +60,7 @@ class Supervisor:
         self._running = True
         self._poll = select.epoll()
         self._handlers: dict[int, Callable[[], None]] = {}
-        self._watch(self._timer.fileno(), self._timer.acknowledge)
+        self._watch(self._timer.fileno(), self._wake)
         self._watch(channel.fileno(), self._obey)
 
     def run(self) -> None:
@@ -88,6 +88,10 @@ class Supervisor:
         if due_ns is not None and due_ns != self._armed_ns:
             self._timer.arm(due_ns)
         self._armed_ns = due_ns
+
+    def _wake(self) -> None:
+        self._timer.acknowledge()
+        self._armed_ns = None
 
     def _forward(self, host: str) -> None:
         for _ in range(_PACKETS_AT_ONCE):
@@ -125,7 +129,7 @@ class Supervisor:
         addresses = addresses_of(number, translated=request.conditions.nat is not None)
         try:
             namespace, link = self._make_host(number, addresses)
-        except Exception as error:  # noqa: BLE001 - pyroute2's tree is its own
+        except Exception as error:  # pyroute2's tree is its own
             return Failed(f"host {request.name!r} could not be made: {error!r}"), ()
         self._attach(request, addresses, namespace, link)
         return HostAdded(addresses), (namespace,)
@@ -184,7 +188,7 @@ def _probe(link: LinkKind) -> int:
     try:
         _, link = _enter(link)
         make_host(1, addresses_of(1, translated=False), tun=link is LinkKind.TUN)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
+    except Exception as error:  # whatever it is, it is the answer
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     return 0

@@ -1,0 +1,84 @@
+"""The house keeps its shape: imports point down, heavy things load late, what is pure stays pure."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import simopen
+
+PACKAGE = Path(simopen.__file__).parent
+# From top to bottom; a module may import those on lower floors only. What is on one floor does not know its neighbours.
+FLOORS = [
+    {"__main__"},
+    {"cli"},
+    {"demo"},
+    {"__init__", "lab", "screen"},
+    {"opening", "pipe"},
+    {"connector"},
+    {"listener", "clock", "report"},
+    {"estimate"},
+    {"timeserver"},
+    {"ntp", "sockets", "scheduler", "window", "instant", "conntable"},
+    {"address"},
+    {"errors"},
+]
+# Annotations only: errors name the report that they carry, and a report the clock's estimate.
+FOR_TYPES = {("errors", "report"), ("report", "clock")}
+PURE = {"window", "instant", "report", "errors", "estimate", "ntp", "lab/nat", "lab/packet", "lab/figure", "lab/core"}
+IMPURE = {"socket", "asyncio", "select", "threading", "subprocess"}
+HEAVY = {"ntplib", "uvloop", "rich", "dpkt", "pyroute2", "matplotlib", "cryptography", "aioice", "simopen.lab"}
+
+
+def floor_of(module: str) -> int:
+    return next(number for number, floor in enumerate(FLOORS) if module in floor)
+
+
+def imports_of(path: Path) -> set[str]:
+    """The modules named by a file's imports, as far as `simopen.a.b` and `a`."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "simopen":
+            found |= {f"simopen.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+MODULES = sorted(PACKAGE.glob("*.py"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_imports_point_down(path: Path) -> None:
+    ours = {name.split(".")[1] for name in imports_of(path) if name.startswith("simopen.")} - {"__version__"}
+    wrong = {name for name in ours if floor_of(name) <= floor_of(path.stem) and (path.stem, name) not in FOR_TYPES}
+    assert not wrong, f"{path.stem} imports {wrong}, which is not below it"
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("lab/*.py")), ids=lambda path: path.stem)
+def test_the_lab_needs_little_of_the_rest(path: Path) -> None:
+    ours = {name for name in imports_of(path) if name.startswith("simopen.") and not name.startswith("simopen.lab")}
+    assert ours <= {"simopen.errors", "simopen.address"}
+
+
+@pytest.mark.parametrize("name", sorted(PURE))
+def test_what_decides_touches_nothing(name: str) -> None:
+    assert not imports_of(PACKAGE / f"{name}.py") & IMPURE
+
+
+def test_importing_simopen_loads_nothing_heavy() -> None:
+    code = "import json, sys, simopen; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert not HEAVY & set(json.loads(done.stdout))
+
+
+def test_every_public_name_is_there_and_says_what_it_is() -> None:
+    for name in simopen.__all__:
+        assert getattr(simopen, name).__doc__, name

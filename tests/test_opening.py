@@ -1,0 +1,479 @@
+"""The public calls on loopback: arguments, errors, cancellation, strangers. What crosses a network is in lab/."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import resource
+import socket
+import struct
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import simopen
+from simopen import clock, conntable
+from simopen.address import Endpoint
+from simopen.clock import FixedClock, LocalClock, Reading
+from simopen.report import Report, Via
+
+Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+HERE, THERE = "127.0.0.1", "127.0.0.2"
+
+
+def plain() -> simopen.Estimate:
+    """This machine's clock as it is: no test may ask a server outside."""
+    return clock.plain()
+
+
+@pytest.fixture
+def ports() -> Iterator[tuple[int, int]]:
+    """Two ports that are free on every loopback address, and kept from other tests while this one runs."""
+    with socket.socket() as one, socket.socket() as other:
+        for sock in (one, other):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            sock.bind(("127.255.255.254", 0))
+        yield one.getsockname()[1], other.getsockname()[1]
+
+
+async def both(ports: tuple[int, int], **options: Any) -> tuple[Pair, Pair]:
+    left, right = (HERE, ports[0]), (THERE, ports[1])
+    options = {"clock": plain(), "window": 5, **options}
+    streams = await asyncio.gather(
+        simopen.connect(right, local=left, **options), simopen.connect(left, local=right, **options)
+    )
+    return streams[0], streams[1]
+
+
+async def close(*pairs: Pair) -> None:
+    for _, writer in pairs:
+        writer.close()
+    for _, writer in pairs:
+        await writer.wait_closed()
+
+
+def report_of(pair: Pair) -> Report:
+    report = pair[1].get_extra_info("simopen")
+    assert isinstance(report, Report)
+    return report
+
+
+def resetting(sock: socket.socket) -> socket.socket:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    return sock
+
+
+# --- what works
+
+
+@pytest.mark.parametrize("ahead_s", [None, 0.05, -0.5])
+async def test_both_sides_get_the_same_stream(ports: tuple[int, int], ahead_s: float | None) -> None:
+    at = None if ahead_s is None else time.time() + ahead_s
+    left, right = await both(ports, at=at)
+    left[1].write(b"I love you.")
+    left[1].write_eof()
+    assert await right[0].read() == b"I love you."
+    right[1].write(b"I know.")
+    right[1].write_eof()
+    assert await left[0].read() == b"I know."
+    await close(left, right)
+
+
+async def test_the_report_tells_what_was_done(ports: tuple[int, int]) -> None:
+    at = datetime.fromtimestamp(time.time() + 0.05, UTC)
+    left, right = await both(ports, at=at)
+    for pair, peer in ((left, Endpoint(THERE, ports[1])), (right, Endpoint(HERE, ports[0]))):
+        report = report_of(pair)
+        assert report.peers == (peer,)
+        assert report.remote == peer
+        assert report.listening
+        assert report.late_s >= 0
+        assert report.via in Via
+        assert report.attempts[0].planned_ns == report.instant_ns
+        assert report.attempts[0].started_ns >= report.instant_ns
+        as_dict = report.as_dict()
+        assert as_dict["instant"] == pytest.approx(at.timestamp(), abs=1e-3)
+        assert as_dict["via"] in ("connect", "accept")
+    await close(left, right)
+
+
+async def test_the_socket_is_fit_for_use(ports: tuple[int, int]) -> None:
+    left, right = (HERE, ports[0]), (THERE, ports[1])
+    (one, _), (other, _) = await asyncio.gather(
+        simopen.punch(right, local=left, clock=plain()), simopen.punch(left, local=right, clock=plain())
+    )
+    with one, other:
+        for sock in (one, other):
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8) == struct.pack("ii", 0, 0)
+            assert not sock.getblocking()
+            assert sock.proto == socket.IPPROTO_TCP
+        assert one.getpeername() == other.getsockname()
+
+
+async def test_ipv6(ports: tuple[int, int]) -> None:
+    left, right = ("::1", ports[0]), ("::1", ports[1])
+    pairs = await asyncio.gather(
+        simopen.connect(right, local=left, clock=plain()), simopen.connect(left, local=right, clock=plain())
+    )
+    assert report_of(pairs[0]).remote == Endpoint("::1", ports[1])
+    await close(*pairs)
+
+
+async def test_a_name_in_both_families_is_fired_at_in_both(ports: tuple[int, int]) -> None:
+    """The peer listens in IPv4 only; the shots at ::1 are answered by RSTs."""
+    with socket.create_server(("127.0.0.1", ports[1])) as server:
+        sock, report = await simopen.punch(("localhost", ports[1]), local=ports[0], clock=plain())
+        with sock, server.accept()[0]:
+            assert report.remote == Endpoint("127.0.0.1", ports[1])
+            assert {peer.family for peer in report.peers} >= {socket.AF_INET}
+
+
+async def test_of_several_endpoints_the_first_named_wins_on_both_sides(ports: tuple[int, int]) -> None:
+    """Both families are reachable both ways, so two streams come up; each side must choose the same."""
+    at = time.time() + 0.1
+    (one, first), (other, second) = await asyncio.gather(
+        simopen.punch([("::1", ports[1]), (HERE, ports[1])], local=ports[0], at=at, clock=plain()),
+        simopen.punch([("::1", ports[0]), (HERE, ports[0])], local=ports[1], at=at, clock=plain()),
+    )
+    with one, other:
+        assert first.remote == Endpoint("::1", ports[1])
+        assert second.remote == Endpoint("::1", ports[0])
+        one.send(b"x")
+        assert await asyncio.get_running_loop().sock_recv(other, 10) == b"x"
+
+
+async def test_one_local_port_to_many_destinations_at_once(ports: tuple[int, int]) -> None:
+    """All share one listener: each stream must reach the connect that named its peer."""
+    peers = [(f"127.0.1.{n}", ports[1]) for n in range(1, 21)]
+    mine = (HERE, ports[0])
+    streams = await asyncio.gather(
+        *(simopen.connect(peer, local=mine, clock=plain()) for peer in peers),
+        *(simopen.connect(mine, local=peer, clock=plain()) for peer in peers),
+    )
+    ours, theirs = streams[: len(peers)], streams[len(peers) :]
+    for peer, (_, writer) in zip(peers, ours, strict=True):
+        writer.write(peer[0].encode())
+        writer.write_eof()
+    assert [(await reader.read()).decode() for reader, _ in theirs] == [peer[0] for peer in peers]
+    rows = [row for row in conntable.connections(socket.AF_INET) if row.local == Endpoint(*mine)]
+    assert {row.remote for row in rows if row.state != "LISTEN"} == {Endpoint(*peer) for peer in peers}
+    await close(*streams)
+
+
+async def test_connect_self_reads_what_it_writes(ports: tuple[int, int]) -> None:
+    reader, writer = await simopen.connect_self(ports[0])
+    writer.write(b"echo")
+    assert await reader.readexactly(4) == b"echo"
+    assert writer.get_extra_info("peername") == writer.get_extra_info("sockname") == (HERE, ports[0])
+    await close((reader, writer))
+
+
+# --- bad arguments: nothing is opened
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "what"),
+    [
+        ({"peer": (HERE, 0)}, ValueError, "between 1 and 65535"),
+        ({"peer": (HERE, 65536)}, ValueError, "between 1 and 65535"),
+        ({"local": 0}, ValueError, "local port"),
+        ({"local": 65536}, ValueError, "local port"),
+        ({"local": ("localhost", 99)}, ValueError, "IP address of this host"),
+        ({"window": 0}, ValueError, "positive"),
+        ({"window": -1}, ValueError, "positive"),
+        ({"window": float("nan")}, ValueError, "positive"),
+        ({"window": "10"}, TypeError, "window"),
+        ({"at": datetime(2026, 1, 1)}, ValueError, "time zone"),  # noqa: DTZ001 - the point of it
+        ({"at": "22:14"}, TypeError, "instant"),
+        ({"peer": ("0.0.0.0", 99)}, ValueError, "no single host"),
+        ({"peer": ("224.0.0.1", 99)}, ValueError, "no single host"),
+        ({"peer": ("255.255.255.255", 99)}, ValueError, "no single host"),
+        ({"peer": ("no-such-name.invalid", 99)}, simopen.ResolutionError, "no address"),
+        ({"peer": (HERE, 2), "local": ("::1", 3)}, simopen.ResolutionError, "other address family"),
+        ({"peer": (HERE, 99)}, simopen.SelfConnection, "connected to itself"),
+        ({"peer": ("::1", 99), "local": 99}, simopen.SelfConnection, "connect_self"),
+        ({"peer": (HERE, 99), "local": (HERE, 99)}, simopen.SelfConnection, "connect_self"),
+    ],
+)
+async def test_bad_arguments(options: dict[str, Any], error: type[Exception], what: str) -> None:
+    with pytest.raises(error, match=what):
+        await simopen.punch(**{"peer": (HERE, 2), "clock": plain(), "window": 0.2, **options})
+
+
+async def test_an_instant_long_past_is_missed(ports: tuple[int, int]) -> None:
+    with pytest.raises(simopen.MissedInstant, match="nothing was sent"):
+        await simopen.punch((HERE, ports[1]), local=ports[0], at=time.time() - 60, window=1, clock=plain())
+
+
+# --- the local endpoint
+
+
+async def test_a_port_that_another_program_does_not_share() -> None:
+    with socket.socket() as holder:
+        holder.bind((HERE, 0))
+        port = holder.getsockname()[1]
+        with pytest.raises(simopen.LocalEndpointError, match="another program"):
+            await simopen.punch((THERE, port), local=port, clock=plain())
+
+
+async def test_an_address_that_is_not_this_hosts(ports: tuple[int, int]) -> None:
+    with pytest.raises(simopen.LocalEndpointError, match="not this host's"):
+        await simopen.punch((HERE, ports[1]), local=("203.0.113.9", ports[0]), clock=plain())
+
+
+async def test_the_same_destination_twice_at_once(ports: tuple[int, int]) -> None:
+    first = asyncio.create_task(simopen.punch((HERE, ports[1]), local=ports[0], at=time.time() + 60, clock=plain()))
+    await asyncio.sleep(0)
+    while not simopen_ports(ports[0]):
+        await asyncio.sleep(0.001)
+    with pytest.raises(simopen.LocalEndpointError, match="already connecting"):
+        await simopen.punch((HERE, ports[1]), local=ports[0], clock=plain())
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+
+
+def simopen_ports(port: int) -> bool:
+    """Whether somebody holds the port without sharing it with a plain socket."""
+    with socket.socket() as probe:
+        try:
+            probe.bind((HERE, port))
+        except OSError:
+            return True
+    return False
+
+
+async def test_a_destination_that_is_connected_already(ports: tuple[int, int]) -> None:
+    left, right = await both(ports)
+    with pytest.raises(simopen.LocalEndpointError, match="already has a connection"):
+        await simopen.punch((THERE, ports[1]), local=(HERE, ports[0]), clock=plain())
+    await close(left, right)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+async def test_a_port_that_needs_privileges() -> None:
+    code = (
+        "import asyncio, os, simopen\n"
+        "from simopen import clock\n"
+        "os.setresuid(65534, 65534, 65534)\n"
+        "try: asyncio.run(simopen.punch(('127.0.0.2', 1), local=1, clock=clock.plain()))\n"
+        "except simopen.LocalEndpointError as error: print(error)\n"
+    )
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
+    stdout, _ = await process.communicate()
+    lowest = int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
+    assert (b"not permitted" in stdout) or lowest <= 1
+
+
+async def test_no_descriptors_left(ports: tuple[int, int]) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(simopen.LocalEndpointError, match="file descriptors"):
+            await simopen.punch((THERE, ports[1]), local=ports[0], clock=plain(), window=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+# --- peers that fail
+
+
+async def test_rsts_until_the_window_closes(ports: tuple[int, int]) -> None:
+    with pytest.raises(simopen.WindowClosed) as caught:
+        await simopen.punch((THERE, ports[1]), local=(HERE, ports[0]), window=0.3, clock=plain())
+    assert "answered by RST" in str(caught.value)
+    assert isinstance(caught.value, TimeoutError)
+    report = caught.value.report
+    assert report is not None
+    assert len(report.attempts) > 1
+    assert report.via is None
+
+
+async def test_a_peer_that_comes_late_is_met(ports: tuple[int, int]) -> None:
+    early = asyncio.create_task(simopen.connect((THERE, ports[1]), local=(HERE, ports[0]), clock=plain()))
+    while not simopen_listens(ports[0]):
+        await asyncio.sleep(0.001)
+    late = await simopen.connect((HERE, ports[0]), local=(THERE, ports[1]), clock=plain())
+    await close(await early, late)
+
+
+def simopen_listens(port: int) -> bool:
+    return any(row.local.port == port and row.state == "LISTEN" for row in conntable.connections(socket.AF_INET))
+
+
+async def test_a_peer_that_connects_and_closes_gives_a_stream_that_ends(ports: tuple[int, int]) -> None:
+    opening = asyncio.create_task(simopen.connect((THERE, ports[1]), local=(HERE, ports[0]), clock=plain()))
+    while not simopen_listens(ports[0]):
+        await asyncio.sleep(0.001)
+    await dial_and_close(THERE, ports)
+    reader, writer = await opening
+    assert await reader.read() == b""
+    await close((reader, writer))
+
+
+async def dial_and_close(source: str, ports: tuple[int, int], *, reset: bool = False) -> None:
+    loop = asyncio.get_running_loop()
+    with socket.socket() as sock:
+        sock.setblocking(False)
+        sock.bind((source, 0))
+        await loop.sock_connect(sock, (HERE, ports[0]))
+        if reset:
+            resetting(sock)
+
+
+async def test_a_peer_that_connects_and_resets_leaves_no_hang(ports: tuple[int, int]) -> None:
+    """Either the stream came up and is broken, or it never counted and the window closed."""
+    opening = asyncio.create_task(
+        simopen.connect((THERE, ports[1]), local=(HERE, ports[0]), clock=plain(), window=0.5)
+    )
+    while not simopen_listens(ports[0]):
+        await asyncio.sleep(0.001)
+    await dial_and_close(THERE, ports, reset=True)
+    try:
+        reader, writer = await opening
+    except simopen.PunchError:
+        return
+    with pytest.raises(ConnectionError):
+        await reader.read()
+    writer.close()
+
+
+async def test_strangers_are_turned_away_and_the_peer_is_let_in(ports: tuple[int, int]) -> None:
+    opening = asyncio.create_task(simopen.connect((THERE, ports[1]), local=(HERE, ports[0]), clock=plain()))
+    while not simopen_listens(ports[0]):
+        await asyncio.sleep(0.001)
+    fates = await asyncio.gather(*(knock(f"127.0.2.{n}", ports[0]) for n in range(1, 201)))
+    assert fates == ["turned away"] * 200
+    peer = await simopen.connect((HERE, ports[0]), local=(THERE, ports[1]), clock=plain())
+    mine = await opening
+    assert report_of(mine).strangers == 200
+    assert report_of(mine).remote == Endpoint(THERE, ports[1])
+    await close(mine, peer)
+
+
+async def knock(source: str, port: int) -> str:
+    loop = asyncio.get_running_loop()
+    with socket.socket() as sock:
+        sock.setblocking(False)
+        sock.bind((source, 0))
+        try:
+            await loop.sock_connect(sock, (HERE, port))
+            return "turned away" if await loop.sock_recv(sock, 1) == b"" else "let in"
+        except ConnectionResetError:
+            return "turned away"
+
+
+async def test_nobody_is_let_in_before_the_instant(ports: tuple[int, int]) -> None:
+    opening = asyncio.create_task(
+        simopen.connect((THERE, ports[1]), local=(HERE, ports[0]), at=time.time() + 60, clock=plain())
+    )
+    while not simopen_ports(ports[0]):
+        await asyncio.sleep(0.001)
+    with pytest.raises(ConnectionRefusedError):
+        await dial_and_close(THERE, ports)
+    opening.cancel()
+    await asyncio.gather(opening, return_exceptions=True)
+
+
+# --- the clock
+
+
+class Stepped(LocalClock):
+    """This machine's clocks, with the wall clock set by `step_s` once `armed`. It cannot step the real one."""
+
+    def __init__(self, step_s: float) -> None:
+        self.step_s, self.reads = step_s, 0
+
+    def read(self) -> Reading:
+        self.reads += 1
+        now = super().read()
+        step_ns = 0 if self.reads == 1 else round(self.step_s * 1e9)
+        return Reading(now.monotonic_ns, now.realtime_ns + step_ns, now.boottime_ns)
+
+
+@pytest.mark.parametrize("step_s", [3600.0, -3600.0])
+async def test_a_wall_clock_that_is_set_while_waiting_moves_nothing(ports: tuple[int, int], step_s: float) -> None:
+    local = Stepped(step_s)
+    steady = FixedClock(clock.plain(local), local)
+    at = time.time() + 0.3
+    left, right = await both(ports, at=at, clock=steady)
+    for pair in (left, right):
+        assert report_of(pair).as_dict()["fired"] == pytest.approx(at, abs=0.2)
+        assert local.reads > 1
+    await close(left, right)
+
+
+async def test_servers_that_do_not_answer_never_delay_a_shot(
+    ports: tuple[int, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind((HERE, 0))
+        asked = clock.Clock([silent.getsockname()], ask_kernel=lambda: None)
+        at = time.time() + 0.4
+        with caplog.at_level(logging.WARNING, "simopen"):
+            left, right = await both(ports, at=at, clock=asked)
+    for pair in (left, right):
+        report = report_of(pair)
+        assert report.fired_ns >= report.instant_ns
+        assert report.as_dict()["instant"] == pytest.approx(at, abs=1e-3)
+        assert any("not known well" in note for note in report.notes)
+    assert "the local clock, unchecked" in caplog.text
+    await close(left, right)
+
+
+# --- cancellation
+
+
+@pytest.mark.parametrize("ahead_s", [None, 0.0, 0.01, 0.5, 3600])
+@pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 10, 50])
+async def test_cancelled_in_every_phase_nothing_is_left(
+    ports: tuple[int, int], ahead_s: float | None, turns: int
+) -> None:
+    """The guard in conftest.py looks for sockets, tasks and threads; the port must be free again at once."""
+    at = None if ahead_s is None else time.time() + ahead_s
+    task = asyncio.create_task(
+        simopen.connect([(THERE, ports[1]), ("::1", ports[1])], local=ports[0], at=at, clock=plain())
+    )
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    if not task.cancelled():
+        task.result()[1].close()
+    rows = [row for row in conntable.connections(socket.AF_INET) if row.local.port == ports[0]]
+    assert all(row.state == "TIME-WAIT" for row in rows)  # an earlier test's: its port may come round again
+
+
+async def test_cancelled_while_the_stream_comes_up_it_is_closed(ports: tuple[int, int]) -> None:
+    """Whatever the moment, the peer sees either a stream that ends or none."""
+    for turns in range(40):
+        task = asyncio.create_task(simopen.connect((THERE, ports[1]), local=(HERE, ports[0]), clock=plain()))
+        peer = asyncio.create_task(
+            simopen.connect((HERE, ports[0]), local=(THERE, ports[1]), clock=plain(), window=0.05)
+        )
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        outcomes = await asyncio.gather(task, peer, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, tuple):
+                resetting(_socket_of(outcome))
+                outcome[1].close()
+
+
+def _socket_of(pair: Pair) -> socket.socket:
+    found: socket.socket = pair[1].get_extra_info("socket")
+    return found
+
+
+def test_the_errors_are_what_callers_of_open_connection_catch() -> None:
+    assert issubclass(simopen.PunchError, ConnectionError)
+    assert issubclass(simopen.WindowClosed, TimeoutError)
+    assert simopen.PunchError("x").report is None
