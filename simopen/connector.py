@@ -54,34 +54,33 @@ class Lane:
         self.rank = rank
         self.dead = False
         self.attempts: list[Attempt] = []
+        self.planned_ns = self.started_ns = self.error = 0
+        self.target = sockaddr(peer)
         self._local = local
-        self._target = sockaddr(peer)
-        self._sock: socket.socket | None = open_socket(local, peer.family)
-        self._planned_ns = self._started_ns = 0
-        self._error = 0
         self._watched = False
+        self._sock: socket.socket | None = None
+        self.load()
 
-    def shoot(self, planned_ns: int) -> None:
-        """Send the SYN. Called in the scheduler's thread: two clock reads and a system call, nothing else."""
-        if self._sock is None:
-            self._sock = open_socket(self._local, self.peer.family)
-        self._planned_ns = planned_ns
-        self._started_ns = time.monotonic_ns()
-        self._error = self._sock.connect_ex(self._target)
+    def load(self) -> None:
+        """Have a socket bound, and the very call at hand that `Connector.fire` makes."""
+        self._sock = open_socket(self._local, self.peer.family)
+        self.connect_ex = self._sock.connect_ex
 
-    @property
-    def started_ns(self) -> int:
-        return self._started_ns
+    def reload_and_fire(self, planned_ns: int) -> None:
+        """Send one more SYN, from a new socket."""
+        self.load()
+        self.planned_ns, self.started_ns = planned_ns, time.monotonic_ns()
+        self.error = self.connect_ex(self.target)
 
     def watch(self, loop: Loop, done: Callable[[Lane, int], None]) -> None:
         """Report the shot's errno to `done(lane, errno)`: now where it is known, else when the kernel tells."""
         assert self._sock is not None
-        if outcome_of(self._error, immediate=True) is Outcome.IN_FLIGHT:
+        if outcome_of(self.error, immediate=True) is Outcome.IN_FLIGHT:
             loop.add_writer(self._sock, self._ready, loop, done)
             self._watched = True
         else:
-            self._record(self._error, immediate=True)
-            done(self, self._error)
+            self._record(self.error, immediate=True)
+            done(self, self.error)
 
     def _ready(self, loop: Loop, done: Callable[[Lane, int], None]) -> None:
         assert self._sock is not None
@@ -93,7 +92,7 @@ class Lane:
 
     def _record(self, error: int | None, *, immediate: bool) -> None:
         now_ns = time.monotonic_ns()
-        shot = Attempt(self.peer, self._planned_ns, self._started_ns, now_ns, error, immediate)
+        shot = Attempt(self.peer, self.planned_ns, self.started_ns, now_ns, error, immediate)
         self.attempts.append(shot)
 
     @property
@@ -202,10 +201,22 @@ class Connector:
         self._taken = True
         return stream
 
-    def fire(self, planned_ns: int) -> None:
-        """Send the first SYN on every lane, then listen. For the scheduler's thread."""
+    def aim(self, planned_ns: int) -> Callable[[], None]:
+        """What fires the first SYN on every lane, and then listens; for the scheduler's thread."""
         for lane in self._lanes:
-            lane.shoot(planned_ns)
+            lane.planned_ns = planned_ns
+        return self.fire
+
+    def fire(self) -> None:
+        """Send the first SYN on every lane, then listen.
+
+        The first `connect` comes as early as it can: every further call or look-up before it, in code that no cache
+        has seen for a while, costs 1 µs or more.
+        """
+        now_ns = time.monotonic_ns
+        for lane in self._lanes:
+            lane.started_ns = now_ns()
+            lane.error = lane.connect_ex(lane.target)
         self.fired_ns = self._lanes[0].started_ns
         for listener in self._listeners:
             listener.listen()
@@ -253,7 +264,7 @@ class Connector:
     def _refire(self, lane: Lane, planned_ns: int) -> None:
         del self._timers[lane]
         try:
-            lane.shoot(planned_ns)
+            lane.reload_and_fire(planned_ns)
         except LocalEndpointError as error:
             self._fail(error)
             return
@@ -300,9 +311,10 @@ class Connector:
 
     def accepted(self, sock: socket.socket, remote: Endpoint) -> None:
         """Take what the listener let in for one of this connector's peers."""
-        ranks = [lane.rank for lane in self._lanes if lane.peer == remote]
-        rank = ranks[0] if ranks else len(self._lanes)
-        self._offer(Stream(sock, remote, Via.ACCEPT, time.monotonic_ns()), rank)
+        exact = [lane.rank for lane in self._lanes if lane.peer == remote]
+        # Another port than the one named: the peer's NAT chose it, and then nothing comes from the one named.
+        by_address = [lane.rank for lane in self._lanes if lane.peer.address == remote.address]
+        self._offer(Stream(sock, remote, Via.ACCEPT, time.monotonic_ns()), (exact or by_address)[0])
 
     def _offer(self, stream: Stream, rank: int) -> None:
         """Keep the better of two streams. The best rank that can still come wins; `grace_ns` says until when."""

@@ -193,7 +193,6 @@ _RECVERR = {  # linux/in.h, linux/in6.h: so that an unconnected socket hears of 
     socket.AF_INET: (socket.IPPROTO_IP, 11),
     socket.AF_INET6: (socket.IPPROTO_IPV6, 25),
 }
-_MSG_ERRQUEUE = 0x2000
 _DATAGRAM_MAX = 1024  # 48 and room for extension fields; longer ones are cut, and only the header is read
 _BATCH = 16  # a flood must not keep the loop
 
@@ -279,8 +278,7 @@ class _Lane:
                 self._received(data, source, _stamp_ns(control))
         except (BlockingIOError, InterruptedError):
             return
-        except OSError as error:
-            _drain_errors(sock)
+        except OSError as error:  # from ICMP; the queue it came from goes with the socket
             self._dead(error)
 
     def _received(self, data: bytes, source: Any, stamp_ns: int | None) -> None:
@@ -318,10 +316,3 @@ def _stamp_ns(control: Iterable[tuple[int, int, bytes]]) -> int | None:
             seconds, nanoseconds = _TIMESPEC.unpack(data)
             return int(seconds * 1_000_000_000 + nanoseconds)
     return None
-
-
-def _drain_errors(sock: socket.socket) -> None:
-    """Empty the queue of ICMP errors: while it holds one, the socket counts as readable."""
-    with contextlib.suppress(OSError):
-        while True:
-            sock.recvmsg(0, 512, _MSG_ERRQUEUE)

@@ -96,6 +96,7 @@ class FakeNtp:
         self.offset_ns = round(offset_s * 1e9)
         self.up_s, self.down_s, self.host = up_s, down_s, host
         self.queries = 0
+        self.clients: set[Any] = set()  # the addresses that asked
         self.queried = asyncio.Event()
         self._wrong, self._answers, self._garble = wrong, answers, garble
         self._other_port = other_port
@@ -128,6 +129,7 @@ class FakeNtp:
         query, control, _, client = self._socks[0].recvmsg(1024, 64)
         seconds, ns = struct.unpack("@ll", control[0][2])
         self.queries += 1
+        self.clients.add(client)
         self.queried.set()
         wrong = self._wrong
         if self._answers is not None:

@@ -115,11 +115,16 @@ class Supervisor:
             case AddHost():
                 return self._add_host(request)
             case FetchRecord():
-                return RecordFetched(), (_memory_file(pickle.dumps(self._core.passages())),)
+                return RecordFetched(), (self._record(),)
             case ForgetRecord():
                 self._core.forget_passages()
                 return Done(), ()
         return Failed(f"the lab does not know {request!r}"), ()
+
+    def _record(self) -> int:
+        for host in self._links:  # what was sent before the question belongs in the answer
+            self._forward(host)
+        return _memory_file(pickle.dumps(self._core.passages()))
 
     def _add_host(self, request: AddHost) -> tuple[Answer, tuple[int, ...]]:
         number = len(self._namespaces) + 1

@@ -1,4 +1,4 @@
-"""What the lab's own tests share. Where no lab can be had, tests marked `lab` skip with its reason (tests/conftest.py)."""
+"""What the lab's own tests share. Where no lab can be had, tests marked `lab` skip with its reason."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from simopen.lab.core import Core
 from simopen.lab.nat import Nat, Unsolicited
 from simopen.lab.packet import Endpoint, Flags
 from simopen.lab.record import Origin, Verdict
-from simopen.lab.wire import parse
+from simopen.lab.wire import parse, time_exceeded_for
 from tests.lab.packets import tcp, udp
 
 MS = 1_000_000
@@ -202,3 +202,25 @@ def test_every_host_has_addresses_of_its_own() -> None:
     every = [addresses_of(number, translated=True) for number in range(1, MOST_HOSTS + 1)]
     for kind in ("private", "public", "private6"):
         assert len({getattr(each, kind) for each in every}) == MOST_HOSTS
+
+
+def _packet(it: Net, kind: str, *, v6: bool) -> bytes:
+    """A TCP segment or a datagram from left to right, or the ICMP error with which left answers one."""
+    left, right = (it.left.private6, it.right.public6) if v6 else (it.left.private, it.right.public)
+    if kind == "tcp":
+        return tcp((left, 1), (right, 2), data=b"x" * 40)
+    if kind == "udp":
+        return udp((left, 1), (right, 2), b"x" * 40)
+    return time_exceeded_for(parse(udp((right, 2), (left, 1), b"x" * 40)), left).data
+
+
+@given(st.data(), st.sampled_from(["tcp", "udp", "icmp"]), st.booleans())
+def test_no_packet_that_a_host_can_make_upsets_the_core(data: st.DataObject, kind: str, v6: bool) -> None:
+    it = net(Conditions(nat=Nat()), Conditions(nat=Nat(unsolicited=Unsolicited.RESET)))
+    it.core.offer("left", _packet(it, "udp", v6=v6), 0)  # opens a mapping, of which an ICMP error may speak
+    packet = bytearray(_packet(it, kind, v6=v6))
+    for _ in range(data.draw(st.integers(0, 4))):
+        packet[data.draw(st.integers(0, len(packet) - 1))] = data.draw(st.integers(0, 255))
+    it.core.offer("left", bytes(packet[: data.draw(st.integers(0, len(packet)))]), 1)
+    it.arrivals()
+    assert 1 <= len(it.core.passages()) <= 3

@@ -179,12 +179,10 @@ def test_an_unknown_protocol_does_not_pass() -> None:
     assert translator().outbound(Headers(132, PRIVATE, PEER), 0) is Unsolicited.DROP
 
 
-@pytest.mark.parametrize(
-    "name", ["established_timeout_s", "transitory_timeout_s", "udp_timeout_s", "icmp_timeout_s"]
-)
+@pytest.mark.parametrize("name", ["established_timeout_s", "transitory_timeout_s", "udp_timeout_s", "icmp_timeout_s"])
 def test_a_time_out_is_above_zero(name: str) -> None:
     with pytest.raises(ValueError, match="above 0 s"):
-        Nat(**{name: 0})
+        Nat(**{name: 0})  # type: ignore[arg-type]
 
 
 PRIVATES = st.builds(Endpoint, st.sampled_from(["192.168.1.2", "192.168.1.3"]), st.integers(1, 65535))

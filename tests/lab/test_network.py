@@ -143,7 +143,7 @@ async def test_two_syns_that_cross_open_a_connection(link: str, nat: lab.Nat | N
             await serve(left, CONNECT, right.public_address),
             await serve(right, CONNECT, left.public_address),
         ]
-        said = await asyncio.gather(*(shot.communicate() for shot in shots))
+        said = await asyncio.gather(*(shot.communicate(b"") for shot in shots))
         record = await net.record()
     assert [stdout for stdout, _ in said] == [b"connected\n"] * 2
     assert record.syns_crossed("left", "right")
@@ -163,7 +163,7 @@ async def test_an_ordinary_connection_is_not_a_simultaneous_one(link: str) -> No
 async def test_the_record_can_be_begun_anew(link: str) -> None:
     async with lab.Network(link=link) as net:
         left = await net.host("left")
-        await output(left, UDP_CLIENT, "203.0.113.99", 0)
+        await output(left, UDP_BURST, "203.0.113.99", 1)
         assert [passage.verdict for passage in await net.record()] == [lab.Verdict.UNROUTABLE]
         await net.clear_record()
         assert len(await net.record()) == 0

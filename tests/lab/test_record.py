@@ -77,9 +77,7 @@ def test_syns_of_two_connections_do_not_cross() -> None:
         pytest.param(CROSSED, False, id="nobody answers"),
         pytest.param([*CROSSED, from_right(SYN_ACK, 41, 81, seq=7777)], False, id="a listener answers"),
         pytest.param([*CROSSED, ANSWERED[0], from_left(SYN_ACK, 51, 91, seq=7)], False, id="the other's listener"),
-        pytest.param(
-            [*CROSSED, from_right(SYN_ACK, 41, None, verdict=Verdict.LOST)], False, id="the answer is lost"
-        ),
+        pytest.param([*CROSSED, from_right(SYN_ACK, 41, None, verdict=Verdict.LOST)], False, id="the answer is lost"),
         pytest.param([from_left(SYN, 0, 40), from_right(SYN_ACK, 41, 81)], False, id="an ordinary opening"),
     ],
 )

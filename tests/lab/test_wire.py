@@ -72,9 +72,16 @@ def _error6() -> bytes:
     return time_exceeded_for(parse(udp(A6, B6)), "2001:db8:ffff::1").data
 
 
-@given(ADDRESSES, PORTS, ADDRESSES, PORTS, PAYLOADS, st.sampled_from([tcp, udp]))
+@given(
+    source=ADDRESSES,
+    sport=PORTS,
+    destination=ADDRESSES,
+    dport=PORTS,
+    payload=PAYLOADS,
+    make=st.sampled_from([tcp, udp]),
+)
 def test_a_translated_packet_is_the_same_but_for_its_endpoints(
-    source: str, sport: int, destination: str, dport: int, payload: bytes, make: object
+    *, source: str, sport: int, destination: str, dport: int, payload: bytes, make: object
 ) -> None:
     original = parse(tcp(A, B, data=payload) if make is tcp else udp(A, B, payload))
     headers = replace(original.headers, source=Endpoint(source, sport), destination=Endpoint(destination, dport))
@@ -119,9 +126,7 @@ def test_an_icmp_error_is_translated_with_what_it_quotes(quoted: bytes) -> None:
 
 
 @pytest.mark.parametrize(("source", "destination", "router"), [(A, B, "192.0.2.4"), (A6, B6, "2001:db8:ffff::4")])
-def test_time_exceeded_quotes_the_packet(
-    source: tuple[str, int], destination: tuple[str, int], router: str
-) -> None:
+def test_time_exceeded_quotes_the_packet(source: tuple[str, int], destination: tuple[str, int], router: str) -> None:
     packet = parse(udp(source, destination, b"x" * 1400))
     error = time_exceeded_for(packet, router)
     assert error.headers.quoted == packet.headers
@@ -142,7 +147,14 @@ def test_time_exceeded_quotes_the_packet(
 )
 @pytest.mark.parametrize(("source", "destination"), [(A, B), (A6, B6)])
 def test_a_reset_is_as_rfc_9293_says(
-    source: tuple[str, int], destination: tuple[str, int], flags: Flags, length: int, seq: int, ack: int, answer: Flags
+    *,
+    source: tuple[str, int],
+    destination: tuple[str, int],
+    flags: Flags,
+    length: int,
+    seq: int,
+    ack: int,
+    answer: Flags,
 ) -> None:
     segment = parse(tcp(source, destination, flags=int(flags), seq=1000, ack=5555, data=b"x" * length))
     reset = reset_for(segment)

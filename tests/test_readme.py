@@ -1,0 +1,40 @@
+"""What the README shows is what there is: its commands parse, its Python compiles and names what exists."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import simopen
+from simopen import lab
+from simopen.cli import parser
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^(?:\w*\$\s+)(simopen .*)$", README, re.MULTILINE)
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+NAMES = {"simopen": simopen, "lab": lab}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_commands_parse(command: str) -> None:
+    assert parser().parse_args(shlex.split(command)[1:])
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_the_python_names_what_exists(block: str) -> None:
+    tree = compile(block, "README.md", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    used = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)]
+    for node in used:
+        assert isinstance(node.value, ast.Name)
+        if node.value.id in NAMES:
+            assert hasattr(NAMES[node.value.id], node.attr)
+
+
+def test_there_are_commands_and_blocks() -> None:
+    assert len(COMMANDS) >= 3
+    assert len(BLOCKS) >= 2
+    assert set(re.findall(r"^\$ make (\w+)", README, re.MULTILINE)) == {"demo", "test", "lint", "bench"}
