@@ -1,4 +1,4 @@
-"""Every benchmark, briefly: `python -m benchmarks`, or `make bench`. Each module alone, `--help`, has the full length."""
+"""Every benchmark, briefly: `python -m benchmarks`, or `make bench`. Each module runs alone at full length."""
 
 from __future__ import annotations
 

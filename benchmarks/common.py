@@ -36,7 +36,9 @@ def conditions(**more: object) -> str:
     cpu = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "?")
     python = f"Python {platform.python_version()}, uvloop {version('uvloop')}"
     given = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in more.items())
-    return f"{os.cpu_count()} × {cpu}, {platform.system()} {platform.release()}, {python}" + (f"; {given}" if given else "")
+    return f"{os.cpu_count()} × {cpu}, {platform.system()} {platform.release()}, {python}" + (
+        f"; {given}" if given else ""
+    )
 
 
 def _lines(path: str) -> list[str]:

@@ -191,8 +191,22 @@ def report(runs: Sequence[Run]) -> bool:
                 row, good = _row(answer, rtt_ms, apart_ms, chosen)
                 rows.append(row)
                 held &= good
-        columns = ("RTT", "apart", "simopen", "later p50", "p99", "both p50", "p99", "in bar", "loop", "later p50", "p99")
-        table(f"{answer}: ms after the later side's first SYN ('loop' and after: asyncio.open_connection)", columns, rows)
+        columns = (
+            "RTT",
+            "apart",
+            "simopen",
+            "later p50",
+            "p99",
+            "both p50",
+            "p99",
+            "in bar",
+            "loop",
+            "later p50",
+            "p99",
+        )
+        table(
+            f"{answer}: ms after the later side's first SYN ('loop' and after: asyncio.open_connection)", columns, rows
+        )
     return held
 
 

@@ -1,6 +1,6 @@
-"""What `import simopen` costs, next to `import asyncio, ssl`.
+"""What `import simopen` costs, and its first use, next to `import asyncio, ssl`.
 
-    python -m benchmarks.imports [--runs 30]
+python -m benchmarks.imports [--runs 30]
 """
 
 from __future__ import annotations
@@ -14,7 +14,12 @@ import time
 from benchmarks.common import conditions, median, quantile, table, verdict
 
 BAR = 1.3
-STATEMENTS = {"nothing": "pass", "asyncio, ssl": "import asyncio, ssl", "simopen": "import simopen"}
+STATEMENTS = {
+    "nothing": "pass",
+    "asyncio, ssl": "import asyncio, ssl",
+    "simopen": "import simopen",
+    "simopen.connect": "import simopen; simopen.connect",
+}
 
 # As after any installation: compiled once, not anew each time.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}

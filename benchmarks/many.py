@@ -38,9 +38,7 @@ async def inside(peer: str, connects: int, at_ns: int) -> None:
     now = clock.plain()
     before, memory = descriptors(), resident_bytes()
     tasks = [
-        asyncio.create_task(
-            simopen.punch((peer, FIRST_PORT + n), at=now.utc_at(at_ns) / 1e9, window=20, clock=now)
-        )
+        asyncio.create_task(simopen.punch((peer, FIRST_PORT + n), at=now.utc_at(at_ns) / 1e9, window=20, clock=now))
         for n in range(connects)
     ]
     await asyncio.sleep(max(0.0, (at_ns - time.monotonic_ns()) / 1e9 - 0.2))
@@ -74,7 +72,16 @@ async def measure(connects: int, loop: str, rtt_ms: float) -> list[dict[str, obj
         ended = await asyncio.gather(
             *(
                 host.run(
-                    [sys.executable, "-m", "benchmarks.many", "--inside", peer.public_address, loop, str(connects), str(at_ns)],
+                    [
+                        sys.executable,
+                        "-m",
+                        "benchmarks.many",
+                        "--inside",
+                        peer.public_address,
+                        loop,
+                        str(connects),
+                        str(at_ns),
+                    ],
                     timeout_s=120,
                 )
                 for host, peer in zip(hosts, reversed(hosts), strict=True)

@@ -152,7 +152,16 @@ async def measure(options: argparse.Namespace) -> dict[tuple[str, str, str], lis
     async with lab.Network() as net:
         left, right = await net.host("left"), await net.host("right")
         for loop, method, kind in itertools.product(("asyncio", "uvloop"), METHODS, LOADS):
-            command = [sys.executable, "-m", "benchmarks.precision", "--inside", right.public_address, loop, method, kind]
+            command = [
+                sys.executable,
+                "-m",
+                "benchmarks.precision",
+                "--inside",
+                right.public_address,
+                loop,
+                method,
+                kind,
+            ]
             done = await left.run([*command, str(options.runs)], timeout_s=options.runs * 0.5 + 60)
             if done.returncode:
                 sys.exit(done.stderr.decode())

@@ -6,22 +6,26 @@ Run on two hosts with the same instant `t`, each naming the other's endpoint, th
 stream, opened by SYNs that crossed on the way.
 """
 
-from simopen.address import Endpoint
-from simopen.clock import Clock, Estimate, check_clock
-from simopen.errors import (
-    ClockError,
-    LabError,
-    LocalEndpointError,
-    MissedInstant,
-    PunchError,
-    ResolutionError,
-    SelfConnection,
-    SimopenError,
-    WindowClosed,
-)
-from simopen.instant import next_slot
-from simopen.opening import connect, connect_self, punch
-from simopen.report import Attempt, Report
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from simopen.address import Endpoint
+    from simopen.clock import Clock, Estimate, check_clock
+    from simopen.errors import (
+        ClockError,
+        LabError,
+        LocalEndpointError,
+        MissedInstant,
+        PunchError,
+        ResolutionError,
+        SelfConnection,
+        SimopenError,
+        WindowClosed,
+    )
+    from simopen.instant import next_slot
+    from simopen.opening import connect, connect_self, punch
+    from simopen.report import Attempt, Report
 
 __version__ = "0.1.0"
 
@@ -46,3 +50,38 @@ __all__ = [
     "next_slot",
     "punch",
 ]
+
+# Each name is loaded when it is first looked up (PEP 562): `import simopen` costs a millisecond, and a program that only
+# catches its errors or reads its version never pays for the rest.
+_HOMES = {
+    "Attempt": "report",
+    "Clock": "clock",
+    "ClockError": "errors",
+    "Endpoint": "address",
+    "Estimate": "clock",
+    "LabError": "errors",
+    "LocalEndpointError": "errors",
+    "MissedInstant": "errors",
+    "PunchError": "errors",
+    "Report": "report",
+    "ResolutionError": "errors",
+    "SelfConnection": "errors",
+    "SimopenError": "errors",
+    "WindowClosed": "errors",
+    "check_clock": "clock",
+    "connect": "opening",
+    "connect_self": "opening",
+    "next_slot": "instant",
+    "punch": "opening",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

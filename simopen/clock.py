@@ -132,7 +132,7 @@ def adjtimex() -> KernelTime | None:
 
 @functools.cache
 def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None)  # 60 µs to open, 2 µs to call
+    return ctypes.CDLL(None)  # opening it takes several times as long as the call
 
 
 def kernel_estimate(told: KernelTime | None, reading: Reading, limit_s: float) -> Estimate | None:

@@ -1,7 +1,10 @@
 """What a person sees on standard error: one live line, sentences, tables.
 
 Theory of operation: with rich (extra [cli]) and a terminal the line is live and tables are drawn; without, the same
-words come as plain lines. Standard output is never touched: it belongs to the stream's data.
+words come as plain lines. Standard output is never touched: it belongs to the stream's data. What is shown is text,
+never rich's markup or emoji codes: `[fe80::1]` and `2001:db8::b:1` would not survive them.
+
+Nothing is drawn by a timer or a thread, only when told: a drawing under way holds the GIL, and a shot would wait.
 """
 
 from __future__ import annotations
@@ -22,29 +25,23 @@ class Screen:
         self._quiet = quiet
         self._console = None if quiet else _console()
 
-    @property
-    def live(self) -> bool:
-        """Whether there is a terminal with a line that can be redrawn."""
-        return self._console is not None and self._console.is_terminal
-
     def say(self, text: str) -> None:
-        """One line."""
-        if self._quiet:
-            return
-        if self._console is None:
+        """One line, or several."""
+        if not self._quiet:
             print(text, file=sys.stderr, flush=True)
-        else:
-            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     @contextlib.contextmanager
     def line(self, text: str) -> Iterator[Callable[[str], None]]:
         """A line that is redrawn by calling what this yields; said once where nothing can be redrawn."""
-        if self._console is None or not self.live:
+        if self._console is None or not self._console.is_terminal:
             self.say(text)
             yield lambda _: None
             return
-        with self._console.status(text) as status:
-            yield status.update
+        from rich.live import Live
+        from rich.text import Text
+
+        with Live(Text(text), console=self._console, auto_refresh=False, transient=True, **_UNTOUCHED) as live:
+            yield lambda new: live.update(Text(new), refresh=True)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A table with a title; columns are padded with spaces where rich is missing."""
@@ -60,6 +57,10 @@ class Screen:
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         self._console.print(table)
+
+
+# Live would otherwise put itself between the program and standard output.
+_UNTOUCHED = {"redirect_stdout": False, "redirect_stderr": False}
 
 
 def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -71,7 +71,8 @@ def test_an_ipv6_endpoint_survives_the_socket_form(address: object, port: int, s
 
 
 @pytest.mark.parametrize(
-    ("spelling", "expected"), [("2001:DB8::0:1", "2001:db8::1"), ("127.0.0.1", "127.0.0.1"), ("fe80::1%lo", "fe80::1%1")]
+    ("spelling", "expected"),
+    [("2001:DB8::0:1", "2001:db8::1"), ("127.0.0.1", "127.0.0.1"), ("fe80::1%lo", "fe80::1%1")],
 )
 def test_each_address_has_one_spelling(spelling: str, expected: str) -> None:
     assert canonical(spelling) == expected

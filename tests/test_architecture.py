@@ -74,7 +74,7 @@ def test_what_decides_touches_nothing(name: str) -> None:
 
 
 def test_importing_simopen_loads_nothing_heavy() -> None:
-    code = "import json, sys, simopen; print(json.dumps(sorted(sys.modules)))"
+    code = "import json, sys, simopen; simopen.connect, simopen.check_clock; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert not HEAVY & set(json.loads(done.stdout))
 
@@ -82,3 +82,9 @@ def test_importing_simopen_loads_nothing_heavy() -> None:
 def test_every_public_name_is_there_and_says_what_it_is() -> None:
     for name in simopen.__all__:
         assert getattr(simopen, name).__doc__, name
+    assert set(simopen.__all__) <= set(dir(simopen))
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="nosuch"):
+        simopen.nosuch  # type: ignore[attr-defined]  # noqa: B018

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import math
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -25,7 +26,7 @@ def test_a_datetime_keeps_its_microseconds() -> None:
 
 def test_a_naive_datetime_is_refused() -> None:
     with pytest.raises(ValueError, match="no time zone"):
-        instant_ns(datetime(2026, 1, 2))  # noqa: DTZ001 - the point of it
+        instant_ns(datetime(2026, 1, 2))
 
 
 @pytest.mark.parametrize("at", [math.nan, math.inf, -math.inf])
@@ -102,7 +103,9 @@ def test_a_time_of_day_is_the_nearest_across_midnight() -> None:
     assert parse_instant("23:59:50", midnight + 5) == midnight - 10
 
 
-@pytest.mark.parametrize("text", ["", "soon", "25:00", "12:60", "2026-01-02T12:00:00", "2026-01-02", "next:0s", "+", "12"])
+@pytest.mark.parametrize(
+    "text", ["", "soon", "25:00", "12:60", "2026-01-02T12:00:00", "2026-01-02", "next:0s", "+", "12"]
+)
 def test_what_is_no_instant_is_told(text: str) -> None:
     with pytest.raises(ValueError, match=r"instant|time zone|time of day|duration|period"):
         parse_instant(text, NOON)
@@ -110,7 +113,5 @@ def test_what_is_no_instant_is_told(text: str) -> None:
 
 @given(st.text(max_size=30))
 def test_any_text_is_an_instant_or_a_value_error(text: str) -> None:
-    try:
+    with contextlib.suppress(ValueError):
         assert math.isfinite(parse_instant(text, NOON))
-    except ValueError:
-        pass
