@@ -167,9 +167,9 @@ async def measure(options: argparse.Namespace) -> list[Run]:
 
 
 async def _repeat(here: Site, cell: Cell, count: int) -> list[Run]:
-    """Several at a time, a little apart, where the earlier side's wait is quiet; else one after the other."""
-    noisy = cell.answer in ("none", "reset") and cell.apart_ms > cell.rtt_ms
-    room = asyncio.Semaphore(1 if noisy or cell.method != "simopen" else 8)
+    """Several at a time, a little apart; fewer where the earlier side fires again after each round trip meanwhile."""
+    noisy = cell.answer in ("none", "reset") and cell.apart_ms > cell.rtt_ms / 2
+    room = asyncio.Semaphore(max(1, min(8, int(cell.rtt_ms / 5))) if noisy else 8)
 
     async def one(number: int) -> Run:
         async with room:

@@ -51,7 +51,7 @@ __all__ = [
     "punch",
 ]
 
-# Each name is loaded when it is first looked up (PEP 562): `import simopen` costs a millisecond, and a program that only
+# Each name is loaded when it is first looked up (PEP 562): `import simopen` costs a millisecond, and who only
 # catches its errors or reads its version never pays for the rest.
 _HOMES = {
     "Attempt": "report",

@@ -266,7 +266,7 @@ async def _fire(connector: Connector, trace: _Trace) -> None:
         connector.aim(trace.instant_ns)()
         return
     await _until_handover(trace, trace.order.at_ns)
-    await scheduler.shared.at(trace.instant_ns, connector.aim(trace.instant_ns))
+    await scheduler.shared.at(trace.instant_ns, connector.aim(trace.instant_ns), rehearsal=connector.rehearse)
 
 
 async def _until_handover(trace: _Trace, at_ns: int) -> None:
