@@ -27,12 +27,15 @@ _HOP_LIMIT = 64
 _LINK_LOCAL = ("fe8", "fe9", "fea", "feb")  # fe80::/10, as inet_ntop writes it; ipaddress takes 30 µs a packet
 
 
+_UDP_SUM = 6  # where a UDP header has its checksum
+
+
 class NotAPacket(ValueError):  # noqa: N818 - says what it is
     """These bytes are no IPv4 or IPv6 packet."""
 
 
 def parse(data: bytes) -> Packet:
-    """Read one IP packet. A fragment, or a protocol without ports, has port 0 on both sides.
+    """Read one IP packet. A later fragment, or a protocol without ports, has port 0 on both sides.
 
     Raises: NotAPacket.
     """
@@ -60,8 +63,12 @@ def with_headers(packet: Packet, headers: Headers) -> Packet:
     ip.src, ip.dst = _pack(headers.source.address), _pack(headers.destination.address)
     if ip.v == 4:
         ip.sum = 0
+    unsummed = ip.v == 4 and isinstance(ip.data, dpkt.udp.UDP) and not ip.data.sum
     _set_ports(ip.data, headers)
-    return replace(packet, data=bytes(ip), headers=headers)
+    data = bytearray(bytes(ip))
+    if unsummed:  # no checksum (RFC 768) stays none, where dpkt would make one
+        struct.pack_into("!H", data, ip.hl * 4 + _UDP_SUM, 0)
+    return replace(packet, data=bytes(data), headers=headers)
 
 
 def aged(packet: Packet, hops: int) -> Packet:
@@ -146,7 +153,7 @@ def _quoted_headers(protocol: int, message: Any) -> Headers | None:
     if message.type not in _ICMP_ERRORS[Protocol(protocol)]:
         return None
     ip = getattr(message.data, "data", None)
-    if not isinstance(ip, dpkt.ip.IP | dpkt.ip6.IP6):
+    if not isinstance(ip, dpkt.ip.IP | dpkt.ip6.IP6) or ip.v != (4 if protocol == Protocol.ICMP else 6):
         return None
     if isinstance(ip.data, dpkt.Packet):
         return _headers(ip)
@@ -163,7 +170,7 @@ def _set_ports(segment: Any, headers: Headers) -> None:
     segment.sum = 0
     if isinstance(segment, dpkt.tcp.TCP | dpkt.udp.UDP):
         segment.sport, segment.dport = headers.source.port, headers.destination.port
-    elif headers.quoted is not None:
+    elif headers.quoted is not None and isinstance(segment.data.data, dpkt.ip.IP):
         segment.data.data = _requoted(segment.data.data, headers.quoted)
     elif (headers.protocol, segment.type) in _ECHO_REQUESTS | _ECHO_REPLIES:
         segment.data.id = headers.source.port or headers.destination.port

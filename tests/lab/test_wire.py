@@ -189,3 +189,26 @@ def test_a_protocol_without_ports_has_none() -> None:
     packet = parse(ip_packet(A[0], B[0], 132, b"12345678"))
     assert (packet.protocol, packet.source.port, packet.payload_length) == (132, 0, 8)
     assert packet.protocol not in set(Protocol)
+
+
+def test_a_udp_datagram_without_a_checksum_stays_without() -> None:
+    """RFC 768: zero means that the sender made none."""
+    datagram = dpkt.udp.UDP(sport=1, dport=2, data=b"hi", ulen=10)
+    ip = dpkt.ip.IP(src=b"\x0a\0\0\1", dst=b"\x0a\0\0\2", p=17, data=datagram)
+    ip.len = len(ip)
+    data = bytearray(bytes(ip))
+    data[26:28] = b"\0\0"
+    packet = parse(bytes(data))
+    moved = with_headers(packet, replace(packet.headers, source=Endpoint("198.51.100.9", 5)))
+    assert moved.data[26:28] == b"\0\0"
+    assert moved.source == Endpoint("198.51.100.9", 5)
+
+
+def test_an_icmp_error_that_quotes_another_ip_version_quotes_nothing() -> None:
+    quote = dpkt.icmp.ICMP.Quote(data=b"\x60" + bytes(47))
+    error = dpkt.icmp.ICMP(type=11, code=0, data=quote)
+    ip = dpkt.ip.IP(src=b"\x0a\0\0\1", dst=b"\x0a\0\0\2", p=1, data=error)
+    ip.len = len(ip)
+    packet = parse(bytes(ip))
+    assert packet.headers.quoted is None
+    assert with_headers(packet, replace(packet.headers, source=Endpoint("198.51.100.9", 0))).source.address
