@@ -10,7 +10,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,26 +22,17 @@ from simopen import clock, conntable
 from simopen.address import Endpoint
 from simopen.clock import FixedClock, LocalClock, Reading
 from simopen.report import Report, Via
+from tests.loopback import HERE, THERE, ports
+
+__all__ = ["ports"]  # the fixture is used by name
 
 Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 LOWEST_PORT = int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
-HERE, THERE = "127.0.0.1", "127.0.0.2"
 
 
 def plain() -> simopen.Estimate:
     """This machine's clock as it is: no test may ask a server outside."""
     return clock.plain()
-
-
-@pytest.fixture
-def ports() -> Iterator[tuple[int, int]]:
-    """Two ports that are free on every loopback address, and kept from other tests while this one runs."""
-    with socket.socket() as one, socket.socket() as other:
-        for sock in (one, other):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            sock.bind(("127.255.255.254", 0))
-        yield one.getsockname()[1], other.getsockname()[1]
 
 
 async def both(ports: tuple[int, int], **options: Any) -> tuple[Pair, Pair]:

@@ -11,7 +11,7 @@ import pytest
 
 import simopen
 from simopen import lab
-from simopen.cli import parser
+from simopen.cli import _parser
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^(?:\w*\$\s+)(simopen .*)$", README, re.MULTILINE)
@@ -21,7 +21,7 @@ NAMES = {"simopen": simopen, "lab": lab}
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_commands_parse(command: str) -> None:
-    assert parser().parse_args(shlex.split(command)[1:])
+    assert _parser().parse_args(shlex.split(command)[1:])
 
 
 @pytest.mark.parametrize("block", BLOCKS)
