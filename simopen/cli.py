@@ -1,9 +1,8 @@
 """The command line: `simopen connect`, `clock`, `self`, `demo`.
 
 Theory of operation: arguments are parsed here and nowhere else; each command is one coroutine over the public calls.
-Standard output carries the stream's data, everything said to people goes to standard error.
-
-Exit status: 0 done, 1 no stream (or no trustworthy time), 2 bad usage, 130 interrupted.
+Standard output carries the stream's data, or the answer of `clock` and `demo`; all else that is said to people goes to
+standard error.
 """
 
 from __future__ import annotations
@@ -13,6 +12,8 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine
@@ -20,8 +21,9 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from simopen import __version__, clock, opening
+from simopen.address import Endpoint, check_port, is_literal
 from simopen.clock import FixedClock, TimeSource
-from simopen.errors import PunchError, SimopenError
+from simopen.errors import ClockError, PunchError, SimopenError
 from simopen.instant import parse_duration, parse_instant
 from simopen.pipe import Carried, pipe
 from simopen.report import Report
@@ -30,40 +32,99 @@ from simopen.screen import Screen
 T = TypeVar("T")
 
 _TICK_S = 0.1
+# So long before the instant nothing is drawn any more: it takes some ms with the GIL held, and the shot would wait.
+_QUIET_S = 0.3
+_STDIN, _STDOUT = 0, 1
 _AT = "22:14:30 (UTC, nearest), 2026-01-01T00:00:00Z, +10s, or next:10s (the next full ten seconds)"
+_STATUS = "exit status: 0 done, 1 no stream or a broken one, 2 bad usage, 130 interrupted, 143 terminated"
+_CONNECT_EXAMPLE = """\
+both sides run it for the same instant, each with the other's public address:
+  one$    simopen connect 203.0.113.7 1314 --at 22:14:30
+  other$  simopen connect 198.51.100.9 1314 --at 22:14:30
+what each then types, the other reads; with < FILE and > FILE, a file goes across
+"""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return the exit status."""
+    _have_standard_streams()
     options = _parser().parse_args(argv)
     logging.basicConfig(level=logging.DEBUG if options.verbose else logging.CRITICAL, format="%(name)s: %(message)s")
     screen = Screen(quiet=options.json)
     try:
-        return _run(options.command(options, screen))
-    except (ValueError, TypeError) as error:
-        _failed(options, screen, error)
-        return 2
-    except SimopenError as error:
-        _failed(options, screen, error)
-        return 1
-    except KeyboardInterrupt:
-        screen.say("interrupted; everything is closed")
-        return 130
+        status = _run(options.command(options, screen))
+        sys.stdout.flush()
+    except _EXPECTED as error:
+        return _failed(options, screen, error)
+    return status
+
+
+def _have_standard_streams() -> None:
+    """Where one was closed (`<&-`), the next socket would get its number and be taken for it."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - until the end
+
+
+def _let_go_of_broken_pipes() -> None:
+    """Or the interpreter would complain at its end, when it flushes what nobody takes."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, stream.fileno())
+            os.close(nothing)
 
 
 def _run(command: Coroutine[object, object, int]) -> int:
     try:
         import uvloop
     except ImportError:
-        return asyncio.run(command)
-    return uvloop.run(command)
+        return asyncio.run(_until_terminated(command))
+    return uvloop.run(_until_terminated(command))
 
 
-def _failed(options: argparse.Namespace, screen: Screen, error: Exception) -> None:
-    screen.say(f"simopen: {error}")
+async def _until_terminated(command: Coroutine[object, object, int]) -> int:
+    """SIGTERM ends the command as SIGINT does: a terminal gets its cursor back, the lab its hosts ended."""
+    task = asyncio.current_task()
+    assert task is not None
+    with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):  # Windows; not in the main thread
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await command
+
+
+_EXPECTED = (SimopenError, OSError, ValueError, TypeError, KeyboardInterrupt, asyncio.CancelledError)
+# The first that fits. Without words: the error's own.
+_ENDINGS: tuple[tuple[type[BaseException], int, str], ...] = (
+    (KeyboardInterrupt, 130, "interrupted; everything is closed"),
+    (asyncio.CancelledError, 143, "terminated; everything is closed"),
+    (BrokenPipeError, 1, "standard output is closed: nobody reads it any more"),  # the stream's own is in `Carried`
+    (ValueError, 2, ""),
+    (TypeError, 2, ""),
+    (BaseException, 1, ""),
+)
+
+
+def _failed(options: argparse.Namespace, screen: Screen, error: BaseException) -> int:
+    status, words = next((status, words) for kind, status, words in _ENDINGS if isinstance(error, kind))
+    message = words or getattr(error, "strerror", None) or str(error)
+    report = error.report if isinstance(error, PunchError) else None
+    logging.getLogger("simopen").debug("where it happened:", exc_info=error)
+    if isinstance(error, BrokenPipeError):
+        _let_go_of_broken_pipes()
+    _tell_notes(screen, report)
+    screen.say(f"simopen: {message}")
+    if isinstance(error, ClockError):
+        screen.say("simopen: does a firewall drop UDP port 123? Name a server that you can reach with --ntp")
     if options.json:
-        report = error.report if isinstance(error, PunchError) else None
-        _print_json({"error": type(error).__name__, "message": str(error), "report": report and report.as_dict()})
+        _print_json({"error": type(error).__name__, "message": message, "report": report and report.as_dict()})
+    return status
+
+
+def _tell_notes(screen: Screen, report: Report | None) -> None:
+    for note in report.notes if report else ():
+        screen.say(f"simopen: note: {note}")
 
 
 def _print_json(value: object) -> None:
@@ -74,10 +135,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="simopen",
         description="One direct TCP stream between two hosts behind NATs, by simultaneous open.",
+        epilog=_STATUS,
     )
     parser.add_argument("--version", action="version", version=f"simopen {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_connect(_command(commands, "connect", _connect, "open a stream and connect it to stdin and stdout, like nc"))
+    connect = _command(commands, "connect", _connect, "open a stream and connect it to stdin and stdout, like nc")
+    connect.epilog = _CONNECT_EXAMPLE
+    _add_connect(connect)
     _add_clock(_command(commands, "clock", _clock, "tell how far this machine's clock is off, and how sure that is"))
     _add_self(_command(commands, "self", _self, "connect one socket to itself: what you type comes back through TCP"))
     _add_demo(_command(commands, "demo", _demo, "two hosts behind two NATs on this machine, and the SYNs crossing"))
@@ -90,38 +154,72 @@ def _command(
     run: Callable[[argparse.Namespace, Screen], Coroutine[object, object, int]],
     what: str,
 ) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = commands.add_parser(
+        name, help=what, description=what[0].upper() + what[1:] + ".", formatter_class=formatter
+    )
     parser.set_defaults(command=run)
-    where = "; on standard error, as standard output carries the data" if name in ("connect", "self") else ""
+    where = ", at the end and on standard error, as standard output carries the data" if name in _CARRYING else ""
     parser.add_argument("--json", action="store_true", help=f"tell the result as one line of JSON{where}")
     parser.add_argument("-v", "--verbose", action="store_true", help="log what happens to standard error")
     return parser
 
 
-def _duration(text: str) -> float:
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+_CARRYING = ("connect", "self")
 
 
-def _instant(text: str) -> float:
-    try:
-        return parse_instant(text, time.time())
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+def _argument(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """argparse shows an ArgumentTypeError's message; of a ValueError it tells the type's name only."""
+
+    def parsed(text: str) -> T:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parsed
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError(f"a port is a number between 1 and 65535, not {text!r}")
+    return check_port(int(text), "a port")
+
+
+def _window(text: str) -> float:
+    if not (seconds := parse_duration(text)) > 0:
+        raise ValueError("it must be longer than zero, as 10s is")
+    return seconds
+
+
+def _host(text: str) -> str:
+    """A name or an address; an IPv6 one may stand in brackets, as it does in an endpoint."""
+    return text[1:-1] if text.startswith("[") and text.endswith("]") else text
+
+
+def _own_address(text: str) -> str:
+    if not is_literal(host := _host(text)):
+        raise ValueError(f"it must be an IP address of this host, not {text!r}")
+    return host
 
 
 def _add_connect(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("host", metavar="HOST", help="the peer's public address or name")
-    parser.add_argument("port", metavar="PORT", type=int, help="the port that the peer fires from, as seen outside")
-    parser.add_argument("--at", metavar="T", type=_instant, help=f"the instant: {_AT}; left out: now")
-    parser.add_argument("--local-port", metavar="N", type=int, help="fire from this port (default: the peer's PORT)")
-    parser.add_argument("--local-address", metavar="IP", help="fire from this address of this host (default: any)")
+    port, window = _argument(_port), _argument(_window)
+    at = _argument(lambda text: parse_instant(text, time.time()))
+    parser.add_argument("host", metavar="HOST", type=_host, help="the peer's public address or name")
+    parser.add_argument("port", metavar="PORT", type=port, help="the port that the peer fires from, as seen outside")
+    parser.add_argument("--at", metavar="T", type=at, help=f"the instant: {_AT}; left out: now")
+    parser.add_argument("--local-port", metavar="N", type=port, help="fire from this port (default: the peer's PORT)")
+    parser.add_argument(
+        "--local-address",
+        metavar="IP",
+        type=_argument(_own_address),
+        help="fire from this address of this host (default: any)",
+    )
     parser.add_argument(
         "--window",
         metavar="S",
-        type=_duration,
+        type=window,
         default=opening.WINDOW_S,
         help="keep trying for this long after the instant (default: %(default)g s)",
     )
@@ -129,7 +227,7 @@ def _add_connect(parser: argparse.ArgumentParser) -> None:
         "--listen",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="also accept the stream on the local port (default: yes)",
+        help="also accept the stream on the local port (default: yes); --no-listen: by simultaneous open only",
     )
     _add_servers(parser)
 
@@ -142,16 +240,26 @@ def _add_servers(parser: argparse.ArgumentParser) -> None:
 
 def _add_clock(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ntp", metavar="HOST[:PORT]", action="append", help="ask this NTP server; may be repeated")
-    parser.add_argument("--timeout", metavar="S", type=_duration, default=clock.CHECK_TIMEOUT_S, help="%(default)g s")
+    parser.add_argument(
+        "--timeout",
+        metavar="S",
+        type=_argument(_window),
+        default=clock.CHECK_TIMEOUT_S,
+        help="wait for answers no longer than this (default: %(default)g s)",
+    )
 
 
 def _add_self(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("port", metavar="PORT", type=int, nargs="?", default=1314, help="default: %(default)d")
+    port = _argument(_port)
+    parser.add_argument(
+        "port", metavar="PORT", type=port, nargs="?", default=1314, help="on 127.0.0.1 (default: %(default)d)"
+    )
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
+    delay = _argument(parse_duration)
     parser.add_argument(
-        "--delay", metavar="S", type=_duration, default=0.04, help="one way between the hosts (default: 40ms)"
+        "--delay", metavar="S", type=delay, default=0.04, help="one way between the hosts (default: 40ms)"
     )
     parser.add_argument("--loopback", action="store_true", help="two processes on loopback instead of the lab")
 
@@ -165,53 +273,61 @@ def _time_source(options: argparse.Namespace) -> TimeSource:
 async def _connect(options: argparse.Namespace, screen: Screen) -> int:
     source = _time_source(options)
     port = options.local_port or options.port
-    local = (options.local_address, port) if options.local_address else port
     stream = opening.connect(
         (options.host, options.port),
         at=options.at,
-        local=local,
+        local=(options.local_address, port) if options.local_address else port,
         window=options.window,
         listen=options.listen,
         clock=source,
     )
-    peer = f"{options.host}:{options.port}"
-    reader, writer = await _with_countdown(stream, peer, options, source, screen)
+    reader, writer = await _with_countdown(stream, options, source, screen)
     report: Report = writer.get_extra_info("simopen")
-    for note in report.notes:
-        screen.say(f"note: {note}")
+    _tell_notes(screen, report)
     screen.say(f"{report.summary()}; the clock: {report.clock}")
+    carried = await _carry(reader, writer, screen)
+    return _ended(options, screen, {"report": report.as_dict()}, carried)
+
+
+async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, screen: Screen) -> Carried:
+    """Standard input and output and the stream, until both have ended and all is sent; then it is closed."""
     carried = Carried()
     try:
-        await pipe(reader, writer, source=sys.stdin.fileno(), sink=sys.stdout.fileno(), carried=carried)
-    finally:
+        await pipe(reader, writer, source=_STDIN, sink=_STDOUT, carried=carried)
         writer.close()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it is broken: `carried` tells
             await writer.wait_closed()
-    return _ended(options, screen, report, carried)
+    except BaseException:
+        # Not `close`, which waits until a peer that may have stopped reading has taken all.
+        writer.transport.abort()
+        screen.say(_counts(carried))
+        raise
+    return carried
 
 
-def _ended(options: argparse.Namespace, screen: Screen, report: Report, carried: Carried) -> int:
+def _counts(carried: Carried) -> str:
+    return f"{carried.sent} bytes sent, {carried.received} received"
+
+
+def _ended(options: argparse.Namespace, screen: Screen, result: dict[str, object], carried: Carried) -> int:
     if options.json:
-        counts = {"sent": carried.sent, "received": carried.received, "error": carried.error}
-        _print_json({"report": report.as_dict(), **counts})
-    why = f"the stream broke ({carried.error})" if carried.error else "done"
-    screen.say(f"{why}: {carried.sent} bytes sent, {carried.received} received")
+        _print_json({**result, "sent": carried.sent, "received": carried.received, "error": carried.error})
+    if carried.error:
+        screen.say(f"simopen: the stream broke ({carried.error}); the other end may miss some of what was sent")
+    screen.say(_counts(carried))
     return 1 if carried.error else 0
 
 
 async def _with_countdown(
-    work: Coroutine[object, object, T],
-    peer: str,
-    options: argparse.Namespace,
-    source: TimeSource,
-    screen: Screen,
+    work: Coroutine[object, object, T], options: argparse.Namespace, source: TimeSource, screen: Screen
 ) -> T:
     """Await `work` while a line shows what it is waiting for."""
     task = asyncio.ensure_future(work)
     try:
-        with screen.line(_waiting_for(peer, options, source)) as update:
+        with screen.line(_waiting_for(options, source)) as update:
             while not task.done():
-                update(_waiting_for(peer, options, source))
+                if not 0 < _left_s(options, source) < _QUIET_S:
+                    update(_waiting_for(options, source))
                 await asyncio.wait({task}, timeout=_TICK_S)
         return await task
     finally:
@@ -219,14 +335,20 @@ async def _with_countdown(
         await asyncio.gather(task, return_exceptions=True)
 
 
-def _waiting_for(peer: str, options: argparse.Namespace, source: TimeSource) -> str:
-    estimate = source.now_estimate()
-    left_s = (options.at or 0) - estimate.utc_ns / 1e9
-    if options.at is None or left_s <= 0:
-        return f"firing at {peer} for up to {options.window:g} s"
+def _left_s(options: argparse.Namespace, source: TimeSource) -> float:
+    """Until the instant, as far as is known now; zero or less where it has passed, or is now."""
+    return 0.0 if options.at is None else float(options.at) - source.now_estimate().utc_ns / 1e9
+
+
+def _waiting_for(options: argparse.Namespace, source: TimeSource) -> str:
+    peer = Endpoint(options.host, options.port)  # a name, maybe: for the brackets
+    left_s = _left_s(options, source)
+    if left_s <= 0:
+        return f"trying {peer} for up to {options.window:g} s"
     at = datetime.fromtimestamp(options.at, UTC)
     here = f" ({at.astimezone():%H:%M:%S} here)" if at.astimezone().utcoffset() else ""
-    return f"{peer} at {at:%Y-%m-%d %H:%M:%S} UTC{here}, in {left_s:.1f} s; the clock: {estimate}"
+    clock_now = source.now_estimate()
+    return f"{peer} at {at:%Y-%m-%d %H:%M:%S} UTC{here}, in {left_s:.1f} s; the clock: {clock_now}"
 
 
 async def _clock(options: argparse.Namespace, screen: Screen) -> int:
@@ -237,9 +359,9 @@ async def _clock(options: argparse.Namespace, screen: Screen) -> int:
         return 0
     columns = ("server", "offset", "±", "delay", "stratum", "verdict")
     screen.table("what each server says", columns, [_row(each) for each in estimate.servers])
-    screen.say(f"add {estimate} to this machine's clock to get true time")
+    print(f"add {estimate} to this machine's clock to get true time")
     kernel = clock.kernel_word()
-    screen.say(f"the kernel says: {kernel}" if kernel else "the kernel says: nobody disciplines this clock")
+    print(f"the kernel says: {kernel}" if kernel else "the kernel says: nobody disciplines this clock")
     return 0
 
 
@@ -254,16 +376,15 @@ def _row(each: clock.Evidence) -> tuple[str, ...]:
 async def _self(options: argparse.Namespace, screen: Screen) -> int:
     reader, writer = await opening.connect_self(options.port)
     sock = writer.get_extra_info("socket")
-    screen.say(f"{sock.getsockname()} is connected to {sock.getpeername()}: itself. What you type comes back")
-    carried = await pipe(reader, writer, source=sys.stdin.fileno(), sink=sys.stdout.fileno())
-    writer.close()
-    screen.say(f"{carried.sent} bytes sent, {carried.received} received")
-    return 0
+    ours, theirs = (Endpoint(*name[:2]) for name in (sock.getsockname(), sock.getpeername()))
+    screen.say(f"{ours} is connected to {theirs}: itself. What you type comes back")
+    carried = await _carry(reader, writer, screen)
+    return _ended(options, screen, {"local": str(ours), "remote": str(theirs)}, carried)
 
 
 async def _demo(options: argparse.Namespace, screen: Screen) -> int:
     from simopen import demo  # it loads the lab
 
     if options.loopback:
-        return await demo.on_loopback("as asked", as_json=options.json)
+        return await demo.on_loopback(None, as_json=options.json)
     return await demo.run(options.delay, as_json=options.json)

@@ -8,17 +8,20 @@ lab can be had, two processes on loopback do the same, without NATs and without 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from simopen import lab
 from simopen.lab.figure import sequence
+from simopen.sockets import open_socket
 
 WORDS = "I love you."
 PORT = 1314
+_HOLD = "127.255.255.254"
 # Two interpreters have to start before the instant; a loaded machine takes its time.
 _LEAD_S = 2.5
 
@@ -47,17 +50,17 @@ async def run(delay_s: float, *, as_json: bool) -> int:
     return status
 
 
-async def on_loopback(why: str, *, as_json: bool) -> int:
-    """Two processes on this machine's loopback. Returns the exit status."""
-    ports = _free_ports()
-    if not as_json:
-        print(f"No lab here ({why}): two processes on loopback instead, with no NAT and no record of packets.")
-        print(f"left is 127.0.0.1:{ports[0]}, right is 127.0.0.1:{ports[1]}; both fire in {_LEAD_S:g} s ...")
-    at = time.time() + _LEAD_S
-    ended = await asyncio.gather(
-        _here(_command("127.0.0.1", ports[1], at, local=ports[0])),
-        _here(_command("127.0.0.1", ports[0], at, local=ports[1])),
-    )
+async def on_loopback(why: str | None, *, as_json: bool) -> int:
+    """Two processes on this machine's loopback. `why` not the lab; None where nobody wanted it. Returns the status."""
+    with _two_ports() as ports:
+        if not as_json:
+            print(f"No lab here: {why}.\n" * bool(why) + "Two processes on loopback, no NAT and no record of packets:")
+            print(f"left is 127.0.0.1:{ports[0]}, right is 127.0.0.1:{ports[1]}; both fire in {_LEAD_S:g} s ...")
+        at = time.time() + _LEAD_S
+        ended = await asyncio.gather(
+            _here(_command("127.0.0.1", ports[1], at, local=ports[0])),
+            _here(_command("127.0.0.1", ports[0], at, local=ports[1])),
+        )
     return _tell(("left", "right"), ended, as_json=as_json, crossed=None)
 
 
@@ -92,11 +95,11 @@ async def _here(command: Sequence[str]) -> lab.Completed:
     return lab.Completed(process.returncode, stdout, stderr)
 
 
-def _free_ports() -> tuple[int, int]:
-    with socket.socket() as one, socket.socket() as other:
-        one.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], other.getsockname()[1]
+@contextlib.contextmanager
+def _two_ports() -> Iterator[tuple[int, int]]:
+    """Two ports that nothing on this host has, held on an address of their own, so that the two can share them."""
+    with open_socket((_HOLD, 0), socket.AF_INET) as one, open_socket((_HOLD, 0), socket.AF_INET) as other:
+        yield one.getsockname()[1], other.getsockname()[1]
 
 
 def _tell(names: Sequence[str], ended: Sequence[lab.Completed], *, as_json: bool, crossed: bool | None) -> int:

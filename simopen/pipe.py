@@ -170,7 +170,7 @@ class _Sink:
         self._chunks: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._room = asyncio.Semaphore(_CHUNKS)
         self.ended: asyncio.Future[None] = self._loop.create_future()
-        self._watched = _Watched(fd, "write")
+        self._watched = _Watched(fd, "write to")
         self._piece = CHUNK if stat.S_ISREG(os.fstat(fd).st_mode) else _PIECE
 
     def __enter__(self) -> _Sink:
@@ -200,7 +200,7 @@ class _Sink:
                 self._write(chunk)
                 self._tell(self._room.release)
         except OSError as error:
-            failure = _failure(error, "write", self._fd)
+            failure = _failure(error, "write to", self._fd)
         self._tell(self._finish, failure)
 
     def _write(self, chunk: bytes) -> None:

@@ -1,8 +1,8 @@
-"""What a person sees on standard error: one live line, sentences, tables.
+"""What a person sees: one live line and sentences on standard error, tables on standard output.
 
 Theory of operation: with rich (extra [cli]) and a terminal the line is live and tables are drawn; without, the same
-words come as plain lines. Standard output is never touched: it belongs to the stream's data. What is shown is text,
-never rich's markup or emoji codes: `[fe80::1]` and `2001:db8::b:1` would not survive them.
+words come as plain lines. What is shown is text, never rich's markup or emoji codes: `[fe80::1]` and `2001:db8::b:1`
+would not survive them.
 
 Nothing is drawn by a timer or a thread, only when told: a drawing under way holds the GIL, and a shot would wait.
 """
@@ -12,18 +12,17 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
 class Screen:
-    """Standard error, drawn on by rich where it is there."""
+    """Says things to whoever sits there; nothing where `quiet`."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
-        self._console = None if quiet else _console()
 
     def say(self, text: str) -> None:
         """One line, or several."""
@@ -33,22 +32,32 @@ class Screen:
     @contextlib.contextmanager
     def line(self, text: str) -> Iterator[Callable[[str], None]]:
         """A line that is redrawn by calling what this yields; said once where nothing can be redrawn."""
-        if self._console is None or not self._console.is_terminal:
+        console = None if self._quiet else _terminal(sys.stderr)
+        if console is None:
             self.say(text)
             yield lambda _: None
             return
         from rich.live import Live
         from rich.text import Text
 
-        with Live(Text(text), console=self._console, auto_refresh=False, transient=True, **_UNTOUCHED) as live:
+        live = Live(
+            Text(text),
+            console=console,
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=False,  # the stream's data go there
+            redirect_stderr=False,
+        )
+        with live:
             yield lambda new: live.update(Text(new), refresh=True)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table with a title; columns are padded with spaces where rich is missing."""
+        """A table with a title; columns are padded with spaces where there is no rich, or no terminal."""
         if self._quiet:
             return
-        if self._console is None:
-            self.say(f"{title}\n{plain_table(columns, rows)}")
+        console = _terminal(sys.stdout)
+        if console is None:
+            print(f"{title}\n{plain_table(columns, rows)}", flush=True)
             return
         from rich.table import Table
         from rich.text import Text
@@ -56,11 +65,7 @@ class Screen:
         table = Table(*columns, title=title, title_justify="left")
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
-        self._console.print(table)
-
-
-# Live would otherwise put itself between the program and standard output.
-_UNTOUCHED = {"redirect_stdout": False, "redirect_stderr": False}
+        console.print(table)
 
 
 def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -70,9 +75,11 @@ def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _console() -> Console | None:
+def _terminal(stream: TextIO) -> Console | None:
+    """The stream as a terminal that rich can draw on; None where it is none, or rich is missing."""
     try:
         from rich.console import Console
     except ImportError:
         return None
-    return Console(stderr=True)
+    console = Console(file=stream)
+    return console if console.is_terminal and not console.is_dumb_terminal else None
