@@ -116,7 +116,7 @@ def row(connects: int, loop: str, sides: list[dict[str, object]]) -> list[str]:
 
 def main() -> None:
     if sys.argv[1:2] == ["--inside"]:
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         peer, loop, connects, at_ns = sys.argv[2:]
         run_on(loop, inside(peer, int(connects), int(at_ns)))

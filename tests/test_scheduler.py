@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from functools import partial
 
 import pytest
 
@@ -26,11 +27,10 @@ async def test_an_instant_that_has_passed_fires_at_once() -> None:
 
 
 async def test_actions_run_in_the_order_of_their_instants() -> None:
-    scheduler, now_ns, order = Scheduler(), time.monotonic_ns(), []  # type: ignore[var-annotated]
+    scheduler, now_ns = Scheduler(), time.monotonic_ns()
+    order: list[int] = []
     offsets = [130, 105, 120, 105, 140, 101]
-    await asyncio.gather(
-        *(scheduler.at(now_ns + offset * MS, lambda offset=offset: order.append(offset)) for offset in offsets)
-    )
+    await asyncio.gather(*(scheduler.at(now_ns + each * MS, partial(order.append, each)) for each in offsets))
     assert order == sorted(offsets)
 
 
@@ -66,7 +66,7 @@ async def test_once_cancelled_an_action_never_runs(ahead_ns: int) -> None:
     for _ in range(20):
         ran: list[int] = []
         when_ns = time.monotonic_ns() + ahead_ns
-        waiter = asyncio.create_task(scheduler.at(when_ns, lambda ran=ran: ran.append(1)))  # type: ignore[misc]
+        waiter = asyncio.create_task(scheduler.at(when_ns, partial(ran.append, 1)))
         await asyncio.sleep(0)
         waiter.cancel()
         await asyncio.gather(waiter, return_exceptions=True)
@@ -76,7 +76,8 @@ async def test_once_cancelled_an_action_never_runs(ahead_ns: int) -> None:
 
 
 async def test_an_action_under_way_is_waited_for_by_whoever_cancels() -> None:
-    scheduler, begun, ended = Scheduler(), threading.Event(), []  # type: ignore[var-annotated]
+    scheduler, begun = Scheduler(), threading.Event()
+    ended: list[int] = []
 
     def slow() -> None:
         begun.set()
