@@ -95,7 +95,7 @@ async def test_a_name_brings_both_families_ipv6_first() -> None:
     assert families == sorted(families, reverse=True)
 
 
-@pytest.mark.parametrize("name", ["no-such-name.invalid", "a" * 70, "\ud800"])
+@pytest.mark.parametrize("name", ["no..name", "a" * 70, "\ud800"])
 async def test_a_name_without_an_address_is_told(name: str) -> None:
     with pytest.raises(ResolutionError, match="no address"):
         await resolve([(name, 80)])
