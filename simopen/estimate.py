@@ -135,7 +135,8 @@ class Estimate:
 
     def __str__(self) -> str:
         known = f"± {_human(self.bound_s)}" if self.bound_ns is not None else "± unknown"
-        return f"{self.offset_s:+.4f} s {known} ({self._who()})"
+        offset_s = round(self.offset_s, 4) + 0.0  # no minus before a zero
+        return f"{offset_s:+.4f} s {known} ({self._who()})"
 
     def _who(self) -> str:
         if self.source is Source.NTP:
