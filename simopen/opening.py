@@ -44,6 +44,8 @@ _TRUSTED = {
     Source.KERNEL: "the kernel's word",
     Source.PLAIN: "the local clock, unchecked,",
 }
+# uvloop's timers fire up to 1.3 ms early, and a window must not close before its end.
+_EARLY_TIMER_S = 0.002
 # What the shot needs to be armed in time: a check of the clock ends this much before the instant.
 _ARMING_NS = 20_000_000
 # A check made this long before the instant is repeated shortly before it: 15 ppm of 10 minutes are 9 ms.
@@ -247,7 +249,7 @@ async def _in_window(connector: Connector, trace: _Trace) -> Stream:
     closes_ns = (trace.instant_ns if order.at_ns is not None else connector.fired_ns) + order.window_ns
     connector.watch(Window(connector.fired_ns, closes_ns))
     try:
-        async with asyncio.timeout(max(0.0, (closes_ns - time.monotonic_ns()) / 1e9)):
+        async with asyncio.timeout(max(0.0, (closes_ns - time.monotonic_ns()) / 1e9 + _EARLY_TIMER_S)):
             return await connector.stream()
     except TimeoutError:
         connector.end()

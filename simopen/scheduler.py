@@ -29,7 +29,7 @@ T = TypeVar("T")
 # real-time threads that spin much longer.
 SPIN_NS = 600_000
 # A virtual machine's core that has slept long may wake ms late. So the sleep ends early, and naps from there on keep
-# the core at hand: on such a machine 3 wake-ups of 400 were more than 50 µs late, against 14 after one long sleep.
+# the core at hand: more than 50 µs late were 3 wake-ups of 400 and 6 of 250, against 14 and 10 after one long sleep.
 WAKE_NS, NAP_NS = 4_000_000, 200_000
 # A rehearsal takes 20 µs for one connect; where there is less time than this, it would make its action late.
 REHEARSAL_NS = 300_000
