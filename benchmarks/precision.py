@@ -4,8 +4,12 @@
 
 Measured in a lab host, against a host that answers with RSTs: the call by CLOCK_MONOTONIC right before it, the wire by
 the kernel's time stamp of the packet as it leaves (SO_TIMESTAMPNS on a packet socket). "ticking": 200 tasks of the same
-loop wake every 10 ms. "busy": a process that never sleeps on every core. The rival: `asyncio.sleep` until the instant,
-then a non-blocking `connect`.
+loop wake every 10 ms. "blocked": the loop computes for 5 ms at a time, in Python. "busy": a process that never sleeps
+on every core.
+
+The rival: `asyncio.sleep` until the instant, then a non-blocking `connect`. The floor, what the machine itself allows:
+a real-time process with one thread and no loop, that sleeps until 900 µs before the instant, spins and connects. A
+virtual machine's cores stop for longer than any of this takes, most often while it is idle.
 """
 
 from __future__ import annotations
@@ -27,15 +31,17 @@ from dataclasses import dataclass
 import simopen
 from benchmarks.common import conditions, median, quantile, run_on, save, table, verdict
 from simopen import clock, lab
+from simopen.instant import instant_ns
+from simopen.scheduler import SPIN_NS
 
-LOADS = ("idle", "ticking", "busy")
+LOADS = ("idle", "ticking", "blocked", "busy")
 AHEAD_S = 0.03
 _ETH_P_ALL = 0x0003
 _OUTGOING = 4  # PACKET_OUTGOING, linux/if_packet.h
 _SO_TIMESTAMPNS = 35
 _TIMESPEC = struct.Struct("qq")
 # What is promised: (median, p99) in µs of the call, per load; of the wire, idle.
-CALL_BARS_US = {"idle": (5.0, 50.0), "ticking": (5.0, 50.0), "busy": (None, 100.0)}
+CALL_BARS_US = {"idle": (5.0, 50.0), "ticking": (5.0, 50.0), "blocked": (5.0, 50.0), "busy": (None, 100.0)}
 WIRE_BAR_US = (60.0, 150.0)
 
 
@@ -93,9 +99,23 @@ async def by_sleep(peer: str, port: int, at_ns: int, now: simopen.Estimate) -> i
     return called_ns
 
 
+async def by_itself(peer: str, port: int, at_ns: int, now: simopen.Estimate) -> int:
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    with socket.socket() as sock:
+        sock.setblocking(False)
+        sock.bind(("0.0.0.0", port))
+        time.sleep((at_ns - time.monotonic_ns() - SPIN_NS) / 1e9)  # noqa: ASYNC251 - there is nothing else to run
+        while (called_ns := time.monotonic_ns()) < at_ns:
+            pass
+        sock.connect_ex((peer, port))
+    return called_ns
+
+
 METHODS: dict[str, Callable[[str, int, int, simopen.Estimate], Awaitable[int]]] = {
     "simopen": by_simopen,
     "sleep + connect": by_sleep,
+    "floor": by_itself,
 }
 
 
@@ -107,7 +127,9 @@ async def shoot(method: str, peer: str, runs: int, ahead_s: float = AHEAD_S) -> 
         for number in range(runs):
             port = 20_000 + number
             at_ns = time.monotonic_ns() + round(ahead_s * 1e9) + number * 7919  # no beat with the timer tick
-            at_ns -= at_ns % 1000  # an instant is a float of UTC seconds: whole microseconds survive it
+            at_ns = now.monotonic_at(
+                instant_ns(now.utc_at(at_ns) / 1e9) or 0
+            )  # as exactly as seconds in a float can say it
             called_ns = await METHODS[method](peer, port, at_ns, now)
             left_ns = wire.left_ns(port) - realtime_less_monotonic_ns
             shots.append(Shot((called_ns - at_ns) / 1e3, (left_ns - at_ns) / 1e3))
@@ -123,6 +145,8 @@ async def load(kind: str) -> AsyncIterator[None]:
     if kind == "busy":
         for _ in range(os.cpu_count() or 1):
             processes.append(await asyncio.create_subprocess_exec(sys.executable, "-c", "while True: pass"))
+    if kind == "blocked":
+        tasks = [asyncio.create_task(_block())]
     if kind == "ticking":
         tasks = [asyncio.create_task(_tick()) for _ in range(200)]
     try:
@@ -140,6 +164,14 @@ async def _tick() -> None:
         await asyncio.sleep(0.01)
 
 
+async def _block() -> None:
+    while True:
+        until_ns = time.monotonic_ns() + 5_000_000
+        while time.monotonic_ns() < until_ns:
+            pass
+        await asyncio.sleep(0.001)
+
+
 async def inside(peer: str, method: str, kind: str, runs: int) -> None:
     """What runs on the lab host: prints one JSON list of (call, wire)."""
     async with load(kind):
@@ -152,7 +184,9 @@ async def measure(options: argparse.Namespace) -> dict[tuple[str, str, str], lis
     found = {}
     async with lab.Network() as net:
         left, right = await net.host("left"), await net.host("right")
-        for loop, method, kind in itertools.product(("asyncio", "uvloop"), METHODS, LOADS):
+        for loop, kind, method in itertools.product(("asyncio", "uvloop"), LOADS, METHODS):
+            if method == "floor" and kind in ("ticking", "blocked"):
+                continue  # it has no loop to load
             command = [
                 sys.executable,
                 "-m",

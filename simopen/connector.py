@@ -20,13 +20,15 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from functools import partial
+from typing import ClassVar, TypeAlias
 
 from simopen import conntable
 from simopen.address import ANY, Endpoint, sockaddr
 from simopen.errors import LocalEndpointError, PunchError, SelfConnection
 from simopen.listener import Listener, Loop
 from simopen.report import Attempt, Via
+from simopen.scheduler import Fired, spin
 from simopen.sockets import is_self_connected, keep, open_socket
 from simopen.window import Fire, GiveUp, Keep, Outcome, Window, grace_ns, outcome_of
 
@@ -62,7 +64,7 @@ class Lane:
         self.load()
 
     def load(self) -> None:
-        """Have a socket bound, and the very call at hand that `Connector.fire` makes."""
+        """Have a socket bound, and the very call at hand that sends its SYN."""
         self._sock = open_socket(self._local, self.peer.family)
         self.connect_ex = self._sock.connect_ex
 
@@ -201,41 +203,30 @@ class Connector:
         self._taken = True
         return stream
 
-    def aim(self, planned_ns: int) -> Callable[[], None]:
-        """What fires the first SYN on every lane, and then listens; for the scheduler's thread."""
+    def aim(self, planned_ns: int) -> list[Callable[[], object]]:
+        """The calls that fire the first SYN on every lane, and then those that listen; for the scheduler's thread."""
         for lane in self._lanes:
             lane.planned_ns = planned_ns
-        return self.fire
-
-    def fire(self) -> None:
-        """Send the first SYN on every lane, then listen.
-
-        The first `connect` comes as early as it can: every call or look-up before it costs, in code and data that no
-        cache has seen for a while, up to 1 µs.
-        """
-        self._volley()
-        self.fired_ns = self._lanes[0].started_ns
-        for listener in self._listeners:
-            listener.listen()
+        connects = [partial(lane.connect_ex, lane.target) for lane in self._lanes]
+        return [*connects, *(listener.listen for listener in self._listeners)]
 
     def rehearse(self) -> None:
-        """Take the steps of `fire` up to and into the kernel, without its effect: a UDP socket's connect sends nothing.
+        """Take the steps of the first SYN up to and into the kernel: a UDP socket's connect sends nothing.
 
-        Called within the last ms it brings code, data and the kernel's routes into the caches: measured, the call comes
-        2 µs earlier after the instant and the SYN's way to the wire is 15 µs shorter.
+        Called within the last ms it brings code, data and the kernel's routes into the caches.
         """
         with contextlib.suppress(OSError), socket.socket(self.peers[0].family, socket.SOCK_DGRAM) as probe:
-            self._volley(probe.connect_ex)
+            spin(0, [partial(probe.connect_ex, self._lanes[0].target)])
 
-    def _volley(self, rehearsed: Callable[[Any], int] | None = None) -> None:
-        now_ns = time.monotonic_ns
-        for lane in self._lanes:
-            connect = rehearsed or lane.connect_ex
-            lane.started_ns = now_ns()
-            lane.error = connect(lane.target)
+    def fired(self, calls: list[Fired]) -> None:
+        """Note when the calls of `aim` were made, and what came of them."""
+        for lane, (at_ns, error) in zip(self._lanes, calls, strict=False):
+            assert isinstance(error, int)
+            lane.started_ns, lane.error = at_ns, error
+        self.fired_ns = self._lanes[0].started_ns
 
     def watch(self, window: Window) -> None:
-        """After `fire`: follow every shot up until `won` is done."""
+        """After `fired`: follow every shot up until `won` is done."""
         self._window = window
         for lane in self._lanes:
             self._window = self._window.fired(lane.started_ns)

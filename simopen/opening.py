@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from socket import AF_INET6, socket
 from typing import Any, TypeAlias
 
@@ -265,10 +266,11 @@ async def _fire(connector: Connector, trace: _Trace) -> None:
     if trace.order.at_ns is None:
         trace.estimate = trace.order.clock.now_estimate()
         trace.instant_ns = time.monotonic_ns()
-        connector.aim(trace.instant_ns)()
+        connector.fired(scheduler.spin(0, connector.aim(trace.instant_ns)))
         return
     await _until_handover(trace, trace.order.at_ns)
-    await scheduler.shared.at(trace.instant_ns, connector.aim(trace.instant_ns), rehearsal=connector.rehearse)
+    calls = connector.aim(trace.instant_ns)
+    connector.fired(await scheduler.shared.at(trace.instant_ns, *calls, rehearsal=connector.rehearse))
 
 
 async def _until_handover(trace: _Trace, at_ns: int) -> None:
@@ -319,9 +321,14 @@ async def _check(trace: _Trace, at_ns: int) -> None:
 
 def _missed(late_ns: int, trace: _Trace) -> str:
     return (
-        f"the instant passed {late_ns / 1e9:.1f} s ago and the window is {trace.window_s:g} s, so nothing was sent to "
+        f"the instant passed {_ago(late_ns)} ago and the window is {trace.window_s:g} s, so nothing was sent to "
         f"{', '.join(map(str, trace.peers))}; agree on a later instant (the clock: {trace.estimate})"
     )
+
+
+def _ago(late_ns: int) -> str:
+    """Seconds, as long as a reader can make something of them; then days and hours."""
+    return f"{late_ns / 1e9:.1f} s" if late_ns < 600 * 10**9 else str(timedelta(seconds=late_ns // 10**9))
 
 
 def _verdict(report: Report) -> str:

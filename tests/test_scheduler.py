@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from functools import partial
 
 import pytest
 
-from simopen.scheduler import Scheduler
+from simopen.scheduler import HURRIED_INTERVAL_S, Scheduler
 
 MS = 1_000_000
 
@@ -16,13 +17,14 @@ async def test_an_action_runs_at_its_instant_and_never_before() -> None:
     scheduler = Scheduler()
     for ahead_ns in (0, 100, 50_000, 700_000, 5 * MS, 30 * MS):
         when_ns = time.monotonic_ns() + ahead_ns
-        fired = await scheduler.at(when_ns, time.monotonic_ns)
+        [fired] = await scheduler.at(when_ns, time.monotonic_ns)
         assert fired.at_ns >= when_ns
+        assert isinstance(fired.result, int)
         assert fired.result >= fired.at_ns
 
 
 async def test_an_instant_that_has_passed_fires_at_once() -> None:
-    fired = await Scheduler().at(time.monotonic_ns() - 10**12, lambda: "done")
+    [fired] = await Scheduler().at(time.monotonic_ns() - 10**12, lambda: "done")
     assert fired.result == "done"
 
 
@@ -37,8 +39,8 @@ async def test_actions_run_in_the_order_of_their_instants() -> None:
 async def test_a_thousand_waits_share_one_thread() -> None:
     scheduler, when_ns = Scheduler(), time.monotonic_ns() + 50 * MS
     fired = await asyncio.gather(*(scheduler.at(when_ns, threading.get_ident) for _ in range(1000)))
-    assert len({each.result for each in fired}) == 1
-    assert all(each.at_ns >= when_ns for each in fired)
+    assert len({each.result for [each] in fired}) == 1
+    assert all(each.at_ns >= when_ns for [each] in fired)
 
 
 async def test_an_earlier_instant_overtakes_a_later_one_that_is_waited_for() -> None:
@@ -49,6 +51,54 @@ async def test_an_earlier_instant_overtakes_a_later_one_that_is_waited_for() -> 
     later.cancel()
     with pytest.raises(asyncio.CancelledError):
         await later
+
+
+async def test_the_calls_of_one_instant_are_made_in_their_order() -> None:
+    when_ns = time.monotonic_ns() + 5 * MS
+    made: list[str] = []
+    fired = await Scheduler().at(when_ns, partial(made.append, "connect"), partial(made.append, "listen"))
+    assert made == ["connect", "listen"]
+    assert when_ns <= fired[0].at_ns <= fired[1].at_ns
+
+
+async def test_the_calls_after_one_that_raises_are_not_made() -> None:
+    made: list[int] = []
+    with pytest.raises(ZeroDivisionError):
+        await Scheduler().at(0, partial(divmod, 1, 0), partial(made.append, 1))
+    assert not made
+
+
+async def test_a_rehearsal_that_fails_costs_nobody_the_shot() -> None:
+    rehearsed: list[int] = []
+
+    def rehearsal() -> None:
+        rehearsed.append(1)
+        raise OSError("no more descriptors")
+
+    [fired] = await Scheduler().at(time.monotonic_ns() + 50 * MS, lambda: "fired", rehearsal=rehearsal)
+    assert rehearsed
+    assert fired.result == "fired"
+
+
+async def test_the_switch_interval_is_short_at_the_instant_and_restored_by_the_last_scheduler_in_a_hurry() -> None:
+    usual_s = sys.getswitchinterval()
+    when_ns = time.monotonic_ns() + 50 * MS
+    fired = await asyncio.gather(*(Scheduler().at(when_ns, sys.getswitchinterval) for _ in range(3)))
+    assert [each.result for [each] in fired] == pytest.approx([HURRIED_INTERVAL_S] * 3)
+    for thread in threading.enumerate():  # each restores on its way out
+        if thread.name == "simopen-scheduler":
+            await asyncio.to_thread(thread.join)
+    assert sys.getswitchinterval() == usual_s
+
+
+async def test_nobody_is_hurried_for_an_instant_that_is_far() -> None:
+    scheduler, usual_s = Scheduler(), sys.getswitchinterval()
+    later = asyncio.create_task(scheduler.at(time.monotonic_ns() + 10**13, lambda: None))
+    await scheduler.at(time.monotonic_ns() + 5 * MS, lambda: None)
+    while sys.getswitchinterval() != usual_s:  # noqa: ASYNC110 - nothing tells of it; the test's time-out ends it
+        await asyncio.sleep(0)
+    later.cancel()
+    await asyncio.gather(later, return_exceptions=True)
 
 
 async def test_what_an_action_raises_is_raised_to_its_waiter() -> None:
