@@ -75,9 +75,9 @@ async def test_a_rehearsal_that_fails_costs_nobody_the_shot() -> None:
         rehearsed.append(1)
         raise OSError("no more descriptors")
 
-    [fired] = await Scheduler().at(time.monotonic_ns() + 50 * MS, lambda: "fired", rehearsal=rehearsal)
-    assert rehearsed
-    assert fired.result == "fired"
+    while not rehearsed:  # a thread that wakes late has no time to rehearse
+        [fired] = await Scheduler().at(time.monotonic_ns() + 50 * MS, lambda: "fired", rehearsal=rehearsal)
+        assert fired.result == "fired"
 
 
 async def test_the_switch_interval_is_short_at_the_instant_and_restored_by_the_last_scheduler_in_a_hurry() -> None:
