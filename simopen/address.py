@@ -139,8 +139,9 @@ async def _resolve_one(host: str, port: int) -> list[Endpoint]:
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, socket.gaierror) else error
         raise ResolutionError(
-            f"the name {host!r} has no address ({error}); check its spelling, or give an IP address"
+            f"the name {host!r} has no address ({reason}); check its spelling, or give an IP address"
         ) from error
     endpoints = [normalise(address) for family, *_, address in found if family in ANY]  # type: ignore[arg-type]
     # The two sides may each choose between streams (see connector.py): the same order on both avoids a quarrel.
