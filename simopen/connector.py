@@ -55,6 +55,7 @@ class Lane:
         self.peer = peer
         self.rank = rank
         self.dead = False
+        self.looks = 0  # so many times in a row this 5-tuple was seen taken by something that lasts
         self.attempts: list[Attempt] = []
         self.planned_ns = self.started_ns = self.error = 0
         self.target = sockaddr(peer)
@@ -230,10 +231,10 @@ class Connector:
         self._window = window
         for lane in self._lanes:
             self._window = self._window.fired(lane.started_ns)
+        for listener in self._listeners:  # before any lane looks closer, or our own stream is taken for a stranger's
+            listener.join(self)
         for lane in self._lanes:
             lane.watch(self._loop, self._shot_ended)
-        for listener in self._listeners:
-            listener.join(self)
 
     def _shot_ended(self, lane: Lane, error: int) -> None:
         outcome = self._look_closer(lane)
@@ -253,9 +254,15 @@ class Connector:
         if outcome is not Outcome.TAKEN:
             return outcome
         self.holder = conntable.state(self._bound_to(lane.peer.family), lane.peer)
-        # One look is not enough: the listener may be about to hand us what now shows as established.
-        seen_before = len(lane.attempts) > 1 and lane.attempts[-2].outcome is Outcome.TAKEN
-        return Outcome.HELD if seen_before and self.holder in _LASTING else outcome
+        if self.holder not in _LASTING:
+            lane.looks = 0
+            return outcome
+        # What shows as established may be in the listener's queue, where the loop has not come round to it yet. So one
+        # look is not enough, nor two of which the first saw a handshake under way.
+        for listener in self._listeners:
+            listener.collect()
+        lane.looks += 1
+        return Outcome.HELD if lane.looks > 1 else outcome
 
     def _fire_at(self, lane: Lane, at_ns: int) -> None:
         wait_s = (at_ns - time.monotonic_ns()) / 1e9

@@ -76,9 +76,9 @@ class Listener:
         """Let the guest's peers in from now on."""
         self._waiting.append(guest)
         if not self._reading:
-            self._loop.add_reader(self._sock, self._accept)
+            self._loop.add_reader(self._sock, self.collect)
             self._reading = True
-        self._accept()
+        self.collect()
 
     def give_back(self, guest: Guest) -> None:
         """Let nobody in for this guest any more; the last one closes the socket."""
@@ -98,7 +98,8 @@ class Listener:
             self._loop.remove_reader(self._sock)
             self._reading = False
 
-    def _accept(self) -> None:
+    def collect(self) -> None:
+        """Accept what has come, now."""
         for _ in range(_BATCH):
             try:
                 sock, address = self._sock.accept()
@@ -117,7 +118,7 @@ class Listener:
 
     def _resume(self) -> None:
         self._pause = None
-        self._loop.add_reader(self._sock, self._accept)
+        self._loop.add_reader(self._sock, self.collect)
         self._reading = True
 
     def _dispatch(self, sock: socket.socket, remote: Endpoint) -> None:
