@@ -23,7 +23,7 @@ async def test_a_stream_that_the_loop_has_not_accepted_yet_is_not_taken_for_anot
         connector.fired(spin(0, connector.aim(0)))
         connector.watch(Window(0, FAR_NS))
         [lane] = connector._lanes
-        while lane not in connector._timers:  # until a RST has come and no shot is in flight
+        while lane not in connector._timers:  # noqa: ASYNC110 - until a RST has come and no shot is in flight
             await asyncio.sleep(0)
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind((THERE, ports[1]))
