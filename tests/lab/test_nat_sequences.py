@@ -1,7 +1,8 @@
 """Any sequence of packets, against a reference that remembers every packet and decides by the RFCs' own words.
 
-The reference has no bindings, keys or permits: it searches its list of past packets. A session is a public and a
-remote endpoint; it lives for its time-out after its latest packet.
+The reference has no tables, keys or permits: it searches its list of past packets, each of which knows only the number
+of its mapping. A session is a public and a remote endpoint; it lives for its time-out after its latest packet, and a
+mapping as long as one of its sessions. Only what went out decides which mapping a packet belongs to.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ SYN, ACK, RST, FIN = Flags.SYN, Flags.ACK, Flags.RST, Flags.FIN
 class Past:
     """A packet that passed, out or in."""
 
+    mapping: int
+    outward: bool
     at_ns: int
     protocol: int
     private: Endpoint
@@ -43,16 +46,17 @@ class Reference:
         latest = {(past.public, past.remote): past for past in self.passed if past.protocol == protocol}
         return [past for past in latest.values() if past.at_ns + round(past.idle_s * S_NS) > now_ns]
 
-    def mapped(self, sent: Headers, now_ns: int) -> Endpoint | None:
-        """The public endpoint that an earlier packet of the same mapping has."""
-        for past in self.sessions(sent.protocol, now_ns):
+    def mapped(self, sent: Headers, now_ns: int) -> Past | None:
+        """An earlier packet of the same mapping, where that is alive."""
+        alive = {past.mapping for past in self.sessions(sent.protocol, now_ns)}
+        for past in (past for past in self.passed if past.outward and past.mapping in alive):
             same = {
                 Mapping.ENDPOINT_INDEPENDENT: True,
                 Mapping.ADDRESS_DEPENDENT: past.remote.address == sent.destination.address,
                 Mapping.ADDRESS_AND_PORT_DEPENDENT: past.remote == sent.destination,
             }
             if past.private == sent.source and same[self.nat.mapping]:
-                return past.public
+                return past
         return None
 
     def taken(self, sent: Headers, now_ns: int) -> set[Endpoint]:
@@ -60,8 +64,8 @@ class Reference:
         sessions = self.sessions(sent.protocol, now_ns)
         return {past.public for past in sessions if not self.nat.overloading or past.remote == sent.destination}
 
-    def owner(self, come: Headers, now_ns: int) -> Endpoint | None:
-        """Whose a packet from outside is; None where it is nobody's."""
+    def owner(self, come: Headers, now_ns: int) -> Past | None:
+        """A packet of the mapping that lets this one in from outside."""
         syn = come.protocol == Protocol.TCP and SYN in come.flags and ACK not in come.flags
         for past in self.sessions(come.protocol, now_ns):
             admits = {
@@ -70,21 +74,18 @@ class Reference:
                 Filtering.ADDRESS_AND_PORT_DEPENDENT: past.remote == come.source,
             }
             if past.public == come.destination and admits[self.nat.filtering] and not (syn and self.nat.refuses_syns):
-                return past.private
+                return past
         return None
 
-    def note(self, packet: Headers, private: Endpoint, public: Endpoint, remote: Endpoint, now_ns: int) -> None:
+    def note(self, packet: Headers, private: Endpoint, public: Endpoint, mapping: int, now_ns: int) -> None:
         if self.nat.reset_kills and packet.protocol == Protocol.TCP and RST in packet.flags:
-            # With overloading each session is a mapping of its own.
-            self.passed = [
-                past
-                for past in self.passed
-                if past.protocol != packet.protocol
-                or past.public != public
-                or (self.nat.overloading and past.remote != remote)
-            ]
+            self.passed = [past for past in self.passed if past.mapping != mapping]
             return
-        self.passed.append(Past(now_ns, packet.protocol, private, public, remote, self.idle_s(packet)))
+        outward = packet.source == private
+        remote = packet.destination if outward else packet.source
+        self.passed.append(
+            Past(mapping, outward, now_ns, packet.protocol, private, public, remote, self.idle_s(packet))
+        )
 
     def idle_s(self, packet: Headers) -> float:
         if packet.protocol == Protocol.UDP:
@@ -137,6 +138,7 @@ class Trial:
 
     nat: Nat
     now_ns: int = 0
+    mappings: int = 0
     publics: list[Endpoint] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -164,10 +166,12 @@ class Trial:
         )
         if mapped is None:
             self.check_new(packet.source, decision.source, taken)
+            self.mappings += 1
         else:
-            assert decision.source == mapped
+            assert decision.source == mapped.public
         self.publics.append(decision.source)
-        self.reference.note(packet, packet.source, decision.source, packet.destination, self.now_ns)
+        number = self.mappings if mapped is None else mapped.mapping
+        self.reference.note(packet, packet.source, decision.source, number, self.now_ns)
 
     def check_new(self, private: Endpoint, public: Endpoint, taken: set[Endpoint]) -> None:
         assert public not in taken, "two live mappings share a public endpoint"
@@ -183,8 +187,8 @@ class Trial:
         if owner is None:
             assert isinstance(decision, Unsolicited)
             return
-        assert decision == Headers(packet.protocol, packet.source, owner, packet.flags)
-        self.reference.note(packet, owner, packet.destination, packet.source, self.now_ns)
+        assert decision == Headers(packet.protocol, packet.source, owner.private, packet.flags)
+        self.reference.note(packet, owner.private, packet.destination, owner.mapping, self.now_ns)
 
 
 @given(NATS, STEPS)
