@@ -122,13 +122,14 @@ OVERLOADING = st.builds(
     **{name: st.just(value) for name, value in TIMES.items()},
 )
 PROTOCOLS = st.sampled_from([Protocol.TCP, Protocol.TCP, Protocol.UDP, Protocol.ICMP])
-PRIVATES = st.builds(Endpoint, st.sampled_from(["192.168.1.2", "192.168.1.3"]), st.sampled_from([1314, 1315, 65535]))
+PRIVATES = st.sampled_from([Endpoint(f"192.168.1.{host}", port) for host, port in ((2, 1314), (3, 1314), (3, 65535))])
 REMOTES = st.builds(Endpoint, st.sampled_from(["203.0.113.1", "203.0.113.2"]), st.integers(1, 2))
 FLAGS = st.sampled_from([SYN, SYN | ACK, ACK, RST, FIN | ACK])
-WAITS_S = st.sampled_from([0, 0, 1, 4, 5, 9, 10, 20, 40])
+WAITS_S = st.sampled_from([0, 0, 0, 0, 1, 4, 5, 9, 10, 20, 40])
 # Which public endpoint a packet from outside goes to: one of those seen so far, by number, or one that nobody has.
 TARGETS = st.one_of(st.integers(0, 9), st.just(None))
-STEPS = st.lists(st.tuples(st.booleans(), PROTOCOLS, PRIVATES, REMOTES, FLAGS, TARGETS, WAITS_S), max_size=40)
+STEP = st.tuples(st.booleans(), PROTOCOLS, PRIVATES, REMOTES, FLAGS, TARGETS, WAITS_S)
+STEPS = st.lists(STEP, min_size=8, max_size=30)
 Step = tuple[bool, Protocol, Endpoint, Endpoint, Flags, int | None, int]
 
 
