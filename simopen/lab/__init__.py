@@ -19,6 +19,7 @@ from simopen.lab.nat import Allocation, Filtering, Mapping, Nat, Unsolicited
 from simopen.lab.network import Completed, Host, Network
 from simopen.lab.packet import Endpoint, Flags, Packet
 from simopen.lab.record import Origin, Passage, Record, Verdict
+from simopen.lab.router import Input, LinuxRouter
 
 __all__ = [
     "Allocation",
@@ -28,6 +29,8 @@ __all__ = [
     "Filtering",
     "Flags",
     "Host",
+    "Input",
+    "LinuxRouter",
     "Mapping",
     "Nat",
     "Network",

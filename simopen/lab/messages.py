@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from simopen.lab.conditions import Addresses, Conditions
+from simopen.lab.router import LinuxRouter
 
 _LONGEST_MESSAGE = 65536
 _MOST_FDS = 4
@@ -37,13 +38,16 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class AddHost:
+    """`router`: the host is behind it, and `conditions.nat` is None."""
+
     name: str
     conditions: Conditions
+    router: LinuxRouter | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class HostAdded:
-    """Comes with the host's network namespace."""
+    """Comes with the host's network namespace, and its router's where it has one."""
 
     addresses: Addresses
 

@@ -26,6 +26,7 @@ from simopen.lab.control import Control, Reply, close_all, start_lab, tail
 from simopen.lab.messages import AddHost, FetchRecord, ForgetRecord, HostAdded, LinkKind, Request
 from simopen.lab.nat import Nat
 from simopen.lab.record import Record
+from simopen.lab.router import LinuxRouter
 
 _LAUNCHER = str(Path(__file__).with_name("launcher.py"))
 _AFTER_KILL_S = 5  # a killed program's pipes end at once, unless it gave them away
@@ -51,6 +52,8 @@ class Host:
         self._addresses = addresses
         self._namespace = namespace
         self.name = name
+        self.router: Host | None = None
+        """The real router that it is behind: programs run there too, such as `nft list ruleset`."""
 
     def __repr__(self) -> str:
         return f"<Host {self.name}: {self.address} seen as {self.public_address}>"
@@ -185,18 +188,26 @@ class Network:
         jitter_s: float = 0.0,
         loss: float = 0.0,
         hops: int = 3,
-        nat: Nat | None = None,
+        nat: Nat | LinuxRouter | None = None,
         reorder: bool = False,
     ) -> Host:
         """Add a host. The options describe its access to the core: see `Conditions`.
 
-        Raises: ValueError for an option out of range; LabError for a name already taken, or one host too many.
+        With a `LinuxRouter` for `nat`, the record shows packets as they are on the router's outer side, and what
+        reached the router counts as delivered.
+
+        Raises: ValueError for an option out of range; LabError for a name already taken, one host too many, or a
+        router where there can be none: `available(router=True)` says so beforehand.
         """
-        conditions = Conditions(delay_s, jitter_s, loss, hops, nat, reorder)
-        answer, fds = await self._request(AddHost(name, conditions))
+        router = nat if isinstance(nat, LinuxRouter) else None
+        conditions = Conditions(delay_s, jitter_s, loss, hops, None if isinstance(nat, LinuxRouter) else nat, reorder)
+        answer, fds = await self._request(AddHost(name, conditions, router))
         assert isinstance(answer, HostAdded)
         self._namespaces += fds
-        return Host(self, name, answer.addresses, fds[0])
+        host = Host(self, name, answer.addresses, fds[0])
+        if router is not None:
+            host.router = Host(self, f"{name}'s router", answer.addresses, fds[1])
+        return host
 
     async def record(self) -> Record:
         """Every packet since the network began, or since `clear_record`."""

@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 from simopen.lab.conditions import CORE, MOST_HOSTS, Addresses, addresses_of
@@ -40,6 +41,7 @@ from simopen.lab.messages import (
     receive,
     send,
 )
+from simopen.lab.router import LinuxRouter
 
 _PACKETS_AT_ONCE = 8  # then the timer and the other links have their turn
 _REALTIME_PRIORITY = 50  # above a program under test that fires with a real-time priority of its own
@@ -127,17 +129,17 @@ class Supervisor:
         return _memory_file(pickle.dumps(self._core.passages()))
 
     def _add_host(self, request: AddHost) -> tuple[Answer, tuple[int, ...]]:
-        number = len(self._namespaces) + 1
+        number = len(self._links) + 1
         refusal = self._refusal(request.name, number)
         if refusal is not None:
             return Failed(refusal), ()
-        addresses = addresses_of(number, translated=request.conditions.nat is not None)
+        addresses = addresses_of(number, translated=bool(request.conditions.nat or request.router))
         try:
-            namespace, link = self._make_host(number, addresses)
+            namespaces, link = _make(request.router, number, addresses, tun=self._link is LinkKind.TUN)
         except Exception as error:  # pyroute2's tree is its own
             return Failed(f"host {request.name!r} could not be made: {error!r}"), ()
-        self._attach(request, addresses, namespace, link)
-        return HostAdded(addresses), (namespace,)
+        self._attach(request, addresses, namespaces, link)
+        return HostAdded(addresses), namespaces
 
     def _refusal(self, name: str, number: int) -> str | None:
         if number > MOST_HOSTS:
@@ -146,22 +148,19 @@ class Supervisor:
             return f"a host cannot be called {name!r}: names are new, not empty and not {CORE!r}"
         return None
 
-    def _make_host(self, number: int, addresses: Addresses) -> tuple[int, Link]:
-        from simopen.lab.namespaces import make_host
-
-        return make_host(number, addresses, tun=self._link is LinkKind.TUN)
-
-    def _attach(self, request: AddHost, addresses: Addresses, namespace: int, link: Link) -> None:
-        self._namespaces.append(namespace)
+    def _attach(self, request: AddHost, addresses: Addresses, namespaces: tuple[int, ...], link: Link) -> None:
+        self._namespaces += namespaces
         self._links[request.name] = link
-        self._core.attach(request.name, request.conditions, addresses)
+        # A real router has translated what the core sees.
+        seen = addresses if request.router is None else replace(addresses, private=addresses.public)
+        self._core.attach(request.name, request.conditions, seen)
         self._watch(link.fileno(), partial(self._forward, request.name))
 
 
 def main(arguments: list[str]) -> int:
     """Run a lab on the socket of that descriptor; with `--probe`, only say whether one could be had."""
     if arguments[0] == "--probe":
-        return _probe(LinkKind(arguments[1]))
+        return _probe(LinkKind(arguments[1]), LinuxRouter() if "--router" in arguments else None)
     fd, seed, link = arguments
     with socket.socket(fileno=int(fd)) as channel:
         os.set_inheritable(channel.fileno(), False)
@@ -186,13 +185,23 @@ def _serve(channel: socket.socket, seed: int, link: LinkKind) -> int:
     return 0
 
 
-def _probe(link: LinkKind) -> int:
-    """Make one host, and say on standard error why that failed."""
+def _make(router: LinuxRouter | None, number: int, addresses: Addresses, *, tun: bool) -> tuple[tuple[int, ...], Link]:
+    """The namespaces of a new host and of its router, and the link to the core."""
+    from simopen.lab.gateway import make_host_behind
     from simopen.lab.namespaces import make_host
 
+    if router is None:
+        host, link = make_host(number, addresses, tun=tun)
+        return (host,), link
+    host, gateway, link = make_host_behind(router, number, addresses, tun=tun)
+    return (host, gateway), link
+
+
+def _probe(link: LinkKind, router: LinuxRouter | None) -> int:
+    """Make one host, and say on standard error why that failed."""
     try:
         _, link = _enter(link)
-        make_host(1, addresses_of(1, translated=False), tun=link is LinkKind.TUN)
+        _make(router, 1, addresses_of(1, translated=router is not None), tun=link is LinkKind.TUN)
     except Exception as error:  # whatever it is, it is the answer
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1

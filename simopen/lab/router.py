@@ -1,0 +1,93 @@
+"""Real routers: Linux network namespaces with nftables, in the place of a NAT model.
+
+Theory of operation. `LinuxRouter` names a configuration, and `ruleset` writes it down as nft's script: masquerading
+towards the core, and one answer to what nobody inside asked for. `gateway.py` makes the namespace. `model` is the NAT
+model that does the same to every packet tried; where netfilter does what no model says, the tests that compare the two
+list it (tests/lab/test_real_routers.py).
+
+Pure: values and text. No socket, no clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+WAN = "net0"  # towards the core
+LAN = "lan0"  # towards the host
+
+
+class Input(Enum):
+    """What the router's input chain does with a packet that nobody inside asked for.
+
+    ACCEPT leaves the answer to the router's own kernel, on which nobody listens: a RST to a TCP segment, an ICMP error
+    to a datagram, and an echo reply. REJECT answers the same, but no echo: to that, as to all other protocols, it
+    sends an ICMP error. REJECT_ICMP sends the ICMP error "port unreachable" to TCP too.
+    """
+
+    ACCEPT = "accept"
+    DROP = "drop"
+    REJECT = "reject"
+    REJECT_ICMP = "reject with icmp"
+
+
+@dataclass(frozen=True, slots=True)
+class LinuxRouter:
+    """A Linux router: masquerading, a stateful firewall, and the kernel's own time-outs.
+
+    `random` gives every connection a public port at random, as nft's `masquerade random` does; otherwise a connection
+    keeps its private port where that is free. IPv6 is forwarded untranslated behind the same firewall, where ACCEPT
+    does as REJECT: a host's answer would not be the router's.
+
+    Needs the program nft (Debian: `apt-get install nftables`) and a kernel with nf_tables and connection tracking;
+    `available(router=True)` says what is missing. Its ICMP errors are rate-limited by the kernel, as a real router's
+    are: net.ipv4.icmp_ratelimit. It is one hop more on the way than a model.
+    """
+
+    input: Input = Input.DROP
+    random: bool = False
+
+
+_REJECT_WITH_RESET = "meta l4proto tcp reject with tcp reset; reject with icmpx port-unreachable"
+_ANSWERS = {
+    Input.ACCEPT: "accept",
+    Input.DROP: "drop",
+    Input.REJECT: _REJECT_WITH_RESET,
+    Input.REJECT_ICMP: "reject with icmpx port-unreachable",
+}
+_ANSWERS_TO_FORWARDED = {**_ANSWERS, Input.ACCEPT: _REJECT_WITH_RESET}
+
+# What connection tracking finds invalid is not translated: it would leave with its private address.
+_RULESET = """\
+table inet firewall {{
+    chain input {{
+        type filter hook input priority filter; policy accept;
+        iifname != {wan} accept
+        ct state established,related accept
+        {answer}
+    }}
+    chain forward {{
+        type filter hook forward priority filter; policy accept;
+        iifname != {wan} ct state invalid drop
+        iifname != {wan} accept
+        ct state established,related accept
+        {answer_to_forwarded}
+    }}
+}}
+table ip translation {{
+    chain postrouting {{
+        type nat hook postrouting priority srcnat; policy accept;
+        oifname {wan} masquerade {flags}
+    }}
+}}
+"""
+
+
+def ruleset(router: LinuxRouter) -> str:
+    """The router's configuration as a script for `nft -f`."""
+    return _RULESET.format(
+        wan=WAN,
+        answer=_ANSWERS[router.input],
+        answer_to_forwarded=_ANSWERS_TO_FORWARDED[router.input],
+        flags="random" if router.random else "",
+    )
