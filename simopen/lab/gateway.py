@@ -76,8 +76,7 @@ def _find_nft() -> str:
 
 
 def _load(nft: str, script: str) -> None:
-    loaded = subprocess.run(
-        [nft, "-f", "-"], input=script.encode(), capture_output=True, timeout=_NFT_TIMEOUT_S, check=False
-    )
+    command = [nft, "-f", "-"]
+    loaded = subprocess.run(command, input=script.encode(), capture_output=True, timeout=_NFT_TIMEOUT_S, check=False)
     if loaded.returncode:
         raise NoRouter(f"nft refused the router's rules: {loaded.stderr.decode(errors='replace').strip()}")
