@@ -38,6 +38,8 @@ PURE = {
     "estimate",
     "ntp",
     "lab/nat",
+    "lab/allocation",
+    "lab/chain",
     "lab/packet",
     "lab/router",
     "lab/figure",

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 from pyroute2 import IPRoute
@@ -18,7 +17,7 @@ from pyroute2 import IPRoute
 from simopen.lab.conditions import Addresses
 from simopen.lab.links import Link
 from simopen.lab.namespaces import inside, join, make_host, make_joined_host
-from simopen.lab.router import LAN, LinuxRouter, ruleset
+from simopen.lab.router import LinuxRouter, inside_of, outside_of, ruleset
 
 _SBIN = "/usr/sbin:/sbin"  # where nft is, and an ordinary user's PATH often does not lead
 _NFT_TIMEOUT_S = 10
@@ -35,11 +34,13 @@ def make_host_behind(router: LinuxRouter, number: int, addresses: Addresses, *, 
     Raises: NoRouter; OSError; pyroute2's NetlinkError.
     """
     nft = _find_nft()
-    gateway, link = make_host(number, outer_addresses(addresses), tun=tun)
+    gateway, link = make_host(number, outside_of(addresses), tun=tun)
     try:
         with inside(gateway):
             _load(nft, ruleset(router))
             host = _make_inner_host(number, addresses)
+            for switch in _FORWARDING:
+                Path("/proc/sys/net", switch).write_text("1")
     except BaseException:
         os.close(gateway)
         link.close()
@@ -47,19 +48,18 @@ def make_host_behind(router: LinuxRouter, number: int, addresses: Addresses, *, 
     return host, gateway, link
 
 
-def outer_addresses(addresses: Addresses) -> Addresses:
-    """The router's own addresses towards the core, for those of the host behind it."""
-    own6 = addresses.private6.removesuffix("2") + "1"
-    return replace(addresses, private=addresses.public, private6=own6)
+def make_host_beside(gateway: int, number: int, addresses: Addresses) -> int:
+    """Make a further host behind the router of that namespace. Returns the host's. Raises: as above."""
+    with inside(gateway):
+        return _make_inner_host(number, addresses)
 
 
 def _make_inner_host(number: int, addresses: Addresses) -> int:
-    host = make_joined_host(number, addresses, LAN)
+    lan = f"lan{number}"
+    host = make_joined_host(number, addresses, lan)
     try:
         with IPRoute() as netlink:
-            join(netlink, LAN, addresses)
-        for switch in _FORWARDING:  # last, since it turns the sending of redirects and solicitations as well
-            Path("/proc/sys/net", switch).write_text("1")
+            join(netlink, lan, addresses, inside_of(addresses))
     except BaseException:
         os.close(host)
         raise

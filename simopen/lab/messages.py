@@ -38,10 +38,14 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class AddHost:
-    """`router`: the host is behind it, and `conditions.nat` is None."""
+    """`beside`: the host with which it shares LAN, NATs and access; its conditions are then that host's.
+
+    `router`: the real one next to the host; the NATs of `conditions` are between that and the core.
+    """
 
     name: str
     conditions: Conditions
+    beside: str | None = None
     router: LinuxRouter | None = None
 
 

@@ -72,13 +72,13 @@ def make_joined_host(number: int, addresses: Addresses, far_end: str) -> int:
     return host
 
 
-def join(netlink: Any, interface: str, addresses: Addresses) -> None:
-    """Bring up the far end of a joined host's link, with the routes to that host."""
+def join(netlink: Any, interface: str, addresses: Addresses, own: str) -> None:
+    """Bring up the far end of a joined host's link, with an IPv4 address of its own and the routes to that host."""
     index = _index(netlink, interface)
     netlink.link("set", index=index, arp=False)
     turn_offloads_off(interface)
     _bring_up(netlink, index)
-    netlink.addr("add", index=index, address=_gateway_of(addresses), prefixlen=32)
+    netlink.addr("add", index=index, address=own, prefixlen=32)
     netlink.route("add", dst=f"{addresses.private}/32", oif=index, scope=_SCOPE_LINK)
     netlink.route("add", dst=f"{addresses.private6}/128", oif=index)
 
@@ -135,10 +135,6 @@ def _network_namespace() -> Iterator[tuple[int, int]]:
 
 def _far_end(number: int) -> str:
     return f"host{number}"
-
-
-def _gateway_of(addresses: Addresses) -> str:
-    return addresses.private.removesuffix("2") + "1"
 
 
 def _mac(number: int) -> bytes:

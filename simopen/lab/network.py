@@ -47,13 +47,16 @@ class Completed:
 class Host:
     """One host of a network. Made by `Network.host`."""
 
-    def __init__(self, network: Network, name: str, addresses: Addresses, namespace: int) -> None:
+    def __init__(
+        self, network: Network, name: str, addresses: Addresses, namespace: int, conditions: Conditions
+    ) -> None:
         self._network = network
         self._addresses = addresses
         self._namespace = namespace
         self.name = name
         self.router: Host | None = None
-        """The real router that it is behind: programs run there too, such as `nft list ruleset`."""
+        """The `LinuxRouter` that it is behind, as a place to run programs: `nft list ruleset`, say."""
+        self.conditions = conditions
 
     def __repr__(self) -> str:
         return f"<Host {self.name}: {self.address} seen as {self.public_address}>"
@@ -65,7 +68,7 @@ class Host:
 
     @property
     def public_address(self) -> str:
-        """The IPv4 address that others see: its NAT's, where it has one."""
+        """The IPv4 address that others see: its outermost NAT's, where it has one; of an arbitrary pool's, any one."""
         return self._addresses.public
 
     @property
@@ -188,25 +191,35 @@ class Network:
         jitter_s: float = 0.0,
         loss: float = 0.0,
         hops: int = 3,
-        nat: Nat | LinuxRouter | None = None,
+        nat: Nat | LinuxRouter | Sequence[Nat | LinuxRouter] | None = None,
         reorder: bool = False,
+        duplicate: float = 0.0,
+        bandwidth_bps: float | None = None,
+        beside: Host | None = None,
     ) -> Host:
         """Add a host. The options describe its access to the core: see `Conditions`.
 
-        With a `LinuxRouter` for `nat`, the record shows packets as they are on the router's outer side, and what
-        reached the router counts as delivered.
+        `nat`: several stand in a row, from the host outwards: the home's, then the carrier's. `beside`: a host that
+        is on the same LAN, behind the same NATs. The two share that host's access, so no other option is given.
 
-        Raises: ValueError for an option out of range; LabError for a name already taken, one host too many, or a
-        router where there can be none: `available(router=True)` says so beforehand.
+        The first, which is the host's own, may be a real router. The record then shows packets as they are on that
+        router's outer side, and counts what reaches the router as delivered.
+
+        Raises: ValueError for an option out of range, or beside `beside`; LabError for a name already taken, one host
+        too many, or a `LinuxRouter` where none can be had: `available(router=True)` says so beforehand.
         """
-        router = nat if isinstance(nat, LinuxRouter) else None
-        conditions = Conditions(delay_s, jitter_s, loss, hops, None if isinstance(nat, LinuxRouter) else nat, reorder)
-        answer, fds = await self._request(AddHost(name, conditions, router))
+        router, nats = _told_apart(nat)
+        conditions = Conditions(delay_s, jitter_s, loss, hops, nats, reorder, duplicate, bandwidth_bps)
+        if beside is not None:
+            conditions = _shared(conditions, beside, router)
+        request = AddHost(name, conditions, None if beside is None else beside.name, router)
+        answer, fds = await self._request(request)
         assert isinstance(answer, HostAdded)
         self._namespaces += fds
-        host = Host(self, name, answer.addresses, fds[0])
+        host = Host(self, name, answer.addresses, fds[0], conditions)
+        host.router = beside.router if beside else None
         if router is not None:
-            host.router = Host(self, f"{name}'s router", answer.addresses, fds[1])
+            host.router = Host(self, f"{name}'s router", answer.addresses, fds[1], conditions)
         return host
 
     async def record(self) -> Record:
@@ -252,6 +265,27 @@ class Network:
             close_all([] if self.user_namespace is None else [self.user_namespace])
             self._namespaces.clear()
             self._control = self.user_namespace = None
+
+
+def _told_apart(
+    nat: Nat | LinuxRouter | Sequence[Nat | LinuxRouter] | None,
+) -> tuple[LinuxRouter | None, Nat | tuple[Nat, ...] | None]:
+    """The real router, and the models behind it as `Conditions` has them. Raises: ValueError."""
+    if nat is None or isinstance(nat, Nat):
+        return None, nat
+    row = (nat,) if isinstance(nat, LinuxRouter) else tuple(nat)
+    models = tuple(each for each in row if isinstance(each, Nat))
+    if len(models) == len(row):
+        return None, models
+    if row[1:] != models or not isinstance(row[0], LinuxRouter):
+        raise ValueError("of NATs in a row only the first, next to the host, can be a LinuxRouter")
+    return row[0], models or None
+
+
+def _shared(given: Conditions, beside: Host, router: LinuxRouter | None) -> Conditions:
+    if given != Conditions() or router is not None:
+        raise ValueError(f"beside {beside.name!r}, a host has that host's access: give no other option")
+    return beside.conditions
 
 
 def kill_group(process: Process) -> None:

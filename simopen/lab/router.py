@@ -10,11 +10,14 @@ Pure: values and text. No socket, no clock.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 
+from simopen.lab.conditions import Addresses, addresses_of
+from simopen.lab.nat import Nat
+
 WAN = "net0"  # towards the core
-LAN = "lan0"  # towards the host
 
 
 class Input(Enum):
@@ -91,3 +94,26 @@ def ruleset(router: LinuxRouter) -> str:
         answer_to_forwarded=_ANSWERS_TO_FORWARDED[router.input],
         flags="random" if router.random else "",
     )
+
+
+def addresses_behind(nats: Sequence[Nat], number: int, lan: int, *, routed: bool) -> Addresses:
+    """The addresses of the network's `number`-th host: where it has a real router, as behind a model in its place."""
+    return addresses_of(number, (Nat(), *nats) if routed else nats, lan=lan)
+
+
+def outside_of(addresses: Addresses) -> Addresses:
+    """The router's own, for those of the host behind it: what the core has to do with."""
+    (outer, *_), *pools = addresses.pools
+    own6 = _first_of(addresses.private6, ":")
+    return replace(addresses, private=outer, private6=own6, public6=own6, pools=tuple(pools))
+
+
+def inside_of(addresses: Addresses) -> str:
+    """The router's IPv4 address on the host's side."""
+    return _first_of(addresses.private, ".")
+
+
+def _first_of(address: str, separator: str) -> str:
+    """The first address of a host's network, which is its router's: hosts begin with 2."""
+    network, _, _ = address.rpartition(separator)
+    return f"{network}{separator}1"
