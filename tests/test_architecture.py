@@ -42,6 +42,7 @@ PURE = {
     "lab/chain",
     "lab/packet",
     "lab/router",
+    "lab/tracking",
     "lab/figure",
     "lab/core",
 }

@@ -21,6 +21,7 @@ from zlib import crc32
 
 from simopen.lab.allocation import Ports, Preserving, Scattered, Sequential
 from simopen.lab.packet import Endpoint, Flags, Headers, Protocol
+from simopen.lab.tracking import IDLE_S, Connection, Side, begins_anew, follow
 
 HOLD_NS = 6 * 10**9  # RFC 5382 REQ-4: how long an unsolicited SYN waits for one from inside
 MOST_IN_A_POOL = 254
@@ -56,9 +57,10 @@ class Allocation(Enum):
 class Unsolicited(Enum):
     """What becomes of a packet that nobody inside asked for.
 
-    `RESET` answers TCP with a RST, `ICMP` answers TCP and UDP with Port Unreachable; neither answers a RST. `HOLD`
-    keeps a SYN for 6 s (RFC 5382 REQ-4): it answers with Port Unreachable unless a SYN has gone out on that very
-    connection meanwhile. What is not answered is dropped.
+    `RESET` answers TCP with a RST and UDP with the ICMP error Port Unreachable, as a host does on which nobody listens,
+    and a RST with nothing (RFC 9293 §3.10.7.1). `ICMP` answers all TCP and UDP with that error, as netfilter's reject
+    does. `HOLD` keeps a SYN for 6 s (RFC 5382 REQ-4): it answers with Port Unreachable unless a SYN has gone out on
+    that very connection meanwhile. What is not answered is dropped.
     """
 
     DROP = "drop"
@@ -84,7 +86,9 @@ class Nat:
 
     `hairpinning`: hosts behind it reach each other by their public endpoints (RFC 4787 §6). `reset_kills`: a RST that
     passes, in either direction, ends its mapping at once. `refuses_syns`: a SYN (without ACK) from outside counts as
-    unsolicited even where a mapping would let it in.
+    unsolicited even where a mapping would let it in. `tracking`: it follows each TCP connection, as Linux does (see
+    `tracking.py`): what has no place in one counts as unsolicited, a RST ends that connection only, and the time-outs
+    of TCP are `tracking.py`'s.
 
     `pool`: how many public addresses it has, `pooling` how they are given out. `overloading`: several mappings share
     a public endpoint as long as their remote endpoints differ (RFC 4787 §4.2.1; so does Linux). Only the remote
@@ -109,6 +113,7 @@ class Nat:
     hairpinning: bool = False
     reset_kills: bool = False
     refuses_syns: bool = False
+    tracking: bool = False
     pool: int = 1
     pooling: Pooling = Pooling.PAIRED
     overloading: bool = False
@@ -155,11 +160,11 @@ _PORTS: dict[Allocation, Callable[[Nat, Random], Ports]] = {
     Allocation.RANDOM: lambda nat, draws: Scattered(nat.parity, draws),
 }
 
-_ANSWERED: dict[Unsolicited, frozenset[int]] = {
-    Unsolicited.DROP: frozenset(),
-    Unsolicited.RESET: frozenset({Protocol.TCP}),
-    Unsolicited.ICMP: frozenset({Protocol.TCP, Protocol.UDP}),
-    Unsolicited.HOLD: frozenset({Protocol.TCP}),
+_ANSWERS: dict[Unsolicited, dict[int, Unsolicited]] = {
+    Unsolicited.DROP: {},
+    Unsolicited.RESET: {Protocol.TCP: Unsolicited.RESET, Protocol.UDP: Unsolicited.ICMP},
+    Unsolicited.ICMP: {Protocol.TCP: Unsolicited.ICMP, Protocol.UDP: Unsolicited.ICMP},
+    Unsolicited.HOLD: {Protocol.TCP: Unsolicited.HOLD},
 }
 
 _TRANSLATED = frozenset(Protocol)
@@ -182,6 +187,7 @@ class _Binding:
     outside_key: Hashable
     expires_ns: int = 0
     permits: dict[Hashable, int] = field(default_factory=dict)  # filtering key -> when that permit ends
+    connections: dict[Endpoint, tuple[Connection, int]] = field(default_factory=dict)  # by remote, until when
 
     def refresh(self, key: Hashable, expires_ns: int) -> None:
         self.permits[key] = expires_ns
@@ -216,6 +222,8 @@ class Translator:
         if headers.protocol not in _TRANSLATED:
             return Unsolicited.DROP
         binding = self._find_inside(headers.protocol, headers.source, headers.destination, now_ns)
+        if self._tracks(headers):
+            return self._track_outbound(binding, headers, now_ns)
         if binding is None and (binding := self._bind(headers, now_ns)) is None:
             return Unsolicited.DROP
         self._use(binding, headers, headers.destination, now_ns)
@@ -230,13 +238,49 @@ class Translator:
         binding = self._find_outside(headers.protocol, headers.destination, headers.source, now_ns)
         if binding is None or not self._admits(binding, headers, now_ns):
             return self._unsolicited(headers)
-        self._use(binding, headers, headers.source, now_ns)
+        if self._tracks(headers):
+            connection = follow(_connection(binding, headers.source, now_ns), Side.OUTSIDE, headers.flags)
+            if connection is None:
+                return self._unsolicited(headers)
+            self._keep(binding, headers.source, connection, now_ns)
+        else:
+            self._use(binding, headers, headers.source, now_ns)
         return Headers(headers.protocol, headers.source, binding.private, headers.flags)
 
     def release(self, headers: Headers, held_ns: int) -> Unsolicited:
         """What becomes of a SYN that was held since `held_ns`: `DROP`, or `ICMP` where no SYN has gone out since."""
         out_ns = self._syns_out_ns.get((headers.destination, headers.source))
         return Unsolicited.ICMP if out_ns is None or out_ns < held_ns else Unsolicited.DROP
+
+    def _tracks(self, headers: Headers) -> bool:
+        return self.nat.tracking and headers.protocol == Protocol.TCP
+
+    def _track_outbound(self, binding: _Binding | None, headers: Headers, now_ns: int) -> Decision:
+        remote = headers.destination
+        before = Connection() if binding is None else _connection(binding, remote, now_ns)
+        if binding is not None and begins_anew(before, headers.flags):
+            self._drop_connection(binding, remote)
+            binding, before = self._find_inside(headers.protocol, headers.source, remote, now_ns), Connection()
+        connection = follow(before, Side.INSIDE, headers.flags)
+        if connection is None or (binding is None and (binding := self._bind(headers, now_ns)) is None):
+            return Unsolicited.DROP
+        self._keep(binding, remote, connection, now_ns)
+        return Headers(headers.protocol, binding.public, remote, headers.flags)
+
+    def _keep(self, binding: _Binding, remote: Endpoint, connection: Connection, now_ns: int) -> None:
+        """Keep the binding while the connection lasts, or end that."""
+        if connection.is_over:
+            self._drop_connection(binding, remote)
+            return
+        expires_ns = now_ns + round(IDLE_S[connection.phase] * 1e9)
+        binding.connections[remote] = connection, expires_ns
+        binding.refresh(self._filtering_key(remote), expires_ns)
+
+    def _drop_connection(self, binding: _Binding, remote: Endpoint) -> None:
+        binding.connections.pop(remote, None)
+        binding.permits.pop(self._filtering_key(remote), None)
+        if not binding.connections:
+            self._forget(binding)
 
     def _admits(self, binding: _Binding, headers: Headers, now_ns: int) -> bool:
         permitted_ns = binding.permits.get(self._filtering_key(headers.source), now_ns)
@@ -274,9 +318,9 @@ class Translator:
         return Headers(headers.protocol, source, headers.destination, headers.flags, inner)
 
     def _unsolicited(self, headers: Headers) -> Unsolicited:
-        answer = self.nat.unsolicited
-        if headers.protocol not in _ANSWERED[answer] or Flags.RST in headers.flags:
-            return Unsolicited.DROP  # RFC 9293 §3.5.2: a RST is never answered by one
+        answer = _ANSWERS[self.nat.unsolicited].get(headers.protocol, Unsolicited.DROP)
+        if answer is Unsolicited.RESET and Flags.RST in headers.flags:
+            return Unsolicited.DROP
         if answer is Unsolicited.HOLD and not _is_syn(headers):
             return Unsolicited.DROP
         return answer
@@ -327,6 +371,11 @@ class Translator:
         if len(pool) == 1:
             return pool
         return (paired(private, pool),) if self.nat.pooling is Pooling.PAIRED else self._draws.sample(pool, len(pool))
+
+
+def _connection(binding: _Binding, remote: Endpoint, now_ns: int) -> Connection:
+    connection, expires_ns = binding.connections.get(remote, (Connection(), 0))
+    return connection if expires_ns > now_ns else Connection()
 
 
 def _timeouts_ns(nat: Nat) -> dict[tuple[int, bool], int]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from simopen.lab.conditions import Addresses, addresses_of
-from simopen.lab.nat import Nat
+from simopen.lab.nat import Allocation, Filtering, Mapping, Nat, Unsolicited
 
 WAN = "net0"  # towards the core
 
@@ -23,9 +23,9 @@ WAN = "net0"  # towards the core
 class Input(Enum):
     """What the router's input chain does with a packet that nobody inside asked for.
 
-    ACCEPT leaves the answer to the router's own kernel, on which nobody listens: a RST to a TCP segment, an ICMP error
-    to a datagram, and an echo reply. REJECT answers the same, but no echo: to that, as to all other protocols, it
-    sends an ICMP error. REJECT_ICMP sends the ICMP error "port unreachable" to TCP too.
+    ACCEPT leaves the answer to the router's own kernel, on which nobody listens: a RST to a TCP segment, the ICMP error
+    "port unreachable" to a datagram, and an echo reply. REJECT answers TCP and UDP in the same way, and drops the rest.
+    REJECT_ICMP answers TCP too with the ICMP error.
     """
 
     ACCEPT = "accept"
@@ -50,17 +50,43 @@ class LinuxRouter:
     input: Input = Input.DROP
     random: bool = False
 
+    @property
+    def model(self) -> Nat:
+        """The NAT model that does as this router does.
 
-_REJECT_WITH_RESET = "meta l4proto tcp reject with tcp reset; reject with icmpx port-unreachable"
+        Every connection is tracked by itself and shares its port with those to other endpoints; so with ports kept, it
+        looks endpoint-independent to who asks only where its packets come from.
+        """
+        return Nat(
+            Mapping.ADDRESS_AND_PORT_DEPENDENT,
+            Filtering.ADDRESS_AND_PORT_DEPENDENT,
+            Allocation.RANDOM if self.random else Allocation.PRESERVING,
+            _MODELLED[self.input],
+            overloading=True,
+            tracking=True,
+            udp_timeout_s=120.0,
+            icmp_timeout_s=30.0,
+        )
+
+
+_MODELLED = {
+    Input.ACCEPT: Unsolicited.RESET,
+    Input.DROP: Unsolicited.DROP,
+    Input.REJECT: Unsolicited.RESET,
+    Input.REJECT_ICMP: Unsolicited.ICMP,
+}
+_REJECT = "meta l4proto udp reject with icmpx port-unreachable; drop"
+_REJECT_WITH_RESET = f"meta l4proto tcp reject with tcp reset; {_REJECT}"
 _ANSWERS = {
     Input.ACCEPT: "accept",
     Input.DROP: "drop",
     Input.REJECT: _REJECT_WITH_RESET,
-    Input.REJECT_ICMP: "reject with icmpx port-unreachable",
+    Input.REJECT_ICMP: f"meta l4proto tcp reject with icmpx port-unreachable; {_REJECT}",
 }
 _ANSWERS_TO_FORWARDED = {**_ANSWERS, Input.ACCEPT: _REJECT_WITH_RESET}
 
-# What connection tracking finds invalid is not translated: it would leave with its private address.
+# What connection tracking finds invalid is not translated: it would leave with its private address. Multicast reports
+# are nobody's business here: the lab's links carry what programs send.
 _RULESET = """\
 table inet firewall {{
     chain input {{
@@ -68,6 +94,10 @@ table inet firewall {{
         iifname != {wan} accept
         ct state established,related accept
         {answer}
+    }}
+    chain output {{
+        type filter hook output priority filter; policy accept;
+        icmpv6 type mld2-listener-report drop
     }}
     chain forward {{
         type filter hook forward priority filter; policy accept;

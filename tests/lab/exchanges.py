@@ -202,8 +202,7 @@ class _Conversation:
     def note(self, host: str, packet: Packet) -> str:
         """What arrived there, in words; later packets go by it."""
         self._last[host] = packet
-        if host != "inside" and packet.source.address == self._public.address:
-            self._reached_from.setdefault((packet.destination.address, packet.destination.port), packet.source)
+        if host != "inside" and packet.source.address == self._public.address and packet.source.port:
             self._reached_from[packet.destination.address, packet.destination.port] = packet.source
         numbers = f" {packet.seq}/{packet.ack}" if packet.protocol == Protocol.TCP else ""
         return f"{host}: {_kind(packet)}{numbers} {self._route(packet.headers)}"
