@@ -14,7 +14,7 @@ import json
 from asyncio.subprocess import Process
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from simopen import lab
 from simopen.lab.packet import Endpoint, Headers, Packet, Protocol
@@ -75,7 +75,7 @@ class In:
 
 @dataclass(frozen=True, slots=True)
 class ErrorIn:
-    """An ICMP error from `there` about the last packet that it got; with `ports` 0, about one that never was."""
+    """An ICMP error from `there` about the last packet that it got; `invented`: about one that never was."""
 
     what: str
     invented: bool = False
@@ -108,21 +108,22 @@ class _Probe:
         assert await process.stdout.readline() == b"ready\n"
         return cls(host, process)
 
-    async def send(self, data: bytes) -> None:
-        await self._ask("send", data)
+    def send(self, data: bytes) -> None:
+        """Send it when all that was asked for before is done."""
+        self._tell("send", data)
 
     async def until(self, marker: bytes) -> tuple[list[Packet], Packet]:
         """What arrived before the packet with that marker, and that packet."""
-        *before, marked = [parse(bytes.fromhex(packet)) for packet in await self._ask("until", marker)]
-        return before, marked
-
-    async def _ask(self, command: str, data: bytes) -> Any:
-        assert self._process.stdin is not None
+        self._tell("until", marker)
         assert self._process.stdout is not None
-        self._process.stdin.write(f"{command} {data.hex()}\n".encode())
         answer = await self._process.stdout.readline()
         assert answer, f"the probe on {self.name} has ended"
-        return json.loads(answer)
+        *before, marked = [parse(bytes.fromhex(packet)) for packet in json.loads(answer)]
+        return before, marked
+
+    def _tell(self, command: str, data: bytes) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{command} {data.hex()}\n".encode())
 
 
 class Exchange:
@@ -149,27 +150,30 @@ class Exchange:
         """What was seen after each step: sorted lines of who got what. Every script has a private port of its own."""
         self._port += 1
         conversation = _Conversation(self._inside.address, self._public_address, self._port, self._addresses())
-        return [await self._take(step, conversation) for step in script]
+        hosts = {remote.host for step in script for remote in _remotes(step)}
+        return [await self._take(step, conversation, hosts) for step in script]
 
     def _addresses(self) -> dict[str, str]:
         return {name: probe.address for name, probe in self._outside.items()}
 
-    async def _take(self, step: Step, conversation: _Conversation) -> list[str]:
+    async def _take(self, step: Step, conversation: _Conversation, hosts: set[str]) -> list[str]:
         sender, data = conversation.packet(step)
-        await self._outside.get(sender, self._inside).send(data)
-        seen = [*await self._settle(), *await self._settle()]  # the second brings what the step's packet called forth
+        self._outside.get(sender, self._inside).send(data)
+        # The second time brings what the step's packet called forth.
+        seen = [*await self._settle(hosts), *await self._settle(hosts)]
         return sorted(conversation.note(name, packet) for name, packet in seen)
 
-    async def _settle(self) -> list[tuple[str, Packet]]:
+    async def _settle(self, hosts: set[str]) -> list[tuple[str, Packet]]:
         seen = []
-        for name, probe in self._outside.items():
+        for name in hosts:
+            probe = self._outside[name]
             self._marks += 1
             out, back = (f"mark {self._marks} {way}".encode() for way in ("out", "back"))
             ends = (self._inside.address, _MARKING), (probe.address, _MARKING)
-            await self._inside.send(udp(*ends, out))
+            self._inside.send(udp(*ends, out))
             before, marked = await probe.until(out)
             seen += [(name, packet) for packet in before]
-            await probe.send(udp(ends[1], marked.source, back))
+            probe.send(udp(ends[1], marked.source, back))
             seen += [("inside", packet) for packet in (await self._inside.until(back))[0]]
         return seen
 
@@ -226,6 +230,13 @@ class _Conversation:
         if address not in {"inside", "public"} or not endpoint.port:
             return f"{address}:{endpoint.port}"
         return f"{address}:{self._ports.setdefault(endpoint.port, f'q{len(self._ports)}')}"
+
+
+def _remotes(step: Step) -> tuple[Remote, ...]:
+    match step:
+        case Out(_, remote) | In(_, remote):
+            return (remote,)
+    return (PEER,)
 
 
 def _packet(what: str, segments: dict[str, tuple[int, int, int]], source: Endpoint, destination: Endpoint) -> bytes:

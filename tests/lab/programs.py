@@ -114,16 +114,15 @@ def send(packet):
     version = packet[0] >> 4
     target = packet[16:20] if version == 4 else packet[24:40]
     sockets[version].sendto(packet, (socket.inet_ntop(sockets[version].family, target), 0))
-    return None
 def until(marker):
     packets = []
     while not packets or marker not in packets[-1]:
         packets.append(tap.recv(2000))
-    return [packet.hex() for packet in packets]
+    print(json.dumps([packet.hex() for packet in packets]), flush=True)
 print("ready", flush=True)
 for line in sys.stdin:
     command, data = line.split()
-    print(json.dumps({"send": send, "until": until}[command](bytes.fromhex(data))), flush=True)
+    {"send": send, "until": until}[command](bytes.fromhex(data))
 """
 
 
