@@ -19,7 +19,7 @@ from simopen.lab.links import Link
 from simopen.lab.namespaces import inside, join, make_host, make_joined_host
 from simopen.lab.router import LinuxRouter, inside_of, outside_of, ruleset
 
-_SBIN = "/usr/sbin:/sbin"  # where nft is, and an ordinary user's PATH often does not lead
+_SBIN = ("/usr/sbin", "/sbin")  # where nft is, and an ordinary user's PATH often does not lead
 _NFT_TIMEOUT_S = 10
 _FORWARDING = ("ipv4/ip_forward", "ipv6/conf/all/forwarding")
 
@@ -33,7 +33,7 @@ def make_host_behind(router: LinuxRouter, number: int, addresses: Addresses, *, 
 
     Raises: NoRouter; OSError; pyroute2's NetlinkError.
     """
-    nft = _find_nft()
+    nft = find_nft(os.pathsep.join((os.environ.get("PATH", os.defpath), *_SBIN)))
     gateway, link = make_host(number, outside_of(addresses), tun=tun)
     try:
         with inside(gateway):
@@ -66,12 +66,11 @@ def _make_inner_host(number: int, addresses: Addresses) -> int:
     return host
 
 
-def _find_nft() -> str:
-    found = shutil.which("nft", path=f"{os.environ.get('PATH', os.defpath)}:{_SBIN}")
+def find_nft(path: str) -> str:
+    """Where nft is, along a search path. Raises: NoRouter, with what to install."""
+    found = shutil.which("nft", path=path)
     if found is None:
-        raise NoRouter(
-            "a LinuxRouter needs the program nft: install nftables (Debian, Ubuntu: apt-get install nftables)"
-        )
+        raise NoRouter("a LinuxRouter needs the program nft: install nftables (Debian: apt-get install nftables)")
     return found
 
 
