@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 from random import Random
 from zlib import crc32
 
@@ -96,9 +97,10 @@ class Nat:
     dependent. `translates` False: a stateful firewall. Addresses and ports stay, and `mapping`, `allocation`, `parity`,
     `hairpinning`, `pool` and `overloading` mean nothing. To IPv6 every NAT is one.
 
-    A mapping is forgotten after idle time, in either direction: `established_timeout_s` after a TCP segment without
-    SYN, FIN or RST, `transitory_timeout_s` after one of those (RFC 5382 REQ-5: not below 2 h 4 min and 4 min),
-    `udp_timeout_s` after a datagram (RFC 4787 REQ-5: 5 min), `icmp_timeout_s` after an echo (RFC 5508 REQ-1: 60 s).
+    A session with one remote endpoint is forgotten after idle time, in either direction, and a mapping with its last
+    session: `established_timeout_s` after a TCP segment without SYN, FIN or RST, `transitory_timeout_s` after one of
+    those (RFC 5382 REQ-5: not below 2 h 4 min and 4 min), `udp_timeout_s` after a datagram (RFC 4787 REQ-5: 5 min),
+    `icmp_timeout_s` after an echo (RFC 5508 REQ-1: 60 s).
 
     Raises: ValueError for a value out of range, and for overloading with a laxer mapping or filtering.
     """
@@ -181,17 +183,51 @@ def paired(address: str, pool: Sequence[str]) -> str:
 
 @dataclass(slots=True)
 class _Binding:
+    """One mapping. It lasts as long as the longest of its sessions, and so does each of its permits."""
+
     private: Endpoint
     public: Endpoint
     inside_key: Hashable
     outside_key: Hashable
+    filtering_key: Callable[[Endpoint], Hashable]
     expires_ns: int = 0
     permits: dict[Hashable, int] = field(default_factory=dict)  # filtering key -> when that permit ends
-    connections: dict[Endpoint, tuple[Connection, int]] = field(default_factory=dict)  # by remote, until when
+    sessions: dict[Endpoint, int] = field(default_factory=dict)  # remote -> when that session ends
+    connections: dict[Endpoint, Connection] = field(default_factory=dict)  # by remote, where TCP is tracked
 
-    def refresh(self, key: Hashable, expires_ns: int) -> None:
-        self.permits[key] = expires_ns
+    def refresh(self, remote: Endpoint, expires_ns: int) -> None:
+        before_ns = self.sessions.get(remote, 0)
+        self.sessions[remote] = expires_ns
+        if expires_ns < before_ns:  # a FIN, say, after data
+            self.expires_ns = 0
+            self.permits.clear()
+            for each, ends_ns in self.sessions.items():
+                self._extend(self.filtering_key(each), ends_ns)
+        else:
+            self._extend(self.filtering_key(remote), expires_ns)
+
+    def permits_at(self, remote: Endpoint, now_ns: int) -> bool:
+        return self.permits.get(self.filtering_key(remote), 0) > now_ns
+
+    def connection_at(self, remote: Endpoint, now_ns: int) -> Connection:
+        """What is known of the connection with that remote; a new one where that is nothing."""
+        known = self.sessions.get(remote, 0) > now_ns
+        return self.connections[remote] if known else Connection()
+
+    def follow(self, remote: Endpoint, connection: Connection, now_ns: int) -> None:
+        """Keep what is known of a connection for another while; one that is over is forgotten."""
+        if connection.is_over:
+            self.end(remote)
+            return
+        self.connections[remote] = connection
+        self.refresh(remote, now_ns + round(IDLE_S[connection.phase] * 1e9))
+
+    def end(self, remote: Endpoint) -> None:
+        self.refresh(remote, 0)
+
+    def _extend(self, key: Hashable, expires_ns: int) -> None:
         self.expires_ns = max(self.expires_ns, expires_ns)
+        self.permits[key] = max(self.permits.get(key, 0), expires_ns)
 
 
 class Translator:
@@ -223,10 +259,11 @@ class Translator:
             return Unsolicited.DROP
         binding = self._find_inside(headers.protocol, headers.source, headers.destination, now_ns)
         if self._tracks(headers):
-            return self._track_outbound(binding, headers, now_ns)
-        if binding is None and (binding := self._bind(headers, now_ns)) is None:
+            binding = self._follow_outbound(binding, headers, now_ns)
+        elif binding is not None or (binding := self._bind(headers, now_ns)) is not None:
+            self._use(binding, headers, headers.destination, now_ns)
+        if binding is None:
             return Unsolicited.DROP
-        self._use(binding, headers, headers.destination, now_ns)
         if self.nat.unsolicited is Unsolicited.HOLD and _is_syn(headers):
             self._syns_out_ns[binding.public, headers.destination] = now_ns
         return Headers(headers.protocol, binding.public, headers.destination, headers.flags)
@@ -239,10 +276,10 @@ class Translator:
         if binding is None or not self._admits(binding, headers, now_ns):
             return self._unsolicited(headers)
         if self._tracks(headers):
-            connection = follow(_connection(binding, headers.source, now_ns), Side.OUTSIDE, headers.flags)
+            connection = follow(binding.connection_at(headers.source, now_ns), Side.OUTSIDE, headers.flags)
             if connection is None:
                 return self._unsolicited(headers)
-            self._keep(binding, headers.source, connection, now_ns)
+            binding.follow(headers.source, connection, now_ns)
         else:
             self._use(binding, headers, headers.source, now_ns)
         return Headers(headers.protocol, headers.source, binding.private, headers.flags)
@@ -255,36 +292,21 @@ class Translator:
     def _tracks(self, headers: Headers) -> bool:
         return self.nat.tracking and headers.protocol == Protocol.TCP
 
-    def _track_outbound(self, binding: _Binding | None, headers: Headers, now_ns: int) -> Decision:
+    def _follow_outbound(self, binding: _Binding | None, headers: Headers, now_ns: int) -> _Binding | None:
+        """The binding of a TCP connection after a segment from inside; None where that is refused."""
         remote = headers.destination
-        before = Connection() if binding is None else _connection(binding, remote, now_ns)
-        if binding is not None and begins_anew(before, headers.flags):
-            self._drop_connection(binding, remote)
-            binding, before = self._find_inside(headers.protocol, headers.source, remote, now_ns), Connection()
-        connection = follow(before, Side.INSIDE, headers.flags)
-        if connection is None or (binding is None and (binding := self._bind(headers, now_ns)) is None):
-            return Unsolicited.DROP
-        self._keep(binding, remote, connection, now_ns)
-        return Headers(headers.protocol, binding.public, remote, headers.flags)
-
-    def _keep(self, binding: _Binding, remote: Endpoint, connection: Connection, now_ns: int) -> None:
-        """Keep the binding while the connection lasts, or end that."""
-        if connection.is_over:
-            self._drop_connection(binding, remote)
-            return
-        expires_ns = now_ns + round(IDLE_S[connection.phase] * 1e9)
-        binding.connections[remote] = connection, expires_ns
-        binding.refresh(self._filtering_key(remote), expires_ns)
-
-    def _drop_connection(self, binding: _Binding, remote: Endpoint) -> None:
-        binding.connections.pop(remote, None)
-        binding.permits.pop(self._filtering_key(remote), None)
-        if not binding.connections:
-            self._forget(binding)
+        connection = Connection() if binding is None else binding.connection_at(remote, now_ns)
+        if binding is not None and begins_anew(connection, headers.flags):
+            binding.end(remote)
+            binding, connection = self._find_inside(headers.protocol, headers.source, remote, now_ns), Connection()
+        after = follow(connection, Side.INSIDE, headers.flags)
+        if after is None or (binding is None and (binding := self._bind(headers, now_ns)) is None):
+            return None
+        binding.follow(remote, after, now_ns)
+        return binding
 
     def _admits(self, binding: _Binding, headers: Headers, now_ns: int) -> bool:
-        permitted_ns = binding.permits.get(self._filtering_key(headers.source), now_ns)
-        return permitted_ns > now_ns and not (self.nat.refuses_syns and _is_syn(headers))
+        return binding.permits_at(headers.source, now_ns) and not (self.nat.refuses_syns and _is_syn(headers))
 
     def _use(self, binding: _Binding, headers: Headers, remote: Endpoint, now_ns: int) -> None:
         """Keep the binding for another while, or end it."""
@@ -292,8 +314,7 @@ class Translator:
         if bits & _RST and self.nat.reset_kills and headers.protocol == Protocol.TCP:
             self._forget(binding)
             return
-        idle_ns = self._timeouts_ns[headers.protocol, bool(bits)]
-        binding.refresh(self._filtering_key(remote), now_ns + idle_ns)
+        binding.refresh(remote, now_ns + self._timeouts_ns[headers.protocol, bool(bits)])
 
     def _forget(self, binding: _Binding) -> None:
         binding.expires_ns = 0
@@ -351,7 +372,7 @@ class Translator:
         if public is None:
             return None
         inside, outside = self._inside_key(protocol, private, remote), self._outside_key(protocol, public, remote)
-        binding = _Binding(private, public, inside, outside)
+        binding = _Binding(private, public, inside, outside, self._filtering_key)
         self._inside[inside] = self._outside[outside] = binding
         return binding
 
@@ -373,11 +394,7 @@ class Translator:
         return (paired(private, pool),) if self.nat.pooling is Pooling.PAIRED else self._draws.sample(pool, len(pool))
 
 
-def _connection(binding: _Binding, remote: Endpoint, now_ns: int) -> Connection:
-    connection, expires_ns = binding.connections.get(remote, (Connection(), 0))
-    return connection if expires_ns > now_ns else Connection()
-
-
+@lru_cache(maxsize=1024)
 def _timeouts_ns(nat: Nat) -> dict[tuple[int, bool], int]:
     """Idle time by protocol, and whether the packet was a SYN, FIN or RST."""
     seconds = {

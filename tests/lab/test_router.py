@@ -13,8 +13,8 @@ import pytest
 from simopen import lab
 from simopen.lab import LinuxRouter
 from simopen.lab.router import ruleset
-from tests.lab.test_cleanup import NOBODY, ROOTLESS, ends, for_everybody, interpreter_of_an_ordinary_user
 from tests.lab.programs import TCP_CLIENT, TCP_SERVER, TRACE, UDP_CLIENT, UDP_SERVER
+from tests.lab.test_cleanup import NOBODY, ROOTLESS, ends, interpreter_of_an_ordinary_user
 from tests.lab.test_network import output, serve
 
 pytestmark = [pytest.mark.lab, pytest.mark.real_server]
@@ -137,7 +137,7 @@ def test_every_router_has_rules_of_its_own() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="every other test here runs as an ordinary user already")
-def test_an_ordinary_user_has_real_routers_too(for_everybody: Path) -> None:  # noqa: F811 - the fixture
+def test_an_ordinary_user_has_real_routers_too(for_everybody: Path) -> None:
     interpreter, environment = interpreter_of_an_ordinary_user(for_everybody)
     ended = subprocess.run(
         [interpreter, "-c", ROOTLESS.replace("lab.Nat()", "lab.LinuxRouter()")],
