@@ -41,6 +41,8 @@ PURE = {
     "lab/allocation",
     "lab/chain",
     "lab/packet",
+    "lab/router",
+    "lab/tracking",
     "lab/figure",
     "lab/core",
 }

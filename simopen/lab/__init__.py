@@ -8,6 +8,9 @@
         result = await left.run(["ping", "-c1", right.public_address])
         record = await net.record()
 
+In a NAT model's place a real router can stand: `nat=lab.LinuxRouter(lab.Input.REJECT)`, another namespace, with
+nftables; `LinuxRouter(...).model` is the NAT model that does as it does. `available(router=True)` says what is missing.
+
 Every host is a network namespace; a process of its own forwards the packets between them. Needs Linux and
 `pip install 'simopen[lab]'`, no root where ordinary users may make user namespaces. `available()` says what is missing.
 Nothing else in simopen imports this package but the command line.
@@ -20,6 +23,7 @@ from simopen.lab.nat import Allocation, Filtering, Mapping, Nat, Pooling, Transl
 from simopen.lab.network import Completed, Host, Network
 from simopen.lab.packet import Endpoint, Flags, Packet
 from simopen.lab.record import Origin, Passage, Record, Verdict
+from simopen.lab.router import Input, LinuxRouter
 
 __all__ = [
     "Allocation",
@@ -30,6 +34,8 @@ __all__ = [
     "Filtering",
     "Flags",
     "Host",
+    "Input",
+    "LinuxRouter",
     "Mapping",
     "Nat",
     "Network",

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -204,20 +203,6 @@ def ends(handle: int, within_s: float = 10) -> bool:
     poll = select.poll()
     poll.register(handle, select.POLLIN)
     return bool(poll.poll(within_s * 1000))
-
-
-@pytest.fixture
-def for_everybody() -> Iterator[Path]:
-    """Copies of what the lab imports, where everybody may read them: neither a checkout nor its venv need be so."""
-    import dpkt
-    import pyroute2
-
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        os.chmod(folder, 0o755)
-        ours = (REPOSITORY / "simopen", REPOSITORY / "tests")
-        for package in (*ours, *(Path(module.__file__).parent for module in (dpkt, pyroute2))):
-            shutil.copytree(package, Path(folder) / package.name, ignore=shutil.ignore_patterns("__pycache__"))
-        yield Path(folder)
 
 
 def interpreter_of_an_ordinary_user(packages: Path) -> tuple[str, dict[str, str]]:
