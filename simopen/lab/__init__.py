@@ -9,9 +9,9 @@
         record = await net.record()
 
 A NAT may be described in a word or two (`presets.parse_nats("home+cgn")`, `"sequential,step=4"`), and a record may be
-drawn (`plot.time_sequence(record, "left", "right", "out.svg")`). The record answers what a test wants to know of packets:
-`record.syns_crossed("left", "right")`, `record.opened_simultaneously(...)`, `passage.steps` (what each NAT on the way
-did), `record.to_pcap("punch.pcap")`.
+drawn (`plot.time_sequence(record, "left", "right", "out.svg")`). The record answers what a test wants to know of
+packets: `record.syns_crossed("left", "right")`, `record.opened_simultaneously(...)`, `passage.steps` (what each NAT on
+the way did), `record.to_pcap("punch.pcap")`.
 
 In pytest, `pytest_plugins = ["simopen.lab.pytest_plugin"]` in a conftest gives the fixture `lab_network`, an entered
 `Network` for each test, which skips with the reason where no lab can be had. On the command line,
