@@ -29,6 +29,7 @@ from simopen.lab.nat import Allocation, Filtering, Mapping, Nat, Pooling, Transl
 from simopen.lab.network import Completed, Host, Network
 from simopen.lab.packet import Endpoint, Flags, Packet
 from simopen.lab.record import Origin, Passage, Record, Verdict
+from simopen.lab.router import Input, LinuxRouter
 
 __all__ = [
     "Allocation",
@@ -39,6 +40,8 @@ __all__ = [
     "Filtering",
     "Flags",
     "Host",
+    "Input",
+    "LinuxRouter",
     "Mapping",
     "Nat",
     "Network",

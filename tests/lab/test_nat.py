@@ -71,15 +71,21 @@ def test_filtering_admits_whom_rfc_4787_says(filtering: Filtering, admitted: set
         pytest.param(inward(STRANGER), "reset icmp hold", id="SYN"),
         pytest.param(inward(STRANGER, flags=Flags.SYN | Flags.ACK), "reset icmp", id="SYN-ACK"),
         pytest.param(inward(STRANGER, flags=Flags.ACK), "reset icmp", id="ACK"),
-        pytest.param(inward(STRANGER, flags=Flags.RST), "", id="RST"),
-        pytest.param(inward(STRANGER, flags=Flags.RST | Flags.ACK), "", id="RST-ACK"),
-        pytest.param(datagram(STRANGER, PUBLIC), "icmp", id="UDP"),
+        pytest.param(inward(STRANGER, flags=Flags.RST), "icmp", id="RST"),
+        pytest.param(inward(STRANGER, flags=Flags.RST | Flags.ACK), "icmp", id="RST-ACK"),
         pytest.param(Headers(Protocol.ICMP, STRANGER, Endpoint(PUBLIC.address, 0)), "", id="echo"),
     ],
 )
 def test_what_nobody_asked_for_is_answered_as_told(unsolicited: Unsolicited, headers: Headers, answers: str) -> None:
     decision = translator(unsolicited=unsolicited).inbound(headers, 0)
     assert decision is (unsolicited if unsolicited.value in answers.split() else Unsolicited.DROP)
+
+
+@pytest.mark.parametrize("unsolicited", list(Unsolicited))
+def test_a_datagram_is_refused_by_icmp_where_tcp_is_answered_at_once(unsolicited: Unsolicited) -> None:
+    decision = translator(unsolicited=unsolicited).inbound(datagram(STRANGER, PUBLIC), 0)
+    refuses = unsolicited in {Unsolicited.RESET, Unsolicited.ICMP}
+    assert decision is (Unsolicited.ICMP if refuses else Unsolicited.DROP)
 
 
 def test_a_port_that_is_taken_gives_the_next_free_one() -> None:
