@@ -11,6 +11,15 @@
 In a NAT model's place a real router can stand: `nat=lab.LinuxRouter(lab.Input.REJECT)`, another namespace, with
 nftables; `LinuxRouter(...).model` is the NAT model that does as it does. `available(router=True)` says what is missing.
 
+A NAT may be described in a word or two (`presets.parse_nats("home+cgn")`, `"sequential,step=4"`), and a record may be
+drawn (`plot.time_sequence(record, "left", "right", "out.svg")`). The record answers what a test wants to know of
+packets: `record.syns_crossed("left", "right")`, `record.opened_simultaneously(...)`, `passage.steps` (what each NAT on
+the way did), `record.to_pcap("punch.pcap")`.
+
+In pytest, `pytest_plugins = ["simopen.lab.pytest_plugin"]` in a conftest gives the fixture `lab_network`, an entered
+`Network` for each test, which skips with the reason where no lab can be had. On the command line,
+`simopen lab --left home+cgn --right sequential` punches between two such hosts and explains what happened.
+
 Every host is a network namespace; a process of its own forwards the packets between them. Needs Linux and
 `pip install 'simopen[lab]'`, no root where ordinary users may make user namespaces. `available()` says what is missing.
 Nothing else in simopen imports this package but the command line.
