@@ -30,8 +30,8 @@ from benchmarks.common import (
     quantile,
     save,
     shape,
-    table,
     shown,
+    table,
 )
 from benchmarks.orders import Agent, Order
 from simopen import lab

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 
-from benchmarks.common import Row, conditions, described, median, options_parser, rounded, save, shape, table, shown
+from benchmarks.common import Row, conditions, described, median, options_parser, rounded, save, shape, shown, table
 
 BAR = 1.3
 STATEMENTS = {
