@@ -28,9 +28,11 @@ class Agent:
         self._reader = asyncio.create_task(self._read())
 
     @classmethod
-    async def start(cls, host: lab.Host, command: list[str], env: Mapping[str, str] | None = None) -> Agent:
+    async def start(
+        cls, host: lab.Host, command: list[str], *, env: Mapping[str, str] | None = None, stderr: int | None = None
+    ) -> Agent:
         """Start it on this host, and wait until it has loaded what it needs."""
-        agent = cls(await host.start(command, stderr=None, env=env))
+        agent = cls(await host.start(command, stderr=stderr, env=env))
         await agent.ask({"method": "ready"})
         return agent
 
