@@ -22,14 +22,11 @@ SHORT_RESULTS = Path("build/bench")
 PLAN: dict[str, tuple[str, str]] = {
     "imports": ("", "--runs 5"),
     "lab_error": ("", "--packets 4000"),
-    "precision": ("", "--runs 20"),
-    "establish": (
-        "",
-        "--runs 3 --rival-runs 1 --rtt 20 80 --apart 0 45 --answer none drop reset",
-    ),
+    "precision": ("", "--runs 20 --loop uvloop --load idle busy"),
+    "establish": ("", "--runs 3 --rival-runs 1 --rtt 80 --apart 0 45 --answer none drop reset --loop uvloop"),
     "many": ("", "--connects 1 1000"),
-    "matrix": ("", "--runs 1"),
-    "peers": ("", "--runs 1 --apart 0 100 --at-once 8"),
+    "matrix": ("", "--runs 1 --at-once 16"),
+    "peers": ("", "--runs 1 --apart 0 30 --at-once 15"),
     "clock": ("", "--trials 60"),
 }
 
@@ -46,7 +43,7 @@ def main() -> int:
     into = options.results or (SHORT_RESULTS if options.short else RESULTS)
     chosen = [name for name in options.names or PLAN if not (options.resume and (into / f"{name}.json").exists())]
     failed = [name for name in chosen if not _run(name, PLAN[name][options.short], into / f"{name}.json")]
-    if into == RESULTS:
+    if into.resolve() == RESULTS:
         update()
     print(f"\nfailed: {', '.join(failed)}" if failed else f"\nresults are in {into}")
     return 1 if failed else 0

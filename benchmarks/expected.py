@@ -96,6 +96,4 @@ def _both_move(left: Face, right: Face) -> Expected:
         return Expected(Outlook.WAITS, "neither port is known, but both sides' next ones can be told from the last")
     if any(face.steady_for_an_address and face.admits_by_address for face in (left, right)):
         return Expected(Outlook.WAITS, "neither port is known, but one side admits whoever hits one of many mappings")
-    return Expected(
-        Outlook.NEVER, "a random port would have to be met by shots that move themselves: at best one pair in 64,512"
-    )
+    return Expected(Outlook.NEVER, "a random port would have to be met by shots that move: one pair in 64,512 at best")

@@ -1,10 +1,11 @@
 """NAT × NAT: which pairs connect, how fast, and what the others wait for.
 
-    python -m benchmarks.matrix [--runs 20] [--rtt 80] [--at-once 8] [--only KIND ...] [--plot FILE.svg] [--json FILE]
+    python -m benchmarks.matrix [--runs 20] [--rtt 80] [--at-once 8] [--only KIND ...] [--json FILE]
 
 Both sides know nothing but the endpoint as which a third host saw the other side's punch port; the connection that told
 it stays open until the punch is over. Then both fire at one instant. Each pair is tried in both orders in turn, which
-count as one cell. `ms`: from the later first SYN until both sides have the stream.
+count as one cell. `ms`: from the later first SYN until both sides have the stream. The heat map goes beside FILE, as
+SVG and as PNG.
 """
 
 from __future__ import annotations
@@ -17,13 +18,16 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from benchmarks.common import Row, conditions, described, options_parser, progress, save, shape, shown, table
 from benchmarks.expected import Outlook, expected
 from benchmarks.orders import Agent, Order
 from simopen import lab
 from simopen.lab import Allocation, Filtering, Mapping, Nat, Unsolicited
+from simopen.lab.plot import Cell, heat_map
 
+_OBSERVER = str(Path(lab.__file__).with_name("observer.py"))
 _OBSERVER_PORT = 1313
 _FIRST_PORT, _PORTS_APART = 2000, 4  # a NAT that keeps the port may take the next one for the next mapping
 _WINDOW_S, _LEAD_S, _HOLD_S = 3.0, 0.25, 0.5
@@ -97,7 +101,7 @@ class Sites:
 async def sites(net: lab.Network, kinds: Sequence[str], rtt_ms: float) -> AsyncIterator[Sites]:
     delay_s = rtt_ms / 4e3
     observer = await net.host("observer", delay_s=delay_s)
-    watching = await observer.start([sys.executable, "-m", "benchmarks.matrix", "--observe"], stderr=None)
+    watching = await observer.start([sys.executable, _OBSERVER, str(_OBSERVER_PORT)], stderr=None)
     assert watching.stdout is not None
     await watching.stdout.readline()
     sides = {}
@@ -111,21 +115,6 @@ async def sites(net: lab.Network, kinds: Sequence[str], rtt_ms: float) -> AsyncI
     finally:
         for each in sides.values():
             await each.agent.close()
-
-
-async def observe() -> None:
-    """What runs on the observing host: tells everybody as which endpoint it sees them, and stays connected."""
-
-    async def tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write("{} {}\n".format(*writer.get_extra_info("peername")).encode())
-        try:
-            await reader.read()
-        finally:
-            writer.transport.abort()
-
-    async with await asyncio.start_server(tell, port=_OBSERVER_PORT, backlog=1024) as server:
-        print("ready", flush=True)
-        await server.serve_forever()
 
 
 async def measure(options: argparse.Namespace) -> list[Row]:
@@ -160,16 +149,29 @@ def _row(pair: tuple[str, str], times_ms: Sequence[float | None]) -> Row:
     }
 
 
+def draw(rows: Sequence[Row], beside: Path) -> None:
+    """The heat map, as SVG and PNG. A pair stands on both sides of the diagonal."""
+    kinds = list(dict.fromkeys(row["left"] for row in rows))
+    cells = {frozenset((row["left"], row["right"])): _cell(row) for row in rows}
+    picture = [[cells[frozenset((left, right))] for right in kinds] for left in kinds]
+    title = "Which NATs two programs get through today, each knowing the other's endpoint as a third host saw it"
+    for suffix in (".svg", ".png"):
+        heat_map(kinds, kinds, picture, beside.with_suffix(suffix), title=title)
+
+
+def _cell(row: Row) -> Cell:
+    return Cell(row["connected"] / row["n"], row["both_p50_ms"], _WAITS_FOR[Outlook(row["expected"])])
+
+
+_WAITS_FOR = {Outlook.CONNECTS: "", Outlook.WAITS: "port prediction", Outlook.NEVER: "what no TCP can do"}
+
+
 def main() -> int:
-    if sys.argv[1:] == ["--observe"]:
-        asyncio.run(observe())
-        return 0
     parser = options_parser(__doc__)
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--rtt", type=float, default=80, metavar="MS")
     parser.add_argument("--at-once", type=int, default=8, help="punches under way at any time")
     parser.add_argument("--only", nargs="+", default=list(KINDS), choices=KINDS, metavar="KIND")
-    parser.add_argument("--plot", metavar="FILE.svg", help="draw the heat map there, and as PNG beside it")
     options = parser.parse_args()
     given = conditions(runs=options.runs, rtt_ms=options.rtt, at_once=options.at_once)
     print(described(given), flush=True)
@@ -180,6 +182,8 @@ def main() -> int:
         print(f"{row['left']} × {row['right']}: {row['connected']} of {row['n']}, though it {row['expected']}")
     print(f"\nevery pair does what is expected: {shown(not wrong)}")
     save(options.json, "matrix", given, rows)
+    if options.json:
+        draw(rows, Path(options.json))
     return 1 if wrong else 0
 
 

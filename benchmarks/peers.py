@@ -89,7 +89,7 @@ class Lane:
     async def punch(self, apart_ms: float, port: int) -> Run:
         at_ns = time.monotonic_ns() + round(_LEAD_S * 1e9)
         later_ns = at_ns + round(apart_ms * 1e6)
-        orders = (self._order(0, at_ns, apart_ms, port), self._order(1, later_ns, apart_ms, port))
+        orders = [self._order(side, each_ns, apart_ms, port) for side, each_ns in enumerate((at_ns, later_ns))]
         left, right = await asyncio.gather(
             *(agent.ask(order) for agent, order in zip(self.agents, orders, strict=True))
         )
@@ -104,7 +104,7 @@ class Lane:
             "public": host.public_address,
             "peer": peer.public_address,
             "port": port,
-            "first": side == 0,
+            "first": side == port % 2,  # which side is which must not decide: they take turns
             "at_ns": at_ns,
             "window_s": RIVALS[self.rival].window_s,
             "hold_s": _AFTERWARDS_S + apart_ms / 1e3,
@@ -240,12 +240,10 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=4, help="punches under way at any time")
     parser.add_argument("--loud", action="store_true", help="show what the rivals write to standard error")
     options = parser.parse_args()
-    packages = {name: RIVALS[name].packages[-1] for name in options.rival if "==" in "".join(RIVALS[name].packages)}
     for name in options.rival:
         environment(name)
-    given = conditions(
-        runs=options.runs, rtt_ms=options.rtt, at_once=options.at_once, versions=" ".join(packages.values())
-    )
+    versions = ", ".join(package for name in options.rival for package in RIVALS[name].packages if "==" in package)
+    given = conditions(runs=options.runs, rtt_ms=options.rtt, at_once=options.at_once, versions=versions)
     print(described(given), flush=True)
     rows = asyncio.run(measure(options))
     table("ms after the later instant", rows)

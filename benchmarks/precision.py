@@ -1,6 +1,6 @@
 """How long after the instant `connect` is called, and the SYN is on the wire.
 
-    python -m benchmarks.precision [--runs 300] [--json FILE]
+    python -m benchmarks.precision [--runs 300] [--loop uvloop] [--load idle ticking blocked busy] [--json FILE]
 
 Measured in a lab host, against a host that answers with RSTs: the call by CLOCK_MONOTONIC right before it, the wire by
 the kernel's time stamp of the packet as it leaves (SO_TIMESTAMPNS on a packet socket). "ticking": 200 tasks of the same
@@ -30,6 +30,7 @@ from dataclasses import dataclass
 
 import simopen
 from benchmarks.common import (
+    LOOPS,
     Row,
     conditions,
     described,
@@ -197,7 +198,7 @@ async def measure(options: argparse.Namespace) -> dict[tuple[str, str, str], lis
     found = {}
     async with lab.Network() as net:
         left, right = await net.host("left"), await net.host("right")
-        for loop, kind, method in itertools.product(("asyncio", "uvloop"), LOADS, METHODS):
+        for loop, kind, method in itertools.product(options.loop, options.load, METHODS):
             if method == "floor" and kind in ("ticking", "blocked"):
                 continue  # it has no loop to load
             progress(f"{method} on {loop}, {kind}")
@@ -249,6 +250,8 @@ def main() -> None:
         return
     parser = options_parser(__doc__)
     parser.add_argument("--runs", type=int, default=300)
+    parser.add_argument("--loop", nargs="+", default=list(LOOPS), choices=LOOPS)
+    parser.add_argument("--load", nargs="+", default=LOADS, choices=LOADS)
     options = parser.parse_args()
     given = conditions(runs=options.runs)
     print(described(given), flush=True)

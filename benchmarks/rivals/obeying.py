@@ -1,8 +1,8 @@
 """Obeys `benchmarks.peers`: an order per line on stdin, an answer per line on stdout. Standard library only.
 
 An order has "at_ns" (CLOCK_MONOTONIC, the same for all hosts of the lab), "host" and "public" (this host's own address
-and what others see), "peer" (the address to fire at), "port" (both sides' port, inside and outside), "first" (whether
-this is the left side; each pair has one), "window_s" and "hold_s" (how long to keep the stream). The answer has
+and what others see), "peer" (the address to fire at), "port" (both sides' port, inside and outside), "first" (true on
+one side of each pair, false on the other), "window_s" and "hold_s" (how long to keep the stream). The answer has
 "established_ns", when the program had a stream that it could use, or "error"; "cpu_s", what the punch took of the
 processor, all threads, from getting the order until the stream; and "peak_kib", the process's largest resident set.
 """
@@ -47,12 +47,18 @@ def _obeyed(punch: Punch, order: Order) -> Answer:
     try:
         answer, close = punch(order)
     except Exception as error:  # whatever a rival raises is its answer
-        answer, close = {"error": f"{type(error).__name__}: {error}", "cpu_s": cpu_s()}, _nothing
+        answer, close = {"error": _named(error), "cpu_s": cpu_s()}, _nothing
     answer |= {"cpu_s": answer["cpu_s"] - before_s, "peak_kib": peak_kib()}
     if "error" not in answer:
         time.sleep(order["hold_s"])
     close()
     return answer
+
+
+def _named(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):  # trio's nurseries wrap whatever ends them
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}"
 
 
 def _nothing() -> None:
