@@ -22,10 +22,10 @@ SHORT_RESULTS = Path("build/bench")
 PLAN: dict[str, tuple[str, str]] = {
     "imports": ("", "--runs 5"),
     "lab_error": ("", "--packets 4000"),
-    "precision": ("", "--runs 20 --loop uvloop --load idle busy"),
+    "precision": ("", "--runs 20 --loop uvloop --load idle"),
     "establish": ("", "--runs 3 --rival-runs 1 --rtt 80 --apart 0 45 --answer none drop reset --loop uvloop"),
-    "many": ("", "--connects 1 1000"),
-    "matrix": ("", "--runs 1 --at-once 16"),
+    "many": ("", "--connects 1 1000 --loop uvloop"),
+    "matrix": ("", "--runs 1 --at-once 24"),
     "peers": ("", "--runs 1 --apart 0 30 --at-once 15"),
     "clock": ("", "--trials 60"),
 }

@@ -1,6 +1,6 @@
 """A thousand connects of one process waiting for one instant, against a thousand of another.
 
-    python -m benchmarks.many [--connects 1 10 100 1000] [--rtt 80] [--json FILE]
+    python -m benchmarks.many [--connects 1 10 100 1000] [--loop asyncio uvloop] [--rtt 80] [--json FILE]
 
 Two lab hosts behind NATs. Each connect has a local port and a listener of its own. Memory is the resident set's growth
 while all of them wait; the spread is from the first SYN's call to the last one's; descriptors are counted before and
@@ -133,12 +133,13 @@ def main() -> None:
         return
     parser = options_parser(__doc__)
     parser.add_argument("--connects", type=int, nargs="+", default=[1, 10, 100, 1000])
+    parser.add_argument("--loop", nargs="+", default=list(LOOPS), choices=LOOPS)
     parser.add_argument("--rtt", type=float, default=80, metavar="MS")
     options = parser.parse_args()
     given = conditions(rtt_ms=options.rtt)
     print(described(given), flush=True)
     rows = []
-    for connects, loop in itertools.product(options.connects, LOOPS):
+    for connects, loop in itertools.product(options.connects, options.loop):
         progress(f"{connects} connects on {loop}")
         rows.append(row(connects, loop, asyncio.run(measure(connects, loop, options.rtt))))
     table("two processes, left and right", rows)

@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.common import Row, conditions, described, options_parser, progress, save, shape, shown, table
 from benchmarks.expected import Outlook, expected
@@ -27,6 +28,7 @@ from simopen import lab
 from simopen.lab import Allocation, Filtering, Mapping, Nat, Unsolicited
 from simopen.lab.plot import Cell, heat_map
 
+SIDES = ("left", "right")
 _OBSERVER = str(Path(lab.__file__).with_name("observer.py"))
 _OBSERVER_PORT = 1313
 _FIRST_PORT, _PORTS_APART = 2000, 4  # a NAT that keeps the port may take the next one for the next mapping
@@ -50,6 +52,7 @@ KINDS: dict[str, tuple[Nat, ...]] = {
     "ADM/ADF random": (
         Nat(Mapping.ADDRESS_DEPENDENT, Filtering.ADDRESS_DEPENDENT, Allocation.RANDOM, Unsolicited.DROP),
     ),
+    "APDM/EIF random": (replace(_MOVING, filtering=Filtering.ENDPOINT_INDEPENDENT, allocation=Allocation.RANDOM),),
     "APDM/APDF next": (_MOVING,),
     "APDM/APDF sequential": (replace(_MOVING, allocation=Allocation.SEQUENTIAL),),
     "APDM/APDF random": (replace(_MOVING, allocation=Allocation.RANDOM),),
@@ -74,6 +77,13 @@ class Side:
         return await self.agent.ask({"method": "simopen", **order, "window_s": _WINDOW_S, "hold_s": _HOLD_S})
 
 
+class Outcome(NamedTuple):
+    """Milliseconds from the later first SYN until both have the stream; None, and why, where they do not connect."""
+
+    both_ms: float | None
+    error: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Sites:
     """A left and a right side of every kind, and the observer."""
@@ -81,8 +91,7 @@ class Sites:
     observer: lab.Host
     sides: dict[tuple[str, str], Side]
 
-    async def punch(self, left: str, right: str, local: int) -> float | None:
-        """Milliseconds from the later first SYN until both have the stream; None where they do not connect."""
+    async def punch(self, left: str, right: str, local: int) -> Outcome:
         pair = self.sides["left", left], self.sides["right", right]
         seen = await asyncio.gather(*(side.observed(self.observer, local) for side in pair))
         unseen = [each["error"] for each in seen if "error" in each]
@@ -91,10 +100,11 @@ class Sites:
         at_ns = time.monotonic_ns() + round(_LEAD_S * 1e9)
         fired = (side.fire(local, peer, at_ns) for side, peer in zip(pair, reversed(seen), strict=True))
         answers = await asyncio.gather(*fired)
-        if any("error" in answer for answer in answers):
-            return None
+        errors = [f"{side}: {each['error']}" for side, each in zip(SIDES, answers, strict=True) if "error" in each]
+        if errors:
+            return Outcome(None, "; ".join(errors))
         done, first = (max(answer[name] for answer in answers) for name in ("established_ns", "first_ns"))
-        return float(done - first) / 1e6
+        return Outcome((done - first) / 1e6)
 
 
 @asynccontextmanager
@@ -106,7 +116,7 @@ async def sites(net: lab.Network, kinds: Sequence[str], rtt_ms: float) -> AsyncI
     await watching.stdout.readline()
     sides = {}
     try:
-        for number, (kind, side) in enumerate(itertools.product(kinds, ("left", "right"))):
+        for number, (kind, side) in enumerate(itertools.product(kinds, SIDES)):
             progress(f"starting {side} {kind}")
             host = await net.host(f"{side}-{number}", delay_s=delay_s, nat=KINDS[kind] or None)
             agent = await Agent.start(host, [sys.executable, "-m", "benchmarks.agent", "asyncio"])
@@ -124,7 +134,7 @@ async def measure(options: argparse.Namespace) -> list[Row]:
     room, done = asyncio.Semaphore(options.at_once), itertools.count(1)
     async with lab.Network(seed=1) as net, sites(net, options.only, options.rtt) as here:
 
-        async def one(number: int, left: str, right: str) -> float | None:
+        async def one(number: int, left: str, right: str) -> Outcome:
             async with room:
                 found = await here.punch(left, right, _FIRST_PORT + number * _PORTS_APART)
             progress(f"{next(done)} of {len(plan)} punches")
@@ -132,20 +142,24 @@ async def measure(options: argparse.Namespace) -> list[Row]:
 
         found = await asyncio.gather(*(one(number, *pair) for number, pair in enumerate(plan)))
     progress("")
-    times = {pair: [ms for each, ms in zip(plan, found, strict=True) if set(each) == set(pair)] for pair in pairs}
-    return [_row(pair, each) for pair, each in times.items()]
+    outcomes = {pair: [got for each, got in zip(plan, found, strict=True) if set(each) == set(pair)] for pair in pairs}
+    return [_row(pair, each) for pair, each in outcomes.items()]
 
 
-def _row(pair: tuple[str, str], times_ms: Sequence[float | None]) -> Row:
+def _row(pair: tuple[str, str], outcomes: Sequence[Outcome]) -> Row:
     left, right = pair
     outlook, why = expected(KINDS[left], KINDS[right])
-    connected = [ms for ms in times_ms if ms is not None]
-    held = len(connected) == len(times_ms) if outlook is Outlook.CONNECTS else not connected
-    counts = {"n": len(times_ms), "connected": len(connected)}
-    return {"left": left, "right": right, **counts, **shape(connected, "both", "ms")} | {
+    connected = [each.both_ms for each in outcomes if each.both_ms is not None]
+    return {
+        "left": left,
+        "right": right,
+        "n": len(outcomes),
+        "connected": len(connected),
+        **shape(connected, "both", "ms"),
         "expected": outlook.value,
-        "held": held,
+        "held": len(connected) == len(outcomes) if outlook is Outlook.CONNECTS else not connected,
         "why": why,
+        "error": next((each.error for each in outcomes if each.error), None) if outlook is Outlook.CONNECTS else None,
     }
 
 
@@ -176,10 +190,11 @@ def main() -> int:
     given = conditions(runs=options.runs, rtt_ms=options.rtt, at_once=options.at_once)
     print(described(given), flush=True)
     rows = asyncio.run(measure(options))
-    table("left × right", rows)
+    table("left × right", [{name: value for name, value in row.items() if name != "error"} for row in rows])
     wrong = [row for row in rows if not row["held"]]
     for row in wrong:
-        print(f"{row['left']} × {row['right']}: {row['connected']} of {row['n']}, though it {row['expected']}")
+        share = f"{row['connected']} of {row['n']}, though it {row['expected']}"
+        print(f"{row['left']} × {row['right']}: {share}. {row['error'] or ''}")
     print(f"\nevery pair does what is expected: {shown(not wrong)}")
     save(options.json, "matrix", given, rows)
     if options.json:
