@@ -1,9 +1,9 @@
 """Pictures: one punch as a time-sequence diagram, and a heat map of NAT × NAT. SVG, PNG or PDF, by the file's suffix.
 
 Theory of operation. What is to be drawn is decided first, as values (`_Way`: where a packet is when), then laid out,
-then drawn. Lengths are inches and y grows downwards. The time axis is true to scale only within limits: no two moments come
-closer than a line of text, and a long silence is cut short (dotted). matplotlib is imported when something is drawn,
-without pyplot, which would keep state and look for a display.
+then drawn. Lengths are inches and y grows downwards. The time axis is true to scale only within limits: no two moments
+come closer than a line of text, and a long silence is cut short (dotted). matplotlib is imported when something is
+drawn, without pyplot, which would keep state and look for a display.
 """
 
 from __future__ import annotations
@@ -57,8 +57,13 @@ def time_sequence(record: Record, left: str, right: str, path: str | Path, *, ti
 
     Raises: ValueError for a suffix that is none, or where no packet went between the two; LabError without matplotlib.
     """
-    scene = _Scene.of(record, left, right)
-    _save(_draw_sequence(scene, title), path)
+    _save(sequence_figure(record, left, right, title=title), path)
+
+
+def sequence_figure(record: Record, left: str, right: str, *, title: str = "") -> Figure:
+    """The figure that `time_sequence` saves. Raises: ValueError where no packet went between the two; LabError."""
+    require_matplotlib()
+    return _draw_sequence(_Scene.of(record, left, right), title)
 
 
 def heat_map(
@@ -70,9 +75,17 @@ def heat_map(
 
     Raises: ValueError for a suffix that is none, or cells that do not fit; LabError without matplotlib.
     """
+    _save(heat_map_figure(rows, columns, cells, title=title), path)
+
+
+def heat_map_figure(
+    rows: Sequence[str], columns: Sequence[str], cells: Sequence[Sequence[Cell]], *, title: str = ""
+) -> Figure:
+    """The figure that `heat_map` saves. Raises: ValueError for cells that do not fit; LabError."""
     if len(cells) != len(rows) or any(len(line) != len(columns) for line in cells):
         raise ValueError(f"{len(rows)} rows × {len(columns)} columns need as many cells")
-    _save(_draw_heat_map(rows, columns, cells, title), path)
+    require_matplotlib()
+    return _draw_heat_map(rows, columns, cells, title)
 
 
 class _Point(NamedTuple):
@@ -306,7 +319,6 @@ class _Paper:
 
 
 def _draw_sequence(scene: _Scene, title: str) -> Figure:
-    require_matplotlib()
     y_of, rows, cut = _y_of(scene)
     xs = _columns(scene)
     bottom = max(y_of(point.at_ns) for way in scene.ways for point in way.points) + 0.3
@@ -325,6 +337,7 @@ def _draw_sequence(scene: _Scene, title: str) -> Figure:
         _arrow(paper, way, xs, y_of)
     for way in scene.ways:
         _name(paper, way, xs, y_of)
+    _details(paper, scene, xs, y_of)
     return paper.figure
 
 
@@ -366,18 +379,28 @@ def _labels(paper: _Paper, scene: _Scene, xs: Sequence[float], y_of: Callable[[f
         x, left = xs[point.column], xs[point.column] < middle
         where = (x + (-0.08 if left else 0.08), y_of(point.at_ns))
         paper.write([where], state, ha="right" if left else "left", fontsize=_SMALL)
-    for point, words, about in scene.notes:
-        left = point.column <= scene.nats[0]
-        x, y = xs[point.column] + (-0.07 if left else 0.07), y_of(point.at_ns)
-        good = words.startswith(("opens", "lets"))
-        style: dict[str, Any] = {
-            "ha": "right" if left else "left",
-            "color": _FAINT if good else _REFUSAL,
-            "fontsize": _SMALL,
-        }
-        paper.write([(x, y - 0.025)], words, va="bottom", **style)
+    for point, words, _ in scene.notes:
+        _note(paper, scene, xs[point.column], (point, words), y_of(point.at_ns) - 0.025)
+
+
+def _details(paper: _Paper, scene: _Scene, xs: Sequence[float], y_of: Callable[[float], float]) -> None:
+    """Which SYN it was that a NAT stopped, below that, where there is room."""
+    for point, _, about in scene.notes:
         if about:
-            paper.write([(x, y + 0.02)], about, optional=True, va="top", **style)
+            _note(paper, scene, xs[point.column], (point, about), y_of(point.at_ns) + 0.02, optional=True)
+
+
+def _note(
+    paper: _Paper, scene: _Scene, x: float, said: tuple[_Point, str], y: float, *, optional: bool = False
+) -> None:
+    point, words = said
+    left = point.column <= scene.nats[0]
+    x += -0.07 if left else 0.07
+    # Two things at the very same time, at the same NAT: the second stands below the line, or above the first.
+    places = [(x, y)] if optional else [(x, y), (x, y + 0.17), (x, y - 0.13)]
+    good = words.startswith(("opens", "lets"))
+    style: dict[str, Any] = {"ha": "right" if left else "left", "va": "top" if optional else "bottom"}
+    paper.write(places, words, optional=optional, color=_FAINT if good else _REFUSAL, fontsize=_SMALL, **style)
 
 
 def _track(way: _Way, xs: Sequence[float], y_of: Callable[[float], float]) -> list[tuple[float, float]]:
@@ -427,7 +450,6 @@ _CELL_IN, _CELL_HIGH_IN = 1.4, 0.72
 
 
 def _draw_heat_map(rows: Sequence[str], columns: Sequence[str], cells: Sequence[Sequence[Cell]], title: str) -> Figure:
-    require_matplotlib()
     waits = list(dict.fromkeys(cell.waits_for for line in cells for cell in line if cell.waits_for))
     heads = [_wrapped(name, 18) for name in columns]
     left, top = 2.15, 0.35 + 0.16 * max(head.count("\n") + 1 for head in heads) + 0.35 * bool(title)

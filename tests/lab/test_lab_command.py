@@ -1,0 +1,156 @@
+"""`simopen lab` as people and scripts use it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from simopen.cli import main
+
+LAB = [sys.executable, "-m", "simopen", "lab"]
+LIMIT_S = 60
+
+
+def simopen_lab(*arguments: str) -> tuple[int, str, str]:
+    done = subprocess.run([*LAB, *arguments], capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def as_json(*arguments: str) -> tuple[int, dict[str, Any]]:
+    status, out, said = simopen_lab("--json", *arguments)
+    assert not said
+    return status, json.loads(out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--left", "hoem"], "argument --left: 'hoem' is no behaviour of a NAT: do you mean home"),
+        (["--right", "home,rest"], "argument --right: 'rest' is no behaviour of a NAT: do you mean reset"),
+        (["--delay", "soon"], "argument --delay: 'soon' is no duration"),
+        (["--loss", "100%"], "argument --loss: a share is from 0 to below 100%"),
+        (["--loss", "-1"], "argument --loss: a share"),
+        (["--loss", "some"], "argument --loss: 'some' is no share"),
+        (["--runs", "0"], "argument --runs: it must be a number from 1 to 60000"),
+        (["--runs", "many"], "argument --runs: it must be a number"),
+        (["--window", "0"], "argument --window: it must be longer than zero"),
+        (["--plot", "out.txt"], "argument --plot: 'out.txt' names no kind of picture"),
+        (["--seed", "x"], "argument --seed"),
+        (["--apart", "-1s"], "argument --apart"),
+    ],
+)
+def test_bad_arguments(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["lab", *arguments])
+    assert stopped.value.code == 2
+    assert told in capsys.readouterr().err
+
+
+def test_the_list_explains_every_word(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lab", "--list"]) == 0
+    listed = {line.split("  ")[0]: line for line in capsys.readouterr().out.splitlines()}
+    for word in ("home", "cgn", "mobile", "corporate", "open", "firewall", "sequential", "hold", "step=N"):
+        assert len(listed[word]) > len(word) + 10
+
+
+def test_the_list_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lab", "--list", "--json"]) == 0
+    assert "RFC 6888" in json.loads(capsys.readouterr().out)["cgn"]
+
+
+@pytest.mark.lab
+def test_one_run_is_explained_and_drawn(tmp_path: Path) -> None:
+    picture = tmp_path / "out.svg"
+    status, out, said = simopen_lab(
+        "--left", "home", "--right", "home,reset", "--delay", "10ms", "--plot", str(picture)
+    )
+    assert status == 0
+    assert "connected: " in out
+    assert "through its own SYN's socket" in out
+    assert "left's NAT: opened 198.51.100.1:1314, let in 1 SYN" in out
+    assert "<CTL=SYN,ACK>" in out
+    assert "ESTABLISHED" in out
+    assert f"drawn: {picture}" in said
+    assert "lets in" in "".join(ElementTree.parse(picture).getroot().itertext())
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize(
+    ("left", "right", "extra"),
+    [
+        ("home", "home", []),
+        ("open", "open", ["--apart", "200ms"]),
+        ("home+cgn", "random,reset", ["--apart", "100ms"]),
+        ("firewall", "icmp", ["--apart", "100ms"]),
+        ("endpoint-independent/endpoint-independent", "mobile", []),
+    ],
+)
+def test_pairs_that_connect(left: str, right: str, extra: list[str]) -> None:
+    status, told = as_json("--left", left, "--right", right, "--delay", "10ms", *extra)
+    assert status == 0
+    assert told["summary"]["share"] == 1
+    (run,) = told["runs"]
+    assert run["connected"]
+    assert run["rtt_ms"] >= 20
+    # The later side's stream needs its SYN to get there, and an answer to come back.
+    assert max(run["established_ms"].values()) >= 20
+    assert not run["reason"]
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize(
+    ("left", "right", "why"),
+    [
+        ("address-and-port-dependent,sequential", "home", ["left's NAT gave port", "waits for port prediction"]),
+        ("mobile", "home", ["left's NAT gave port", "but right fired at port", "birthday paradox"]),
+        ("mobile", "corporate", ["left's NAT gave", "right's NAT gave", "no TCP means"]),
+        ("refuses-syns", "refuses-syns", ["of left's", "none arrived"]),
+    ],
+)
+def test_pairs_that_do_not_connect_say_why(left: str, right: str, why: list[str]) -> None:
+    status, told = as_json("--left", left, "--right", right, "--delay", "5ms", "--window", "1s")
+    assert status == 1
+    assert told["summary"] == {"runs": 1, "connected": 0, "share": 0, "median_ms": None, "p99_ms": None}
+    for words in why:
+        assert words in told["runs"][0]["reason"]
+
+
+@pytest.mark.lab
+def test_several_runs_are_summed_up() -> None:
+    status, out, _ = simopen_lab("--runs", "4", "--delay", "5ms", "--left", "random", "--jitter", "2ms")
+    assert status == 0
+    assert "4 of 4 connected (100%)" in out
+    assert "median" in out
+    assert "p99" in out
+
+
+@pytest.mark.lab
+def test_the_same_seed_repeats_the_ports() -> None:
+    ports = [
+        as_json("--left", "random", "--delay", "2ms", "--seed", seed)[1]["runs"][0]["seen"]["left"] for seed in "778"
+    ]
+    assert ports[0] == ports[1] != ports[2]
+
+
+@pytest.mark.lab
+def test_an_interrupt_ends_it_quietly() -> None:
+    with subprocess.Popen(
+        [*LAB, "--left", "mobile", "--right", "mobile", "--runs", "3"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stderr is not None
+        process.stderr.readline()
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        while len(found := children.read_text().split()) < 4:  # the lab, two sides, the observer
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 130
+    assert said.decode() == "simopen: interrupted; everything is closed\n"
+    assert not any(Path(f"/proc/{pid}").exists() for pid in found)
