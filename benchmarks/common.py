@@ -53,7 +53,7 @@ def conditions(**more: object) -> Row:
     """
     return {
         "machine": f"{os.cpu_count()} × {_cpu()}",
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": platform.python_version(),
         "uvloop": version("uvloop"),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
@@ -106,6 +106,8 @@ def shown(value: object) -> str:
             return ""
         case bool():
             return "yes" if value else "NO"
+        case int():
+            return f"{value:,}"
         case float():
             return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
     return str(value)

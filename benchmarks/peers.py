@@ -86,10 +86,10 @@ class Lane:
     agents: tuple[Agent, Agent]
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def punch(self, apart_ms: float, port: int) -> Run:
+    async def punch(self, apart_ms: float, port: int, turn: int) -> Run:
         at_ns = time.monotonic_ns() + round(_LEAD_S * 1e9)
         later_ns = at_ns + round(apart_ms * 1e6)
-        orders = [self._order(side, each_ns, apart_ms, port) for side, each_ns in enumerate((at_ns, later_ns))]
+        orders = [self._order(side, each_ns, apart_ms, port, turn) for side, each_ns in enumerate((at_ns, later_ns))]
         left, right = await asyncio.gather(
             *(agent.ask(order) for agent, order in zip(self.agents, orders, strict=True))
         )
@@ -97,14 +97,14 @@ class Lane:
         usable_ms = (max(left["established_ns"], right["established_ns"]) - later_ns) / 1e6 if both else None
         return Run(usable_ms, (left, right), port, later_ns)
 
-    def _order(self, side: int, at_ns: int, apart_ms: float, port: int) -> Order:
+    def _order(self, side: int, at_ns: int, apart_ms: float, port: int, turn: int) -> Order:
         host, peer = self.hosts[side], self.hosts[1 - side]
         return {
             "host": host.address,
             "public": host.public_address,
             "peer": peer.public_address,
             "port": port,
-            "first": side == port % 2,  # which side is which must not decide: they take turns
+            "first": side == turn % 2,  # which side is which must not decide: they take turns
             "at_ns": at_ns,
             "window_s": RIVALS[self.rival].window_s,
             "hold_s": _AFTERWARDS_S + apart_ms / 1e3,
@@ -153,18 +153,18 @@ async def measure(options: argparse.Namespace) -> list[Row]:
     async with lab.Network(seed=1) as net, lanes(net, options) as all_lanes:
         plan = list(itertools.product(range(options.runs), options.apart, all_lanes))
 
-        async def one(number: int, apart_ms: float, lane: Lane) -> Run:
+        async def one(number: int, turn: int, apart_ms: float, lane: Lane) -> Run:
             async with lane.lock, room:
-                run = await lane.punch(apart_ms, _FIRST_PORT + number)
+                run = await lane.punch(apart_ms, _FIRST_PORT + number, turn)
             progress(f"{next(done)} of {len(plan)} punches: {lane.rival}, {lane.answer}, {apart_ms:g} ms apart")
             return run
 
-        runs = await asyncio.gather(*(one(number, *each[1:]) for number, each in enumerate(plan)))
+        runs = await asyncio.gather(*(one(number, *each) for number, each in enumerate(plan)))
         packets = segments(await net.record())
     progress("")
     cells: dict[tuple[str, str, float], list[tuple[Run, float | None]]] = defaultdict(list)
     for (_, apart_ms, lane), run in zip(plan, runs, strict=True):
-        cells[lane.rival, lane.answer, apart_ms].append((run, tcp_ms(run, lane.hosts, packets)))
+        cells[lane.rival, lane.answer, apart_ms].append((run, tcp_ms(run, [host.name for host in lane.hosts], packets)))
     return [_row(place, pairs) for place, pairs in sorted(cells.items(), key=lambda item: _rank(options, item[0]))]
 
 
@@ -185,11 +185,11 @@ def segments(record: lab.Record) -> Segments:
     return found
 
 
-def tcp_ms(run: Run, hosts: Sequence[lab.Host], packets: Segments) -> float | None:
+def tcp_ms(run: Run, hosts: Sequence[str], packets: Segments) -> float | None:
     """Milliseconds after the later instant until both kernels had the stream; None where there is none."""
     if run.usable_ms is None:
         return None
-    sent = [packets[host.name, run.port] for host in hosts]
+    sent = [packets[host, run.port] for host in hosts]
     until = [answer["established_ns"] for answer in run.answers]
     ups = [_acknowledged_ns(sent[side], sent[1 - side], until[side]) for side in (0, 1)]
     known = [up_ns for up_ns in ups if up_ns is not None]

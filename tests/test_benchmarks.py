@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import common, matrix, readme
+from benchmarks import common, matrix, peers, readme
 from benchmarks.__main__ import PLAN
 from benchmarks.expected import Outlook, expected
-from simopen.lab import Allocation, Filtering, Mapping, Nat
+from simopen.lab import Allocation, Filtering, Mapping, Nat, Origin, Passage, Record, Verdict
+from tests.lab.packets import tcp
 
 ROOT = Path(__file__).parents[1]
 HOME = (Nat(),)
@@ -116,6 +117,52 @@ def test_a_result_is_read_back_as_it_was_written(tmp_path: Path) -> None:
 def imports_result(median_ms: float) -> dict[str, object]:
     row = {"import": "simopen", "took_p50_ms": median_ms, "took_p99_ms": 30.0, "net_ms": 10.0}
     return {"benchmark": "imports", "conditions": common.conditions(runs=5), "rows": [row]}
+
+
+SYN, SYN_ACK, RST_ACK, ACK = 0x02, 0x12, 0x14, 0x10
+MS = 1_000_000
+ENDS = {"left": ("198.51.100.1", 2000), "right": ("203.0.113.1", 2000)}
+
+
+def passage(source: str, flags: int, sent_ms: float, seq: int = 0, ack: int = 0) -> Passage:
+    """Delivered 40 ms after it was sent."""
+    destination = "right" if source == "left" else "left"
+    data = tcp(ENDS[source], ENDS[destination], flags, seq=seq, ack=ack)
+    times = round(sent_ms * MS), round((sent_ms + 40) * MS)
+    return Passage(source, destination, Origin.HOST, Verdict.DELIVERED, *times, data, data)
+
+
+def tcp_ms(passages: list[Passage], usable_ms: float | None = 90.0) -> float | None:
+    answers = ({"established_ns": 90 * MS}, {"established_ns": 90 * MS})
+    run = peers.Run(usable_ms, answers, 2000, later_ns=0)
+    return peers.tcp_ms(run, ["left", "right"], peers.segments(Record(passages)))
+
+
+CROSSING = [
+    passage("left", SYN, 0, seq=100),
+    passage("right", SYN, 1, seq=900),
+    passage("left", SYN_ACK, 41, seq=100, ack=901),
+    passage("right", SYN_ACK, 41, seq=900, ack=101),
+]
+
+
+def test_a_stream_is_up_when_both_have_the_acknowledgement_of_their_syn() -> None:
+    assert tcp_ms(CROSSING) == 81.0
+
+
+def test_a_refused_syn_is_not_the_one_the_stream_began_with() -> None:
+    refused = [passage("left", SYN, -50, seq=50), passage("right", RST_ACK, -10, ack=51)]
+    assert tcp_ms([*refused, *CROSSING]) == 81.0
+
+
+def test_a_stream_by_accept_is_up_with_the_third_segment() -> None:
+    syn, syn_ack = passage("left", SYN, 0, seq=100), passage("right", SYN_ACK, 40, seq=900, ack=101)
+    assert tcp_ms([syn, syn_ack, passage("left", ACK, 80, seq=101, ack=901)]) == 120.0
+
+
+def test_what_did_not_connect_has_no_time() -> None:
+    assert tcp_ms(CROSSING, usable_ms=None) is None
+    assert tcp_ms(CROSSING[:3]) is None
 
 
 BLOCK = "before\n<!-- begin: measured imports -->\n{}<!-- end -->\nafter\n"
