@@ -5,6 +5,10 @@ side upgrades its dials as the responder, as the initiator of DCUtR does. Other 
 and SYNC, and no half a round trip by the relay's clock: both are given the instant itself. A host is made anew for each
 punch, outside the time that is measured but not outside the processor time. The stream is up when the call returns
 True: Noise and the multiplexer have been negotiated then, and the peer is who it should be.
+
+Without NATs and with the responder's dial the earlier one, the other side's listener accepts it, so that both ends
+negotiate as responder and wait, while that side's own dials fail with EADDRNOTAVAIL: the stream is up, and of no use.
+libp2p dials a host that has a public address directly, before it punches, so that this comes from being asked to punch.
 """
 
 from __future__ import annotations
