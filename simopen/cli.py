@@ -49,7 +49,11 @@ what each then types, the other reads; with < FILE and > FILE, a file goes acros
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return the exit status."""
     _have_standard_streams()
-    options = _parser().parse_args(argv)
+    try:
+        options = _parser().parse_args(argv)  # reading NATs loads the lab, which takes its time
+    except KeyboardInterrupt:
+        print("simopen: interrupted", file=sys.stderr)
+        return 130
     logging.basicConfig(level=logging.DEBUG if options.verbose else logging.CRITICAL, format="%(name)s: %(message)s")
     screen = Screen(quiet=options.json)
     try:

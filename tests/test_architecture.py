@@ -43,6 +43,8 @@ PURE = {
     "lab/allocation",
     "lab/chain",
     "lab/packet",
+    "lab/router",
+    "lab/tracking",
     "lab/figure",
     "lab/core",
     "lab/presets",

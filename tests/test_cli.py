@@ -140,11 +140,12 @@ def last_json(text: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--help"], ["connect", "clock", "self", "demo", "exit status", "130 interrupted"]),
+        (["--help"], ["connect", "clock", "self", "demo", "lab", "exit status", "130 interrupted"]),
         (["connect", "--help"], ["--at T", "22:14:30", "--no-listen", "one$", "203.0.113.7", "default: 10 s"]),
         (["clock", "--help"], ["--ntp HOST", "default: 3 s"]),
         (["self", "--help"], ["default: 1314"]),
         (["demo", "--help"], ["--loopback", "default: 40ms"]),
+        (["lab", "--help"], ["--left SPEC", "default: 40ms", "as 2%", "simopen lab --list", "--plot FILE"]),
         (["--version"], [simopen.__version__]),
     ],
 )

@@ -8,6 +8,15 @@
         result = await left.run(["ping", "-c1", right.public_address])
         record = await net.record()
 
+A NAT may be described in a word or two (`presets.parse_nats("home+cgn")`, `"sequential,step=4"`), and a record may be
+drawn (`plot.time_sequence(record, "left", "right", "out.svg")`). The record answers what a test wants to know of
+packets: `record.syns_crossed("left", "right")`, `record.opened_simultaneously(...)`, `passage.steps` (what each NAT on
+the way did), `record.to_pcap("punch.pcap")`.
+
+In pytest, `pytest_plugins = ["simopen.lab.pytest_plugin"]` in a conftest gives the fixture `lab_network`, an entered
+`Network` for each test, which skips with the reason where no lab can be had. On the command line,
+`simopen lab --left home+cgn --right sequential` punches between two such hosts and explains what happened.
+
 Every host is a network namespace; a process of its own forwards the packets between them. Needs Linux and
 `pip install 'simopen[lab]'`, no root where ordinary users may make user namespaces. `available()` says what is missing.
 Nothing else in simopen imports this package but the command line.
@@ -20,6 +29,7 @@ from simopen.lab.nat import Allocation, Filtering, Mapping, Nat, Pooling, Transl
 from simopen.lab.network import Completed, Host, Network
 from simopen.lab.packet import Endpoint, Flags, Packet
 from simopen.lab.record import Origin, Passage, Record, Verdict
+from simopen.lab.router import Input, LinuxRouter
 
 __all__ = [
     "Allocation",
@@ -30,6 +40,8 @@ __all__ = [
     "Filtering",
     "Flags",
     "Host",
+    "Input",
+    "LinuxRouter",
     "Mapping",
     "Nat",
     "Network",

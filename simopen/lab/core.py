@@ -161,6 +161,12 @@ class Core:
         outermost = next((pool for pool in reversed(addresses.pools) if pool), (addresses.public,))
         self._routes.update(dict.fromkeys((*outermost, addresses.public6), access))
 
+    def route_through(self, host: str, address: str) -> None:
+        """What has that address is behind this host, which is a router."""
+        access = self._accesses[host]
+        self._own[host] |= {address}
+        access.hosts[address], self._routes[address] = host, access
+
     @property
     def due_ns(self) -> int | None:
         """When to come back; None while nothing is under way."""

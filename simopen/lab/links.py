@@ -41,6 +41,8 @@ class Link(Protocol):
     def write(self, packet: bytes) -> None:
         """Hand a packet over. What the host's kernel does not take is lost, as on a full queue. Raises: OSError."""
 
+    def close(self) -> None: ...
+
 
 class TunLink:
     """A TUN device, made in the calling thread's network namespace."""
@@ -64,6 +66,9 @@ class TunLink:
 
     def write(self, packet: bytes) -> None:
         os.write(self._fd, packet)
+
+    def close(self) -> None:
+        os.close(self._fd)
 
 
 class VethLink:
@@ -89,6 +94,9 @@ class VethLink:
     def write(self, packet: bytes) -> None:
         ethertype = _ETHERTYPES[packet[0] >> 4]
         self._socket.sendto(packet, (self._interface, ethertype, 0, 0, self._mac))
+
+    def close(self) -> None:
+        self._socket.close()
 
 
 def tun_is_open() -> bool:

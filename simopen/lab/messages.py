@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from simopen.lab.conditions import Addresses, Conditions
+from simopen.lab.router import LinuxRouter
 
 _LONGEST_MESSAGE = 65536
 _MOST_FDS = 4
@@ -37,16 +38,20 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class AddHost:
-    """`beside`: the host with which it shares LAN, NATs and access; its conditions are then that host's."""
+    """`beside`: the host with which it shares LAN, NATs and access; its conditions are then that host's.
+
+    `router`: the real one next to the host; the NATs of `conditions` are between that and the core.
+    """
 
     name: str
     conditions: Conditions
     beside: str | None = None
+    router: LinuxRouter | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class HostAdded:
-    """Comes with the host's network namespace."""
+    """Comes with the host's network namespace, and its router's where it has one."""
 
     addresses: Addresses
 

@@ -55,9 +55,46 @@ def make_host(number: int, addresses: Addresses, *, tun: bool) -> tuple[int, Lin
         link = TunLink() if tun else None
         with IPRoute() as netlink:
             if link is None:
-                _add_veth(netlink, number, lab)
+                _add_veth(netlink, number, lab, {"ifname": _far_end(number)})
             _configure(netlink, addresses)
     return host, link or _hold_far_end(number)
+
+
+def make_joined_host(number: int, addresses: Addresses, far_end: str) -> int:
+    """Make a host's namespace, joined to the namespace that the caller is in, where the link's far end gets that name.
+
+    Returns the host's namespace. Raises: OSError; pyroute2's NetlinkError.
+    """
+    with _network_namespace() as (host, home), IPRoute() as netlink:
+        # One MAC for both: an interface without ARP sends to its own, and the other end must know that as its own.
+        _add_veth(netlink, number, home, {"ifname": far_end, "address": _mac(number).hex(":")})
+        _configure(netlink, addresses)
+    return host
+
+
+def join(netlink: Any, interface: str, addresses: Addresses, own: str) -> None:
+    """Bring up the far end of a joined host's link, with an IPv4 address of its own and the routes to that host."""
+    index = _index(netlink, interface)
+    netlink.link("set", index=index, arp=False)
+    turn_offloads_off(interface)
+    _bring_up(netlink, index)
+    netlink.addr("add", index=index, address=own, prefixlen=32)
+    netlink.route("add", dst=f"{addresses.private}/32", oif=index, scope=_SCOPE_LINK)
+    netlink.route("add", dst=f"{addresses.private6}/128", oif=index)
+
+
+@contextmanager
+def inside(namespace: int) -> Iterator[None]:
+    """Be in that network namespace."""
+    home = os.open(_OWN_NETWORK, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        setns(namespace, CLONE_NEWNET)
+        try:
+            yield
+        finally:
+            setns(home, CLONE_NEWNET)
+    finally:
+        os.close(home)
 
 
 def end_processes_in(namespaces: set[int]) -> None:
@@ -104,9 +141,9 @@ def _mac(number: int) -> bytes:
     return bytes((0x02, 0, 0, 0, number >> 8, number & 0xFF))  # locally administered
 
 
-def _add_veth(netlink: Any, number: int, lab: int) -> None:
-    far_end = {"ifname": _far_end(number), "net_ns_fd": lab}
-    netlink.link("add", ifname=INTERFACE, kind="veth", address=_mac(number).hex(":"), peer=far_end)
+def _add_veth(netlink: Any, number: int, home: int, far_end: dict[str, str]) -> None:
+    peer = {**far_end, "net_ns_fd": home}
+    netlink.link("add", ifname=INTERFACE, kind="veth", address=_mac(number).hex(":"), peer=peer)
     netlink.link("set", index=_index(netlink, INTERFACE), arp=False)
     turn_offloads_off(INTERFACE)
 

@@ -16,11 +16,13 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 from random import Random
 from zlib import crc32
 
 from simopen.lab.allocation import Ports, Preserving, Scattered, Sequential
 from simopen.lab.packet import Endpoint, Flags, Headers, Protocol
+from simopen.lab.tracking import IDLE_S, Connection, Side, begins_anew, follow
 
 HOLD_NS = 6 * 10**9  # RFC 5382 REQ-4: how long an unsolicited SYN waits for one from inside
 MOST_IN_A_POOL = 254
@@ -56,9 +58,10 @@ class Allocation(Enum):
 class Unsolicited(Enum):
     """What becomes of a packet that nobody inside asked for.
 
-    `RESET` answers TCP with a RST, `ICMP` answers TCP and UDP with Port Unreachable; neither answers a RST. `HOLD`
-    keeps a SYN for 6 s (RFC 5382 REQ-4): it answers with Port Unreachable unless a SYN has gone out on that very
-    connection meanwhile. What is not answered is dropped.
+    `RESET` answers TCP with a RST and UDP with the ICMP error Port Unreachable, as a host does on which nobody listens,
+    and a RST with nothing (RFC 9293 §3.10.7.1). `ICMP` answers all TCP and UDP with that error, as netfilter's reject
+    does. `HOLD` keeps a SYN for 6 s (RFC 5382 REQ-4): it answers with Port Unreachable unless a SYN has gone out on
+    that very connection meanwhile. What is not answered is dropped.
     """
 
     DROP = "drop"
@@ -84,7 +87,9 @@ class Nat:
 
     `hairpinning`: hosts behind it reach each other by their public endpoints (RFC 4787 §6). `reset_kills`: a RST that
     passes, in either direction, ends its mapping at once. `refuses_syns`: a SYN (without ACK) from outside counts as
-    unsolicited even where a mapping would let it in.
+    unsolicited even where a mapping would let it in. `tracking`: it follows each TCP connection, as Linux does (see
+    `tracking.py`): what has no place in one counts as unsolicited, a RST ends that connection only, and the time-outs
+    of TCP are `tracking.py`'s.
 
     `pool`: how many public addresses it has, `pooling` how they are given out. `overloading`: several mappings share
     a public endpoint as long as their remote endpoints differ (RFC 4787 §4.2.1; so does Linux). Only the remote
@@ -92,9 +97,10 @@ class Nat:
     dependent. `translates` False: a stateful firewall. Addresses and ports stay, and `mapping`, `allocation`, `parity`,
     `hairpinning`, `pool` and `overloading` mean nothing. To IPv6 every NAT is one.
 
-    A mapping is forgotten after idle time, in either direction: `established_timeout_s` after a TCP segment without
-    SYN, FIN or RST, `transitory_timeout_s` after one of those (RFC 5382 REQ-5: not below 2 h 4 min and 4 min),
-    `udp_timeout_s` after a datagram (RFC 4787 REQ-5: 5 min), `icmp_timeout_s` after an echo (RFC 5508 REQ-1: 60 s).
+    A session with one remote endpoint is forgotten after idle time, in either direction, and a mapping with its last
+    session: `established_timeout_s` after a TCP segment without SYN, FIN or RST, `transitory_timeout_s` after one of
+    those (RFC 5382 REQ-5: not below 2 h 4 min and 4 min), `udp_timeout_s` after a datagram (RFC 4787 REQ-5: 5 min),
+    `icmp_timeout_s` after an echo (RFC 5508 REQ-1: 60 s).
 
     Raises: ValueError for a value out of range, and for overloading with a laxer mapping or filtering.
     """
@@ -109,6 +115,7 @@ class Nat:
     hairpinning: bool = False
     reset_kills: bool = False
     refuses_syns: bool = False
+    tracking: bool = False
     pool: int = 1
     pooling: Pooling = Pooling.PAIRED
     overloading: bool = False
@@ -155,11 +162,11 @@ _PORTS: dict[Allocation, Callable[[Nat, Random], Ports]] = {
     Allocation.RANDOM: lambda nat, draws: Scattered(nat.parity, draws),
 }
 
-_ANSWERED: dict[Unsolicited, frozenset[int]] = {
-    Unsolicited.DROP: frozenset(),
-    Unsolicited.RESET: frozenset({Protocol.TCP}),
-    Unsolicited.ICMP: frozenset({Protocol.TCP, Protocol.UDP}),
-    Unsolicited.HOLD: frozenset({Protocol.TCP}),
+_ANSWERS: dict[Unsolicited, dict[int, Unsolicited]] = {
+    Unsolicited.DROP: {},
+    Unsolicited.RESET: {Protocol.TCP: Unsolicited.RESET, Protocol.UDP: Unsolicited.ICMP},
+    Unsolicited.ICMP: {Protocol.TCP: Unsolicited.ICMP, Protocol.UDP: Unsolicited.ICMP},
+    Unsolicited.HOLD: {Protocol.TCP: Unsolicited.HOLD},
 }
 
 _TRANSLATED = frozenset(Protocol)
@@ -176,16 +183,49 @@ def paired(address: str, pool: Sequence[str]) -> str:
 
 @dataclass(slots=True)
 class _Binding:
+    """One mapping. It lasts as long as the longest of its sessions, and so does each of its permits."""
+
     private: Endpoint
     public: Endpoint
-    inside_key: Hashable
-    outside_key: Hashable
+    filtering_key: Callable[[Endpoint], Hashable]
     expires_ns: int = 0
     permits: dict[Hashable, int] = field(default_factory=dict)  # filtering key -> when that permit ends
+    sessions: dict[Endpoint, int] = field(default_factory=dict)  # remote -> when that session ends
+    connections: dict[Endpoint, Connection] = field(default_factory=dict)  # by remote, where TCP is tracked
 
-    def refresh(self, key: Hashable, expires_ns: int) -> None:
-        self.permits[key] = expires_ns
+    def refresh(self, remote: Endpoint, expires_ns: int) -> None:
+        before_ns = self.sessions.get(remote, 0)
+        self.sessions[remote] = expires_ns
+        if expires_ns < before_ns:  # a FIN, say, after data
+            self.expires_ns = 0
+            self.permits.clear()
+            for each, ends_ns in self.sessions.items():
+                self._extend(self.filtering_key(each), ends_ns)
+        else:
+            self._extend(self.filtering_key(remote), expires_ns)
+
+    def permits_at(self, remote: Endpoint, now_ns: int) -> bool:
+        return self.permits.get(self.filtering_key(remote), 0) > now_ns
+
+    def connection_at(self, remote: Endpoint, now_ns: int) -> Connection:
+        """What is known of the connection with that remote; a new one where that is nothing."""
+        known = self.sessions.get(remote, 0) > now_ns
+        return self.connections[remote] if known else Connection()
+
+    def follow(self, remote: Endpoint, connection: Connection, now_ns: int) -> None:
+        """Keep what is known of a connection for another while; one that is over is forgotten."""
+        if connection.is_over:
+            self.end(remote)
+            return
+        self.connections[remote] = connection
+        self.refresh(remote, now_ns + round(IDLE_S[connection.phase] * 1e9))
+
+    def end(self, remote: Endpoint) -> None:
+        self.refresh(remote, 0)
+
+    def _extend(self, key: Hashable, expires_ns: int) -> None:
         self.expires_ns = max(self.expires_ns, expires_ns)
+        self.permits[key] = max(self.permits.get(key, 0), expires_ns)
 
 
 class Translator:
@@ -216,9 +256,12 @@ class Translator:
         if headers.protocol not in _TRANSLATED:
             return Unsolicited.DROP
         binding = self._find_inside(headers.protocol, headers.source, headers.destination, now_ns)
-        if binding is None and (binding := self._bind(headers, now_ns)) is None:
+        if self._tracks(headers):
+            binding = self._follow_outbound(binding, headers, now_ns)
+        elif binding is not None or (binding := self._bind(headers, now_ns)) is not None:
+            self._use(binding, headers, headers.destination, now_ns)
+        if binding is None:
             return Unsolicited.DROP
-        self._use(binding, headers, headers.destination, now_ns)
         if self.nat.unsolicited is Unsolicited.HOLD and _is_syn(headers):
             self._syns_out_ns[binding.public, headers.destination] = now_ns
         return Headers(headers.protocol, binding.public, headers.destination, headers.flags)
@@ -230,7 +273,13 @@ class Translator:
         binding = self._find_outside(headers.protocol, headers.destination, headers.source, now_ns)
         if binding is None or not self._admits(binding, headers, now_ns):
             return self._unsolicited(headers)
-        self._use(binding, headers, headers.source, now_ns)
+        if self._tracks(headers):
+            connection = follow(binding.connection_at(headers.source, now_ns), Side.OUTSIDE, headers.flags)
+            if connection is None:
+                return self._unsolicited(headers)
+            binding.follow(headers.source, connection, now_ns)
+        else:
+            self._use(binding, headers, headers.source, now_ns)
         return Headers(headers.protocol, headers.source, binding.private, headers.flags)
 
     def release(self, headers: Headers, held_ns: int) -> Unsolicited:
@@ -238,23 +287,32 @@ class Translator:
         out_ns = self._syns_out_ns.get((headers.destination, headers.source))
         return Unsolicited.ICMP if out_ns is None or out_ns < held_ns else Unsolicited.DROP
 
+    def _tracks(self, headers: Headers) -> bool:
+        return self.nat.tracking and headers.protocol == Protocol.TCP
+
+    def _follow_outbound(self, binding: _Binding | None, headers: Headers, now_ns: int) -> _Binding | None:
+        """The binding of a TCP connection after a segment from inside; None where that is refused."""
+        remote = headers.destination
+        connection = Connection() if binding is None else binding.connection_at(remote, now_ns)
+        if binding is not None and begins_anew(connection, headers.flags):
+            binding.end(remote)
+            binding, connection = self._find_inside(headers.protocol, headers.source, remote, now_ns), Connection()
+        after = follow(connection, Side.INSIDE, headers.flags)
+        if after is None or (binding is None and (binding := self._bind(headers, now_ns)) is None):
+            return None
+        binding.follow(remote, after, now_ns)
+        return binding
+
     def _admits(self, binding: _Binding, headers: Headers, now_ns: int) -> bool:
-        permitted_ns = binding.permits.get(self._filtering_key(headers.source), now_ns)
-        return permitted_ns > now_ns and not (self.nat.refuses_syns and _is_syn(headers))
+        return binding.permits_at(headers.source, now_ns) and not (self.nat.refuses_syns and _is_syn(headers))
 
     def _use(self, binding: _Binding, headers: Headers, remote: Endpoint, now_ns: int) -> None:
         """Keep the binding for another while, or end it."""
         bits = int.__and__(headers.flags, _OPENING_OR_CLOSING)
         if bits & _RST and self.nat.reset_kills and headers.protocol == Protocol.TCP:
-            self._forget(binding)
-            return
-        idle_ns = self._timeouts_ns[headers.protocol, bool(bits)]
-        binding.refresh(self._filtering_key(remote), now_ns + idle_ns)
-
-    def _forget(self, binding: _Binding) -> None:
-        binding.expires_ns = 0
-        self._inside.pop(binding.inside_key, None)
-        self._outside.pop(binding.outside_key, None)
+            binding.expires_ns = 0
+        else:
+            binding.refresh(remote, now_ns + self._timeouts_ns[headers.protocol, bool(bits)])
 
     def _error_inbound(self, headers: Headers, quoted: Headers, now_ns: int) -> Decision:
         # RFC 5508 REQ-4: by the quoted packet's mapping; who the router is that sends it plays no part.
@@ -274,9 +332,9 @@ class Translator:
         return Headers(headers.protocol, source, headers.destination, headers.flags, inner)
 
     def _unsolicited(self, headers: Headers) -> Unsolicited:
-        answer = self.nat.unsolicited
-        if headers.protocol not in _ANSWERED[answer] or Flags.RST in headers.flags:
-            return Unsolicited.DROP  # RFC 9293 §3.5.2: a RST is never answered by one
+        answer = _ANSWERS[self.nat.unsolicited].get(headers.protocol, Unsolicited.DROP)
+        if answer is Unsolicited.RESET and Flags.RST in headers.flags:
+            return Unsolicited.DROP
         if answer is Unsolicited.HOLD and not _is_syn(headers):
             return Unsolicited.DROP
         return answer
@@ -306,9 +364,9 @@ class Translator:
         public = self._allocate(protocol, private, remote, now_ns) if translated else private
         if public is None:
             return None
-        inside, outside = self._inside_key(protocol, private, remote), self._outside_key(protocol, public, remote)
-        binding = _Binding(private, public, inside, outside)
-        self._inside[inside] = self._outside[outside] = binding
+        binding = _Binding(private, public, self._filtering_key)
+        self._inside[self._inside_key(protocol, private, remote)] = binding
+        self._outside[self._outside_key(protocol, public, remote)] = binding
         return binding
 
     def _allocate(self, protocol: int, private: Endpoint, remote: Endpoint, now_ns: int) -> Endpoint | None:
@@ -329,6 +387,7 @@ class Translator:
         return (paired(private, pool),) if self.nat.pooling is Pooling.PAIRED else self._draws.sample(pool, len(pool))
 
 
+@lru_cache(maxsize=1024)
 def _timeouts_ns(nat: Nat) -> dict[tuple[int, bool], int]:
     """Idle time by protocol, and whether the packet was a SYN, FIN or RST."""
     seconds = {

@@ -26,6 +26,7 @@ from simopen.lab.control import Control, Reply, close_all, start_lab, tail
 from simopen.lab.messages import AddHost, FetchRecord, ForgetRecord, HostAdded, LinkKind, Request
 from simopen.lab.nat import Nat
 from simopen.lab.record import Record
+from simopen.lab.router import LinuxRouter
 
 _LAUNCHER = str(Path(__file__).with_name("launcher.py"))
 _AFTER_KILL_S = 5  # a killed program's pipes end at once, unless it gave them away
@@ -53,6 +54,8 @@ class Host:
         self._addresses = addresses
         self._namespace = namespace
         self.name = name
+        self.router: Host | None = None
+        """The `LinuxRouter` that it is behind, as a place to run programs: `nft list ruleset`, say."""
         self.conditions = conditions
 
     def __repr__(self) -> str:
@@ -188,7 +191,7 @@ class Network:
         jitter_s: float = 0.0,
         loss: float = 0.0,
         hops: int = 3,
-        nat: Nat | Sequence[Nat] | None = None,
+        nat: Nat | LinuxRouter | Sequence[Nat | LinuxRouter] | None = None,
         reorder: bool = False,
         duplicate: float = 0.0,
         bandwidth_bps: float | None = None,
@@ -199,17 +202,25 @@ class Network:
         `nat`: several stand in a row, from the host outwards: the home's, then the carrier's. `beside`: a host that
         is on the same LAN, behind the same NATs. The two share that host's access, so no other option is given.
 
-        Raises: ValueError for an option out of range, or beside `beside`; LabError for a name already taken, or one
-        host too many.
+        The first, which is the host's own, may be a real router. The record then shows packets as they are on that
+        router's outer side, and counts what reaches the router as delivered.
+
+        Raises: ValueError for an option out of range, or beside `beside`; LabError for a name already taken, one host
+        too many, or a `LinuxRouter` where none can be had: `available(router=True)` says so beforehand.
         """
-        nats = nat if nat is None or isinstance(nat, Nat) else tuple(nat)
+        router, nats = _told_apart(nat)
         conditions = Conditions(delay_s, jitter_s, loss, hops, nats, reorder, duplicate, bandwidth_bps)
         if beside is not None:
-            conditions = _shared(conditions, beside)
-        answer, fds = await self._request(AddHost(name, conditions, None if beside is None else beside.name))
+            conditions = _shared(conditions, beside, router)
+        request = AddHost(name, conditions, None if beside is None else beside.name, router)
+        answer, fds = await self._request(request)
         assert isinstance(answer, HostAdded)
         self._namespaces += fds
-        return Host(self, name, answer.addresses, fds[0], conditions)
+        host = Host(self, name, answer.addresses, fds[0], conditions)
+        host.router = beside.router if beside else None
+        if router is not None:
+            host.router = Host(self, f"{name}'s router", answer.addresses, fds[1], conditions)
+        return host
 
     async def record(self) -> Record:
         """Every packet since the network began, or since `clear_record`."""
@@ -256,8 +267,23 @@ class Network:
             self._control = self.user_namespace = None
 
 
-def _shared(given: Conditions, beside: Host) -> Conditions:
-    if given != Conditions():
+def _told_apart(
+    nat: Nat | LinuxRouter | Sequence[Nat | LinuxRouter] | None,
+) -> tuple[LinuxRouter | None, Nat | tuple[Nat, ...] | None]:
+    """The real router, and the models behind it as `Conditions` has them. Raises: ValueError."""
+    if nat is None or isinstance(nat, Nat):
+        return None, nat
+    row = (nat,) if isinstance(nat, LinuxRouter) else tuple(nat)
+    models = tuple(each for each in row if isinstance(each, Nat))
+    if len(models) == len(row):
+        return None, models
+    if row[1:] != models or not isinstance(row[0], LinuxRouter):
+        raise ValueError("of NATs in a row only the first, next to the host, can be a LinuxRouter")
+    return row[0], models or None
+
+
+def _shared(given: Conditions, beside: Host, router: LinuxRouter | None) -> Conditions:
+    if given != Conditions() or router is not None:
         raise ValueError(f"beside {beside.name!r}, a host has that host's access: give no other option")
     return beside.conditions
 

@@ -37,7 +37,7 @@ _GAP_IN, _SPAN_IN, _MARGIN_IN, _HEAD_IN = 1.75, 3.4, 1.75, 0.75  # host to NAT, 
 _ROW_IN, _FLIGHT_IN, _SILENCE_IN = 0.22, 1.1, 0.6  # least between two moments, one packet's flight, a cut silence
 _MOST_FLIGHTS = 1.3  # longer than so many flights nothing is drawn to scale
 _LOST_AT = 0.4  # of the way: not in the middle, where one lost the other way ends
-_MOST_DRAWN = 14  # packets; more would be a pattern, not a story
+_MOST_DRAWN, _KEPT = 20, 14  # packets; more would be a pattern, not a story: then its begin and its end
 _ALONG = (0.26, 0.33, 0.19, 0.4, 0.13, 0.46)  # where on an arrow its label may stand, the best first
 
 
@@ -136,7 +136,7 @@ class _Scene:
     def of(cls, record: Record, left: str, right: str) -> _Scene:
         found = tcp_between(record, left, right)
         story = [moment for moment in moments(found, left, right) if not moment.dull]
-        told = {id(moment.passage): moment.passage for moment in story if not moment.passage.sent.payload_length}
+        told = {id(moment.passage): moment.passage for moment in story if not _carries_data(moment.passage)}
         passages, left_out = _shortened(list(told.values()))
         if not passages:
             raise ValueError(f"no packet went between {left} and {right}: there is nothing to draw")
@@ -165,6 +165,10 @@ class _Scene:
         )
 
 
+def _carries_data(passage: Passage) -> bool:
+    return bool(passage.sent.payload_length) and passage.sent.headers.quoted is None
+
+
 def _worth_saying(act: Act) -> bool:
     """A hole opened, a SYN let in, anything stopped: not what a NAT does with what follows."""
     return act.what == OPENS or act.step.headers is None or (not act.outward and act.passage.sent.is_syn)
@@ -180,9 +184,9 @@ def _about(act: Act) -> str:
 
 def _shortened(passages: list[Passage]) -> tuple[list[Passage], str]:
     passages = sorted(passages, key=lambda passage: passage.sent_ns)
-    if (over := len(passages) - _MOST_DRAWN) <= 0:
+    if len(passages) <= _MOST_DRAWN:
         return passages, ""
-    head, tail = passages[: _MOST_DRAWN // 2], passages[-_MOST_DRAWN // 2 :]
+    head, tail, over = passages[: _KEPT // 2], passages[-_KEPT // 2 :], len(passages) - _KEPT
     since, until = ((end.sent_ns - passages[0].sent_ns) / 1e6 for end in (head[-1], tail[0]))
     return head + tail, f"{over} more packets between {since:.1f} and {until:.1f} ms are left out"
 
@@ -428,11 +432,12 @@ def _arrow(paper: _Paper, way: _Way, xs: Sequence[float], y_of: Callable[[float]
             "shrinkB": 0,
         },
     )
-    if way.lost or way.stopped:
+    under_way = way.passage.verdict is Verdict.IN_FLIGHT
+    if (way.lost or way.stopped) and not under_way:
         paper.line([track[-1]], color=_REFUSAL, marker="x", markersize=7, markeredgewidth=2, zorder=5)
     if way.lost:
-        x, y = track[-1]
-        paper.write([(x, y + 0.14), (x, y - 0.14)], way.passage.verdict.value, color=_REFUSAL, fontsize=_SMALL)
+        (x, y), ink = track[-1], _FAINT if under_way else _REFUSAL
+        paper.write([(x, y + 0.14), (x, y - 0.14)], way.passage.verdict.value, color=ink, fontsize=_SMALL)
 
 
 def _name(paper: _Paper, way: _Way, xs: Sequence[float], y_of: Callable[[float], float]) -> None:

@@ -21,8 +21,9 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from typing import NamedTuple
 
-from simopen.lab.conditions import CORE, MOST_HOSTS, Addresses, addresses_of
+from simopen.lab.conditions import CORE, MOST_HOSTS, Addresses
 from simopen.lab.core import Core
 from simopen.lab.links import Link, tun_is_open
 from simopen.lab.linux import Timer, set_timer_slack
@@ -40,10 +41,18 @@ from simopen.lab.messages import (
     receive,
     send,
 )
+from simopen.lab.router import LinuxRouter, addresses_behind, outside_of
 
 _PACKETS_AT_ONCE = 8  # then the timer and the other links have their turn
 _REALTIME_PRIORITY = 50  # above a program under test that fires with a real-time priority of its own
 _NICE = -10
+
+
+class _Gateway(NamedTuple):
+    """A real router: under which host's name the core knows it, and its namespace."""
+
+    name: str
+    namespace: int
 
 
 class Supervisor:
@@ -55,6 +64,7 @@ class Supervisor:
         self._core = Core(seed)
         self._links: dict[str, Link] = {}
         self._lans: dict[str, int] = {}  # host -> the number of the first host on its LAN
+        self._gateways: dict[int, _Gateway] = {}  # by LAN
         self._namespaces: list[int] = []
         self._timer = Timer()
         self._armed_ns: int | None = None
@@ -128,37 +138,52 @@ class Supervisor:
         return _memory_file(pickle.dumps(self._core.passages()))
 
     def _add_host(self, request: AddHost) -> tuple[Answer, tuple[int, ...]]:
-        number = len(self._namespaces) + 1
+        number = len(self._lans) + 1
         refusal = self._refusal(request, number)
         if refusal is not None:
             return Failed(refusal), ()
         lan = number if request.beside is None else self._lans[request.beside]
-        addresses = addresses_of(number, request.conditions.nats, lan=lan)
         try:
-            namespace, link = self._make_host(number, addresses)
+            addresses, namespaces = self._make(request, number, lan)
         except Exception as error:  # pyroute2's tree is its own
             return Failed(f"host {request.name!r} could not be made: {error!r}"), ()
-        self._attach(request, addresses, namespace, link)
+        self._namespaces += namespaces
         self._lans[request.name] = lan
-        return HostAdded(addresses), (namespace,)
+        return HostAdded(addresses), namespaces
+
+    def _make(self, request: AddHost, number: int, lan: int) -> tuple[Addresses, tuple[int, ...]]:
+        """Make a host, and its router where it wants one, and attach what faces the core. Returns the namespaces."""
+        from simopen.lab.gateway import make_host_behind, make_host_beside
+        from simopen.lab.namespaces import make_host
+
+        gateway, tun = self._gateways.get(lan), self._link is LinkKind.TUN
+        routed = request.router is not None or gateway is not None
+        addresses = addresses_behind(request.conditions.nats, number, lan, routed=routed)
+        if gateway is not None:
+            host = make_host_beside(gateway.namespace, number, addresses)
+            self._core.route_through(gateway.name, addresses.private6)
+            return addresses, (host,)
+        if request.router is None:
+            host, link = make_host(number, addresses, tun=tun)
+            self._attach(request, addresses, link)
+            return addresses, (host,)
+        host, namespace, link = make_host_behind(request.router, number, addresses, tun=tun)
+        self._gateways[lan] = _Gateway(request.name, namespace)
+        self._attach(request, outside_of(addresses), link)
+        self._core.route_through(request.name, addresses.private6)
+        return addresses, (host, namespace)
 
     def _refusal(self, request: AddHost, number: int) -> str | None:
         name, beside = request.name, request.beside
         if number > MOST_HOSTS:
             return f"a network has at most {MOST_HOSTS} hosts"
-        if beside is not None and beside not in self._links:
+        if beside is not None and beside not in self._lans:
             return f"host {name!r} cannot be beside {beside!r}: this network has no such host"
-        if not name or name == CORE or name in self._links:
+        if not name or name == CORE or name in self._lans:
             return f"a host cannot be called {name!r}: names are new, not empty and not {CORE!r}"
         return None
 
-    def _make_host(self, number: int, addresses: Addresses) -> tuple[int, Link]:
-        from simopen.lab.namespaces import make_host
-
-        return make_host(number, addresses, tun=self._link is LinkKind.TUN)
-
-    def _attach(self, request: AddHost, addresses: Addresses, namespace: int, link: Link) -> None:
-        self._namespaces.append(namespace)
+    def _attach(self, request: AddHost, addresses: Addresses, link: Link) -> None:
         self._links[request.name] = link
         self._core.attach(request.name, request.conditions, addresses, request.beside)
         self._watch(link.fileno(), partial(self._forward, request.name))
@@ -167,7 +192,7 @@ class Supervisor:
 def main(arguments: list[str]) -> int:
     """Run a lab on the socket of that descriptor; with `--probe`, only say whether one could be had."""
     if arguments[0] == "--probe":
-        return _probe(LinkKind(arguments[1]))
+        return _probe(LinkKind(arguments[1]), router="--router" in arguments)
     fd, seed, link = arguments
     with socket.socket(fileno=int(fd)) as channel:
         os.set_inheritable(channel.fileno(), False)
@@ -192,13 +217,18 @@ def _serve(channel: socket.socket, seed: int, link: LinkKind) -> int:
     return 0
 
 
-def _probe(link: LinkKind) -> int:
-    """Make one host, and say on standard error why that failed."""
+def _probe(link: LinkKind, *, router: bool) -> int:
+    """Make one host, behind a real router or not, and say on standard error why that failed."""
+    from simopen.lab.gateway import make_host_behind
     from simopen.lab.namespaces import make_host
 
     try:
         _, link = _enter(link)
-        make_host(1, addresses_of(1), tun=link is LinkKind.TUN)
+        addresses, tun = addresses_behind((), 1, 1, routed=router), link is LinkKind.TUN
+        if router:
+            make_host_behind(LinuxRouter(), 1, addresses, tun=tun)
+        else:
+            make_host(1, addresses, tun=tun)
     except Exception as error:  # whatever it is, it is the answer
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1

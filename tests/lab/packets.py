@@ -30,6 +30,19 @@ def udp(source: tuple[str, int], destination: tuple[str, int], payload: bytes = 
     return ip_packet(source[0], destination[0], 17, segment, ttl)
 
 
+def echo(kind: int, source: str, destination: str, identifier: int) -> bytes:
+    """An echo request (8) or reply (0)."""
+    message = dpkt.icmp.ICMP(type=kind, code=0, data=dpkt.icmp.ICMP.Echo(id=identifier, seq=1, data=b"?"))
+    return ip_packet(source, destination, 1, message)
+
+
+def icmp_error(kind: int, code: int, source: str, about: bytes) -> bytes:
+    """An ICMP error to a packet's sender, which quotes its header and 8 bytes (RFC 792)."""
+    quote = dpkt.icmp.ICMP.Quote(data=about[:28])
+    message = dpkt.icmp.ICMP(type=kind, code=code, data=quote)
+    return ip_packet(source, socket.inet_ntop(socket.AF_INET, about[12:16]), 1, message)
+
+
 def checksums_hold(data: bytes) -> bool:
     """Whether the header's and the TCP, UDP or ICMP checksum are right (RFC 1071: all words add up to 0xFFFF)."""
     if data[0] >> 4 == 6:

@@ -101,6 +101,30 @@ error = ancillary[0][2]
 print(error[5], socket.inet_ntop(client.family, error[24:40] if v6 else error[20:24]))
 """
 
+# Sends packets as they are, and keeps what arrives: "send HEX"; "until HEX" gives all up to the packet with that in it.
+PROBE = """
+import json
+sockets = {4: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW),
+           6: socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW)}
+tap = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
+tap.setsockopt(263, 23, 1)  # SOL_PACKET, PACKET_IGNORE_OUTGOING
+tap.bind(("net0", 3))
+tap.settimeout(10)
+def send(packet):
+    version = packet[0] >> 4
+    target = packet[16:20] if version == 4 else packet[24:40]
+    sockets[version].sendto(packet, (socket.inet_ntop(sockets[version].family, target), 0))
+def until(marker):
+    packets = []
+    while not packets or marker not in packets[-1]:
+        packets.append(tap.recv(2000))
+    print(json.dumps([packet.hex() for packet in packets]), flush=True)
+print("ready", flush=True)
+for line in sys.stdin:
+    command, data = line.split()
+    {"send": send, "until": until}[command](bytes.fromhex(data))
+"""
+
 
 def python(program: str, *arguments: object) -> list[str]:
     """The command that runs one of these."""

@@ -1,0 +1,189 @@
+"""The NAT models against real Linux routers: the same packets in, the same seen by every host.
+
+Each cell is one script through one router, and through the model that is configured as its equal. A cell in which the
+two differ is in `NETFILTER_ONLY`, with the reason, and its test fails as soon as they no longer do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Sequence
+
+import pytest
+
+from simopen import lab
+from simopen.lab import Input, LinuxRouter
+from tests.lab.exchanges import (
+    OTHER_ADDRESS,
+    OTHER_PORT,
+    ErrorIn,
+    ErrorOut,
+    Exchange,
+    In,
+    Out,
+    Step,
+)
+
+pytestmark = [pytest.mark.lab, pytest.mark.real_server]
+
+ROUTERS = [LinuxRouter(each, random) for random in (False, True) for each in Input]
+OPEN = (Out("syn"), In("syn-ack"), Out("ack"))
+SCRIPTS: dict[str, Sequence[Step]] = {
+    # opening
+    "SYN out, SYN in": [Out("syn"), In("syn")],
+    "SYNs cross, SYN-ACKs cross": [Out("syn"), In("syn"), Out("syn-ack"), In("syn-ack"), Out("ack"), In("ack")],
+    "SYN in, out, in": [In("syn"), Out("syn"), In("syn")],
+    "SYN in twice, out, in": [In("syn"), In("syn"), Out("syn"), In("syn"), In("syn-ack")],
+    "SYN in from another port, out, in": [In("syn", OTHER_PORT), Out("syn"), In("syn")],
+    "SYN out, SYN in from another port": [Out("syn"), In("syn", OTHER_PORT), In("syn")],
+    "SYN out, SYN in from another address": [Out("syn"), In("syn", OTHER_ADDRESS), In("syn")],
+    "SYNs to three, SYNs from three": [
+        *(Out("syn"), Out("syn", OTHER_PORT), Out("syn", OTHER_ADDRESS)),
+        *(In("syn"), In("syn", OTHER_PORT), In("syn", OTHER_ADDRESS)),
+    ],
+    "answered by SYN-ACK": [*OPEN, In("ack"), Out("ack")],
+    "SYN out, ACK out": [Out("syn"), Out("ack")],
+    "SYN out, ACK in, FIN in": [Out("syn"), In("ack"), In("fin")],
+    "SYNs cross, ACKs": [Out("syn"), In("syn"), Out("ack"), In("ack")],
+    # answered by RST
+    "RST answers, SYN in": [Out("syn"), In("rst-ack"), In("syn")],
+    "RST answers, SYN out, SYN in": [Out("syn"), In("rst-ack"), Out("syn"), In("syn"), Out("syn-ack")],
+    "RST without ACK, SYN in": [Out("syn"), In("rst"), In("syn")],
+    "RST in after SYN in": [Out("syn"), In("syn"), In("rst"), In("syn"), Out("syn"), In("syn")],
+    "RST out after SYN in": [Out("syn"), In("syn"), Out("rst-ack"), In("syn"), Out("syn"), In("syn")],
+    "RST out, SYN in": [Out("syn"), Out("rst"), In("syn")],
+    "RST to one of two": [
+        *(Out("syn"), Out("syn", OTHER_PORT), In("rst-ack")),
+        *(In("syn", OTHER_PORT), Out("syn", OTHER_ADDRESS)),
+    ],
+    # established
+    "established, RST in, SYN in": [*OPEN, In("rst"), In("syn")],
+    "established, RST in, SYN out, SYN in": [*OPEN, In("rst"), Out("syn"), In("syn")],
+    "established, RST in, SYN out, SYN-ACK in": [*OPEN, In("rst"), Out("syn"), In("syn-ack"), Out("ack"), In("ack")],
+    "established, RST out, SYN in": [*OPEN, Out("rst"), In("syn")],
+    "established, RST out, SYN out, SYN in": [*OPEN, Out("rst"), Out("syn"), In("syn")],
+    "established, SYN in": [*OPEN, In("syn"), In("ack")],
+    "established, SYN out": [*OPEN, Out("syn"), In("ack"), In("syn")],
+    "established, stray RST in": [*OPEN, In("stray rst"), In("ack")],
+    "half closed, SYN out, SYN in": [*OPEN, Out("fin"), In("ack"), Out("syn"), In("syn")],
+    "half closed by the peer, SYN in": [*OPEN, In("fin"), In("syn"), In("ack")],
+    "closed, SYN in": [*OPEN, Out("fin"), In("fin"), Out("ack"), In("syn")],
+    "closed, SYN out, SYN in": [*OPEN, Out("fin"), In("fin"), Out("ack"), Out("syn"), In("syn")],
+    # out of the blue
+    "strays in": [In("syn-ack"), In("ack"), In("rst"), In("rst-ack"), In("fin")],
+    "ACK out, ACK in, SYN in": [Out("ack"), In("ack"), In("syn")],
+    "SYN-ACK out, ACK in, SYN in": [Out("syn-ack"), In("ack"), In("syn")],
+    "RST out of the blue, SYN in": [Out("rst"), In("syn")],
+    "FIN out, ACK in, SYN in": [Out("fin"), In("ack"), In("syn")],
+    # ICMP errors
+    "port unreachable about a SYN": [Out("syn"), ErrorIn("port-unreachable"), In("syn")],
+    "host unreachable about a SYN": [Out("syn"), ErrorIn("host-unreachable"), In("syn")],
+    "time exceeded about a SYN": [Out("syn"), ErrorIn("time-exceeded"), In("syn")],
+    "error about nothing": [ErrorIn("port-unreachable", invented=True)],
+    "error out about a SYN": [Out("syn"), In("syn"), ErrorOut("port-unreachable"), In("syn")],
+    "port unreachable about a datagram": [Out("datagram"), ErrorIn("port-unreachable"), In("datagram")],
+    "time exceeded about a datagram": [Out("datagram"), ErrorIn("time-exceeded"), In("datagram")],
+    "error out about a datagram": [Out("datagram"), In("datagram"), ErrorOut("port-unreachable"), In("datagram")],
+    "host unreachable about an echo": [Out("echo"), ErrorIn("host-unreachable"), In("echo reply")],
+    # UDP
+    "datagram out, in, out": [Out("datagram"), In("datagram"), Out("datagram")],
+    "datagram in twice": [In("datagram"), In("datagram")],
+    "datagram in, out, in": [In("datagram"), Out("datagram"), In("datagram")],
+    "datagram in from another port, out, in": [In("datagram", OTHER_PORT), Out("datagram"), In("datagram")],
+    "datagram out, in from another port": [Out("datagram"), In("datagram", OTHER_PORT)],
+    "datagram out, in from another address": [Out("datagram"), In("datagram", OTHER_ADDRESS)],
+    "datagrams to three, from three": [
+        *(Out("datagram"), Out("datagram", OTHER_PORT), Out("datagram", OTHER_ADDRESS)),
+        *(In("datagram"), In("datagram", OTHER_PORT), In("datagram", OTHER_ADDRESS)),
+    ],
+    # echoes
+    "echo out, replies in": [Out("echo"), In("echo reply"), In("echo reply")],
+    "echo reply from another address": [Out("echo"), In("echo reply", OTHER_ADDRESS)],
+    "echoes to two": [
+        *(Out("echo"), Out("echo", OTHER_ADDRESS)),
+        *(In("echo reply"), In("echo reply", OTHER_ADDRESS)),
+    ],
+    "echo in": [In("echo")],
+    "echo out, echo in": [Out("echo"), In("echo")],
+}
+
+WINDOWS = "netfilter refuses what is outside the window; the models do not look at sequence numbers"
+PINGS = "where input is accepted the router's own kernel answers echoes; the models are nobody to answer them"
+TAKEN = (
+    "what the router's own kernel has accepted, it remembers as a connection of its own for 30 s, and so gives the "
+    "port to nobody else who speaks to the same endpoint: a datagram that comes too early costs the hole its port"
+)
+NETFILTER_ONLY = {
+    **{(router, "established, stray RST in"): WINDOWS for router in ROUTERS},
+    **{(router, "echo in"): PINGS for router in ROUTERS if router.input is Input.ACCEPT},
+    **{(router, "echo out, echo in"): PINGS for router in ROUTERS if router.input is Input.ACCEPT},
+    (LinuxRouter(Input.ACCEPT), "datagram in, out, in"): TAKEN,
+}
+CELLS = [
+    pytest.param(router, script, id=f"{router.input.value}{', random' if router.random else ''}: {script}")
+    for router in ROUTERS
+    for script in SCRIPTS
+]
+
+
+@functools.cache
+def seen_with(nat: lab.Nat | LinuxRouter) -> dict[str, list[list[str]]]:
+    """What every script showed. All run in one network, each from a port of its own."""
+
+    async def play() -> dict[str, list[list[str]]]:
+        async with lab.Network() as net:
+            exchange = await Exchange.on(net, nat)
+            return {name: await exchange.play(script) for name, script in SCRIPTS.items()}
+
+    return asyncio.run(play())
+
+
+@pytest.fixture(autouse=True)
+def routers_can_be_had() -> None:
+    if reason := lab.available(router=True):
+        pytest.skip(reason)
+
+
+@pytest.mark.parametrize(("router", "script"), CELLS)
+def test_the_model_does_as_the_router_does(router: LinuxRouter, script: str) -> None:
+    real, model = seen_with(router)[script], seen_with(router.model)[script]
+    reason = NETFILTER_ONLY.get((router, script))
+    if reason is None:
+        assert model == real
+    else:
+        assert model != real, f"they agree now, so this holds no longer: {reason}"
+
+
+@pytest.mark.parametrize(
+    ("each", "syn", "datagram"),
+    [
+        (Input.ACCEPT, ["there: RST|ACK 0/5001 public:p > there:7000"], True),
+        (Input.DROP, [], False),
+        (Input.REJECT, ["there: RST|ACK 0/5001 public:p > there:7000"], True),
+        (Input.REJECT_ICMP, ["there: icmp 3/3 public:0 > there:0 [there:7000 > public:p]"], True),
+    ],
+)
+def test_what_comes_first_is_answered_as_the_input_chain_says(each: Input, syn: list[str], datagram: bool) -> None:
+    seen = seen_with(LinuxRouter(each))
+    error = ["there: icmp 3/3 public:0 > there:0 [there:7000 > public:p]"] if datagram else []
+    assert seen["SYN in, out, in"] == [
+        syn,
+        ["there: SYN 1000/0 public:p > there:7000"],
+        ["inside: SYN 5000/0 there:7000 > inside:p"],
+    ]
+    assert seen["datagram in twice"] == [error, error]
+
+
+@pytest.mark.parametrize(("random", "names"), [(False, "p p p"), (True, "q1 q2 q3")])
+def test_a_connection_keeps_its_port_or_gets_one_of_its_own(random: bool, names: str) -> None:
+    seen = seen_with(LinuxRouter(random=random))["SYNs to three, SYNs from three"]
+    assert [line.split()[3] for lines in seen[:3] for line in lines] == [f"public:{name}" for name in names.split()]
+    assert [line.split()[-1] for lines in seen[3:] for line in lines] == ["inside:p"] * 3
+
+
+def test_a_datagram_that_comes_too_early_costs_the_hole_its_port() -> None:
+    """Only where the router's own kernel is left to answer: see `TAKEN`."""
+    seen = {each: seen_with(LinuxRouter(each))["datagram in, out, in"][1] for each in Input}
+    assert seen.pop(Input.ACCEPT) == ["there: datagram public:q1 > there:7000"]
+    assert set(map(tuple, seen.values())) == {("there: datagram public:p > there:7000",)}
