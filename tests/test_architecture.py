@@ -30,7 +30,20 @@ FLOORS = [
 ]
 # Annotations only: errors name the report that they carry, and a report the clock's estimate.
 FOR_TYPES = {("errors", "report"), ("report", "clock")}
-PURE = {"window", "instant", "report", "errors", "estimate", "ntp", "lab/nat", "lab/packet", "lab/figure", "lab/core"}
+PURE = {
+    "window",
+    "instant",
+    "report",
+    "errors",
+    "estimate",
+    "ntp",
+    "lab/nat",
+    "lab/allocation",
+    "lab/chain",
+    "lab/packet",
+    "lab/figure",
+    "lab/core",
+}
 IMPURE = {"socket", "asyncio", "select", "threading", "subprocess"}
 HEAVY = {"ntplib", "uvloop", "rich", "dpkt", "pyroute2", "matplotlib", "cryptography", "aioice", "simopen.lab"}
 
