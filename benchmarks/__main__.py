@@ -11,6 +11,7 @@ BRIEF = {
     "establish": ["--runs", "5", "--rival-runs", "2", "--rtt", "20", "80", "--apart", "0", "45", "500"],
     "many": ["--connects", "1", "1000"],
     "clock": ["--trials", "100"],
+    "simulate": ["rate", "validate", "--cells", "8", "--runs", "3"],
 }
 
 

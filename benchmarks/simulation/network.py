@@ -1,24 +1,25 @@
 """The way between two hosts: delay, jitter, loss, NATs, in simulated time.
 
-Theory of operation: a heap of tuples (when, number, call, arguments) is the whole of time. A segment leaves through its
+Theory of operation: a heap of tuples (when, number, call, arguments) is the whole of time. A packet leaves through its
 host's NATs at once, crosses both accesses, and is put before the receiver's NATs when it is due, as in the lab's core
-(`simopen/lab/core.py`); the NATs are the lab's own `Translator`s. Jitter keeps the order, as in a queue.
+(`simopen/lab/core.py`); the NATs are the lab's own `Chain` of `Translator`s. Jitter keeps the order, as in a queue.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import count
 from random import Random
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from benchmarks.simulation.tcp import Segment, refusal
-from simopen.lab.nat import Translator, Unsolicited
-from simopen.lab.packet import Endpoint, Headers
+from simopen.lab.chain import Chain, Outcome
+from simopen.lab.nat import HOLD_NS, Unsolicited
+from simopen.lab.packet import NO_FLAGS, Endpoint, Headers
 from simopen.lab.packet import Protocol as Number
 
-TCP = int(Number.TCP)
+TCP, ICMP = int(Number.TCP), int(Number.ICMP)
 
 
 class Receiver(Protocol):
@@ -27,47 +28,33 @@ class Receiver(Protocol):
     def receive(self, remote: Endpoint, segment: Segment) -> None:
         """Take a segment that came in."""
 
-    def unreachable(self, remote: Endpoint) -> None:
-        """Take an ICMP error about the last segment sent to `remote`."""
+    def unreachable(self, remote: Endpoint, segment: Segment) -> None:
+        """Take an ICMP Port Unreachable about a segment that was sent to `remote`."""
 
 
 class Access:
-    """One host's way to the core and back. Delays in ns, one way; `loss` is a share. NATs from the host outwards."""
+    """One host's way to the core and back. Delays in seconds, one way; `loss` is a share."""
 
-    __slots__ = ("delay_ns", "jitter_ns", "last_due_ns", "loss", "number", "receiver", "translators")
+    __slots__ = ("chain", "delay_ns", "jitter_ns", "last_due_ns", "loss", "receiver")
 
-    def __init__(
-        self, number: int, delay_s: float, jitter_s: float, loss: float, translators: Sequence[Translator]
-    ) -> None:
-        self.number = number
+    def __init__(self, receiver: Receiver, chain: Chain, *, delay_s: float, jitter_s: float, loss: float) -> None:
+        self.receiver = receiver
+        self.chain = chain
         self.delay_ns = round(delay_s * 1e9)
         self.jitter_ns = round(jitter_s * 1e9)
         self.loss = loss
-        self.translators = translators
         self.last_due_ns = 0
-        self.receiver: Receiver | None = None
 
-    def outbound(self, headers: Headers, now_ns: int) -> Headers | Unsolicited:
-        """The headers as they leave the outermost NAT."""
-        for translator in self.translators:
-            decision = translator.outbound(headers, now_ns)
-            if not isinstance(decision, Headers):
-                return decision
-            headers = decision
-        return headers
 
-    def inbound(self, headers: Headers, now_ns: int) -> Headers | Unsolicited:
-        """The headers as the host gets them, or what a NAT does with the packet instead."""
-        for translator in reversed(self.translators):
-            decision = translator.inbound(headers, now_ns)
-            if not isinstance(decision, Headers):
-                return decision
-            headers = decision
-        return headers
+class Packet(NamedTuple):
+    """A segment on its way; with `headers.quoted`, an ICMP error about that segment."""
+
+    headers: Headers
+    segment: Segment
 
 
 class Network:
-    """Two accesses and the time. `seed` decides jitter and loss."""
+    """The accesses and the time. `seed` decides jitter and loss."""
 
     def __init__(self, seed: int) -> None:
         self.now_ns = 0
@@ -78,7 +65,7 @@ class Network:
         self._routes: dict[str, Access] = {}
 
     def attach(self, access: Access, address: str) -> None:
-        """`address`: the one that others see."""
+        """`address`: one that others see."""
         self._routes[address] = access
 
     def at(self, when_ns: int, call: Callable[..., None], *arguments: Any) -> None:
@@ -95,12 +82,19 @@ class Network:
     def send(self, access: Access, source: Endpoint, destination: Endpoint, segment: Segment) -> None:
         """A host sends a segment."""
         headers = Headers(TCP, source, destination, segment.flags)
-        decision = access.outbound(headers, self.now_ns) if access.translators else headers
-        if isinstance(decision, Headers):
-            self._cross(access, decision, segment)
+        if access.chain.translators:
+            self._send(access, access.chain.outbound(headers, self.now_ns), segment)
+        else:
+            self._cross(access, Packet(headers, segment))
 
-    def _cross(self, access: Access, headers: Headers, segment: Segment | None) -> None:
-        other = self._routes.get(headers.destination.address)
+    def _send(self, access: Access, outcome: Outcome, segment: Segment) -> None:
+        if outcome.nat is None:
+            self._cross(access, Packet(outcome.headers, segment))
+        else:
+            self._refuse(access, outcome, segment)
+
+    def _cross(self, access: Access, packet: Packet) -> None:
+        other = self._routes.get(packet.headers.destination.address)
         if other is None or other is access or self._loses(access, other):
             return
         due_ns = self.now_ns + access.delay_ns + other.delay_ns
@@ -108,24 +102,45 @@ class Network:
             due_ns += round(self._draws.random() * access.jitter_ns + self._draws.random() * other.jitter_ns)
             due_ns = other.last_due_ns = max(due_ns, other.last_due_ns)
         self.flying += 1
-        self.at(due_ns, self._arrive, other, headers, segment)
+        self.at(due_ns, self._arrive, other, packet)
 
     def _loses(self, access: Access, other: Access) -> bool:
         if not (access.loss or other.loss):
             return False
         return self._draws.random() < access.loss or self._draws.random() < other.loss
 
-    def _arrive(self, access: Access, headers: Headers, segment: Segment | None) -> None:
+    def _arrive(self, access: Access, packet: Packet) -> None:
         self.flying -= 1
-        decision = access.inbound(headers, self.now_ns) if access.translators else headers
-        if not isinstance(decision, Headers):
-            self._turn_away(access, headers, segment, decision)
-        elif access.receiver is not None and segment is not None:
-            access.receiver.receive(decision.source, segment)
+        headers, segment = packet
+        if access.chain.translators:
+            outcome = access.chain.inbound(headers, self.now_ns)
+            if outcome.nat is not None:
+                self._refuse(access, outcome, segment)
+                return
+            headers = outcome.headers
+        if headers.quoted is None:
+            access.receiver.receive(headers.source, segment)
+        else:
+            access.receiver.unreachable(headers.quoted.destination, segment)
 
-    def _turn_away(self, access: Access, headers: Headers, segment: Segment | None, decision: Unsolicited) -> None:
-        if decision is not Unsolicited.RESET or segment is None:
-            return
-        answer = refusal(segment)
-        if answer is not None:
-            self._cross(access, Headers(TCP, headers.destination, headers.source, answer.flags), answer)
+    def _refuse(self, access: Access, outcome: Outcome, segment: Segment) -> None:
+        """Do what a NAT does with a packet that it does not let pass."""
+        headers, nat = outcome.headers, outcome.nat
+        assert nat is not None
+        if outcome.decision is Unsolicited.HOLD:
+            self.at(self.now_ns + HOLD_NS, self._release, access, outcome, segment, self.now_ns)
+        elif outcome.decision is Unsolicited.ICMP:
+            self._answer_unreachable(access, nat, headers, segment)
+        elif outcome.decision is Unsolicited.RESET and (answer := refusal(segment)) is not None:
+            back = Headers(TCP, headers.destination, headers.source, answer.flags)
+            self._send(access, access.chain.answer(back, self.now_ns, nat), answer)
+
+    def _release(self, access: Access, outcome: Outcome, segment: Segment, since_ns: int) -> None:
+        assert outcome.nat is not None
+        if access.chain.translators[outcome.nat].release(outcome.headers, since_ns) is Unsolicited.ICMP:
+            self._answer_unreachable(access, outcome.nat, outcome.headers, segment)
+
+    def _answer_unreachable(self, access: Access, nat: int, headers: Headers, segment: Segment) -> None:
+        source, destination = Endpoint(headers.destination.address, 0), Endpoint(headers.source.address, 0)
+        error = Headers(ICMP, source, destination, NO_FLAGS, headers)
+        self._send(access, access.chain.answer(error, self.now_ns, nat), segment)

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from benchmarks.simulation.network import TCP, Access, Network
 from benchmarks.simulation.tcp import RST, SYN, Opener, Segment, State, after, refusal
-from simopen.lab.conditions import addresses_of
+from simopen.lab.chain import Chain
+from simopen.lab.conditions import MOST_NATS, Addresses, addresses_of
 from simopen.lab.nat import Nat, Translator
 from simopen.lab.packet import Endpoint, Headers
 from simopen.window import Fire, GiveUp, Keep, Outcome, Window
@@ -85,13 +86,14 @@ class _Host:
     """One side at work."""
 
     def __init__(self, network: Network, side: Side, number: int, seed: int) -> None:
-        addresses = addresses_of(number, translated=bool(side.nats))
+        addresses = addresses_of(number, side.nats)
         self._network = network
         self._side = side
         self._local = Endpoint(addresses.private, PORT)
-        self._access = Access(number, side.delay_s, side.jitter_s, side.loss, _chain(side.nats, addresses.public, seed))
-        self._access.receiver = self
-        network.attach(self._access, addresses.public)
+        chain = _chain(side.nats, addresses, (seed * 2 + number) * MOST_NATS)
+        self._access = Access(self, chain, delay_s=side.delay_s, jitter_s=side.jitter_s, loss=side.loss)
+        for address in next((pool for pool in reversed(addresses.pools) if pool), (addresses.public,)):
+            network.attach(self._access, address)
         self._isn = (seed * 2 + number) * 0x9E3779B1  # any two far apart
         self._sockets: dict[Endpoint, Opener] = {}
         self._listening = False
@@ -105,8 +107,9 @@ class _Host:
 
     def discover(self) -> Endpoint:
         """The endpoint as which a third party sees this one, as STUN over TCP from the punch port would tell."""
-        decision = self._access.outbound(Headers(TCP, self._local, _THIRD_PARTY, SYN), self._network.now_ns)
-        return decision.source if isinstance(decision, Headers) else self._public
+        return self._access.chain.outbound(
+            Headers(TCP, self._local, _THIRD_PARTY, SYN), self._network.now_ns
+        ).headers.source
 
     @property
     def public(self) -> Endpoint:
@@ -141,11 +144,11 @@ class _Host:
         elif opener.state is State.CLOSED:
             self._lost(remote, opener, Outcome.RESET)
 
-    def unreachable(self, remote: Endpoint) -> None:
-        """An ICMP error has arrived: Linux gives a socket that is still opening up at once."""
+    def unreachable(self, remote: Endpoint, segment: Segment) -> None:
+        """An ICMP error has arrived: Linux gives a socket that is still opening up at once, with ECONNREFUSED."""
         opener = self._sockets.get(remote)
-        if opener is not None and opener.unacked and not opener.passive:
-            self._lost(remote, opener, Outcome.ICMP)
+        if opener is not None and opener.unacked and not opener.passive and segment.seq == opener.iss:
+            self._lost(remote, opener, Outcome.RESET)
 
     def _begin(self) -> None:
         self._fire()
@@ -250,7 +253,6 @@ def _one_connection(one: Opener | None, other: Opener | None) -> bool:
     return one.rcv_nxt == after(other.iss) and other.rcv_nxt == after(one.iss)
 
 
-def _chain(nats: Sequence[Nat], public: str, seed: int) -> list[Translator]:
-    """NATs from the host outwards; the inner ones have shared addresses (RFC 6598) outside."""
-    outside = [f"100.64.0.{place + 1}" for place in range(len(nats) - 1)] + [public]
-    return [Translator(nat, address) for nat, address in zip(nats, outside, strict=False)]
+def _chain(nats: Sequence[Nat], addresses: Addresses, seed: int) -> Chain:
+    pools = zip(nats, addresses.pools, strict=True)
+    return Chain([Translator(nat, *pool, seed=seed + index) for index, (nat, pool) in enumerate(pools)])
