@@ -27,6 +27,7 @@ TOLERANCE = 0.10
 _COLUMNS = ("cell", "RTT", "apart", "lab", "sim", "lab ms", "sim ms", "difference", "both: lab", "sim")
 SEEDS = 20
 _STAGGER_S = 0.023
+_MOST_SKEW_MS = 1.0
 
 Nats = tuple[Nat, ...]
 DROP, RESET = (Nat(),), (Nat(unsolicited=Unsolicited.RESET),)
@@ -169,6 +170,19 @@ def _described(nats: Nats) -> list[dict[str, object]]:
 
 
 async def _in_lab(site: Site, cell: Cell, runs: int) -> list[Run]:
+    """That many punches, fired as far apart as they should be; others are repeated, at most as many as were asked for.
+
+    A machine that has other work to do fires late now and then, and a new agent's first punch is always slow.
+    """
+    kept: list[Run] = []
+    for lacking in (1, runs, runs):
+        tried = await _punches(site, cell, min(lacking, runs - len(kept)))
+        if lacking > 1:
+            kept += [run for run in tried if run.skew_ms is None or abs(run.skew_ms) <= _MOST_SKEW_MS]
+    return kept
+
+
+async def _punches(site: Site, cell: Cell, count: int) -> list[Run]:
     order = establish.Cell("simopen", "asyncio", cell.name, cell.rtt_ms, cell.apart_ms)
     more = {"window_s": cell.window_s, "listen": cell.listen}
 
@@ -176,7 +190,7 @@ async def _in_lab(site: Site, cell: Cell, runs: int) -> list[Run]:
         await asyncio.sleep(number * _STAGGER_S)
         return await site.run(order, **more)
 
-    return list(await asyncio.gather(*map(one, range(runs))))
+    return list(await asyncio.gather(*map(one, range(count))))
 
 
 def _compared(cell: Cell, runs: Sequence[Run]) -> Comparison:
