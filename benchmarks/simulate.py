@@ -1,11 +1,12 @@
 """A hundred thousand punches without a network: the library's own window and the lab's NAT models, simulated.
 
-    python -m benchmarks.simulate [--punches 500] [--seed 1] [--json FILE] [rate] [clocks]
+    python -m benchmarks.simulate [--punches 500] [--seed 1] [--json FILE] [rate] [clocks] [population]
     python -m benchmarks.simulate validate [--cells 50] [--runs 5] [--json FILE]
 
-`rate`: punches a minute on one core. `clocks`: the share that connects over clock error × RTT × window. `validate`: the
-same cells in the lab, which must agree in the verdict, and in the later side's time within 10 %; exits with 1 where one
-does not. Left out, everything that needs no lab.
+`rate`: punches a minute on one core. `clocks`: the share that connects over clock error × RTT × window.
+`population`: the share of pairs that connects, in a population of NATs with published shares. `validate`: the same
+cells in the lab, which must agree in the verdict, and in the later side's time within 10 %; exits with 1 where one does
+not. Left out, everything that needs no lab.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from benchmarks.common import conditions, save, table, verdict
-from benchmarks.simulation import clocks, validation
+from benchmarks.simulation import clocks, population, validation
 from benchmarks.simulation.punching import Side, punch
 from simopen.lab.nat import Nat, Unsolicited
 
@@ -67,6 +68,13 @@ def clock_errors(options: argparse.Namespace) -> Answer:
     return True, [asdict(cell) for cell in cells]
 
 
+def populations(options: argparse.Namespace) -> Answer:
+    """The share of pairs that connects, in populations of NATs."""
+    shares = population.measure()
+    population.report(shares)
+    return True, [asdict(share) for share in shares]
+
+
 def validate(options: argparse.Namespace) -> Answer:
     """The lab's word on the same cells."""
     compared = asyncio.run(validation.validate(validation.chosen(options.cells), options.runs))
@@ -76,17 +84,24 @@ def validate(options: argparse.Namespace) -> Answer:
 QUESTIONS: dict[str, Callable[[argparse.Namespace], Answer]] = {
     "rate": rate,
     "clocks": clock_errors,
+    "population": populations,
     "validate": validate,
 }
+
+
+def _positive(text: str) -> int:
+    if int(text) < 1:
+        raise ValueError(text)
+    return int(text)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("question", nargs="*", help=f"of {', '.join(QUESTIONS)}")
-    parser.add_argument("--punches", type=int, default=500, help="a cell")
+    parser.add_argument("--punches", type=_positive, default=500, help="a cell")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--cells", type=int, default=len(validation.CELLS), help="of the validation")
-    parser.add_argument("--runs", type=int, default=5, help="in the lab, a cell")
+    parser.add_argument("--cells", type=_positive, default=len(validation.CELLS), help="of the validation")
+    parser.add_argument("--runs", type=_positive, default=5, help="in the lab, a cell")
     parser.add_argument("--json", metavar="FILE")
     options = parser.parse_args()
     asked = options.question or [name for name in QUESTIONS if name != "validate"]

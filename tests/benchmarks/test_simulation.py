@@ -7,12 +7,16 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.simulation.clocks import overlap, success
+from benchmarks.simulation.population import pair_share, populations, weighted
 from benchmarks.simulation.punching import REACTION_NS, Result, Side, punch
 from benchmarks.simulation.tcp import ACK, RST, RST_ACK, RTO_NS, SYN, SYN_ACK, Opener, Segment, State, refusal
-from simopen.lab.nat import Nat, Unsolicited
+from benchmarks.simulation.validation import CELLS, chosen, simulated
+from simopen.lab.nat import Allocation, Filtering, Mapping, Nat, Unsolicited
 
 DROP, RESET = (Nat(unsolicited=Unsolicited.DROP),), (Nat(unsolicited=Unsolicited.RESET),)
 PLACES = {"none": (), "drop": DROP, "reset": RESET}
+RANDOM = Nat(mapping=Mapping.ADDRESS_AND_PORT_DEPENDENT, allocation=Allocation.RANDOM)
+BY_ADDRESS = Nat(filtering=Filtering.ADDRESS_DEPENDENT)
 RTT_MS = 80.0
 REACTION_MS = REACTION_NS / 1e6
 SIDE = Side(RTT_MS / 4e3)
@@ -215,3 +219,80 @@ def test_the_windows_overlap_as_often_as_two_normal_errors_say() -> None:
     assert overlap(1.0, 1.0) == pytest.approx(0.5205, abs=1e-4)
     assert abs(cell.share - cell.expected) < 0.08
     assert success("reset", 0.01, 20.0, 1.0, punches=20, seed=1).share == 1.0
+
+
+def test_a_listener_catches_a_peer_whose_nat_chose_another_port() -> None:
+    """In one and a half round trips, where the NAT before it filters by address or not at all; and else never."""
+    caught = punch(replace(SIDE, nats=(BY_ADDRESS,)), replace(SIDE, nats=(RANDOM,), error_s=0.05), discovered=True)
+    assert caught.connected
+    assert caught.left.accepted
+    assert caught.both_ms == 1.5 * RTT_MS
+    deaf = replace(SIDE, nats=(BY_ADDRESS,), listen=False)
+    assert not punch(deaf, replace(SIDE, nats=(RANDOM,), error_s=0.05), discovered=True).connected
+    assert not punch(replace(SIDE, nats=DROP), replace(SIDE, nats=(RANDOM,), error_s=0.05), discovered=True).connected
+
+
+def test_the_endpoint_that_a_third_party_saw_is_where_to_fire_if_the_mapping_is_endpoint_independent() -> None:
+    side = replace(SIDE, nats=(Nat(allocation=Allocation.RANDOM),))
+    assert punch(side, side, discovered=True).connected
+    assert not punch(side, side).connected
+
+
+@pytest.mark.parametrize("unsolicited", [Unsolicited.ICMP, Unsolicited.RESET])
+def test_an_icmp_error_is_as_good_as_a_rst(unsolicited: Unsolicited) -> None:
+    assert apart(500.0, (Nat(unsolicited=unsolicited),)) == apart(500.0, RESET)
+
+
+def test_a_nat_that_holds_a_syn_says_nothing_once_one_of_its_own_went_out() -> None:
+    held = (Nat(unsolicited=Unsolicited.HOLD),)
+    assert apart(500.0, held) == apart(500.0, DROP)
+    alone = punch(replace(SIDE, nats=DROP), replace(SIDE, nats=held, error_s=20.0))
+    assert alone.left.shots > 1, "after 6 s the held SYN was answered by ICMP, and the left side fired again"
+
+
+def test_a_nat_that_refuses_syns_lets_the_answer_to_its_own_in() -> None:
+    """The left host's SYN is dropped by the right NAT; the second one, after 1 s, finds the right host waiting."""
+    refuser = (Nat(refuses_syns=True),)
+    result = punch(replace(SIDE, nats=refuser), replace(SIDE, nats=DROP, error_s=0.045))
+    assert result.later_ms == 1000.0 - 45.0 + 1.5 * RTT_MS
+    assert not apart(45.0, refuser).connected
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "share"),
+    [
+        (Nat(), Nat(), 1.0),
+        (Nat(), Nat(unsolicited=Unsolicited.RESET), 1.0),
+        (BY_ADDRESS, RANDOM, 1.0),
+        (RANDOM, BY_ADDRESS, 1.0),
+        (Nat(), RANDOM, 0.0),
+        (RANDOM, RANDOM, 0.0),
+    ],
+)
+def test_which_pairs_of_nats_connect(left: Nat, right: Nat, share: float) -> None:
+    assert pair_share(left, right) == share
+
+
+def test_pairs_are_weighted_by_both_shares() -> None:
+    good, bad = Nat(), RANDOM
+    shares = {(good, good): 1.0, (good, bad): 0.5, (bad, good): 0.5, (bad, bad): 0.0}
+    assert weighted(((good, 0.8), (bad, 0.2)), shares) == pytest.approx(0.64 + 0.16)
+
+
+def test_every_population_is_whole_and_has_a_source_and_a_year() -> None:
+    for each in populations():
+        assert sum(share for _, share in each.kinds) == pytest.approx(1.0)
+        assert each.source.name
+        assert 2000 < each.source.year < 2030
+
+
+def test_every_cell_of_the_validation_has_one_verdict_in_the_simulator() -> None:
+    """A cell that chance decides could not be compared."""
+    assert len(CELLS) == 50
+    for cell in CELLS:
+        assert len({result.connected for result in simulated(cell)}) == 1, cell
+
+
+def test_fewer_cells_are_spread_over_all_of_them() -> None:
+    assert chosen(len(CELLS)) == list(CELLS)
+    assert chosen(3) == [CELLS[0], CELLS[16], CELLS[33]]
