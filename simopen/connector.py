@@ -55,6 +55,7 @@ class Lane:
         self.peer = peer
         self.rank = rank
         self.dead = False
+        self.holder: str | None = None
         self.attempts: list[Attempt] = []
         self.planned_ns = self.started_ns = self.error = 0
         self.target = sockaddr(peer)
@@ -96,6 +97,15 @@ class Lane:
         now_ns = time.monotonic_ns()
         shot = Attempt(self.peer, self.planned_ns, self.started_ns, now_ns, error, immediate)
         self.attempts.append(shot)
+
+    def held(self, holder: str | None) -> bool:
+        """Whether the taken 5-tuple is another's for good, now that a look has found it in state `holder`.
+
+        Two looks in a row must say so. One alone may see the very stream that the listener is about to hand us, and
+        so may one after a look that saw this stream's accept under way.
+        """
+        before, self.holder = self.holder, holder
+        return before in _LASTING and holder in _LASTING
 
     @property
     def idle(self) -> bool:
@@ -251,11 +261,10 @@ class Connector:
         """The last shot's outcome. A taken 5-tuple: by what? An accept under way may be the very stream we want."""
         outcome = lane.attempts[-1].outcome
         if outcome is not Outcome.TAKEN:
+            lane.holder = None
             return outcome
         self.holder = conntable.state(self._bound_to(lane.peer.family), lane.peer)
-        # One look is not enough: the listener may be about to hand us what now shows as established.
-        seen_before = len(lane.attempts) > 1 and lane.attempts[-2].outcome is Outcome.TAKEN
-        return Outcome.HELD if seen_before and self.holder in _LASTING else outcome
+        return Outcome.HELD if lane.held(self.holder) else outcome
 
     def _fire_at(self, lane: Lane, at_ns: int) -> None:
         wait_s = (at_ns - time.monotonic_ns()) / 1e9
