@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 from random import Random
 from zlib import crc32
 
@@ -92,9 +93,10 @@ class Nat:
     dependent. `translates` False: a stateful firewall. Addresses and ports stay, and `mapping`, `allocation`, `parity`,
     `hairpinning`, `pool` and `overloading` mean nothing. To IPv6 every NAT is one.
 
-    A mapping is forgotten after idle time, in either direction: `established_timeout_s` after a TCP segment without
-    SYN, FIN or RST, `transitory_timeout_s` after one of those (RFC 5382 REQ-5: not below 2 h 4 min and 4 min),
-    `udp_timeout_s` after a datagram (RFC 4787 REQ-5: 5 min), `icmp_timeout_s` after an echo (RFC 5508 REQ-1: 60 s).
+    A session with one remote endpoint is forgotten after idle time, in either direction, and a mapping with its last
+    session: `established_timeout_s` after a TCP segment without SYN, FIN or RST, `transitory_timeout_s` after one of
+    those (RFC 5382 REQ-5: not below 2 h 4 min and 4 min), `udp_timeout_s` after a datagram (RFC 4787 REQ-5: 5 min),
+    `icmp_timeout_s` after an echo (RFC 5508 REQ-1: 60 s).
 
     Raises: ValueError for a value out of range, and for overloading with a laxer mapping or filtering.
     """
@@ -176,16 +178,34 @@ def paired(address: str, pool: Sequence[str]) -> str:
 
 @dataclass(slots=True)
 class _Binding:
+    """One mapping. It lasts as long as the longest of its sessions, and so does each of its permits."""
+
     private: Endpoint
     public: Endpoint
     inside_key: Hashable
     outside_key: Hashable
+    filtering_key: Callable[[Endpoint], Hashable]
     expires_ns: int = 0
     permits: dict[Hashable, int] = field(default_factory=dict)  # filtering key -> when that permit ends
+    sessions: dict[Endpoint, int] = field(default_factory=dict)  # remote -> when that session ends
 
-    def refresh(self, key: Hashable, expires_ns: int) -> None:
-        self.permits[key] = expires_ns
+    def refresh(self, remote: Endpoint, expires_ns: int) -> None:
+        before_ns = self.sessions.get(remote, 0)
+        self.sessions[remote] = expires_ns
+        if expires_ns < before_ns:  # a FIN, say, after data
+            self.expires_ns = 0
+            self.permits.clear()
+            for each, ends_ns in self.sessions.items():
+                self._extend(self.filtering_key(each), ends_ns)
+        else:
+            self._extend(self.filtering_key(remote), expires_ns)
+
+    def permits_at(self, remote: Endpoint, now_ns: int) -> bool:
+        return self.permits.get(self.filtering_key(remote), 0) > now_ns
+
+    def _extend(self, key: Hashable, expires_ns: int) -> None:
         self.expires_ns = max(self.expires_ns, expires_ns)
+        self.permits[key] = max(self.permits.get(key, 0), expires_ns)
 
 
 class Translator:
@@ -239,8 +259,7 @@ class Translator:
         return Unsolicited.ICMP if out_ns is None or out_ns < held_ns else Unsolicited.DROP
 
     def _admits(self, binding: _Binding, headers: Headers, now_ns: int) -> bool:
-        permitted_ns = binding.permits.get(self._filtering_key(headers.source), now_ns)
-        return permitted_ns > now_ns and not (self.nat.refuses_syns and _is_syn(headers))
+        return binding.permits_at(headers.source, now_ns) and not (self.nat.refuses_syns and _is_syn(headers))
 
     def _use(self, binding: _Binding, headers: Headers, remote: Endpoint, now_ns: int) -> None:
         """Keep the binding for another while, or end it."""
@@ -248,8 +267,7 @@ class Translator:
         if bits & _RST and self.nat.reset_kills and headers.protocol == Protocol.TCP:
             self._forget(binding)
             return
-        idle_ns = self._timeouts_ns[headers.protocol, bool(bits)]
-        binding.refresh(self._filtering_key(remote), now_ns + idle_ns)
+        binding.refresh(remote, now_ns + self._timeouts_ns[headers.protocol, bool(bits)])
 
     def _forget(self, binding: _Binding) -> None:
         binding.expires_ns = 0
@@ -307,7 +325,7 @@ class Translator:
         if public is None:
             return None
         inside, outside = self._inside_key(protocol, private, remote), self._outside_key(protocol, public, remote)
-        binding = _Binding(private, public, inside, outside)
+        binding = _Binding(private, public, inside, outside, self._filtering_key)
         self._inside[inside] = self._outside[outside] = binding
         return binding
 
@@ -329,6 +347,7 @@ class Translator:
         return (paired(private, pool),) if self.nat.pooling is Pooling.PAIRED else self._draws.sample(pool, len(pool))
 
 
+@lru_cache(maxsize=1024)
 def _timeouts_ns(nat: Nat) -> dict[tuple[int, bool], int]:
     """Idle time by protocol, and whether the packet was a SYN, FIN or RST."""
     seconds = {

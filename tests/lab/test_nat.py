@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simopen.lab.nat import Filtering, Nat, Translator, Unsolicited
+from simopen.lab.nat import HOLD_NS, Allocation, Filtering, Mapping, Nat, Pooling, Translator, Unsolicited
 from simopen.lab.packet import NO_FLAGS, Endpoint, Flags, Headers, Protocol
 
 PRIVATE = Endpoint("192.168.1.2", 1314)
@@ -21,7 +21,8 @@ S_NS = 10**9
 
 
 def translator(**options: object) -> Translator:
-    return Translator(Nat(**options), PUBLIC.address)  # type: ignore[arg-type]
+    nat = Nat(**options)  # type: ignore[arg-type]
+    return Translator(nat, PUBLIC.address, *(f"198.18.1.{number}" for number in range(1, nat.pool)), seed=1)
 
 
 def outward(source: Endpoint = PRIVATE, destination: Endpoint = PEER, flags: Flags = Flags.SYN) -> Headers:
@@ -184,6 +185,230 @@ def test_an_unknown_protocol_does_not_pass() -> None:
 def test_a_time_out_is_above_zero(name: str) -> None:
     with pytest.raises(ValueError, match="above 0 s"):
         Nat(**{name: 0})  # type: ignore[arg-type]
+
+
+# The remotes of the tables below: two ports at one address that were used and one that was not, and other addresses.
+A1, A2, A3, B1, C1 = (Endpoint(f"203.0.113.{host}", port) for host, port in ((1, 1), (1, 2), (1, 3), (2, 1), (3, 1)))
+STRICTEST = Mapping.ADDRESS_AND_PORT_DEPENDENT
+USED, EVERYONE = (A1, A2, B1), (A1, A2, A3, B1, C1)
+GROUPS = {  # the remotes with which the mapping made for A1 is shared
+    Mapping.ENDPOINT_INDEPENDENT: {A1, A2, B1},
+    Mapping.ADDRESS_DEPENDENT: {A1, A2},
+    Mapping.ADDRESS_AND_PORT_DEPENDENT: {A1},
+}
+ADMITTED = {  # who gets in through the mapping made for A1
+    (Mapping.ENDPOINT_INDEPENDENT, Filtering.ENDPOINT_INDEPENDENT): {A1, A2, A3, B1, C1},
+    (Mapping.ENDPOINT_INDEPENDENT, Filtering.ADDRESS_DEPENDENT): {A1, A2, A3, B1},
+    (Mapping.ENDPOINT_INDEPENDENT, Filtering.ADDRESS_AND_PORT_DEPENDENT): {A1, A2, B1},
+    (Mapping.ADDRESS_DEPENDENT, Filtering.ENDPOINT_INDEPENDENT): {A1, A2, A3, B1, C1},
+    (Mapping.ADDRESS_DEPENDENT, Filtering.ADDRESS_DEPENDENT): {A1, A2, A3},
+    (Mapping.ADDRESS_DEPENDENT, Filtering.ADDRESS_AND_PORT_DEPENDENT): {A1, A2},
+    (Mapping.ADDRESS_AND_PORT_DEPENDENT, Filtering.ENDPOINT_INDEPENDENT): {A1, A2, A3, B1, C1},
+    (Mapping.ADDRESS_AND_PORT_DEPENDENT, Filtering.ADDRESS_DEPENDENT): {A1, A2, A3},
+    (Mapping.ADDRESS_AND_PORT_DEPENDENT, Filtering.ADDRESS_AND_PORT_DEPENDENT): {A1},
+}
+
+
+def sent(nat: Translator, headers: Headers, now_ns: int = 0) -> Endpoint:
+    """The public endpoint from which that packet goes on."""
+    decision = nat.outbound(headers, now_ns)
+    assert isinstance(decision, Headers)
+    return decision.source
+
+
+@pytest.mark.parametrize(("mapping", "filtering"), ADMITTED, ids=lambda choice: choice.value)
+@pytest.mark.parametrize("allocation", list(Allocation))
+@pytest.mark.parametrize("protocol", [Protocol.TCP, Protocol.UDP])
+def test_every_mapping_filtering_and_allocation(
+    mapping: Mapping, filtering: Filtering, allocation: Allocation, protocol: Protocol
+) -> None:
+    for source in EVERYONE:
+        nat = translator(mapping=mapping, filtering=filtering, allocation=allocation)
+        seen = {remote: sent(nat, Headers(protocol, PRIVATE, remote)) for remote in USED}
+        assert {remote for remote in USED if seen[remote] == seen[A1]} == GROUPS[mapping]
+        decision = nat.inbound(Headers(protocol, source, seen[A1]), 1)
+        if source in ADMITTED[mapping, filtering]:
+            assert decision == Headers(protocol, source, PRIVATE)
+        else:
+            assert decision is Unsolicited.DROP
+
+
+@pytest.mark.parametrize(("mapping", "filtering"), ADMITTED, ids=lambda choice: choice.value)
+@pytest.mark.parametrize("allocation", list(Allocation))
+def test_echoes_are_mapped_and_filtered_by_address(
+    mapping: Mapping, filtering: Filtering, allocation: Allocation
+) -> None:
+    """An echo has no remote port, so address-dependent and address-and-port-dependent are one (RFC 5508 §3)."""
+    used, unused = (Endpoint(A1.address, 0), Endpoint(B1.address, 0)), Endpoint(C1.address, 0)
+    nat = translator(mapping=mapping, filtering=filtering, allocation=allocation)
+    first, second = (sent(nat, Headers(Protocol.ICMP, PRIVATE, remote)) for remote in used)
+    assert (first == second) is (mapping is Mapping.ENDPOINT_INDEPENDENT)
+    passes = [isinstance(nat.inbound(Headers(Protocol.ICMP, each, first), 1), Headers) for each in (*used, unused)]
+    open_to_all = filtering is Filtering.ENDPOINT_INDEPENDENT
+    assert passes == [True, open_to_all or first == second, open_to_all]
+
+
+@pytest.mark.parametrize(
+    ("options", "gap"),
+    [({"step": 1}, 1), ({"step": 7}, 7), ({"step": 1, "parity": True}, 2), ({"step": 2, "parity": True}, 2)],
+)
+def test_ports_in_sequence(options: dict[str, object], gap: int) -> None:
+    nat = translator(mapping=Mapping.ADDRESS_AND_PORT_DEPENDENT, allocation=Allocation.SEQUENTIAL, **options)
+    ports = [sent(nat, outward(destination=remote)).port for remote in USED]
+    assert [(port - ports[0]) % 64512 for port in ports] == [0, gap, 2 * gap]
+
+
+def test_every_port_is_used_before_a_packet_is_dropped() -> None:
+    nat = translator(mapping=Mapping.ADDRESS_AND_PORT_DEPENDENT, allocation=Allocation.SEQUENTIAL)
+    remotes = (Endpoint(f"203.0.113.{host}", port) for host in range(2) for port in range(1, 32257))
+    publics = {sent(nat, datagram(PRIVATE, remote)) for remote in remotes}
+    assert {public.port for public in publics} == set(range(1024, 65536))
+    assert nat.outbound(datagram(PRIVATE, STRANGER), 0) is Unsolicited.DROP
+    assert sent(nat, datagram(PRIVATE, STRANGER), 300 * S_NS) in publics
+
+
+@pytest.mark.parametrize("allocation", list(Allocation))
+def test_an_arbitrary_pool_gives_one_host_any_address(allocation: Allocation) -> None:
+    nat = translator(mapping=STRICTEST, allocation=allocation, pool=2, pooling=Pooling.ARBITRARY)
+    publics = {sent(nat, datagram(PRIVATE, Endpoint(PEER.address, port))) for port in range(1, 41)}
+    assert len(publics) == 40
+    assert {public.address for public in publics} == {PUBLIC.address, "198.18.1.1"}
+
+
+def test_parity_is_given_up_only_where_no_port_of_it_is_left() -> None:
+    nat = translator(mapping=Mapping.ADDRESS_AND_PORT_DEPENDENT, allocation=Allocation.SEQUENTIAL, parity=True)
+    ports = [sent(nat, datagram(PRIVATE, Endpoint(PEER.address, port))).port for port in range(1, 32258)]
+    assert all(port % 2 == 0 for port in ports[:32256])
+    assert ports[32256] % 2 == 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "at_ns", "outcome"),
+    [
+        pytest.param(outward(destination=STRANGER), HOLD_NS - 1, Unsolicited.DROP, id="a SYN on that connection"),
+        pytest.param(outward(destination=STRANGER), 0, Unsolicited.DROP, id="at once"),
+        pytest.param(outward(destination=PEER), 5, Unsolicited.ICMP, id="a SYN to somebody else"),
+        pytest.param(outward(destination=STRANGER, flags=Flags.ACK), 5, Unsolicited.ICMP, id="no SYN"),
+        pytest.param(outward(Endpoint(PRIVATE.address, 9), STRANGER), 5, Unsolicited.ICMP, id="from another port"),
+        pytest.param(datagram(PRIVATE, STRANGER), 5, Unsolicited.ICMP, id="a datagram"),
+    ],
+)
+def test_a_held_syn_waits_for_one_from_inside(headers: Headers, at_ns: int, outcome: Unsolicited) -> None:
+    nat = translator(unsolicited=Unsolicited.HOLD)
+    assert nat.inbound(inward(STRANGER), 0) is Unsolicited.HOLD
+    nat.outbound(headers, at_ns)
+    assert nat.release(inward(STRANGER), 0) is outcome
+
+
+def test_a_syn_that_went_out_before_does_not_spare_one_that_is_refused_later() -> None:
+    nat = translator(unsolicited=Unsolicited.HOLD, refuses_syns=True)
+    nat.outbound(outward(), 0)
+    assert nat.inbound(inward(), 1) is Unsolicited.HOLD
+    assert nat.release(inward(), 1) is Unsolicited.ICMP
+
+
+@pytest.mark.parametrize("kills", [False, True])
+@pytest.mark.parametrize("from_outside", [False, True])
+def test_a_reset_ends_the_mapping_where_it_kills(from_outside: bool, kills: bool) -> None:
+    nat = translator(mapping=Mapping.ADDRESS_AND_PORT_DEPENDENT, allocation=Allocation.SEQUENTIAL, reset_kills=kills)
+    public = sent(nat, outward())
+    if from_outside:
+        reset = inward(destination=public, flags=Flags.RST)
+        assert nat.inbound(reset, 1) == replace(reset, destination=PRIVATE)
+    else:
+        assert nat.outbound(outward(flags=Flags.RST), 1) == outward(public, flags=Flags.RST)
+    assert isinstance(nat.inbound(inward(destination=public), 2), Headers) is not kills
+    assert (sent(nat, outward(), 3) == public) is not kills
+
+
+def test_a_reset_that_nobody_let_in_kills_nothing() -> None:
+    nat = translator(reset_kills=True)
+    nat.outbound(outward(), 0)
+    assert nat.inbound(inward(STRANGER, flags=Flags.RST), 1) is Unsolicited.DROP
+    assert isinstance(nat.inbound(inward(), 2), Headers)
+
+
+@pytest.mark.parametrize(
+    ("flags", "passes"), [(Flags.SYN, False), (Flags.SYN | Flags.ACK, True), (Flags.ACK, True), (Flags.RST, True)]
+)
+def test_a_nat_that_refuses_syns_refuses_nothing_else(flags: Flags, passes: bool) -> None:
+    nat = translator(refuses_syns=True, unsolicited=Unsolicited.RESET)
+    nat.outbound(outward(), 0)
+    decision = nat.inbound(inward(flags=flags), 1)
+    assert decision == (inward(destination=PRIVATE, flags=flags) if passes else Unsolicited.RESET)
+
+
+def test_a_paired_pool_gives_each_host_one_address() -> None:
+    nat = translator(pool=3, mapping=Mapping.ADDRESS_AND_PORT_DEPENDENT)
+    hosts = [Endpoint(f"192.168.1.{host}", 1314) for host in range(2, 30)]
+    addresses = [{sent(nat, datagram(host, remote)).address for remote in USED} for host in hosts]
+    assert all(len(each) == 1 for each in addresses)
+    assert len(set.union(*addresses)) == 3
+
+
+def test_overloaded_hosts_share_an_endpoint_while_their_remotes_differ() -> None:
+    nat = translator(mapping=Mapping.ADDRESS_AND_PORT_DEPENDENT, overloading=True)
+    other = Endpoint("192.168.1.3", PRIVATE.port)
+    assert sent(nat, outward(PRIVATE, PEER)) == PUBLIC
+    assert sent(nat, outward(other, STRANGER)) == PUBLIC
+    assert sent(nat, outward(other, PEER)) == Endpoint(PUBLIC.address, PUBLIC.port + 1)
+    assert nat.inbound(inward(PEER), 1) == inward(PEER, PRIVATE)
+    assert nat.inbound(inward(STRANGER), 1) == inward(STRANGER, other)
+    assert nat.inbound(inward(SAME_ADDRESS), 1) is Unsolicited.DROP
+    router, outside = Endpoint("192.0.2.4", 0), Endpoint(PUBLIC.address, 0)
+    decision = nat.inbound(Headers(Protocol.ICMP, router, outside, quoted=outward(PUBLIC, STRANGER)), 1)
+    assert isinstance(decision, Headers)
+    assert decision.quoted == outward(other, STRANGER)
+
+
+@pytest.mark.parametrize("mapping", list(Mapping))
+@pytest.mark.parametrize("allocation", list(Allocation))
+@pytest.mark.parametrize("v6", [False, True])
+def test_a_firewall_filters_and_changes_nothing(mapping: Mapping, allocation: Allocation, v6: bool) -> None:
+    """`translates=False`; to IPv6, every NAT."""
+    nat = Nat(mapping, Filtering.ADDRESS_DEPENDENT, allocation, translates=v6)
+    firewall = Translator(nat, *[PUBLIC.address] * v6)
+    places = ("2001:db8:1::2", "2001:db8:2::2", "2001:db8:3::2") if v6 else ("198.51.100.7", A1.address, C1.address)
+    host, peer, stranger = (Endpoint(place, 1314) for place in places)
+    for own in (host, Endpoint(host.address, 1315)):
+        for to in (peer, Endpoint(peer.address, 2)):
+            assert firewall.outbound(outward(own, to), 0) == outward(own, to)
+        answer = inward(Endpoint(peer.address, 3), own)
+        assert firewall.inbound(answer, 1) == answer
+        assert firewall.inbound(inward(stranger, own), 1) is Unsolicited.DROP
+
+
+def test_the_end_of_data_does_not_keep_a_mapping_as_data_does() -> None:
+    """A session's time-out is that of its latest packet, and a mapping's that of its longest session."""
+    nat = translator()
+    nat.outbound(outward(flags=Flags.ACK), 0)
+    nat.outbound(outward(destination=SAME_ADDRESS, flags=Flags.ACK), 0)
+    nat.outbound(outward(flags=Flags.FIN | Flags.ACK), 1)
+    assert nat.inbound(inward(), 241 * S_NS) is Unsolicited.DROP
+    assert isinstance(nat.inbound(inward(SAME_ADDRESS, flags=Flags.ACK), 7439 * S_NS), Headers)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"step": 0}, "steps of 1 or more"),
+        ({"others": 1.0}, "0 to below 1"),
+        ({"others": -0.1}, "0 to below 1"),
+        ({"pool": 0}, "1 to 254"),
+        ({"pool": 255}, "1 to 254"),
+        ({"overloading": True}, "only the remote"),
+        ({"overloading": True, "mapping": Mapping.ADDRESS_DEPENDENT}, "only the remote"),
+        ({"overloading": True, "mapping": STRICTEST, "filtering": Filtering.ADDRESS_DEPENDENT}, "only the remote"),
+    ],
+)
+def test_a_nat_that_cannot_be_is_refused(options: dict[str, object], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        Nat(**options)  # type: ignore[arg-type]
+
+
+def test_a_translator_has_the_addresses_of_its_pool() -> None:
+    with pytest.raises(ValueError, match="pool of 2"):
+        Translator(Nat(pool=2), PUBLIC.address)
 
 
 PRIVATES = st.builds(Endpoint, st.sampled_from(["192.168.1.2", "192.168.1.3"]), st.integers(1, 65535))
