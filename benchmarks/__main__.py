@@ -1,26 +1,62 @@
-"""Every benchmark, briefly: `python -m benchmarks`, or `make bench`. Each module runs alone at full length."""
+"""Every benchmark, one after the other, and the README's tables from what they found.
+
+    python -m benchmarks [NAME ...] [--short] [--resume] [--results DIR]
+
+Each writes DIR/NAME.json as soon as it has ended. In full that is `benchmarks/results`, the evidence that the README's
+tables are made of, and they are made anew at the end. `--short` takes under two minutes, proves only that everything
+works, and writes to `build/bench`. `--resume` leaves out what is in DIR already.
+"""
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
+import time
+from pathlib import Path
 
-BRIEF = {
-    "imports": ["--runs", "10"],
-    "precision": ["--runs", "50"],
-    "establish": ["--runs", "5", "--rival-runs", "2", "--rtt", "20", "80", "--apart", "0", "45", "500"],
-    "many": ["--connects", "1", "1000"],
-    "clock": ["--trials", "100"],
-    "simulate": ["rate", "validate", "--cells", "8", "--runs", "3"],
+from benchmarks.readme import RESULTS, update
+
+SHORT_RESULTS = Path("build/bench")
+# What each is asked for: in full, and in short.
+PLAN: dict[str, tuple[str, str]] = {
+    "imports": ("", "--runs 5"),
+    "lab_error": ("", "--packets 4000"),
+    "precision": ("", "--runs 20 --loop uvloop --load idle busy"),
+    "establish": ("", "--runs 3 --rival-runs 1 --rtt 80 --apart 0 45 --answer none drop reset --loop uvloop"),
+    "many": ("", "--connects 1 1000"),
+    "matrix": ("", "--runs 1 --at-once 16"),
+    "peers": ("", "--runs 1 --apart 0 30 --at-once 15"),
+    "clock": ("", "--trials 60"),
+    "simulate": ("rate clocks population validate", "rate validate --punches 200 --cells 6 --runs 3"),
 }
 
 
 def main() -> int:
-    status = 0
-    for name, options in BRIEF.items():
-        print(f"\n== {name} {' '.join(options)}", flush=True)
-        status |= subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *options], check=False).returncode
-    return status
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(PLAN)}; all where none is given")
+    parser.add_argument("--short", action="store_true", help="briefly, under two minutes in all")
+    parser.add_argument("--resume", action="store_true", help="leave out those whose result is there already")
+    parser.add_argument("--results", type=Path, metavar="DIR")
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(PLAN):
+        parser.error(f"no benchmark is called {' or '.join(sorted(unknown))}")
+    into = options.results or (SHORT_RESULTS if options.short else RESULTS)
+    chosen = [name for name in options.names or PLAN if not (options.resume and (into / f"{name}.json").exists())]
+    failed = [name for name in chosen if not _run(name, PLAN[name][options.short], into / f"{name}.json")]
+    if into.resolve() == RESULTS:
+        update()
+    print(f"\nfailed: {', '.join(failed)}" if failed else f"\nresults are in {into}")
+    return 1 if failed else 0
+
+
+def _run(name: str, options: str, result: Path) -> bool:
+    print(f"\n== {name} {options}", flush=True)
+    begun = time.monotonic()
+    command = [sys.executable, "-m", f"benchmarks.{name}", *options.split(), "--json", str(result)]
+    done = subprocess.run(command, check=False)
+    print(f"({time.monotonic() - begun:.0f} s)", flush=True)
+    return done.returncode == 0
 
 
 if __name__ == "__main__":

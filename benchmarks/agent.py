@@ -1,8 +1,8 @@
 """Fires on a lab host what a benchmark orders: `python -m benchmarks.agent LOOP`, a JSON object per line on stdin.
 
-An order is {"id", "method", "peer", "port", "at_ns" (CLOCK_MONOTONIC), "window_s", "hold_s"}, and may have
-"listen"; the answer, one line on stdout, has "first_ns" (our first SYN's call), "established_ns", both CLOCK_MONOTONIC,
-or "error".
+An order to fire is {"id", "method", "peer", "port", "local", "at_ns" (CLOCK_MONOTONIC), "window_s", "hold_s"}, and may
+have "listen"; the answer, one line on stdout, has "first_ns" (our first SYN's call), "established_ns", both
+CLOCK_MONOTONIC, or "error".
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ async def by_simopen(order: Order, now: simopen.Estimate) -> Order:
     sock, report = await simopen.punch(
         (order["peer"], order["port"]),
         at=now.utc_at(order["at_ns"]) / 1e9,
+        local=order["local"],
         window=order["window_s"],
         listen=order.get("listen", True),
         clock=now,
@@ -40,7 +41,7 @@ async def by_open_connection(order: Order, now: simopen.Estimate) -> Order:
     """What one writes without simopen: sleep until the instant, then `asyncio.open_connection` until it succeeds."""
     await asyncio.sleep((order["at_ns"] - time.monotonic_ns()) / 1e9)
     first_ns = time.monotonic_ns()
-    local = ("0.0.0.0" if ":" not in order["peer"] else "::", order["port"])
+    local = ("0.0.0.0" if ":" not in order["peer"] else "::", order["local"])
     async with asyncio.timeout(order["window_s"]):
         while True:
             with contextlib.suppress(OSError):
@@ -52,12 +53,26 @@ async def by_open_connection(order: Order, now: simopen.Estimate) -> Order:
     return {"first_ns": first_ns, "established_ns": established_ns}
 
 
+async def observe(order: Order, now: simopen.Estimate) -> Order:
+    """Learn from the observer at "peer" and "port" as which endpoint it sees "local"; stay connected for "hold_s"."""
+    sock = socket.socket()
+    sock.setblocking(False)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    sock.bind(("", order["local"]))
+    hold(sock, order["hold_s"])
+    await asyncio.get_running_loop().sock_connect(sock, (order["peer"], order["port"]))
+    seen = await asyncio.get_running_loop().sock_recv(sock, 100)
+    address, port = seen.decode().split()
+    return {"address": address, "port": int(port)}
+
+
 async def when_ready(order: Order, now: simopen.Estimate) -> Order:
     """Nothing: whoever gets the answer knows that this process has started and loaded what it needs."""
     return {}
 
 
-METHODS = {"ready": when_ready, "simopen": by_simopen, "open_connection": by_open_connection}
+METHODS = {"ready": when_ready, "observe": observe, "simopen": by_simopen, "open_connection": by_open_connection}
 
 
 def hold(sock: socket.socket, hold_s: float) -> None:

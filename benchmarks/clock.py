@@ -7,25 +7,22 @@ random delay out and another back for each, so that every path is asymmetric; on
 little or by a lot. The three methods see the same servers at the same time:
 
   simopen         `check_clock`: all servers, least delay of four to eight, hull of what a majority covers
-  naive Marzullo  the same intervals, but the smallest region that most of them cover ntplib          ntplib's
-  own client in a thread: one query to one server, picked at random; bound = its delay / 2
+  naive Marzullo  the same intervals, but the smallest region that most of them cover
+  ntplib          its own client in a thread: one query to one server, picked at random; bound = its delay / 2
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import itertools
-import os
-import platform
 import random
-import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import ntplib
 
+from benchmarks.common import LOOPS, Row, conditions, described, options_parser, progress, run_on, save, shape, table
 from simopen.clock import check_clock
 from simopen.errors import ClockError
 from simopen.estimate import Estimate
@@ -98,62 +95,37 @@ async def run(trials: int, seed: int) -> list[dict[str, Outcome]]:
     rng = random.Random(seed)
     outcomes: list[dict[str, Outcome]] = []
     while left := trials - len(outcomes):
+        progress(f"{len(outcomes)} of {trials} trials")
         outcomes += await asyncio.gather(*(trial(rng) for _ in range(min(BATCH, left))))
     return outcomes
 
 
-def quantile_ms(values_s: Sequence[float], percent: int) -> str:
-    if len(values_s) < 2:
-        return "-"
-    return f"{statistics.quantiles(values_s, n=100, method='inclusive')[percent - 1] * 1e3:.2f}"
-
-
-def row(method: str, outcomes: Sequence[dict[str, Outcome]]) -> tuple[str, ...]:
+def row(method: str, outcomes: Sequence[dict[str, Outcome]]) -> Row:
     answered = [each[method] for each in outcomes if method in each]
-    errors_s, bounds_s = [abs(each.error_s) for each in answered], [each.bound_s for each in answered]
-    return (
-        method,
-        f"{len(answered)}/{len(outcomes)}",
-        f"{sum(each.inside for each in answered)}",
-        *(quantile_ms(values, percent) for values in (errors_s, bounds_s) for percent in (50, 99)),
-    )
-
-
-HEAD = ("method", "answered", "truth inside", "|error| p50", "p99", "bound p50", "p99 (ms)")
-
-
-def table(outcomes: Sequence[dict[str, Outcome]]) -> str:
-    rows = [HEAD, *(row(method, outcomes) for method in METHODS)]
-    return "\n".join("  ".join(f"{cell:>14}" for cell in cells) for cells in rows)
-
-
-def conditions(loop: asyncio.AbstractEventLoop, trials: int, seed: int) -> str:
-    name = type(loop).__module__.partition(".")[0]
-    return (
-        f"{platform.machine()}, {os.cpu_count()} CPUs, {platform.system()} {platform.release()}, "
-        f"Python {platform.python_version()}, {name}; n = {trials}, seed {seed}\n"
-        f"3 or 4 servers of which one lies; offset ±{OFFSET_S:g} s; 0..{DELAY_S * 1e3:g} ms each way; "
-        f"{BATCH} checks side by side"
-    )
-
-
-def new_loop(name: str) -> asyncio.AbstractEventLoop:
-    if name == "asyncio":
-        return asyncio.new_event_loop()
-    import uvloop
-
-    return uvloop.new_event_loop()
+    return {
+        "method": method,
+        "trials": len(outcomes),
+        "answered": len(answered),
+        "inside": sum(each.inside for each in answered),
+        **shape([abs(each.error_s) * 1e3 for each in answered], "error", "ms"),
+        **shape([each.bound_s * 1e3 for each in answered], "bound", "ms"),
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Error and bound of the estimated time, against the truth.")
+    parser = options_parser(__doc__)
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio")
+    parser.add_argument("--loop", choices=LOOPS, default="asyncio")
     options = parser.parse_args()
-    with asyncio.Runner(loop_factory=lambda: new_loop(options.loop)) as runner:
-        print(conditions(runner.get_loop(), options.trials, options.seed))
-        print(table(runner.run(run(options.trials, options.seed))))
+    given = conditions(
+        loop=options.loop, seed=options.seed, offset_s=OFFSET_S, delay_up_to_ms=DELAY_S * 1e3, side_by_side=BATCH
+    )
+    print(described(given), flush=True)
+    outcomes = run_on(options.loop, run(options.trials, options.seed))
+    rows = [row(method, outcomes) for method in METHODS]
+    table("the estimate against the truth, which is inside its bound or not", rows)
+    save(options.json, "clock", given, rows)
 
 
 if __name__ == "__main__":

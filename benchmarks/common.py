@@ -1,23 +1,31 @@
-"""What every benchmark prints and how."""
+"""What every benchmark measures with, prints and writes.
+
+A result is one JSON object: {"benchmark", "conditions": {...}, "rows": [{...}, ...]}, where a row is flat and its names
+carry their units. `benchmarks.readme` makes the README's tables from it.
+"""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import os
 import platform
+import re
 import statistics
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import uvloop
 
 from simopen.screen import plain_table
 
 T = TypeVar("T")
+Row = dict[str, Any]
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
@@ -31,18 +39,43 @@ def run_on(loop: str, work: Coroutine[object, object, T]) -> T:
         return runner.run(work)
 
 
-def conditions(**more: object) -> str:
-    """Machine, kernel and Python, and whatever else the numbers depend on."""
-    cpu = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "?")
-    python = f"Python {platform.python_version()}, uvloop {version('uvloop')}"
-    given = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in more.items())
-    return f"{os.cpu_count()} × {cpu}, {platform.system()} {platform.release()}, {python}" + (
-        f"; {given}" if given else ""
-    )
+def options_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser with what all benchmarks have in common."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", metavar="FILE", help="write the result there")
+    return parser
 
 
-def _lines(path: str) -> list[str]:
-    return Path(path).read_text(encoding="ascii", errors="replace").splitlines() if Path(path).exists() else []
+def conditions(**more: object) -> Row:
+    """Machine, kernel and Python, how busy the machine was, and whatever else the numbers depend on.
+
+    To be taken before the measuring begins. `load` is the mean number of running processes over the last minute.
+    """
+    return {
+        "machine": f"{os.cpu_count()} × {_cpu()}",
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "uvloop": version("uvloop"),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "load": round(os.getloadavg()[0], 1),
+        **more,
+    }
+
+
+_MACHINE = ("machine", "system", "python", "uvloop", "date", "load")
+
+
+def described(given: Mapping[str, object]) -> str:
+    """Conditions in words."""
+    machine = "{machine}, {system}, Python {python}, uvloop {uvloop}, {date}, load {load} before".format_map(given)
+    more = [f"{name.replace('_', ' ')} {value}" for name, value in given.items() if name not in _MACHINE]
+    return "; ".join([machine, *more])
+
+
+def _cpu() -> str:
+    path = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*: (.*)$", path.read_text() if path.exists() else "", re.MULTILINE)
+    return found[1] if found else platform.machine()
 
 
 def quantile(values: Sequence[float], share: float) -> float:
@@ -55,21 +88,56 @@ def median(values: Sequence[float]) -> float:
     return statistics.median(values)
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    print(f"\n{title}\n{plain_table(columns, rows)}", flush=True)
+def shape(values: Sequence[float], name: str, unit: str) -> Row:
+    """The median and the 99th percentile as two fields of a row; None where there are no values."""
+    places = (median(values), quantile(values, 0.99)) if values else (None, None)
+    return {f"{name}_{place}_{unit}": value for place, value in zip(("p50", "p99"), map(rounded, places), strict=True)}
 
 
-def verdict(holds: bool) -> str:
-    return "yes" if holds else "NO"
+def rounded(value: float | None) -> float | None:
+    """To four significant digits, more than any of these figures deserves."""
+    return None if value is None else float(f"{value:.4g}")
 
 
-def save(path: str | None, value: object) -> None:
-    """Write the raw results as JSON, where a path was given."""
-    if path:
-        Path(path).write_text(json.dumps(value, indent=1), encoding="utf-8")
+def shown(value: object) -> str:
+    """A field of a row, for a table: three significant digits, and "NO" where something does not hold."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "NO"
+        case float():
+            return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return str(value)
+
+
+def table(title: str, rows: Sequence[Row]) -> None:
+    """Print rows that have the same fields."""
+    columns = [name.replace("_", " ") for name in rows[0]] if rows else []
+    cells = [[shown(value) for value in row.values()] for row in rows]
+    print(f"\n{title}\n{plain_table(columns, cells)}", flush=True)
+
+
+def save(path: str | None, benchmark: str, given: Row, rows: Sequence[Row]) -> None:
+    """Write the result as JSON, a row per line, where a path was given; all of it or nothing."""
+    if not path:
+        return
+    lines = ",\n".join(f"  {json.dumps(row, ensure_ascii=False)}" for row in rows)
+    head = json.dumps({"benchmark": benchmark, "conditions": given}, indent=1, ensure_ascii=False)
+    target, new = Path(path), Path(f"{path}.new")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    new.write_text(f'{head[:-2]},\n "rows": [\n{lines}\n ]\n}}\n', encoding="utf-8")
+    new.replace(target)
 
 
 def progress(text: str) -> None:
-    """One line that replaces itself on a terminal; nothing elsewhere."""
+    """One line on standard error that replaces itself on a terminal; elsewhere now and then a line of its own."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+    elif text and time.monotonic() - _told[0] > _PAUSE_S:
+        _told[0] = time.monotonic()
+        print(text, file=sys.stderr, flush=True)
+
+
+_PAUSE_S = 10
+_told = [0.0]

@@ -14,15 +14,26 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
-import json
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
-from benchmarks.common import conditions, median, progress, quantile, save, table, verdict
+from benchmarks.common import (
+    Row,
+    conditions,
+    described,
+    median,
+    options_parser,
+    progress,
+    quantile,
+    save,
+    shape,
+    shown,
+    table,
+)
+from benchmarks.orders import Agent, Order
 from simopen import lab
 
 NATS = {
@@ -58,35 +69,6 @@ class Run:
     error: str | None = None
 
 
-class Agent:
-    """One benchmark agent on one lab host."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-        self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        self._reader = asyncio.create_task(self._read())
-
-    async def ask(self, order: dict[str, Any]) -> dict[str, Any]:
-        """Have one order obeyed."""
-        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self._waiting[order["id"]] = answer
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(order).encode() + b"\n")
-        return await answer
-
-    async def _read(self) -> None:
-        assert self._process.stdout is not None
-        while line := await self._process.stdout.readline():
-            answer = json.loads(line)
-            self._waiting.pop(answer["id"]).set_result(answer)
-
-    async def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        await self._process.wait()
-        await self._reader
-
-
 @dataclass(slots=True)
 class Site:
     """Two hosts and an agent on each, for one loop, answer and RTT."""
@@ -107,10 +89,10 @@ class Site:
             *(
                 agent.ask(
                     {
-                        "id": number,
                         "method": cell.method,
                         "peer": peer.public_address,
                         "port": 2000 + number,
+                        "local": 2000 + number,
                         "at_ns": each_ns,
                         "window_s": WINDOWS_S[cell.method],
                         "hold_s": 0.2 + 2 * cell.rtt_ms / 1e3,
@@ -123,7 +105,7 @@ class Site:
         return _judged(cell, answers)
 
 
-def _judged(cell: Cell, answers: Sequence[dict[str, Any]]) -> Run:
+def _judged(cell: Cell, answers: Sequence[Order]) -> Run:
     errors = [answer["error"] for answer in answers if "error" in answer]
     if errors:
         return Run(cell, None, None, error=errors[0])
@@ -143,9 +125,8 @@ async def site(net: lab.Network, loop: str, answer: str, rtt_ms: float) -> Async
         loss = LOSS / 2 if answer == "loss" else 0.0  # both accesses lose, so the way between them loses twice that
         hosts.append(await net.host(name, delay_s=rtt_ms / 4e3, loss=loss, nat=NATS[answer]))
     command = [sys.executable, "-m", "benchmarks.agent", loop]
-    agents = [Agent(await host.start(command, stderr=None)) for host in hosts]
+    agents = await asyncio.gather(*(Agent.start(host, command) for host in hosts))
     try:
-        await asyncio.gather(*(agent.ask({"id": -1, "method": "ready"}) for agent in agents))
         yield Site(loop, answer, rtt_ms, (hosts[0], hosts[1]), (agents[0], agents[1]), itertools.count())
     finally:
         for agent in agents:
@@ -180,80 +161,65 @@ async def _repeat(here: Site, cell: Cell, count: int) -> list[Run]:
     return list(await asyncio.gather(*(one(number) for number in range(count))))
 
 
-def report(runs: Sequence[Run]) -> bool:
-    """Print the tables; whether every bar holds."""
-    held = True
-    for answer in dict.fromkeys(run.cell.answer for run in runs):
-        rows = []
-        for rtt_ms in dict.fromkeys(run.cell.rtt_ms for run in runs):
-            for apart_ms in dict.fromkeys(run.cell.apart_ms for run in runs if run.cell.answer == answer):
-                chosen = [r for r in runs if r.cell.answer == answer and r.cell.rtt_ms == rtt_ms]
-                chosen = [r for r in chosen if r.cell.apart_ms == apart_ms]
-                row, good = _row(answer, rtt_ms, apart_ms, chosen)
-                rows.append(row)
-                held &= good
-        columns = (
-            "RTT",
-            "apart",
-            "simopen",
-            "later p50",
-            "p99",
-            "both p50",
-            "p99",
-            "in bar",
-            "loop",
-            "later p50",
-            "p99",
-        )
-        table(
-            f"{answer}: ms after the later side's first SYN ('loop' and after: asyncio.open_connection)", columns, rows
-        )
-    return held
+def summary(runs: Sequence[Run]) -> list[Row]:
+    """A row per answer, RTT and difference; both loops in one."""
+    places = dict.fromkeys((run.cell.answer, run.cell.rtt_ms, run.cell.apart_ms) for run in runs)
+    return [
+        _row(place, [run for run in runs if (run.cell.answer, run.cell.rtt_ms, run.cell.apart_ms) == place])
+        for place in places
+    ]
 
 
-def _row(answer: str, rtt_ms: float, apart_ms: float, runs: Sequence[Run]) -> tuple[list[str], bool]:
+def _row(place: tuple[str, float, float], runs: Sequence[Run]) -> Row:
+    answer, rtt_ms, apart_ms = place
     ours = [run for run in runs if run.cell.method == "simopen"]
     rival = [run for run in runs if run.cell.method != "simopen"]
-    later, both = _times(ours, "later_ms"), _times(ours, "both_ms")
-    if not later:
-        return [f"{rtt_ms:g}", f"{apart_ms:g}", f"0/{len(ours)}", *[""] * 4, "NO", f"0/{len(rival)}", "", ""], False
+    later, both, theirs = _times(ours, "later_ms"), _times(ours, "both_ms"), _times(rival, "later_ms")
+    return {
+        "answer": answer,
+        "rtt_ms": rtt_ms,
+        "apart_ms": apart_ms,
+        "n": len(ours),
+        "connected": len(later),
+        **shape(later, "later", "ms"),
+        **shape(both, "both", "ms"),
+        "held": len(later) == len(ours) > 0 and _in_bar(answer, rtt_ms, later, both),
+        "loop_n": len(rival),
+        "loop_connected": len(theirs),
+        **shape(theirs, "loop_later", "ms"),
+    }
+
+
+def _in_bar(answer: str, rtt_ms: float, later: Sequence[float], both: Sequence[float]) -> bool:
     if answer == "loss":
-        good = median(later) <= 1.1 * rtt_ms + 3 and max(both) < 10_000
-    else:
-        good = median(later) <= 1.05 * rtt_ms + 3 and median(both) <= 1.55 * rtt_ms + 3
-        good &= quantile(later, 0.99) <= 2 * rtt_ms + 5 and quantile(both, 0.99) <= 2 * rtt_ms + 5
-    good &= len(later) == len(ours)
-    theirs = _times(rival, "later_ms")
-    cells = [f"{rtt_ms:g}", f"{apart_ms:g}", f"{len(later)}/{len(ours)}", *_shape(later), *_shape(both), verdict(good)]
-    return [*cells, f"{len(theirs)}/{len(rival)}", *_shape(theirs)], good
+        return median(later) <= 1.1 * rtt_ms + 3 and max(both) < 10_000
+    middle = median(later) <= 1.05 * rtt_ms + 3 and median(both) <= 1.55 * rtt_ms + 3
+    return middle and quantile(later, 0.99) <= 2 * rtt_ms + 5 and quantile(both, 0.99) <= 2 * rtt_ms + 5
 
 
 def _times(runs: Sequence[Run], name: str) -> list[float]:
     return [value for run in runs if (value := getattr(run, name)) is not None]
 
 
-def _shape(values: Sequence[float]) -> tuple[str, str]:
-    return (f"{median(values):.1f}", f"{quantile(values, 0.99):.1f}") if values else ("", "")
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_parser(__doc__)
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--rival-runs", type=int, default=5)
     parser.add_argument("--rtt", type=float, nargs="+", default=[2, 20, 80, 300], metavar="MS")
     parser.add_argument("--apart", type=float, nargs="+", default=[0, 30, 45, 100, 500, 2000], metavar="MS")
     parser.add_argument("--answer", nargs="+", default=list(NATS), choices=NATS)
     parser.add_argument("--loop", nargs="+", default=["asyncio", "uvloop"], choices=["asyncio", "uvloop"])
-    parser.add_argument("--json", metavar="FILE")
     options = parser.parse_args()
-    print(conditions(n=f"{options.runs} per cell and loop", loops=" and ".join(options.loop)), flush=True)
+    given = conditions(runs=options.runs, rival_runs=options.rival_runs, loops=" and ".join(options.loop))
+    print(described(given), flush=True)
     runs = asyncio.run(measure(options))
-    held = report(runs)
-    failed = [run for run in runs if run.error and run.cell.method == "simopen"]
-    for run in failed:
-        print(run)
-    print(f"\n{len(runs)} runs, {len(failed)} of simopen's failed; every bar held: {verdict(held)}")
-    save(options.json, [asdict(run) for run in runs])
+    rows = summary(runs)
+    table("ms after the later side's first SYN ('loop': asyncio.open_connection in a loop)", rows)
+    for run in runs:
+        if run.error and run.cell.method == "simopen":
+            print(run)
+    print(f"\nevery bar held: {shown(all(row['held'] for row in rows))}")
+    save(options.json, "establish", given, rows)
 
 
 if __name__ == "__main__":

@@ -5,13 +5,12 @@ python -m benchmarks.imports [--runs 30]
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
 import time
 
-from benchmarks.common import conditions, median, quantile, table, verdict
+from benchmarks.common import Row, conditions, described, median, options_parser, rounded, save, shape, shown, table
 
 BAR = 1.3
 STATEMENTS = {
@@ -32,24 +31,32 @@ def took_ms(statement: str) -> float:
     return (time.perf_counter() - begun) * 1e3
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=30)
-    options = parser.parse_args()
-    print(conditions(n=f"{options.runs} interpreters per row"), flush=True)
+def measure(runs: int) -> list[Row]:
+    """A row per statement. `net_ms`: what its median takes longer than an empty interpreter's."""
     took_ms(STATEMENTS["simopen"])  # compiles it
     took: dict[str, list[float]] = {name: [] for name in STATEMENTS}
-    for _ in range(options.runs):  # in turn, so that whatever else the machine does hits all alike
+    for _ in range(runs):  # in turn, so that whatever else the machine does hits all alike
         for name, statement in STATEMENTS.items():
             took[name].append(took_ms(statement))
     empty = median(took["nothing"])
-    rows = [
-        [name, f"{median(each):.1f}", f"{quantile(each, 0.99):.1f}", f"{median(each) - empty:.1f}"]
+    return [
+        {"import": name, **shape(each, "took", "ms"), "net_ms": rounded(median(each) - empty)}
         for name, each in took.items()
     ]
-    table("ms for an interpreter that imports", ("import", "p50", "p99", "less an empty one"), rows)
-    ratio = (median(took["simopen"]) - empty) / (median(took["asyncio, ssl"]) - empty)
-    print(f"\nsimopen costs {ratio:.2f} × asyncio and ssl; at most {BAR}: {verdict(ratio <= BAR)}")
+
+
+def main() -> None:
+    parser = options_parser(__doc__)
+    parser.add_argument("--runs", type=int, default=30)
+    options = parser.parse_args()
+    given = conditions(runs=options.runs)
+    print(described(given), flush=True)
+    rows = measure(options.runs)
+    table("ms for an interpreter that imports", rows)
+    net = {row["import"]: row["net_ms"] for row in rows}
+    ratio = net["simopen"] / net["asyncio, ssl"]
+    print(f"\nsimopen costs {ratio:.2f} × asyncio and ssl; at most {BAR}: {shown(ratio <= BAR)}")
+    save(options.json, "imports", given, rows)
 
 
 if __name__ == "__main__":

@@ -2,18 +2,20 @@
 
 Two figures. "router": from the lab's taking a packet to its handing it over, by the record, less the delay asked for.
 "end to end": from the sender's clock just before `send` to the receiver's just after `recv`, less the same delay: it
-holds the wake-up of the lab and of the receiver. `python benchmarks/lab_error.py [--rate 2000] [--spin 2] ...`
+holds the wake-up of the lab and of the receiver.
+
+    python -m benchmarks.lab_error [--rate 2000] [--spin 2] [--nat] [--json FILE]
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import platform
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
+from benchmarks.common import Row, conditions, described, options_parser, quantile, rounded, save, table
 from simopen import lab
 
 _SENDER = """
@@ -50,14 +52,13 @@ print(*times)
 _SPINNER = "while True: pass"
 
 
-def _shape(errors_ns: Sequence[int]) -> str:
-    ordered = sorted(errors_ns)
-    cuts = {"p1": 0.01, "median": 0.5, "p99": 0.99, "worst": 1.0}
-    places = {name: ordered[min(int(share * len(ordered)), len(ordered) - 1)] for name, share in cuts.items()}
-    return "  ".join(f"{name} {place / 1000:8.1f} µs" for name, place in places.items())
+def _row(figure: str, sent: int, errors_ns: Sequence[int]) -> Row:
+    cuts = {"p1": 0.01, "p50": 0.5, "p99": 0.99, "max": 1.0}
+    places = {f"{name}_us": rounded(quantile(errors_ns, share) / 1e3) for name, share in cuts.items()}
+    return {"figure": figure, "packets": sent, "delivered": len(errors_ns), **places}
 
 
-async def _measure(options: argparse.Namespace) -> None:
+async def _measure(options: argparse.Namespace) -> list[Row]:
     nat = lab.Nat() if options.nat else None
     async with AsyncExitStack() as stack:
         net = await stack.enter_async_context(lab.Network(seed=1, link=options.link))
@@ -72,27 +73,30 @@ async def _measure(options: argparse.Namespace) -> None:
         await left.run([sys.executable, "-c", _SENDER, *arguments], timeout_s=600)
         output, _ = await receiver.communicate()
         record = await net.record()
-    _report(options, record, [int(time) for time in output.split()])
+    return _rows(options, record, [int(time) for time in output.split()])
 
 
-def _report(options: argparse.Namespace, record: lab.Record, times_ns: Sequence[int]) -> None:
+def _rows(options: argparse.Namespace, record: lab.Record, times_ns: Sequence[int]) -> list[Row]:
     delay_ns = round(options.delay * 1e9)
     router_ns = [each.received_ns - each.sent_ns - delay_ns for each in record if each.received_ns is not None]
-    print(f"{platform.platform()}, Python {platform.python_version()}, link {options.link}, {options.spin} spinning")
-    print(f"{len(router_ns)} of {len(record)} packets delivered, {options.rate} a second, {delay_ns / 1e6} ms asked")
-    print(f"router      {_shape(router_ns)}")
-    print(f"end to end  {_shape([time - delay_ns for time in times_ns])}")
+    end_to_end_ns = [time - delay_ns for time in times_ns]
+    return [_row("router", len(record), router_ns), _row("end to end", options.packets, end_to_end_ns)]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="the lab's own error")
+    parser = options_parser(__doc__)
     parser.add_argument("--rate", type=int, default=2000, help="packets a second")
     parser.add_argument("--packets", type=int, default=10_000)
     parser.add_argument("--delay", type=float, default=0.040, help="one way, in seconds")
     parser.add_argument("--link", choices=["auto", "tun", "veth"], default="auto")
     parser.add_argument("--spin", type=int, default=0, help="programs that keep a core busy meanwhile")
     parser.add_argument("--nat", action="store_true", help="put the sender behind a NAT")
-    asyncio.run(_measure(parser.parse_args()))
+    options = parser.parse_args()
+    given = conditions(packets_a_second=options.rate, delay_ms=options.delay * 1e3, busy_programs=options.spin)
+    print(described(given), flush=True)
+    rows = asyncio.run(_measure(options))
+    table("µs by which a packet comes later than asked for", rows)
+    save(options.json, "lab_error", given, rows)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ after.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
+import itertools
 import json
 import os
 import resource
@@ -19,7 +19,19 @@ import time
 from pathlib import Path
 
 import simopen
-from benchmarks.common import LOOPS, conditions, median, quantile, run_on, save, table, verdict
+from benchmarks.common import (
+    LOOPS,
+    Row,
+    conditions,
+    described,
+    options_parser,
+    progress,
+    rounded,
+    run_on,
+    save,
+    shape,
+    table,
+)
 from simopen import clock, lab
 
 FIRST_PORT = 10_000
@@ -65,7 +77,7 @@ async def inside(peer: str, connects: int, at_ns: int) -> None:
     )
 
 
-async def measure(connects: int, loop: str, rtt_ms: float) -> list[dict[str, object]]:
+async def measure(connects: int, loop: str, rtt_ms: float) -> list[Row]:
     async with lab.Network() as net:
         hosts = [await net.host(name, delay_s=rtt_ms / 4e3, nat=lab.Nat()) for name in ("left", "right")]
         at_ns = time.monotonic_ns() + round((3 + connects * 0.003) * 1e9)
@@ -93,25 +105,23 @@ async def measure(connects: int, loop: str, rtt_ms: float) -> list[dict[str, obj
     return [json.loads(done.stdout) for done in ended]
 
 
-def row(connects: int, loop: str, sides: list[dict[str, object]]) -> list[str]:
-    late = [value for side in sides for value in side["late_ms"]]  # type: ignore[attr-defined]
-    elapsed = [value for side in sides for value in side["elapsed_ms"]]  # type: ignore[attr-defined]
-    spread = [max(side["late_ms"]) - min(side["late_ms"]) for side in sides]  # type: ignore[call-overload]
-    connected = [side["connected"] for side in sides]
-    good = all(side["connected"] == connects and side["leaked"] == 0 for side in sides)
-    return [
-        f"{connects}",
-        loop,
-        " ".join(f"{count}" for count in connected),
-        " ".join(f"{side['memory'] / 1024:.1f}" for side in sides),  # type: ignore[operator]
-        " ".join(f"{side['waiting']:.2g}" for side in sides),
-        f"{min(late):.3f}",
-        f"{max(spread):.1f}",
-        f"{median(elapsed):.1f}",
-        f"{quantile(elapsed, 0.99):.1f}",
-        " ".join(f"{side['leaked']}" for side in sides),
-        verdict(good),
-    ]
+def row(connects: int, loop: str, sides: list[Row]) -> Row:
+    """Both sides in one row: of each figure the worse one."""
+    late = [value for side in sides for value in side["late_ms"]]
+    elapsed = [value for side in sides for value in side["elapsed_ms"]]
+    spread = [max(side["late_ms"]) - min(side["late_ms"]) for side in sides if side["late_ms"]]
+    return {
+        "connects": connects,
+        "loop": loop,
+        "connected": min(side["connected"] for side in sides),
+        "kib_each": rounded(max(side["memory"] for side in sides) / 1024),
+        "descriptors_each": rounded(max(side["waiting"] for side in sides)),
+        "first_late_ms": rounded(min(late, default=None)),
+        "spread_ms": rounded(max(spread, default=None)),
+        **shape(elapsed, "up", "ms"),
+        "descriptors_left": max(side["leaked"] for side in sides),
+        "held": all(side["connected"] == connects and side["leaked"] == 0 for side in sides),
+    }
 
 
 def main() -> None:
@@ -121,28 +131,18 @@ def main() -> None:
         peer, loop, connects, at_ns = sys.argv[2:]
         run_on(loop, inside(peer, int(connects), int(at_ns)))
         return
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_parser(__doc__)
     parser.add_argument("--connects", type=int, nargs="+", default=[1, 10, 100, 1000])
     parser.add_argument("--rtt", type=float, default=80, metavar="MS")
-    parser.add_argument("--json", metavar="FILE")
     options = parser.parse_args()
-    print(conditions(RTT=f"{options.rtt:g} ms"), flush=True)
-    found = {(n, loop): asyncio.run(measure(n, loop, options.rtt)) for n in options.connects for loop in LOOPS}
-    columns = (
-        "connects",
-        "loop",
-        "connected",
-        "KiB each",
-        "fds each",
-        "first ms late",
-        "spread ms",
-        "up p50 ms",
-        "p99",
-        "fds left",
-        "all",
-    )
-    table("two processes, left and right", columns, [row(*key, sides) for key, sides in found.items()])
-    save(options.json, [{"connects": n, "loop": loop, "sides": sides} for (n, loop), sides in found.items()])
+    given = conditions(rtt_ms=options.rtt)
+    print(described(given), flush=True)
+    rows = []
+    for connects, loop in itertools.product(options.connects, LOOPS):
+        progress(f"{connects} connects on {loop}")
+        rows.append(row(connects, loop, asyncio.run(measure(connects, loop, options.rtt))))
+    table("two processes, left and right", rows)
+    save(options.json, "many", given, rows)
 
 
 if __name__ == "__main__":

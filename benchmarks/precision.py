@@ -1,6 +1,6 @@
 """How long after the instant `connect` is called, and the SYN is on the wire.
 
-    python -m benchmarks.precision [--runs 300] [--json FILE]
+    python -m benchmarks.precision [--runs 300] [--loop uvloop] [--load idle ticking blocked busy] [--json FILE]
 
 Measured in a lab host, against a host that answers with RSTs: the call by CLOCK_MONOTONIC right before it, the wire by
 the kernel's time stamp of the packet as it leaves (SO_TIMESTAMPNS on a packet socket). "ticking": 200 tasks of the same
@@ -29,7 +29,21 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import simopen
-from benchmarks.common import conditions, median, quantile, run_on, save, table, verdict
+from benchmarks.common import (
+    LOOPS,
+    Row,
+    conditions,
+    described,
+    median,
+    options_parser,
+    progress,
+    quantile,
+    rounded,
+    run_on,
+    save,
+    shape,
+    table,
+)
 from simopen import clock, lab
 from simopen.instant import instant_ns
 from simopen.scheduler import SPIN_NS
@@ -184,9 +198,10 @@ async def measure(options: argparse.Namespace) -> dict[tuple[str, str, str], lis
     found = {}
     async with lab.Network() as net:
         left, right = await net.host("left"), await net.host("right")
-        for loop, kind, method in itertools.product(("asyncio", "uvloop"), LOADS, METHODS):
+        for loop, kind, method in itertools.product(options.loop, options.load, METHODS):
             if method == "floor" and kind in ("ticking", "blocked"):
                 continue  # it has no loop to load
+            progress(f"{method} on {loop}, {kind}")
             command = [
                 sys.executable,
                 "-m",
@@ -204,15 +219,20 @@ async def measure(options: argparse.Namespace) -> dict[tuple[str, str, str], lis
     return found
 
 
-def report(found: dict[tuple[str, str, str], list[Shot]]) -> None:
-    rows = []
-    for (loop, method, kind), shots in found.items():
-        call, wire = [shot.call_us for shot in shots], [shot.wire_us for shot in shots]
-        held = verdict(_held(kind, call, wire)) if method == "simopen" else ""
-        shape = [f"{value:.1f}" for each in (call, wire) for value in (median(each), quantile(each, 0.99), max(each))]
-        rows.append([loop, kind, method, f"{min(call):.1f}", *shape, held])
-    columns = ("loop", "load", "method", "call min", "p50", "p99", "max", "wire p50", "p99", "max", "in bar")
-    table("µs after the instant", columns, rows)
+def row(loop: str, method: str, kind: str, shots: list[Shot]) -> Row:
+    call, wire = [shot.call_us for shot in shots], [shot.wire_us for shot in shots]
+    return {
+        "loop": loop,
+        "load": kind,
+        "method": method,
+        "n": len(shots),
+        "call_min_us": rounded(min(call)),
+        **shape(call, "call", "us"),
+        "call_max_us": rounded(max(call)),
+        **shape(wire, "wire", "us"),
+        "wire_max_us": rounded(max(wire)),
+        "held": _held(kind, call, wire) if method == "simopen" else None,
+    }
 
 
 def _held(kind: str, call: list[float], wire: list[float]) -> bool:
@@ -228,15 +248,17 @@ def main() -> None:
         peer, loop, method, kind, runs = sys.argv[2:]
         run_on(loop, inside(peer, method, kind, int(runs)))
         return
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_parser(__doc__)
     parser.add_argument("--runs", type=int, default=300)
-    parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--loop", nargs="+", default=list(LOOPS), choices=LOOPS)
+    parser.add_argument("--load", nargs="+", default=LOADS, choices=LOADS)
     options = parser.parse_args()
-    print(conditions(n=f"{options.runs} per row"), flush=True)
+    given = conditions(runs=options.runs)
+    print(described(given), flush=True)
     found = asyncio.run(measure(options))
-    report(found)
-    shots = {" ".join(key): [(shot.call_us, shot.wire_us) for shot in each] for key, each in found.items()}
-    save(options.json, shots)
+    rows = [row(loop, method, kind, shots) for (loop, method, kind), shots in found.items()]
+    table("µs after the instant", rows)
+    save(options.json, "precision", given, rows)
 
 
 if __name__ == "__main__":

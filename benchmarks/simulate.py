@@ -16,16 +16,14 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
 
-from benchmarks.common import conditions, save, table, verdict
+from benchmarks.common import Row, conditions, described, options_parser, rounded, save, table
 from benchmarks.simulation import clocks, population, validation
 from benchmarks.simulation.punching import Side, punch
 from simopen.lab.nat import Nat, Unsolicited
 
 BAR_A_MINUTE = 20_000
-Answer = tuple[bool, list[dict[str, Any]]]
+Answer = tuple[bool, list[Row]]
 
 _DROP, _RESET = (Nat(),), (Nat(unsolicited=Unsolicited.RESET),)
 # From the shortest punch to one that fires 7 times; 80 ms of RTT.
@@ -37,48 +35,39 @@ LOADS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """How fast one kind of punch is simulated."""
-
-    load: str
-    punches: int
-    a_minute: float
-
-
 def rate(options: argparse.Namespace) -> Answer:
     """Punches a minute, by one process on one core."""
-    rates = [_rate(load, *sides, options.punches) for load, sides in LOADS.items()]
-    rows = [[each.load, f"{each.a_minute:,.0f}", verdict(each.a_minute >= BAR_A_MINUTE)] for each in rates]
-    table(f"simulated punches a minute, one process; at least {BAR_A_MINUTE:,}", ["punch", "a minute", "in bar"], rows)
-    return all(each.a_minute >= BAR_A_MINUTE for each in rates), [asdict(each) for each in rates]
+    rows = [_rate(load, *sides, options.punches) for load, sides in LOADS.items()]
+    table(f"simulated punches a minute of one core's time; at least {BAR_A_MINUTE:,}", rows)
+    return all(row["in_bar"] for row in rows), rows
 
 
-def _rate(load: str, left: Side, right: Side, punches: int) -> Rate:
-    start = time.process_time()
+def _rate(load: str, left: Side, right: Side, punches: int) -> Row:
+    start_s = time.process_time()
     for seed in range(punches):
         punch(left, right, seed=seed)
-    return Rate(load, punches, punches * 60 / (time.process_time() - start))
+    a_minute = punches * 60 / (time.process_time() - start_s)
+    return {"punch": load, "punches": punches, "a_minute": rounded(a_minute), "in_bar": a_minute >= BAR_A_MINUTE}
 
 
 def clock_errors(options: argparse.Namespace) -> Answer:
     """The share that connects, over clock error × RTT × window."""
     cells = clocks.measure(options.punches, options.seed)
     clocks.report(cells)
-    return True, [asdict(cell) for cell in cells]
+    return True, [cell.row() for cell in cells]
 
 
 def populations(options: argparse.Namespace) -> Answer:
     """The share of pairs that connects, in populations of NATs."""
     shares = population.measure()
     population.report(shares)
-    return True, [asdict(share) for share in shares]
+    return True, [share.row() for share in shares]
 
 
 def validate(options: argparse.Namespace) -> Answer:
     """The lab's word on the same cells."""
     compared = asyncio.run(validation.validate(validation.chosen(options.cells), options.runs))
-    return validation.report(compared, options.runs), [each.as_dict() for each in compared]
+    return validation.report(compared, options.runs), [each.row() for each in compared]
 
 
 QUESTIONS: dict[str, Callable[[argparse.Namespace], Answer]] = {
@@ -96,23 +85,22 @@ def _positive(text: str) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options_parser(__doc__)
     parser.add_argument("question", nargs="*", help=f"of {', '.join(QUESTIONS)}")
     parser.add_argument("--punches", type=_positive, default=500, help="a cell")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--cells", type=_positive, default=len(validation.CELLS), help="of the validation")
     parser.add_argument("--runs", type=_positive, default=5, help="in the lab, a cell")
-    parser.add_argument("--json", metavar="FILE")
     options = parser.parse_args()
     asked = options.question or [name for name in QUESTIONS if name != "validate"]
     if unknown := set(asked) - set(QUESTIONS):
         parser.error(f"no such question: {', '.join(sorted(unknown))}; there are {', '.join(QUESTIONS)}")
-    given = conditions(punches=options.punches, seed=options.seed)
-    print(given, flush=True)
+    clocks_err = "normally around 0, each for itself"
+    given = conditions(punches=options.punches, seed=options.seed, lab_runs_a_cell=options.runs, clocks_err=clocks_err)
+    print(described(given), flush=True)
     answers = {name: QUESTIONS[name](options) for name in asked}
-    cells = [{"question": name, **cell} for name, (_, found) in answers.items() for cell in found]
-    asked_for: dict[str, object] = {"machine": given, **vars(options)}
-    save(options.json, {"benchmark": "simulate", "conditions": asked_for, "cells": cells})
+    rows = [{"question": name, **row} for name, (_, found) in answers.items() for row in found]
+    save(options.json, "simulate", given, rows)
     return 0 if all(held for held, _ in answers.values()) else 1
 
 

@@ -1,8 +1,8 @@
-"""The command line: `simopen connect`, `clock`, `self`, `demo`.
+"""The command line: `simopen connect`, `clock`, `self`, `demo`, `lab`.
 
-Theory of operation: arguments are parsed here and nowhere else; each command is one coroutine over the public calls.
-Standard output carries the stream's data, or the answer of `clock` and `demo`; all else that is said to people goes to
-standard error.
+Theory of operation: each command is one coroutine over the public calls. What is typed is read by `arguments.py`; the
+arguments are declared here, those of `lab` in `experiment.py`. Standard output carries the stream's data, or the answer
+of `clock`, `demo` and `lab`; all else that is said to people goes to standard error.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from simopen import __version__, clock, opening
-from simopen.address import Endpoint, check_port, is_literal
+from simopen import __version__, clock, experiment, opening
+from simopen.address import Endpoint, is_literal
+from simopen.arguments import argument, port, window
 from simopen.clock import FixedClock, TimeSource
 from simopen.errors import ClockError, PunchError, SimopenError
 from simopen.instant import parse_duration, parse_instant
@@ -145,6 +146,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_clock(_command(commands, "clock", _clock, "tell how far this machine's clock is off, and how sure that is"))
     _add_self(_command(commands, "self", _self, "connect one socket to itself: what you type comes back through TCP"))
     _add_demo(_command(commands, "demo", _demo, "two hosts behind two NATs on this machine, and the SYNs crossing"))
+    lab = _command(commands, "lab", experiment.run, "two hosts behind the NATs that you name punch, and why it went so")
+    lab.epilog = experiment.EXAMPLES
+    experiment.add_arguments(lab)
     return parser
 
 
@@ -168,30 +172,6 @@ def _command(
 _CARRYING = ("connect", "self")
 
 
-def _argument(parse: Callable[[str], T]) -> Callable[[str], T]:
-    """argparse shows an ArgumentTypeError's message; of a ValueError it tells the type's name only."""
-
-    def parsed(text: str) -> T:
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return parsed
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal():
-        raise ValueError(f"a port is a number between 1 and 65535, not {text!r}")
-    return check_port(int(text), "a port")
-
-
-def _window(text: str) -> float:
-    if not (seconds := parse_duration(text)) > 0:
-        raise ValueError("it must be longer than zero, as 10s is")
-    return seconds
-
-
 def _host(text: str) -> str:
     """A name or an address; an IPv6 one may stand in brackets, as it does in an endpoint."""
     return text[1:-1] if text.startswith("[") and text.endswith("]") else text
@@ -204,22 +184,25 @@ def _own_address(text: str) -> str:
 
 
 def _add_connect(parser: argparse.ArgumentParser) -> None:
-    port, window = _argument(_port), _argument(_window)
-    at = _argument(lambda text: parse_instant(text, time.time()))
+    at = argument(lambda text: parse_instant(text, time.time()))
     parser.add_argument("host", metavar="HOST", type=_host, help="the peer's public address or name")
-    parser.add_argument("port", metavar="PORT", type=port, help="the port that the peer fires from, as seen outside")
+    parser.add_argument(
+        "port", metavar="PORT", type=argument(port), help="the port that the peer fires from, as seen outside"
+    )
     parser.add_argument("--at", metavar="T", type=at, help=f"the instant: {_AT}; left out: now")
-    parser.add_argument("--local-port", metavar="N", type=port, help="fire from this port (default: the peer's PORT)")
+    parser.add_argument(
+        "--local-port", metavar="N", type=argument(port), help="fire from this port (default: the peer's PORT)"
+    )
     parser.add_argument(
         "--local-address",
         metavar="IP",
-        type=_argument(_own_address),
+        type=argument(_own_address),
         help="fire from this address of this host (default: any)",
     )
     parser.add_argument(
         "--window",
         metavar="S",
-        type=window,
+        type=argument(window),
         default=opening.WINDOW_S,
         help="keep trying for this long after the instant (default: %(default)g s)",
     )
@@ -243,21 +226,20 @@ def _add_clock(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout",
         metavar="S",
-        type=_argument(_window),
+        type=argument(window),
         default=clock.CHECK_TIMEOUT_S,
         help="wait for answers no longer than this (default: %(default)g s)",
     )
 
 
 def _add_self(parser: argparse.ArgumentParser) -> None:
-    port = _argument(_port)
     parser.add_argument(
-        "port", metavar="PORT", type=port, nargs="?", default=1314, help="on 127.0.0.1 (default: %(default)d)"
+        "port", metavar="PORT", type=argument(port), nargs="?", default=1314, help="on 127.0.0.1 (default: %(default)d)"
     )
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
-    delay = _argument(parse_duration)
+    delay = argument(parse_duration)
     parser.add_argument(
         "--delay", metavar="S", type=delay, default=0.04, help="one way between the hosts (default: 40ms)"
     )

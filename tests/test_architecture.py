@@ -17,13 +17,15 @@ PACKAGE = Path(simopen.__file__).parent
 FLOORS = [
     {"__main__"},
     {"cli"},
-    {"demo"},
+    {"demo", "experiment"},
+    {"explain"},
+    {"trial", "side"},
     {"__init__", "lab", "screen"},
     {"opening", "pipe"},
     {"connector"},
     {"listener", "clock", "report"},
     {"estimate"},
-    {"timeserver"},
+    {"timeserver", "arguments"},
     {"ntp", "sockets", "scheduler", "window", "instant", "conntable"},
     {"address"},
     {"errors"},
@@ -43,6 +45,10 @@ PURE = {
     "lab/packet",
     "lab/figure",
     "lab/core",
+    "lab/presets",
+    "lab/acts",
+    "arguments",
+    "explain",
 }
 IMPURE = {"socket", "asyncio", "select", "threading", "subprocess"}
 HEAVY = {"ntplib", "uvloop", "rich", "dpkt", "pyroute2", "matplotlib", "cryptography", "aioice", "simopen.lab"}

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import simopen
+from benchmarks import readme
 from simopen import lab
 from simopen.cli import _parser
 
@@ -38,3 +39,14 @@ def test_there_are_commands_and_blocks() -> None:
     assert len(COMMANDS) >= 3
     assert len(BLOCKS) >= 2
     assert set(re.findall(r"^\$ make (\w+)", README, re.MULTILINE)) == {"demo", "test", "lint", "bench"}
+
+
+def test_the_measured_tables_are_what_the_results_say() -> None:
+    assert readme.rendered(README, readme.load()) == README, "run `python -m benchmarks.readme`"
+
+
+def test_no_measured_figure_is_typed() -> None:
+    measured = readme.outside(README).partition("## Measured")[2].partition("\n## ")[0]
+    prose = re.sub(r"`[^`]*`|\([^)]*\)|RFC \d+|libp2p", "", measured)
+    assert measured
+    assert not re.findall(r"\d+", prose)

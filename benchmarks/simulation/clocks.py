@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from benchmarks.common import median, progress, quantile, table
+from benchmarks.common import Row, progress, rounded, shape, table
 from benchmarks.simulation.punching import Side, punch
 from simopen.lab.nat import Nat, Unsolicited
 
@@ -26,7 +26,7 @@ ANSWERS = {"drop": Nat(unsolicited=Unsolicited.DROP), "reset": Nat(unsolicited=U
 class Cell:
     """One set of conditions and what came of it. `error_s`: the standard deviation of each side's clock error.
 
-    `later_ms`, `later_p99_ms`: the later side's time after its first SYN, at the median and the 99th percentile.
+    `later_ms`: the later side's times after its first SYN, of those that connected.
     """
 
     answer: str
@@ -35,13 +35,30 @@ class Cell:
     window_s: float
     punches: int
     connected: int
-    expected: float
-    later_ms: float | None
-    later_p99_ms: float | None
+    later_ms: tuple[float, ...]
 
     @property
     def share(self) -> float:
+        """Of the punches, those that connected."""
         return self.connected / self.punches
+
+    @property
+    def expected(self) -> float:
+        """The share of the punches whose windows overlap."""
+        return overlap(self.error_s, self.window_s)
+
+    def row(self) -> Row:
+        """For JSON."""
+        return {
+            "unsolicited": self.answer,
+            "clock_error_sigma_s": self.error_s,
+            "rtt_ms": self.rtt_ms,
+            "window_s": self.window_s,
+            "punches": self.punches,
+            "connected": self.connected,
+            "windows_overlap": rounded(self.expected),
+            **shape(self.later_ms, "later", "ms"),
+        }
 
 
 def success(answer: str, error_s: float, rtt_ms: float, window_s: float, *, punches: int, seed: int) -> Cell:
@@ -55,8 +72,7 @@ def success(answer: str, error_s: float, rtt_ms: float, window_s: float, *, punc
         connected += result.connected
         if result.later_ms is not None:
             times.append(result.later_ms)
-    p50, p99 = (median(times), quantile(times, 0.99)) if times else (None, None)
-    return Cell(answer, error_s, rtt_ms, window_s, punches, connected, overlap(error_s, window_s), p50, p99)
+    return Cell(answer, error_s, rtt_ms, window_s, punches, connected, tuple(times))
 
 
 def overlap(error_s: float, window_s: float) -> float:
@@ -81,15 +97,14 @@ def report(cells: Sequence[Cell]) -> None:
     """Print one table per answer."""
     for answer in dict.fromkeys(cell.answer for cell in cells):
         here = [cell for cell in cells if cell.answer == answer]
-        windows = list(dict.fromkeys(cell.window_s for cell in here))
-        rows = []
-        for error_s, rtt_ms in dict.fromkeys((cell.error_s, cell.rtt_ms) for cell in here):
-            row = [cell for cell in here if (cell.error_s, cell.rtt_ms) == (error_s, rtt_ms)]
-            shares = [f"{cell.share:.1%} ({cell.expected:.1%})" for cell in row]
-            rows.append([f"{error_s:g}", f"{rtt_ms:g}", *shares])
+        places = dict.fromkeys((cell.error_s, cell.rtt_ms) for cell in here)
         table(
             f"share that connects, both NATs {answer} what nobody asked for (in brackets: the windows overlap); "
             f"{here[0].punches} punches a cell; each clock errs normally around 0, independently of the other; no loss",
-            ["error σ, s", "RTT, ms", *(f"window {window:g} s" for window in windows)],
-            rows,
+            [_shown([cell for cell in here if (cell.error_s, cell.rtt_ms) == place]) for place in places],
         )
+
+
+def _shown(cells: Sequence[Cell]) -> Row:
+    shares = {f"window {cell.window_s:g} s": f"{cell.share:.1%} ({cell.expected:.1%})" for cell in cells}
+    return {"error σ, s": f"{cells[0].error_s:g}", "RTT, ms": f"{cells[0].rtt_ms:g}", **shares}

@@ -19,7 +19,7 @@ from collections.abc import Mapping as Table
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from benchmarks.common import progress, table
+from benchmarks.common import Row, progress, rounded, table
 from benchmarks.simulation.punching import Side, punch
 from simopen.lab.nat import Allocation, Filtering, Mapping, Nat, Unsolicited
 
@@ -89,6 +89,19 @@ class Share:
     connects: float
     one_connect: float
 
+    def row(self) -> Row:
+        """For JSON."""
+        return {
+            "source": self.source,
+            "year": self.year,
+            "of": self.of,
+            "punchable": rounded(self.published),
+            "assumed_of_the_rest": self.rest,
+            "assumed_filtering": self.filtering,
+            "connects": rounded(self.connects),
+            "one_connect_each": rounded(self.one_connect),
+        }
+
 
 def populations() -> list[Population]:
     """Every source, in both readings of the rest and of the filtering."""
@@ -142,15 +155,9 @@ def measure() -> list[Share]:
 
 def report(shares: Sequence[Share]) -> None:
     """Print the answers with what they rest on."""
-    rows = [
-        [f"{each.source} {each.year}", each.rest, each.filtering]
-        + [f"{share:.1%}" for share in (each.published, each.connects, each.one_connect)]
-        for each in shares
-    ]
     table(
-        "share of pairs that connect; shares are published, 'the rest' and 'filtering' are assumed and are bounds",
-        ["source and year", "the rest", "filtering", "punchable", "simopen", "one connect each"],
-        rows,
+        "share of pairs that connect; 'punchable' is published, 'the rest' and 'filtering' are assumed, and are bounds",
+        [_shown(each) for each in shares],
     )
     for source in SOURCES:
         print(f"{source.name} {source.year}: {source.share:.1%} of {source.of}; punchable: {source.criterion}")
@@ -161,6 +168,17 @@ def report(shares: Sequence[Share]) -> None:
     )
     for name, year, result in PUBLISHED_RESULTS:
         print(f"{name} {year}: {result}")
+
+
+def _shown(each: Share) -> Row:
+    return {
+        "source and year": f"{each.source} {each.year}",
+        "the rest": each.rest,
+        "filtering": each.filtering,
+        "punchable": f"{each.published:.1%}",
+        "simopen": f"{each.connects:.1%}",
+        "one connect each": f"{each.one_connect:.1%}",
+    }
 
 
 def _list(values: Sequence[float]) -> str:

@@ -17,14 +17,14 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 
 from benchmarks import establish
-from benchmarks.common import median, progress, table, verdict
-from benchmarks.establish import Agent, Run, Site
+from benchmarks.common import Row, median, progress, rounded, table
+from benchmarks.establish import Run, Site
+from benchmarks.orders import Agent
 from benchmarks.simulation.punching import Result, Side, punch
 from simopen import lab
 from simopen.lab import Allocation, Filtering, Mapping, Nat, Unsolicited
 
 TOLERANCE = 0.10
-_COLUMNS = ("cell", "RTT", "apart", "lab", "sim", "lab ms", "sim ms", "difference", "both: lab", "sim")
 SEEDS = 20
 _STAGGER_S = 0.023
 _MOST_SKEW_MS = 1.0
@@ -96,8 +96,10 @@ class Comparison:
 
     @property
     def same_verdict(self) -> bool:
-        """Whether both connected always, or both never."""
-        return self.lab_connected / self.lab_runs == self.simulated_connected / self.simulated_runs in (0, 1)
+        """Whether both connected always, or both never; False where the lab never fired in time."""
+        return self.lab_runs > 0 and (
+            self.lab_connected / self.lab_runs == self.simulated_connected / self.simulated_runs in (0, 1)
+        )
 
     @property
     def difference(self) -> float | None:
@@ -111,11 +113,29 @@ class Comparison:
         """The same verdict, and the time within the tolerance."""
         return self.same_verdict and (self.difference is None or abs(self.difference) <= TOLERANCE)
 
-    def as_dict(self) -> dict[str, object]:
-        """For JSON, with what was judged; a NAT by its fields, each by RFC 4787's word."""
-        cell = {**asdict(self.cell), "left": _described(self.cell.left), "right": _described(self.cell.right)}
-        judged = {"difference": self.difference, "same_verdict": self.same_verdict, "holds": self.holds}
-        return {**asdict(self), "cell": cell, **judged}
+    def row(self) -> Row:
+        """For JSON; a NAT by its fields that are not the usual ones."""
+        cell = self.cell
+        return {
+            "cell": cell.name,
+            "left": _described(cell.left),
+            "right": _described(cell.right),
+            "rtt_ms": cell.rtt_ms,
+            "apart_ms": cell.apart_ms,
+            "window_s": cell.window_s,
+            "listen": cell.listen,
+            "lab_runs": self.lab_runs,
+            "lab_connected": self.lab_connected,
+            "simulated_runs": self.simulated_runs,
+            "simulated_connected": self.simulated_connected,
+            "lab_later_p50_ms": rounded(self.lab_ms),
+            "simulated_later_p50_ms": rounded(self.simulated_ms),
+            "difference": rounded(self.difference),
+            "lab_both_p50_ms": rounded(self.lab_both_ms),
+            "simulated_both_p50_ms": rounded(self.simulated_both_ms),
+            "same_verdict": self.same_verdict,
+            "holds": self.holds,
+        }
 
 
 def chosen(count: int) -> list[Cell]:
@@ -155,17 +175,17 @@ async def _site(net: lab.Network, left: Nats, right: Nats, rtt_ms: float) -> Asy
         for name, nats in (("left", left), ("right", right))
     ]
     command = [sys.executable, "-m", "benchmarks.agent", "asyncio"]
-    agents = [Agent(await host.start(command, stderr=None)) for host in hosts]
+    agents = await asyncio.gather(*(Agent.start(host, command) for host in hosts))
     try:
-        await asyncio.gather(*(agent.ask({"id": -1, "method": "ready"}) for agent in agents))
         yield Site("asyncio", "", rtt_ms, (hosts[0], hosts[1]), (agents[0], agents[1]), itertools.count())
     finally:
         for agent in agents:
             await agent.close()
 
 
-def _described(nats: Nats) -> list[dict[str, object]]:
-    fields = [asdict(nat) for nat in nats]
+def _described(nats: Nats) -> list[Row]:
+    usual = asdict(Nat())
+    fields = [{name: value for name, value in asdict(nat).items() if value != usual[name]} for nat in nats]
     return [{name: value.value if isinstance(value, Enum) else value for name, value in nat.items()} for nat in fields]
 
 
@@ -215,30 +235,31 @@ def _middle(times: Iterable[float | None]) -> float | None:
 
 def report(compared: Sequence[Comparison], runs: int) -> bool:
     """Print the table; whether every cell holds."""
-    rows = [
-        [
-            each.cell.name,
-            f"{each.cell.rtt_ms:g}",
-            f"{each.cell.apart_ms:g}",
-            f"{each.lab_connected}/{each.lab_runs}",
-            f"{each.simulated_connected}/{each.simulated_runs}",
-            *(_ms(time) for time in (each.lab_ms, each.simulated_ms)),
-            "" if each.difference is None else f"{each.difference:+.1%}",
-            *(_ms(time) for time in (each.lab_both_ms, each.simulated_both_ms)),
-            verdict(each.same_verdict),
-            verdict(each.holds),
-        ]
-        for each in compared
-    ]
     table(
         f"simulator and lab, ms after the later side's first SYN, medians of {runs} runs in the lab; judged are the "
         f"verdict and the later side's time, within {TOLERANCE:.0%}",
-        [*_COLUMNS, "verdict", "holds"],
-        rows,
+        [_shown(each) for each in compared],
     )
     held = sum(each.holds for each in compared)
     print(f"\n{held} of {len(compared)} cells hold")
     return held == len(compared)
+
+
+def _shown(each: Comparison) -> Row:
+    return {
+        "cell": each.cell.name,
+        "RTT": f"{each.cell.rtt_ms:g}",
+        "apart": f"{each.cell.apart_ms:g}",
+        "lab": f"{each.lab_connected}/{each.lab_runs}",
+        "sim": f"{each.simulated_connected}/{each.simulated_runs}",
+        "lab ms": _ms(each.lab_ms),
+        "sim ms": _ms(each.simulated_ms),
+        "difference": "" if each.difference is None else f"{each.difference:+.1%}",
+        "both, lab": _ms(each.lab_both_ms),
+        "both, sim": _ms(each.simulated_both_ms),
+        "same verdict": each.same_verdict,
+        "holds": each.holds,
+    }
 
 
 def _ms(time: float | None) -> str:

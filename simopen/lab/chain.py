@@ -19,13 +19,14 @@ class Outcome(NamedTuple):
     """What a row of NATs did with a packet. `nat`: the index of the one that refused it, None where it passed.
 
     `headers` are the packet's as that NAT saw them, or as they are after the last. `inside`: it passed, and is before
-    the hosts now.
+    the hosts now. `passed`: each NAT that let it through, and the headers after it, in the order of its way.
     """
 
     decision: Decision
     headers: Headers
     nat: int | None = None
     inside: bool = False
+    passed: tuple[tuple[int, Headers], ...] = ()
 
 
 class Chain:
@@ -36,24 +37,27 @@ class Chain:
 
     def outbound(self, headers: Headers, now_ns: int, first: int = 0) -> Outcome:
         """Take a packet outwards, from the NAT of that index. Where it turned, it is `inside` again."""
+        passed: tuple[tuple[int, Headers], ...] = ()
         for index in range(first, len(self.translators)):
             translator = self.translators[index]
             decision = translator.outbound(headers, now_ns)
             if isinstance(decision, Unsolicited):
-                return Outcome(decision, headers, index)
-            headers = decision
+                return Outcome(decision, headers, index, passed=passed)
+            headers, passed = decision, (*passed, (index, decision))
             if headers.destination.address in translator.public_addresses:
-                return self._turn(headers, now_ns, index)
-        return Outcome(headers, headers)
+                turned = self._turn(headers, now_ns, index)
+                return turned._replace(passed=passed + turned.passed)
+        return Outcome(headers, headers, passed=passed)
 
     def inbound(self, headers: Headers, now_ns: int, first: int | None = None) -> Outcome:
         """Take a packet inwards, from the NAT of that index, from the outermost where none is given."""
+        passed: tuple[tuple[int, Headers], ...] = ()
         for index in reversed(range(len(self.translators) if first is None else first + 1)):
             decision = self.translators[index].inbound(headers, now_ns)
             if isinstance(decision, Unsolicited):
-                return Outcome(decision, headers, index)
-            headers = decision
-        return Outcome(headers, headers, inside=True)
+                return Outcome(decision, headers, index, passed=passed)
+            headers, passed = decision, (*passed, (index, decision))
+        return Outcome(headers, headers, inside=True, passed=passed)
 
     def answer(self, headers: Headers, now_ns: int, nat: int) -> Outcome:
         """Send what the NAT of that index itself says: outwards, or inwards where it answers somebody inside."""

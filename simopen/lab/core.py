@@ -25,7 +25,7 @@ from simopen.lab.chain import Chain, Outcome
 from simopen.lab.conditions import CORE, QUEUE_S, Addresses, Conditions, router_address
 from simopen.lab.nat import HOLD_NS, Translator, Unsolicited
 from simopen.lab.packet import Packet
-from simopen.lab.record import Origin, Passage, Verdict
+from simopen.lab.record import Origin, Passage, Step, Verdict
 from simopen.lab.wire import (
     NotAPacket,
     aged,
@@ -71,11 +71,18 @@ class _Entry:
     received_ns: int | None = None
     received_data: bytes | None = None
     decided_by: str = ""
+    steps: list[Step] = field(default_factory=list)
+
+    def pass_nats(self, host: str, outcome: Outcome, now_ns: int) -> None:
+        """Note what a row of NATs did with it."""
+        self.steps += [Step(host, nat, now_ns, headers) for nat, headers in outcome.passed]
+        if outcome.nat is not None:
+            self.steps.append(Step(host, outcome.nat, now_ns, None))
 
     def passage(self) -> Passage:
         ends, times = (self.source, self.destination), (self.sent_ns, self.received_ns)
         data = (self.sent_data, self.received_data)
-        return Passage(*ends, self.origin, self.verdict, *times, *data, self.decided_by)
+        return Passage(*ends, self.origin, self.verdict, *times, *data, self.decided_by, tuple(self.steps))
 
 
 class _Queue:
@@ -206,6 +213,7 @@ class Core:
 
     def _send(self, entry: _Entry, packet: Packet, access: _Access, outcome: Outcome) -> None:
         """Send what left the hosts of an access, as its NATs decided."""
+        entry.pass_nats(access.name, outcome, entry.sent_ns)
         if isinstance(outcome.decision, Unsolicited):
             self._refuse(entry, packet, access, outcome, entry.sent_ns)
             return
@@ -273,6 +281,7 @@ class Core:
     def _arrive(self, entry: _Entry, packet: Packet, access: _Access, now_ns: int) -> Arrival | None:
         """Come before the receiver's NATs."""
         outcome = access.chain.inbound(packet.headers, now_ns)
+        entry.pass_nats(access.name, outcome, now_ns)
         if isinstance(outcome.decision, Unsolicited):
             self._refuse(entry, packet, access, outcome, now_ns)
             return None
@@ -313,6 +322,7 @@ class Core:
 
     def _copy(self, entry: _Entry) -> _Entry:
         copy = _Entry(entry.source, entry.destination, Origin.CORE, entry.sent_ns, entry.sent_data)
+        copy.steps += entry.steps
         self._entries.append(copy)
         return copy
 

@@ -19,10 +19,26 @@ _STATE, _SEGMENT = 12, 38
 _FIELDS = ((Flags.SYN, "SYN"), (Flags.FIN, "FIN"), (Flags.RST, "RST"), (Flags.ACK, "ACK"))
 
 
+class Moment(NamedTuple):
+    """A packet leaving or reaching its host, or the core, as seen there.
+
+    `state` is the host's after it (RFC 9293 §3.3.2), `segment` the packet in the RFC's notation. `dull`: it belongs to
+    no opening: a FIN, or an acknowledgement after the host is ESTABLISHED.
+    """
+
+    at_ns: int
+    passage: Passage
+    side: int  # 0 left, 1 right: where it happens
+    departs: bool
+    state: str
+    segment: str
+    dull: bool
+
+
 class _Event(NamedTuple):
     at_ns: int
     number: int
-    side: int  # 0 left, 1 right: where it happens
+    side: int
     departs: bool
     passage: Passage
 
@@ -58,13 +74,18 @@ class _Side:
 
 def sequence(record: Record, left: str, right: str) -> str:
     """The punch between two hosts, line by line, times in milliseconds after the first packet."""
-    sides = (_Side(left), _Side(right))
-    events = sorted(_events(record, left, right))
-    if not events:
+    found = moments(record, left, right)
+    if not found:
         return f"no packet went between {left} and {right}"
     lines = [_row("ms", left, "", right), _row("", "CLOSED", "", "CLOSED")]
-    drawn = (_line(event, sides, (event.at_ns - events[0].at_ns) / 1e6) for event in events)
-    return "\n".join([*lines, *filter(None, drawn)])
+    drawn = (_draw(moment, (left, right), (moment.at_ns - found[0].at_ns) / 1e6) for moment in found if not moment.dull)
+    return "\n".join([*lines, *drawn])
+
+
+def moments(record: Record, left: str, right: str) -> list[Moment]:
+    """Every packet between two hosts twice, where it leaves and where it arrives, in the order of time."""
+    sides = (_Side(left), _Side(right))
+    return [_moment(event, sides) for event in sorted(_events(record, left, right))]
 
 
 def _events(record: Record, left: str, right: str) -> Iterator[_Event]:
@@ -77,28 +98,30 @@ def _events(record: Record, left: str, right: str) -> Iterator[_Event]:
             yield _Event(passage.received_ns, number, 1 - sender, False, passage)
 
 
-def _line(event: _Event, sides: tuple[_Side, _Side], ms: float) -> str | None:
-    """The event's line, None for one that is left out; keeps the sides' states."""
+def _moment(event: _Event, sides: tuple[_Side, _Side]) -> Moment:
+    """What the event means; keeps the sides' states."""
     packet, side = event.passage.sent, sides[event.side]
     dull = packet.flags == Flags.ACK and not packet.payload_length and side.state in ("ESTABLISHED", "CLOSED")
     if not event.departs:
         side.receives(packet)
     elif event.passage.origin is Origin.HOST:
         side.sends(packet)
-    if dull or Flags.FIN in packet.flags:
-        return None
-    state = side.state if event.passage.origin is Origin.HOST or not event.departs else f"{side.name}'s NAT"
-    return _draw(event, state, _segment(event.passage, sides), f"{ms:.1f}")
+    dull = dull or Flags.FIN in packet.flags
+    where = (event.at_ns, event.passage, event.side, event.departs)
+    return Moment(*where, side.state, _segment(event.passage, sides), dull)
 
 
-def _draw(event: _Event, state: str, segment: str, ms: str) -> str:
+def _draw(moment: Moment, names: tuple[str, str], after_ms: float) -> str:
+    passage, ms = moment.passage, f"{after_ms:.1f}"
+    by_host = passage.origin is Origin.HOST or not moment.departs
+    state = moment.state if by_host else f"{names[moment.side]}'s NAT"
     wire = "..."
-    if event.departs and event.passage.verdict not in (Verdict.DELIVERED, Verdict.IN_FLIGHT):
-        wire = f"X {event.passage.verdict.value}"
-    near = "-->" if (event.side == 0) == event.departs else "<--"
-    if event.side == 0:
-        return _row(ms, f"{state:<{_STATE}} {near}", segment, wire)
-    return _row(ms, f"{wire:>{_STATE + 4}}", segment, f"{near} {state}")
+    if moment.departs and passage.verdict not in (Verdict.DELIVERED, Verdict.IN_FLIGHT):
+        wire = f"X {passage.verdict.value}"
+    near = "-->" if (moment.side == 0) == moment.departs else "<--"
+    if moment.side == 0:
+        return _row(ms, f"{state:<{_STATE}} {near}", moment.segment, wire)
+    return _row(ms, f"{wire:>{_STATE + 4}}", moment.segment, f"{near} {state}")
 
 
 def _row(ms: str, left: str, segment: str, right: str) -> str:
@@ -107,6 +130,8 @@ def _row(ms: str, left: str, segment: str, right: str) -> str:
 
 def _segment(passage: Passage, sides: tuple[_Side, _Side]) -> str:
     packet, sender = passage.sent, 0 if passage.source == sides[0].name else 1
+    if packet.headers.quoted is not None:
+        return "<ICMP error>"
     fields = [f"<SEQ={_relative(packet.seq, sides[sender].isn, _ISN[sender])}>"]
     if Flags.ACK in packet.flags:
         fields.append(f"<ACK={_relative(packet.ack, sides[1 - sender].isn, _ISN[1 - sender])}>")

@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, overload
 
-from simopen.lab.packet import Endpoint, Packet
+from simopen.lab.packet import Endpoint, Headers, Packet
 
 _NEVER_NS = 2**63
 
@@ -43,6 +43,18 @@ class Origin(Enum):
     CORE = "core"  # a router's ICMP error, or the copy of a packet that was delivered twice
 
 
+class Step(NamedTuple):
+    """What one NAT on the way did: it passed the packet on as `headers`, or stopped it (None).
+
+    `host` and `nat` name it as `Passage.decided_by` does: a host, and the NAT's place from 0 outwards.
+    """
+
+    host: str
+    nat: int
+    at_ns: int
+    headers: Headers | None
+
+
 @lru_cache(maxsize=65536)
 def _parsed(data: bytes) -> Packet:
     from simopen.lab.wire import parse
@@ -61,7 +73,7 @@ class Passage:
     `source` of what a NAT sends, and `destination` of what it filters, is the first of them.
 
     `decided_by` is the NAT that decided: a host's name and the NAT's place in the row counted from 0 next to the
-    host, as in "left/0"; "" where none did.
+    host, as in "left/0"; "" where none did. `steps` are the NATs on its way, as far as it came.
     """
 
     source: str
@@ -73,6 +85,7 @@ class Passage:
     sent_data: bytes
     received_data: bytes | None
     decided_by: str = ""
+    steps: tuple[Step, ...] = ()
 
     @property
     def sent(self) -> Packet:

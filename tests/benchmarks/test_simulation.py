@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks.readme import simulate
 from benchmarks.simulation.clocks import overlap, success
-from benchmarks.simulation.population import pair_share, populations, weighted
+from benchmarks.simulation.population import Share, pair_share, populations, weighted
 from benchmarks.simulation.punching import REACTION_NS, Result, Side, punch
 from benchmarks.simulation.tcp import ACK, RST, RST_ACK, RTO_NS, SYN, SYN_ACK, Opener, Segment, State, refusal
 from benchmarks.simulation.validation import CELLS, chosen, simulated
@@ -291,6 +292,18 @@ def test_every_cell_of_the_validation_has_one_verdict_in_the_simulator() -> None
     assert len(CELLS) == 50
     for cell in CELLS:
         assert len({result.connected for result in simulated(cell)}) == 1, cell
+
+
+def test_the_readme_has_every_answer_with_what_it_rests_on() -> None:
+    cell = success("drop", 1.0, 20.0, 1.0, punches=4, seed=1)
+    share = Share("Somebody", 2005, 0.64, "286 NATs", "random ports", "address-dependent", 0.873, 0.414)
+    compared = {"difference": -0.031, "holds": True, "same_verdict": True}
+    rows = [{"question": "clocks", **cell.row()}, {"question": "population", **share.row()}]
+    text = simulate({"rows": [*rows, {"question": "validate", **compared}]})
+    assert f"| drop | 1.0 | 20.0 | {cell.connected / 4:.1%} |" in text
+    assert "| Somebody 2005: 64.0% of 286 NATs | the rest: random ports; filtering: address-dependent | 87.3% |" in text
+    assert "in 1 cells: the same verdict in 1" in text
+    assert "3.1%" in text
 
 
 def test_fewer_cells_are_spread_over_all_of_them() -> None:

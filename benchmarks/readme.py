@@ -1,0 +1,295 @@
+"""The README's measured tables, from the benchmarks' results: `python -m benchmarks.readme [--check]`.
+
+What stands between `<!-- begin: measured NAME -->` and `<!-- end -->` is made from `benchmarks/results/NAME.json`:
+figures, sentences and conditions, so that no figure is ever typed. `--check` changes nothing, and fails where the two
+differ. Where there is no result yet, the README says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import Row, described, shown
+
+RESULTS = Path(__file__).with_name("results")
+README = Path(__file__).parents[1] / "README.md"
+Result = Mapping[str, Any]
+_BLOCK = re.compile(r"(?P<begin><!-- begin: measured (?P<name>\w+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
+
+
+def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _pair(row: Row, name: str, unit: str) -> str:
+    """Median and p99, "–" where there was nothing to measure."""
+    median, p99 = row[f"{name}_p50_{unit}"], row[f"{name}_p99_{unit}"]
+    return "–" if median is None else f"{shown(median)} / {shown(p99)}"
+
+
+def _connected(rows: Sequence[Row], name: str = "") -> str:
+    return f"{sum(row[f'{name}connected'] for row in rows):,} of {sum(row[f'{name}n'] for row in rows):,}"
+
+
+def _groups(rows: Sequence[Row], *fields: str) -> dict[tuple[Any, ...], list[Row]]:
+    """The rows by these fields, in the order in which they come."""
+    found: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        found.setdefault(tuple(row[field] for field in fields), []).append(row)
+    return found
+
+
+def _joined(values: Iterable[object]) -> str:
+    return " / ".join(shown(value) or "–" for value in values)
+
+
+def establish(result: Result) -> str:
+    rows = result["rows"]
+    lines = [
+        [
+            answer,
+            shown(rtt_ms),
+            _joined(row["apart_ms"] for row in group),
+            _connected(group),
+            _joined(row["later_p50_ms"] for row in group),
+            _joined(row["later_p99_ms"] for row in group),
+            f"{_joined(row['loop_later_p50_ms'] for row in group)} ({_connected(group, 'loop_')})",
+        ]
+        for (answer, rtt_ms), group in _groups(rows, "answer", "rtt_ms").items()
+    ]
+    columns = ("NATs", "round trip", "instants apart", "connected", "median", "p99", "`open_connection` in a loop")
+    return f"Connected: {_connected(rows)}. Milliseconds:\n\n{markdown(columns, lines)}"
+
+
+def precision(result: Result) -> str:
+    methods = list(dict.fromkeys(row["method"] for row in result["rows"]))
+    lines = []
+    for (loop, load), group in _groups(result["rows"], "loop", "load").items():
+        by_method = {row["method"]: row for row in group}
+        cells = [
+            _pair(by_method[method], what, "us") if method in by_method else ""
+            for method in methods
+            for what in ("call", "wire")
+        ]
+        lines.append([loop, load, *cells])
+    columns = ["loop", "load", *(f"{method}, {what}" for method in methods for what in ("call", "wire"))]
+    earliest = {
+        method: min(row["call_min_us"] for row in result["rows"] if row["method"] == method) for method in methods
+    }
+    early = ", ".join(f"{method} {shown(value)}" for method, value in earliest.items())
+    return f"Microseconds after the instant, median / p99:\n\n{markdown(columns, lines)}\n\nEarliest call: {early}."
+
+
+def matrix(result: Result) -> str:
+    rows = result["rows"]
+    kinds = dict.fromkeys(row["left"] for row in rows)
+    parts = []
+    for (outlook,), group in _groups(rows, "expected").items():
+        parts.append(f"{len(group)} {_OUTLOOKS[outlook]} ({_connected(group)} punches connected)")
+    wrong = [f"{row['left']} × {row['right']}" for row in rows if not row["held"]]
+    against = f"Not as expected: {'; '.join(wrong)}." if wrong else "Every pair does what is expected of it."
+    return (
+        f"![Heat map of NAT × NAT: share of punches that connect, and median time](benchmarks/results/matrix.svg)\n\n"
+        f"{len(kinds)} kinds of NAT, {len(rows)} pairs: {', '.join(parts)}. {against}"
+    )
+
+
+_OUTLOOKS = {
+    "connects": "can connect today",
+    "waits for port prediction": "wait for port prediction",
+    "no TCP can": "no TCP can join",
+}
+
+
+def peers(result: Result) -> str:
+    rows = result["rows"]
+    rivals = list(dict.fromkeys(row["rival"] for row in rows))
+    lines = []
+    for (answer, apart_ms), group in _groups(rows, "answer", "apart_ms").items():
+        by_rival = {row["rival"]: row for row in group}
+        lines.append([answer, shown(apart_ms), *(_rival_cell(by_rival[rival]) for rival in rivals)])
+    costs = [
+        [
+            rival,
+            _connected(group),
+            shown(sorted(row["cpu_p50_ms"] for row in group)[len(group) // 2]),
+            shown(max(row["peak_mib"] for row in group)),
+        ]
+        for (rival,), group in _groups(rows, "rival").items()
+    ]
+    return (
+        "Connected, and milliseconds after the later instant until both programs can use the stream, median / p99 (in "
+        "brackets: until both kernels have it, median):\n\n"
+        f"{markdown(['NATs', 'instants apart', *rivals], lines)}\n\n"
+        f"{markdown(['', 'connected in all', 'ms of processor time', 'MiB at most'], costs)}"
+    )
+
+
+def _rival_cell(row: Row) -> str:
+    share = f"{row['connected']} of {row['n']}"
+    if not row["connected"]:
+        return share
+    return f"{share}: {_pair(row, 'usable', 'ms')} ({shown(row['tcp_p50_ms'])})"
+
+
+def many(result: Result) -> str:
+    fields = {
+        "connects": "at once",
+        "loop": "loop",
+        "connected": "connected",
+        "kib_each": "KiB each",
+        "descriptors_each": "descriptors each",
+        "spread_ms": "spread of the SYNs, ms",
+        "up_p50_ms": "up after, ms, median",
+        "up_p99_ms": "p99",
+        "descriptors_left": "descriptors left",
+    }
+    return _plain(result, fields)
+
+
+def clock(result: Result) -> str:
+    fields = {
+        "method": "method",
+        "trials": "trials",
+        "answered": "answered",
+        "inside": "truth inside the bound",
+        "error_p50_ms": "error, ms, median",
+        "error_p99_ms": "p99",
+        "bound_p50_ms": "bound, ms, median",
+        "bound_p99_ms": "p99",
+    }
+    return _plain(result, fields)
+
+
+def imports(result: Result) -> str:
+    return _plain(
+        result, {"import": "import", "took_p50_ms": "ms, median", "took_p99_ms": "p99", "net_ms": "more than nothing"}
+    )
+
+
+def lab_error(result: Result) -> str:
+    fields = {"figure": "measured", "packets": "packets", "delivered": "delivered"}
+    return _plain(result, fields | {"p50_us": "µs late, median", "p99_us": "p99", "max_us": "most"})
+
+
+def simulate(result: Result) -> str:
+    asked = {question: rows for (question,), rows in _groups(result["rows"], "question").items()}
+    parts = {
+        "rate": _simulated_rates,
+        "clocks": _clock_errors,
+        "population": _populations,
+        "validate": _against_the_lab,
+    }
+    return "\n\n".join(part(asked[question]) for question, part in parts.items() if question in asked)
+
+
+def _simulated_rates(rows: Sequence[Row]) -> str:
+    rates = (f"{shown(row['a_minute'])} ({row['punch']})" for row in rows)
+    return f"Punches a minute of one core: {'; '.join(rates)}."
+
+
+def _clock_errors(rows: Sequence[Row]) -> str:
+    windows = list(dict.fromkeys(row["window_s"] for row in rows))
+    lines = [
+        [*map(str, place), *(f"{row['connected'] / row['punches']:.1%}" for row in group)]
+        for place, group in _groups(rows, "unsolicited", "clock_error_sigma_s", "rtt_ms").items()
+    ]
+    columns = ["NATs", "each clock's error, σ in s", "RTT, ms", *(f"window {window:g} s" for window in windows)]
+    return markdown(columns, lines)
+
+
+def _populations(rows: Sequence[Row]) -> str:
+    lines = [
+        [
+            f"{row['source']} {row['year']}: {row['punchable']:.1%} of {row['of']}",
+            f"the rest: {row['assumed_of_the_rest']}; filtering: {row['assumed_filtering']}",
+            f"{row['connects']:.1%}",
+            f"{row['one_connect_each']:.1%}",
+        ]
+        for row in rows
+    ]
+    return markdown(
+        ["published: support hole punching", "assumed", "pairs that connect", "with one connect each"], lines
+    )
+
+
+def _against_the_lab(rows: Sequence[Row]) -> str:
+    worst = max(abs(row["difference"]) for row in rows if row["difference"] is not None)
+    held, same = (sum(row[name] for row in rows) for name in ("holds", "same_verdict"))
+    return (
+        f"Held against the lab in {len(rows)} cells: the same verdict in {same}, and the later side's time within 10 % "
+        f"in {held} (the largest difference is {worst:.1%})."
+    )
+
+
+def _plain(result: Result, fields: Mapping[str, str]) -> str:
+    """Those fields of every row, as they are."""
+    return markdown(list(fields.values()), [[shown(row[field]) for field in fields] for row in result["rows"]])
+
+
+RENDERERS: dict[str, Callable[[Result], str]] = {
+    "establish": establish,
+    "precision": precision,
+    "matrix": matrix,
+    "peers": peers,
+    "many": many,
+    "clock": clock,
+    "imports": imports,
+    "lab_error": lab_error,
+    "simulate": simulate,
+}
+
+
+def rendered(text: str, results: Mapping[str, Result]) -> str:
+    """The README with every block made anew. Raises: KeyError for a block that nothing renders."""
+
+    def block(match: re.Match[str]) -> str:
+        name = match["name"]
+        render = RENDERERS[name]
+        body = f"{render(results[name])}\n\n*{described(results[name]['conditions'])}.*" if name in results else _NONE
+        return f"{match['begin']}{body}\n{match['end']}"
+
+    return _BLOCK.sub(block, text)
+
+
+_NONE = "Not measured yet."
+
+
+def outside(text: str) -> str:
+    """The text without its measured blocks."""
+    return _BLOCK.sub("", text)
+
+
+def load(directory: Path = RESULTS) -> dict[str, Result]:
+    """Every result there is, by name."""
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(directory.glob("*.json"))}
+
+
+def update() -> None:
+    """Write the README anew from the results."""
+    README.write_text(rendered(README.read_text(encoding="utf-8"), load()), encoding="utf-8")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing, and fail where they differ")
+    if not parser.parse_args().check:
+        update()
+        return 0
+    text = README.read_text(encoding="utf-8")
+    if text == rendered(text, load()):
+        return 0
+    print("README.md and benchmarks/results differ: run `python -m benchmarks.readme`", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

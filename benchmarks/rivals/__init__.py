@@ -1,0 +1,1 @@
+"""What `benchmarks.peers` runs on lab hosts: one module per way to punch, each in a virtual environment of its own."""

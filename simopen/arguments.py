@@ -1,0 +1,57 @@
+"""What people type after an option, as values: ports, durations, shares. Each raises ValueError with words for them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TypeVar
+
+from simopen.address import check_port
+from simopen.instant import parse_duration
+
+T = TypeVar("T")
+
+
+def argument(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """argparse shows an ArgumentTypeError's message; of a ValueError it tells the type's name only."""
+
+    def parsed(text: str) -> T:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parsed
+
+
+def port(text: str) -> int:
+    """A port number."""
+    if not text.isdecimal():
+        raise ValueError(f"a port is a number between 1 and 65535, not {text!r}")
+    return check_port(int(text), "a port")
+
+
+def window(text: str) -> float:
+    """A duration longer than zero, in seconds."""
+    if not (seconds := parse_duration(text)) > 0:
+        raise ValueError("it must be longer than zero, as 10s is")
+    return seconds
+
+
+def share(text: str) -> float:
+    """A share from 0 to below 1, from `2%` or `0.02`."""
+    number, percent = text.removesuffix("%"), text.endswith("%")
+    try:
+        value = float(number) / (100 if percent else 1)
+    except ValueError:
+        raise ValueError(f"{text!r} is no share: write 2% or 0.02") from None
+    if not 0 <= value < 1:
+        raise ValueError(f"a share is from 0 to below 100%, not {text}")
+    return value
+
+
+def count(text: str, most: int) -> int:
+    """A whole number from 1 to `most`."""
+    if not text.isdecimal() or not 1 <= int(text) <= most:
+        raise ValueError(f"it must be a number from 1 to {most}, not {text!r}")
+    return int(text)
