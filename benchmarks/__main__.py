@@ -28,6 +28,7 @@ PLAN: dict[str, tuple[str, str]] = {
     "matrix": ("", "--runs 1 --at-once 24"),
     "peers": ("", "--runs 1 --apart 0 30 --at-once 15"),
     "clock": ("", "--trials 60"),
+    "simulate": ("rate clocks population validate", "rate validate --punches 200 --cells 6 --runs 3"),
 }
 
 

@@ -1,7 +1,8 @@
 """Fires on a lab host what a benchmark orders: `python -m benchmarks.agent LOOP`, a JSON object per line on stdin.
 
-An order to fire is {"id", "method", "peer", "port", "local", "at_ns" (CLOCK_MONOTONIC), "window_s", "hold_s"}; the
-answer, one line on stdout, has "first_ns" (our first SYN's call), "established_ns", both CLOCK_MONOTONIC, or "error".
+An order to fire is {"id", "method", "peer", "port", "local", "at_ns" (CLOCK_MONOTONIC), "window_s", "hold_s"}, and may
+have "listen"; the answer, one line on stdout, has "first_ns" (our first SYN's call), "established_ns", both
+CLOCK_MONOTONIC, or "error".
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ async def by_simopen(order: Order, now: simopen.Estimate) -> Order:
         at=now.utc_at(order["at_ns"]) / 1e9,
         local=order["local"],
         window=order["window_s"],
+        listen=order.get("listen", True),
         clock=now,
     )
     hold(sock, order["hold_s"])

@@ -80,8 +80,8 @@ class Site:
     agents: tuple[Agent, Agent]
     numbers: itertools.count[int]
 
-    async def run(self, cell: Cell) -> Run:
-        """One punch, on a port of its own."""
+    async def run(self, cell: Cell, **more: object) -> Run:
+        """One punch, on a port of its own; `more` goes into both agents' orders."""
         number = next(self.numbers)
         at_ns = time.monotonic_ns() + round(LEAD_S * 1e9)
         ats_ns = (at_ns, at_ns + round(cell.apart_ms * 1e6))
@@ -96,6 +96,7 @@ class Site:
                         "at_ns": each_ns,
                         "window_s": WINDOWS_S[cell.method],
                         "hold_s": 0.2 + 2 * cell.rtt_ms / 1e3,
+                        **more,
                     }
                 )
                 for agent, peer, each_ns in zip(self.agents, reversed(self.hosts), ats_ns, strict=True)

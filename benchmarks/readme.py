@@ -180,6 +180,56 @@ def lab_error(result: Result) -> str:
     return _plain(result, fields | {"p50_us": "µs late, median", "p99_us": "p99", "max_us": "most"})
 
 
+def simulate(result: Result) -> str:
+    asked = {question: rows for (question,), rows in _groups(result["rows"], "question").items()}
+    parts = {
+        "rate": _simulated_rates,
+        "clocks": _clock_errors,
+        "population": _populations,
+        "validate": _against_the_lab,
+    }
+    return "\n\n".join(part(asked[question]) for question, part in parts.items() if question in asked)
+
+
+def _simulated_rates(rows: Sequence[Row]) -> str:
+    rates = (f"{shown(row['a_minute'])} ({row['punch']})" for row in rows)
+    return f"Punches a minute of one core: {'; '.join(rates)}."
+
+
+def _clock_errors(rows: Sequence[Row]) -> str:
+    windows = list(dict.fromkeys(row["window_s"] for row in rows))
+    lines = [
+        [*map(str, place), *(f"{row['connected'] / row['punches']:.1%}" for row in group)]
+        for place, group in _groups(rows, "unsolicited", "clock_error_sigma_s", "rtt_ms").items()
+    ]
+    columns = ["NATs", "each clock's error, σ in s", "RTT, ms", *(f"window {window:g} s" for window in windows)]
+    return markdown(columns, lines)
+
+
+def _populations(rows: Sequence[Row]) -> str:
+    lines = [
+        [
+            f"{row['source']} {row['year']}: {row['punchable']:.1%} of {row['of']}",
+            f"the rest: {row['assumed_of_the_rest']}; filtering: {row['assumed_filtering']}",
+            f"{row['connects']:.1%}",
+            f"{row['one_connect_each']:.1%}",
+        ]
+        for row in rows
+    ]
+    return markdown(
+        ["published: support hole punching", "assumed", "pairs that connect", "with one connect each"], lines
+    )
+
+
+def _against_the_lab(rows: Sequence[Row]) -> str:
+    worst = max(abs(row["difference"]) for row in rows if row["difference"] is not None)
+    held, same = (sum(row[name] for row in rows) for name in ("holds", "same_verdict"))
+    return (
+        f"Held against the lab in {len(rows)} cells: the same verdict in {same}, and the later side's time within 10 % "
+        f"in {held} (the largest difference is {worst:.1%})."
+    )
+
+
 def _plain(result: Result, fields: Mapping[str, str]) -> str:
     """Those fields of every row, as they are."""
     return markdown(list(fields.values()), [[shown(row[field]) for field in fields] for row in result["rows"]])
@@ -194,6 +244,7 @@ RENDERERS: dict[str, Callable[[Result], str]] = {
     "clock": clock,
     "imports": imports,
     "lab_error": lab_error,
+    "simulate": simulate,
 }
 
 

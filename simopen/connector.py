@@ -55,7 +55,7 @@ class Lane:
         self.peer = peer
         self.rank = rank
         self.dead = False
-        self.looks = 0  # so many times in a row this 5-tuple was seen taken by something that lasts
+        self.holder: str | None = None  # the state of what has the 5-tuple, if the last look saw anything
         self.attempts: list[Attempt] = []
         self.planned_ns = self.started_ns = self.error = 0
         self.target = sockaddr(peer)
@@ -97,6 +97,15 @@ class Lane:
         now_ns = time.monotonic_ns()
         shot = Attempt(self.peer, self.planned_ns, self.started_ns, now_ns, error, immediate)
         self.attempts.append(shot)
+
+    def held(self, holder: str | None) -> bool:
+        """Whether the taken 5-tuple is another's for good, now that a look has found it in state `holder`.
+
+        Two looks in a row must say so. One alone may see the very stream that the listener is about to hand us, and
+        so may one after a look that saw this stream's accept under way.
+        """
+        before, self.holder = self.holder, holder
+        return before in _LASTING and holder in _LASTING
 
     @property
     def idle(self) -> bool:
@@ -252,17 +261,12 @@ class Connector:
         """The last shot's outcome. A taken 5-tuple: by what? An accept under way may be the very stream we want."""
         outcome = lane.attempts[-1].outcome
         if outcome is not Outcome.TAKEN:
+            lane.holder = None
             return outcome
         self.holder = conntable.state(self._bound_to(lane.peer.family), lane.peer)
-        if self.holder not in _LASTING:
-            lane.looks = 0
-            return outcome
-        # What shows as established may be in the listener's queue, where the loop has not come round to it yet. So one
-        # look is not enough, nor two of which the first saw a handshake under way.
-        for listener in self._listeners:
+        for listener in self._listeners:  # it may be in a queue, where the loop has not come round to it yet
             listener.collect()
-        lane.looks += 1
-        return Outcome.HELD if lane.looks > 1 else outcome
+        return Outcome.HELD if lane.held(self.holder) else outcome
 
     def _fire_at(self, lane: Lane, at_ns: int) -> None:
         wait_s = (at_ns - time.monotonic_ns()) / 1e9

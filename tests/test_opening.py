@@ -21,6 +21,7 @@ import simopen
 from simopen import clock, conntable
 from simopen.address import Endpoint
 from simopen.clock import FixedClock, LocalClock, Reading
+from simopen.connector import Lane
 from simopen.report import Report
 from tests.loopback import HERE, THERE, ports
 
@@ -252,6 +253,27 @@ async def test_a_destination_that_is_connected_already(ports: tuple[int, int]) -
     with pytest.raises(simopen.LocalEndpointError, match="already has a connection"):
         await simopen.punch((THERE, ports[1]), local=(HERE, ports[0]), clock=plain())
     await close(left, right)
+
+
+@pytest.mark.parametrize(
+    ("states", "held"),
+    [
+        (["ESTABLISHED"], False),
+        (["ESTABLISHED", "ESTABLISHED"], True),
+        (["SYN-RECEIVED", "ESTABLISHED"], False),
+        (["SYN-RECEIVED", "ESTABLISHED", "ESTABLISHED"], True),
+        ([None, "ESTABLISHED"], False),
+        (["ESTABLISHED", None, "ESTABLISHED"], False),
+        (["TIME-WAIT", "TIME-WAIT"], False),
+    ],
+)
+def test_an_accept_under_way_is_no_other_connection(
+    ports: tuple[int, int], states: list[str | None], held: bool
+) -> None:
+    """A busy loop looks at a taken 5-tuple before it accepts: only two looks in a row tell another's connection."""
+    lane = Lane((HERE, ports[0]), Endpoint(THERE, ports[1]), 0)
+    assert [lane.held(state) for state in states][-1] is held
+    lane.discard()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
