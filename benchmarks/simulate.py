@@ -95,8 +95,12 @@ def main() -> int:
     asked = options.question or [name for name in QUESTIONS if name != "validate"]
     if unknown := set(asked) - set(QUESTIONS):
         parser.error(f"no such question: {', '.join(sorted(unknown))}; there are {', '.join(QUESTIONS)}")
-    clocks_err = "normally around 0, each for itself"
-    given = conditions(punches=options.punches, seed=options.seed, lab_runs_a_cell=options.runs, clocks_err=clocks_err)
+    given = conditions(
+        punches=options.punches,
+        seed=options.seed,
+        lab_runs_a_cell=options.runs,
+        clock_errors="normal around 0, independent",
+    )
     print(described(given), flush=True)
     answers = {name: QUESTIONS[name](options) for name in asked}
     rows = [{"question": name, **row} for name, (_, found) in answers.items() for row in found]

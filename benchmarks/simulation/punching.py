@@ -21,7 +21,7 @@ from simopen.lab.nat import Nat, Translator
 from simopen.lab.packet import Endpoint, Headers
 from simopen.window import Fire, GiveUp, Keep, Outcome, Window
 
-# From a RST's arrival until the next SYN leaves, in the lab on a machine that is not idle: 0.3 to 1 ms.
+# From a RST's arrival until the next SYN leaves. Measured in the lab with both cores busy: 0.5 to 1 ms.
 REACTION_NS = 300_000
 PORT = 2000
 # Long enough before the earliest shot of any clock error that is simulated here.

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +18,7 @@ from benchmarks.simulation.tcp import ACK, RST, RST_ACK, RTO_NS, SYN, SYN_ACK, O
 from benchmarks.simulation.validation import CELLS, chosen, simulated
 from simopen.lab.nat import Allocation, Filtering, Mapping, Nat, Unsolicited
 
+ROOT = Path(__file__).parents[2]
 DROP, RESET = (Nat(unsolicited=Unsolicited.DROP),), (Nat(unsolicited=Unsolicited.RESET),)
 PLACES = {"none": (), "drop": DROP, "reset": RESET}
 RANDOM = Nat(mapping=Mapping.ADDRESS_AND_PORT_DEPENDENT, allocation=Allocation.RANDOM)
@@ -309,3 +314,14 @@ def test_the_readme_has_every_answer_with_what_it_rests_on() -> None:
 def test_fewer_cells_are_spread_over_all_of_them() -> None:
     assert chosen(len(CELLS)) == list(CELLS)
     assert chosen(3) == [CELLS[0], CELLS[16], CELLS[33]]
+
+
+def test_the_command_writes_what_it_found(tmp_path: Path) -> None:
+    found = tmp_path / "simulate.json"
+    command = [sys.executable, "-m", "benchmarks.simulate", "rate", "--punches", "5", "--json", str(found)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 1), done.stderr  # 1: too slow, which is the machine's to say
+    result = json.loads(found.read_text(encoding="utf-8"))
+    assert result["benchmark"] == "simulate"
+    assert result["conditions"]["clock_errors"] == "normal around 0, independent"
+    assert {row["question"] for row in result["rows"]} == {"rate"}
