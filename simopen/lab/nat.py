@@ -187,8 +187,6 @@ class _Binding:
 
     private: Endpoint
     public: Endpoint
-    inside_key: Hashable
-    outside_key: Hashable
     filtering_key: Callable[[Endpoint], Hashable]
     expires_ns: int = 0
     permits: dict[Hashable, int] = field(default_factory=dict)  # filtering key -> when that permit ends
@@ -312,14 +310,9 @@ class Translator:
         """Keep the binding for another while, or end it."""
         bits = int.__and__(headers.flags, _OPENING_OR_CLOSING)
         if bits & _RST and self.nat.reset_kills and headers.protocol == Protocol.TCP:
-            self._forget(binding)
-            return
-        binding.refresh(remote, now_ns + self._timeouts_ns[headers.protocol, bool(bits)])
-
-    def _forget(self, binding: _Binding) -> None:
-        binding.expires_ns = 0
-        self._inside.pop(binding.inside_key, None)
-        self._outside.pop(binding.outside_key, None)
+            binding.expires_ns = 0
+        else:
+            binding.refresh(remote, now_ns + self._timeouts_ns[headers.protocol, bool(bits)])
 
     def _error_inbound(self, headers: Headers, quoted: Headers, now_ns: int) -> Decision:
         # RFC 5508 REQ-4: by the quoted packet's mapping; who the router is that sends it plays no part.
@@ -371,9 +364,9 @@ class Translator:
         public = self._allocate(protocol, private, remote, now_ns) if translated else private
         if public is None:
             return None
-        inside, outside = self._inside_key(protocol, private, remote), self._outside_key(protocol, public, remote)
-        binding = _Binding(private, public, inside, outside, self._filtering_key)
-        self._inside[inside] = self._outside[outside] = binding
+        binding = _Binding(private, public, self._filtering_key)
+        self._inside[self._inside_key(protocol, private, remote)] = binding
+        self._outside[self._outside_key(protocol, public, remote)] = binding
         return binding
 
     def _allocate(self, protocol: int, private: Endpoint, remote: Endpoint, now_ns: int) -> Endpoint | None:

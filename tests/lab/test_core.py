@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from itertools import accumulate, pairwise
 
 import pytest
 from hypothesis import given
@@ -10,11 +13,11 @@ from hypothesis import strategies as st
 
 from simopen.lab.conditions import MOST_HOSTS, Addresses, Conditions, addresses_of, router_address
 from simopen.lab.core import Core
-from simopen.lab.nat import Nat, Unsolicited
+from simopen.lab.nat import Filtering, Mapping, Nat, Pooling, Unsolicited
 from simopen.lab.packet import Endpoint, Flags
 from simopen.lab.record import Origin, Verdict
 from simopen.lab.wire import parse, time_exceeded_for
-from tests.lab.packets import tcp, udp
+from tests.lab.packets import checksums_hold, tcp, udp
 
 MS = 1_000_000
 
@@ -181,6 +184,250 @@ def test_two_syns_that_cross_open_both_nats() -> None:
     assert [(due_ns, host) for due_ns, host, _ in it.arrivals()] == [(20 * MS, "right"), (25 * MS, "left")]
 
 
+HOLDING = Nat(unsolicited=Unsolicited.HOLD)
+LAX = Filtering.ENDPOINT_INDEPENDENT
+
+
+def shoot(it: Net, now_ns: int, back: bool = False) -> None:
+    """A SYN from left to right, or `back`, between the ports 1314."""
+    names = (("right", it.right.private, it.left.public), ("left", it.left.private, it.right.public))
+    name, source, destination = names[not back]
+    it.core.offer(name, tcp((source, 1314), (destination, 1314), seq=41), now_ns)
+
+
+@pytest.mark.parametrize("v6", [False, True])
+@pytest.mark.parametrize("make", [tcp, udp])
+def test_a_nat_answers_with_port_unreachable(v6: bool, make: Callable[..., bytes]) -> None:
+    it = net(Conditions(delay_s=0.010, nat=Nat()), Conditions(nat=Nat(unsolicited=Unsolicited.ICMP)))
+    source, destination = (it.left.private6, it.right.public6) if v6 else (it.left.private, it.right.public)
+    it.core.offer("left", make((source, 1), (destination, 2)), 0)
+    ((due_ns, host, data),) = it.arrivals()
+    error = parse(data)
+    assert (due_ns, host, error.source.address) == (20 * MS, "left", destination)
+    assert error.headers.quoted is not None
+    assert (error.headers.quoted.source, error.headers.quoted.destination) == ((source, 1), (destination, 2))
+    assert data[20:22] == b"\x03\x03" or data[40:42] == b"\x01\x04"  # RFC 792; RFC 4443 §3.1
+    assert checksums_hold(data)
+    assert it.verdicts() == [Verdict.REFUSED_ICMP, Verdict.DELIVERED]
+
+
+def test_a_held_syn_is_answered_after_six_seconds() -> None:
+    it = net(Conditions(delay_s=0.010), Conditions(nat=HOLDING))
+    shoot(it, 0)
+    assert it.arrivals(5 * 10**9) == []
+    assert it.verdicts() == [Verdict.HELD]
+    assert it.core.due_ns == 6 * 10**9 + 10 * MS
+    ((due_ns, host, data),) = it.arrivals()
+    assert (due_ns, host) == (6 * 10**9 + 20 * MS, "left")
+    assert parse(data).headers.quoted is not None
+    assert it.verdicts() == [Verdict.REFUSED_ICMP, Verdict.DELIVERED]
+
+
+def test_a_held_syn_is_forgotten_where_one_goes_out_meanwhile() -> None:
+    it = net(Conditions(delay_s=0.010), Conditions(nat=HOLDING))
+    shoot(it, 0)
+    assert it.arrivals(5 * 10**9) == []
+    shoot(it, 5 * 10**9, back=True)
+    assert [(due_ns, host) for due_ns, host, _ in it.arrivals()] == [(5 * 10**9 + 10 * MS, "left")]
+    assert it.verdicts() == [Verdict.HELD, Verdict.DELIVERED]
+
+
+@pytest.mark.parametrize(
+    ("home", "carrier", "decider", "verdict"),
+    [
+        (Nat(), Nat(unsolicited=Unsolicited.RESET), "right/1", Verdict.RESET),
+        (Nat(unsolicited=Unsolicited.RESET), Nat(filtering=LAX), "right/0", Verdict.RESET),
+        (Nat(unsolicited=Unsolicited.ICMP), Nat(filtering=LAX), "right/0", Verdict.REFUSED_ICMP),
+        (HOLDING, Nat(filtering=LAX), "right/0", Verdict.REFUSED_ICMP),
+        (Nat(), Nat(filtering=LAX), "right/0", Verdict.FILTERED),
+        (Nat(filtering=LAX), Nat(), "right/1", Verdict.FILTERED),
+    ],
+)
+def test_of_nats_in_a_row_the_record_names_the_one_that_refused(
+    home: Nat, carrier: Nat, decider: str, verdict: Verdict
+) -> None:
+    """What it answers comes from the outermost address, whoever answered."""
+    it = net(Conditions(delay_s=0.010), Conditions(nat=(home, carrier)))
+    it.core.offer("right", tcp((it.right.private, 1314), ("203.0.113.99", 1314)), 0)
+    it.core.forget_passages()
+    shoot(it, MS)
+    answers = [parse(data) for _, _, data in it.arrivals()]
+    refused, *answered = it.core.passages()
+    assert (refused.decided_by, refused.verdict) == (decider, verdict)
+    assert [passage.origin for passage in answered] == [Origin.NAT] * (verdict is not Verdict.FILTERED)
+    assert all(passage.decided_by == "" for passage in answered)
+    assert all(answer.source.address == it.right.public for answer in answers)
+    assert len(answers) == len(answered)
+
+
+def test_syns_that_cross_open_all_nats_of_two_homes_behind_carriers() -> None:
+    carried = Conditions(delay_s=0.010, nat=(Nat(), Nat(unsolicited=Unsolicited.RESET)))
+    it = net(carried, carried)
+    assert (it.left.private, it.left.pools) == ("192.168.1.2", (("100.64.1.1",), ("198.51.100.1",)))
+    shoot(it, 0)
+    shoot(it, 5 * MS, back=True)
+    assert [(due_ns, host) for due_ns, host, _ in it.arrivals()] == [(20 * MS, "right"), (25 * MS, "left")]
+
+
+def beside(nat: Nat | None) -> Net:
+    """Right is on left's LAN."""
+    core, conditions = Core(1), Conditions(delay_s=0.010, nat=nat)
+    left = addresses_of(1, conditions.nats)
+    right = addresses_of(2, conditions.nats, lan=1)
+    core.attach("left", conditions, left)
+    core.attach("right", conditions, right, "left")
+    return Net(core, left, right)
+
+
+@pytest.mark.parametrize("nat", [None, Nat(), Nat(translates=False)])
+@pytest.mark.parametrize("v6", [False, True])
+def test_hosts_on_one_lan_reach_each_other_directly(nat: Nat | None, v6: bool) -> None:
+    it = beside(nat)
+    source, destination = (it.left.private6, it.right.private6) if v6 else (it.left.private, it.right.private)
+    packet = udp((source, 1), (destination, 2))
+    it.core.offer("left", packet, 7)
+    assert it.arrivals() == [(7, "right", packet)]
+    (passage,) = it.core.passages()
+    assert (passage.destination, passage.verdict) == ("right", Verdict.DELIVERED)
+
+
+def test_hosts_behind_one_nat_share_its_address_and_get_their_own_answers() -> None:
+    it = beside(Nat())
+    assert it.left.public == it.right.public
+    assert it.left.private != it.right.private
+    it.core.attach("peer", Conditions(), peer := addresses_of(3))
+    for name, own in (("left", it.left), ("right", it.right)):
+        it.core.offer(name, udp((own.private, 5), (peer.public, 6)), 0)
+    seen = [parse(data).source for _, _, data in it.arrivals()]
+    assert len(set(seen)) == 2
+    for public in seen:
+        it.core.offer("peer", udp((peer.private, 6), public), 20 * MS)
+    assert [host for _, host, _ in it.arrivals()] == ["left", "right"]
+    assert [passage.destination for passage in it.core.passages()[2:]] == ["left", "right"]
+
+
+@pytest.mark.parametrize("hairpins", [False, True])
+def test_hosts_behind_one_nat_meet_by_its_address_only_where_it_hairpins(hairpins: bool) -> None:
+    it = beside(Nat(filtering=LAX, hairpinning=hairpins))
+    it.core.offer("right", udp((it.right.private, 5), ("203.0.113.99", 6)), 0)
+    it.core.forget_passages()
+    it.core.offer("left", udp((it.left.private, 7), (it.right.public, 5)), 1)
+    arrivals = it.arrivals()
+    (passage,) = it.core.passages()
+    if hairpins:
+        ((due_ns, host, data),) = arrivals
+        assert (due_ns, host) == (1, "right")
+        assert (parse(data).source, parse(data).destination) == ((it.left.public, 7), (it.right.private, 5))
+        assert (passage.verdict, passage.decided_by) == (Verdict.DELIVERED, "")
+    else:
+        assert arrivals == []
+        assert (passage.verdict, passage.decided_by) == (Verdict.FILTERED, "left/0")
+
+
+def test_a_refused_hairpin_is_answered_inside() -> None:
+    it = beside(Nat(hairpinning=True, unsolicited=Unsolicited.RESET))
+    it.core.offer("left", tcp((it.left.private, 7), (it.right.public, 5)), 1)
+    ((due_ns, host, data),) = it.arrivals()
+    assert (due_ns, host, parse(data).flags) == (1, "left", Flags.RST | Flags.ACK)
+    assert parse(data).source == (it.right.public, 5)
+
+
+def test_a_pool_is_reached_by_each_of_its_addresses() -> None:
+    nat = Nat(Mapping.ADDRESS_AND_PORT_DEPENDENT, pool=3, pooling=Pooling.ARBITRARY)
+    it = net(Conditions(nat=nat))
+    for port in range(1, 31):
+        it.core.offer("left", udp((it.left.private, 5), (it.right.public, port)), 0)
+    seen = {parse(data).source for _, _, data in it.arrivals()}
+    assert {public.address for public in seen} == set(it.left.pools[0])
+    for passage in it.core.passages():
+        assert passage.received is not None
+        ends = passage.received.destination, passage.received.source
+        it.core.offer("right", udp(*ends), 1)
+    assert [host for _, host, _ in it.arrivals()] == ["left"] * 30
+
+
+@pytest.mark.parametrize(("left", "right", "copies"), [(0.0, 0.0, 1), (1.0, 0.0, 2), (0.0, 1.0, 2), (1.0, 1.0, 3)])
+def test_a_packet_is_followed_by_its_copies(left: float, right: float, copies: int) -> None:
+    it = net(Conditions(delay_s=0.010, jitter_s=0.005, duplicate=left), Conditions(duplicate=right))
+    it.send()
+    it.send(MS)
+    arrivals = it.arrivals()
+    assert len(arrivals) == 2 * copies
+    assert {data for _, _, data in arrivals[:copies]} == {arrivals[0][2]}
+    assert it.verdicts() == [Verdict.DELIVERED] * len(arrivals)
+    origins = [passage.origin for passage in it.core.passages()]
+    assert origins == ([Origin.HOST] + [Origin.CORE] * (copies - 1)) * 2
+
+
+def test_copies_are_made_of_their_share_and_repeat_with_the_seed() -> None:
+    def copies(seed: int) -> list[Origin]:
+        it = net(Conditions(duplicate=0.3), seed=seed)
+        for _ in range(2000):
+            it.send()
+        return [passage.origin for passage in it.core.passages()]
+
+    assert copies(1) == copies(1) != copies(2)
+    assert 0.26 < copies(1).count(Origin.CORE) / 2000 < 0.34  # give or take four deviations
+
+
+KBPS = 1000.0
+SIZE = 29  # bytes of what `Net.send` sends
+
+
+@pytest.mark.parametrize(("left", "right"), [(SIZE * 8 * KBPS, None), (None, SIZE * 8 * KBPS)])
+def test_packets_take_their_time_one_after_the_other(left: float | None, right: float | None) -> None:
+    """A thousand packets a second: one each ms, whichever access is the narrow one."""
+    it = net(Conditions(delay_s=0.010, bandwidth_bps=left), Conditions(bandwidth_bps=right))
+    for number in range(3):
+        it.send(0, number=number)
+    it.send(50 * MS, number=3)
+    assert [(due_ns, data[-1:]) for due_ns, _, data in it.arrivals()] == [
+        (11 * MS, b"0"),
+        (12 * MS, b"1"),
+        (13 * MS, b"2"),
+        (61 * MS, b"3"),
+    ]
+
+
+def test_the_two_directions_do_not_wait_for_each_other() -> None:
+    it = net(Conditions(bandwidth_bps=SIZE * 8 * KBPS))
+    it.send(0)
+    it.core.offer("right", udp((it.right.private, 1), (it.left.public, 2), b"0"), 0)
+    assert [(due_ns, host) for due_ns, host, _ in it.arrivals()] == [(MS, "right"), (MS, "left")]
+
+
+@pytest.mark.parametrize("narrow", ["left", "right"])
+def test_the_end_of_a_full_queue_is_lost(narrow: str) -> None:
+    """A tenth of a second may wait, and the packet under way."""
+    tight, wide = Conditions(bandwidth_bps=SIZE * 8 * KBPS), Conditions()
+    it = net(*((tight, wide) if narrow == "left" else (wide, tight)))
+    for _ in range(150):
+        it.send()
+    assert len(it.arrivals()) == 101
+    assert it.verdicts() == [Verdict.DELIVERED] * 101 + [Verdict.LOST] * 49
+
+
+def test_the_slowest_link_still_takes_one_packet() -> None:
+    it = net(Conditions(bandwidth_bps=1.0))
+    it.send()
+    it.send()
+    ((due_ns, _, _),) = it.arrivals()
+    assert due_ns == SIZE * 8 * 10**9
+    assert it.verdicts() == [Verdict.DELIVERED, Verdict.LOST]
+
+
+@given(st.lists(st.integers(0, 20), max_size=60), st.integers(1, 200))
+def test_a_link_never_carries_more_than_its_bandwidth(waits_ms: list[int], kbps: int) -> None:
+    narrow = Conditions(delay_s=0.003, jitter_s=0.002, bandwidth_bps=kbps * KBPS)
+    it = net(narrow, narrow)
+    for now_ms in accumulate(waits_ms):
+        it.send(now_ms * MS)
+    arrivals = [due_ns for due_ns, _, _ in it.arrivals()]
+    each_ns = round(SIZE * 8e6 / kbps)
+    assert all(later - earlier >= each_ns for earlier, later in pairwise(arrivals))
+    assert len(arrivals) + it.verdicts().count(Verdict.LOST) == len(waits_ms)
+
+
 def test_a_record_begun_anew_forgets_what_is_under_way() -> None:
     it = net(Conditions(delay_s=0.010))
     it.send()
@@ -191,17 +438,49 @@ def test_a_record_begun_anew_forgets_what_is_under_way() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("delay_s", -1), ("jitter_s", -0.1), ("loss", 1.1), ("loss", -0.1), ("hops", -1), ("hops", 121)],
+    [
+        ("delay_s", -1),
+        ("jitter_s", -0.1),
+        ("loss", 1.1),
+        ("loss", -0.1),
+        ("hops", -1),
+        ("hops", 121),
+        ("duplicate", -0.1),
+        ("duplicate", 1.1),
+        ("bandwidth_bps", 0),
+        ("bandwidth_bps", -1),
+    ],
 )
 def test_conditions_out_of_range_are_refused(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=str(value)):
         Conditions(**{name: value})  # type: ignore[arg-type]
 
 
+def test_more_nats_in_a_row_than_the_carriers_network_has_room_for_are_refused() -> None:
+    with pytest.raises(ValueError, match="at most 8"):
+        Conditions(nat=(Nat(),) * 9)
+
+
 def test_every_host_has_addresses_of_its_own() -> None:
     every = [addresses_of(number, (Nat(),)) for number in range(1, MOST_HOSTS + 1)]
     for kind in ("private", "public", "private6"):
         assert len({getattr(each, kind) for each in every}) == MOST_HOSTS
+
+
+def test_every_host_of_a_lan_has_addresses_of_its_own_but_the_public_one() -> None:
+    every = [addresses_of(number, (Nat(),), lan=1) for number in range(1, MOST_HOSTS + 1)]
+    for kind, different in (("private", MOST_HOSTS), ("private6", MOST_HOSTS), ("public", 1)):
+        assert len({getattr(each, kind) for each in every}) == different
+
+
+def test_no_two_nats_share_an_address() -> None:
+    nats = (Nat(pool=3), Nat(translates=False), Nat(pool=254), Nat(pool=254))
+    pools = [addresses_of(number, nats).pools for number in range(1, MOST_HOSTS + 1)]
+    every = [address for row in pools for pool in row for address in pool]
+    assert len(every) == len(set(every)) == MOST_HOSTS * (3 + 254 + 254)
+    assert all(ip_address(row[0][0]) in ip_network("100.64.0.0/10") for row in pools)
+    assert all(ip_address(row[2][0]) in ip_network("100.64.0.0/10") for row in pools)
+    assert all(row[1] == () for row in pools)
 
 
 def _packet(it: Net, kind: str, *, v6: bool) -> bytes:
@@ -216,7 +495,8 @@ def _packet(it: Net, kind: str, *, v6: bool) -> bytes:
 
 @given(st.data(), st.sampled_from(["tcp", "udp", "icmp"]), st.booleans())
 def test_no_packet_that_a_host_can_make_upsets_the_core(data: st.DataObject, kind: str, v6: bool) -> None:
-    it = net(Conditions(nat=Nat()), Conditions(nat=Nat(unsolicited=Unsolicited.RESET)))
+    rows = st.lists(st.builds(Nat, unsolicited=st.sampled_from(Unsolicited), hairpinning=st.booleans()), max_size=3)
+    it = net(Conditions(nat=tuple(data.draw(rows))), Conditions(nat=tuple(data.draw(rows)), bandwidth_bps=1e6))
     it.core.offer("left", _packet(it, "udp", v6=v6), 0)  # opens a mapping, of which an ICMP error may speak
     packet = bytearray(_packet(it, kind, v6=v6))
     for _ in range(data.draw(st.integers(0, 4))):
