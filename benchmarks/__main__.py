@@ -21,7 +21,7 @@ SHORT_RESULTS = Path("build/bench")
 # What each is asked for: in full, and in short.
 PLAN: dict[str, tuple[str, str]] = {
     "imports": ("", "--runs 5"),
-    "lab_error": ("", "--packets 4000"),
+    "lab_error": ("", "--packets 2000"),
     "precision": ("", "--runs 20 --loop uvloop --load idle"),
     "establish": ("", "--runs 3 --rival-runs 1 --rtt 80 --apart 0 45 --answer none drop reset --loop uvloop"),
     "many": ("", "--connects 1 1000 --loop uvloop"),

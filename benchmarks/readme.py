@@ -176,7 +176,7 @@ def imports(result: Result) -> str:
 
 
 def lab_error(result: Result) -> str:
-    fields = {"figure": "measured", "packets": "packets", "delivered": "delivered"}
+    fields = {"link": "link", "path": "path", "figure": "measured", "packets": "packets", "delivered": "delivered"}
     return _plain(result, fields | {"p50_us": "µs late, median", "p99_us": "p99", "max_us": "most"})
 
 

@@ -39,6 +39,13 @@ for number in range(int(sys.argv[2])):
     client.sendto(b"%d" % number, (sys.argv[1], 1314))
 """
 
+# TARGET: sends a datagram from port 1314, so that a NAT maps it, and is gone.
+UDP_OPENER = """
+client = socket.socket(family(sys.argv[1]), socket.SOCK_DGRAM)
+client.bind(("", 1314))
+client.sendto(b"!", (sys.argv[1], 9))
+"""
+
 # ADDRESS COUNT: prints the datagrams in the order in which they come.
 UDP_SINK = """
 server = socket.socket(family(sys.argv[1]), socket.SOCK_DGRAM)

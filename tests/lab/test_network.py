@@ -19,6 +19,7 @@ from tests.lab.programs import (
     TRACE,
     UDP_BURST,
     UDP_CLIENT,
+    UDP_OPENER,
     UDP_SERVER,
     UDP_SINK,
     python,
@@ -158,6 +159,82 @@ async def test_an_ordinary_connection_is_not_a_simultaneous_one(link: str) -> No
         record = await net.record()
     assert not record.syns_crossed("left", "right")
     assert not record.opened_simultaneously("left", "right")
+
+
+CARRIER = lab.Nat(
+    lab.Mapping.ADDRESS_AND_PORT_DEPENDENT, allocation=lab.Allocation.RANDOM, unsolicited=lab.Unsolicited.ICMP
+)
+
+
+async def test_a_home_behind_a_carriers_nat(link: str) -> None:
+    async with lab.Network(link=link, seed=1) as net:
+        left = await net.host("left", nat=[NAT, CARRIER])
+        right = await net.host("right")
+        server = await serve(right, UDP_SERVER, right.public_address)
+        seen = (await output(left, UDP_CLIENT, right.public_address, 20)).split()
+        await server.wait()
+        assert (await output(right, CONNECT, left.public_address)).split() == ["ready", "ConnectionRefusedError"]
+        record = await net.record()
+    assert seen[:2] == ["seen", left.public_address]
+    assert seen[2] != "5000"
+    (syn,) = record.syns("right", "left")
+    assert (syn.verdict, syn.decided_by) == (lab.Verdict.REFUSED_ICMP, "left/1")
+    assert all(checksums_hold(passage.sent_data) for passage in record)
+    assert all(checksums_hold(passage.received_data) for passage in record if passage.received_data)
+
+
+async def test_two_hosts_on_one_lan_meet_directly(link: str) -> None:
+    async with lab.Network(link=link) as net:
+        left = await net.host("left", delay_s=0.010, nat=NAT)
+        right = await net.host("right", beside=left)
+        await serve(right, UDP_SERVER, right.address)
+        assert await output(left, UDP_CLIENT, right.address, 20) == f"seen {left.address} 5000"
+    assert left.public_address == right.public_address
+
+
+@pytest.mark.parametrize("hairpinning", [False, True])
+async def test_two_hosts_behind_one_nat_meet_by_its_address_where_it_hairpins(link: str, hairpinning: bool) -> None:
+    nat = lab.Nat(filtering=lab.Filtering.ENDPOINT_INDEPENDENT, hairpinning=hairpinning)
+    async with lab.Network(link=link) as net:
+        left = await net.host("left", nat=nat)
+        right = await net.host("right", beside=left)
+        await output(right, UDP_OPENER, "203.0.113.99")
+        await net.clear_record()
+        await serve(right, UDP_SERVER, right.address)
+        said = await output(left, UDP_CLIENT, right.public_address, 20 if hairpinning else 0.1)
+        record = await net.record()
+    assert said == (f"seen {left.public_address} 5000" if hairpinning else "silence")
+    assert {passage.decided_by for passage in record} == {"" if hairpinning else "left/0"}
+
+
+async def test_a_host_beside_another_has_its_access(link: str) -> None:
+    async with lab.Network(link=link) as net, lab.Network(link=link) as other:
+        left = await net.host("left", delay_s=0.010, nat=NAT)
+        with pytest.raises(ValueError, match="give no other option"):
+            await net.host("right", delay_s=0.010, beside=left)
+        with pytest.raises(LabError, match="no such host"):
+            await other.host("right", beside=left)
+        assert (await net.host("right", beside=left)).conditions == left.conditions
+
+
+async def test_packets_are_copied_and_wait_for_the_link(link: str) -> None:
+    """A burst through a link that takes a thousand of them a second; a tenth of a second's worth may wait."""
+    async with lab.Network(link=link) as net:
+        left = await net.host("left", bandwidth_bps=31 * 8 * 1000, duplicate=1.0)
+        right = await net.host("right")
+        await serve(right, UDP_SINK, right.public_address, 1000)
+        await output(left, UDP_BURST, right.public_address, 1000)
+        await output(left, UDP_CLIENT, "203.0.113.99", 0.2)  # until the queue has run empty
+        record = await net.record()
+    sent = record.between("left", "right")
+    delivered = [passage for passage in sent if passage.verdict is lab.Verdict.DELIVERED]
+    assert 100 <= len(delivered) < 1000
+    assert {passage.verdict for passage in sent} == {lab.Verdict.DELIVERED, lab.Verdict.LOST}
+    copies = record.where(lambda passage: passage.origin is lab.Origin.CORE)
+    assert [copy.sent_data for copy in copies] == [passage.sent_data for passage in delivered]
+    times_ns = [passage.received_ns for passage in delivered if passage.received_ns is not None]
+    assert times_ns == sorted(times_ns)
+    assert times_ns[-1] - delivered[0].sent_ns >= (len(delivered) - 1) * 900_000
 
 
 async def test_the_record_can_be_begun_anew(link: str) -> None:
