@@ -8,7 +8,7 @@ through the same table with its endpoints as they are. NATs in a row are `chain.
 
 Pure: headers and `now_ns` in, headers or the answer to an unsolicited packet out. No socket, no clock, no bytes, and
 no chance but a seeded one: the same inputs give the same outputs, and the same models serve a simulator. `now_ns` is
-any clock's, and never goes back.
+any clock's, not negative, and never goes back.
 """
 
 from __future__ import annotations

@@ -218,9 +218,9 @@ async def test_a_host_beside_another_has_its_access(link: str) -> None:
 
 
 async def test_packets_are_copied_and_wait_for_the_link(link: str) -> None:
-    """A burst through a link that takes a thousand of them a second; a tenth of a second's worth may wait."""
+    """A burst through a link that takes a hundred of them a second; a tenth of a second's worth may wait."""
     async with lab.Network(link=link) as net:
-        left = await net.host("left", bandwidth_bps=31 * 8 * 1000, duplicate=1.0)
+        left = await net.host("left", bandwidth_bps=31 * 8 * 100, duplicate=1.0)
         right = await net.host("right")
         await serve(right, UDP_SINK, right.public_address, 1000)
         await output(left, UDP_BURST, right.public_address, 1000)
@@ -228,13 +228,13 @@ async def test_packets_are_copied_and_wait_for_the_link(link: str) -> None:
         record = await net.record()
     sent = record.between("left", "right")
     delivered = [passage for passage in sent if passage.verdict is lab.Verdict.DELIVERED]
-    assert 100 <= len(delivered) < 1000
+    assert 10 <= len(delivered) < 1000
     assert {passage.verdict for passage in sent} == {lab.Verdict.DELIVERED, lab.Verdict.LOST}
     copies = record.where(lambda passage: passage.origin is lab.Origin.CORE)
     assert [copy.sent_data for copy in copies] == [passage.sent_data for passage in delivered]
     times_ns = [passage.received_ns for passage in delivered if passage.received_ns is not None]
     assert times_ns == sorted(times_ns)
-    assert times_ns[-1] - delivered[0].sent_ns >= (len(delivered) - 1) * 900_000
+    assert times_ns[-1] - delivered[0].sent_ns >= (len(delivered) - 1) * 9_000_000
 
 
 async def test_the_record_can_be_begun_anew(link: str) -> None:
