@@ -503,4 +503,4 @@ def test_no_packet_that_a_host_can_make_upsets_the_core(data: st.DataObject, kin
         packet[data.draw(st.integers(0, len(packet) - 1))] = data.draw(st.integers(0, 255))
     it.core.offer("left", bytes(packet[: data.draw(st.integers(0, len(packet)))]), 1)
     it.arrivals()
-    assert 2 <= len(it.core.passages()) <= 4  # each of the two, and what answers it
+    assert 1 <= len(it.core.passages()) <= 4  # what is a packet of the two, and what answers it
