@@ -35,7 +35,9 @@ def test_a_packet_is_translated_by_each_and_comes_back() -> None:
     row = carried()
     out = row.outbound(segment(HOST, PEER), 0).headers
     assert out == segment(Endpoint(CARRIER, 1314), PEER)
-    assert row.inbound(segment(PEER, out.source), 1) == Outcome(segment(PEER, HOST), segment(PEER, HOST), inside=True)
+    back = row.inbound(segment(PEER, out.source), 1)
+    assert (back.decision, back.headers, back.inside) == (segment(PEER, HOST), segment(PEER, HOST), True)
+    assert [nat for nat, _ in back.passed] == [1, 0]
 
 
 @given(st.sampled_from(Allocation), st.sampled_from(Allocation), st.integers(1024, 65535))
