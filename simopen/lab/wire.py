@@ -2,8 +2,9 @@
 
 Theory of operation. dpkt reads and rebuilds; it fills in a checksum that is set to zero. Four things are done on the
 bytes themselves: the hop count and the endpoints of TCP and UDP over IPv4, which most packets need and which are a few
-additions to the checksums (RFC 1624; rebuilding takes ten times as long); the packet quoted in an ICMP error, whose length and transport checksum speak of more bytes than were quoted; and the
-ports of a truncated quotation. Pure: bytes and values in, bytes and values out.
+additions to the checksums (RFC 1624; rebuilding takes ten times as long); the packet quoted in an ICMP error, whose
+length and transport checksum speak of more bytes than were quoted; and the ports of a truncated quotation. Pure: bytes
+and values in, bytes and values out.
 """
 
 from __future__ import annotations
