@@ -24,13 +24,15 @@ FLOORS = [
     {"listener", "clock", "report"},
     {"estimate"},
     {"timeserver"},
-    {"ntp", "sockets", "scheduler", "window", "instant", "conntable"},
+    {"ntp", "sockets", "scheduler", "window", "instant", "conntable", "nat"},
     {"address"},
     {"errors"},
 ]
 # Annotations only: errors name the report that they carry, and a report the clock's estimate.
 FOR_TYPES = {("errors", "report"), ("report", "clock")}
-PURE = {"window", "instant", "report", "errors", "estimate", "ntp", "lab/nat", "lab/packet", "lab/figure", "lab/core"}
+PURE = {"window", "instant", "report", "errors", "estimate", "ntp", "nat"} | {
+    f"lab/{name}" for name in ("nat", "packet", "figure", "core")
+}
 IMPURE = {"socket", "asyncio", "select", "threading", "subprocess"}
 HEAVY = {"ntplib", "uvloop", "rich", "dpkt", "pyroute2", "matplotlib", "cryptography", "aioice", "simopen.lab"}
 
