@@ -1,0 +1,65 @@
+"""Whether the NAT lets two of this host's mappings reach each other (hairpinning, RFC 5382 REQ-8).
+
+Theory of operation: a simultaneous open with ourselves, as two peers behind that NAT would make it. Two local ports
+whose mappings are known fire at each other's mapping, and one of them listens too; so it works under every filtering
+that a real punch would pass. The punch port takes no part: a NAT that answers by RST may close the mapping it was for.
+
+A connection alone is no proof, since a proxy or the NAT itself may have answered: a random token must come across.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from typing import NamedTuple
+
+from simopen.address import Endpoint, sockaddr
+from simopen.sockets import open_socket
+
+_TOKEN_BYTES = 16
+
+
+class Mapped(NamedTuple):
+    """A local endpoint, and the public one that it is mapped to."""
+
+    local: Endpoint
+    mapped: Endpoint
+
+
+async def hairpins(one: Mapped, other: Mapped, timeout_s: float) -> bool:
+    """Whether a stream came up between the two by way of their mappings, within `timeout_s`.
+
+    The SYNs go no further than the NAT: a round trip to any server beyond it is long enough.
+
+    Raises:
+        LocalEndpointError: no socket can be had on one of the two ports.
+    """
+    token = os.urandom(_TOKEN_BYTES)
+    with contextlib.ExitStack() as stack:
+        listening, answering, firing = [
+            stack.enter_context(open_socket(local, local.family)) for local in (one.local, one.local, other.local)
+        ]
+        listening.listen()
+        ways = (
+            _heard_crossing(answering, other.mapped, token),
+            _heard_accepted(listening, token),
+            _say(firing, one.mapped, token),
+        )
+        return await _first_true(ways, timeout_s)
+
+
+async def _first_true(ways: tuple[asyncio._CoroutineLike[bool], ...], timeout_s: float) -> bool:
+    tasks = [asyncio.create_task(way) for way in ways]
+    try:
+        for task in asyncio.as_completed(tasks, timeout=timeout_s):
+            if await task:
+                return True
+    except TimeoutError:
+        pass
+    finally:
+        for each in tasks:
+            each.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return False
