@@ -19,19 +19,20 @@ FLOORS = [
     {"cli"},
     {"demo"},
     {"__init__", "lab", "screen"},
-    {"opening", "pipe"},
+    {"opening", "pipe", "discovery"},
+    {"inquiry"},
     {"connector"},
-    {"listener", "clock", "report"},
+    {"listener", "clock", "report", "binding", "hairpin"},
     {"estimate"},
     {"timeserver"},
-    {"ntp", "sockets", "scheduler", "window", "instant", "conntable", "nat"},
+    {"ntp", "sockets", "scheduler", "window", "instant", "conntable", "stun", "nat"},
     {"address"},
     {"errors"},
 ]
 # Annotations only: errors name the report that they carry, and a report the clock's estimate.
 FOR_TYPES = {("errors", "report"), ("report", "clock")}
-PURE = {"window", "instant", "report", "errors", "estimate", "ntp", "nat"} | {
-    f"lab/{name}" for name in ("nat", "packet", "figure", "core")
+PURE = {"window", "instant", "report", "errors", "estimate", "ntp", "stun", "nat"} | {
+    f"lab/{name}" for name in ("nat", "allocation", "chain", "packet", "figure", "core")
 }
 IMPURE = {"socket", "asyncio", "select", "threading", "subprocess"}
 HEAVY = {"ntplib", "uvloop", "rich", "dpkt", "pyroute2", "matplotlib", "cryptography", "aioice", "simopen.lab"}
