@@ -97,8 +97,9 @@ class Binding:
         self.local = Endpoint(*local)
         self.server = server
         self.at_ns = 0
+        keep(self._sock)
         self.handshake_s = 0.0
-        self._sock = open_socket(local, server.family)
+        self._sock: socket.socket = open_socket(local, server.family)
         self._under_way = False
 
     async def __aenter__(self) -> Self:
@@ -126,25 +127,24 @@ class Binding:
         return answer
 
     def close(self) -> None:
-        """Close it: by a FIN where it has answered, so that no NAT takes a RST for the end of the whole mapping."""
+        """Close it, by a FIN where it was connected: some NATs take a RST for the end of the whole mapping."""
         self._sock.close()
 
     def give_up(self) -> None:
-        """Let `close` send a RST: the mapping may go, and the same port can ask the same server again at once."""
+        """Let `close` send a RST: the mapping may go, and this port can ask this server again at once."""
         drop(self._sock)
 
     async def _connect(self) -> None:
         began_ns = self.at_ns = time.monotonic_ns()
         await asyncio.get_running_loop().sock_connect(self._sock, sockaddr(self.server))
+        keep(self._sock)
         self.handshake_s = (time.monotonic_ns() - began_ns) / 1e9
         self.local = normalise(self._sock.getsockname())
 
     async def _transaction(self) -> stun.Answer:
         transaction = os.urandom(stun.TRANSACTION_BYTES)
         await asyncio.get_running_loop().sock_sendall(self._sock, stun.request(transaction))
-        answer = stun.parse(await self._message(), transaction, self.server)
-        keep(self._sock)
-        return answer
+        return stun.parse(await self._message(), transaction, self.server)
 
     async def _message(self) -> bytes:
         loop, data = asyncio.get_running_loop(), b""

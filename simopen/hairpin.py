@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import os
 import socket
+from collections.abc import Coroutine, Iterable
 from typing import NamedTuple
 
 from simopen.address import Endpoint, sockaddr
@@ -42,6 +43,7 @@ async def hairpins(one: Mapped, other: Mapped, timeout_s: float) -> bool:
             stack.enter_context(open_socket(local, local.family)) for local in (one.local, one.local, other.local)
         ]
         listening.listen()
+        # In this order: the first shot opens the listener's mapping for the one that follows.
         ways = (
             _heard_crossing(answering, other.mapped, token),
             _heard_accepted(listening, token),
@@ -50,16 +52,51 @@ async def hairpins(one: Mapped, other: Mapped, timeout_s: float) -> bool:
         return await _first_true(ways, timeout_s)
 
 
-async def _first_true(ways: tuple[asyncio._CoroutineLike[bool], ...], timeout_s: float) -> bool:
+async def _first_true(ways: Iterable[Coroutine[None, None, bool]], timeout_s: float) -> bool:
     tasks = [asyncio.create_task(way) for way in ways]
     try:
-        for task in asyncio.as_completed(tasks, timeout=timeout_s):
-            if await task:
+        for ended in asyncio.as_completed(tasks, timeout=timeout_s):
+            if await ended:
                 return True
     except TimeoutError:
-        pass
+        return False
     finally:
-        for each in tasks:
-            each.cancel()
+        for task in tasks:
+            task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+    return False
+
+
+async def _heard_crossing(sock: socket.socket, peer: Endpoint, token: bytes) -> bool:
+    with contextlib.suppress(OSError):
+        await asyncio.get_running_loop().sock_connect(sock, sockaddr(peer))
+        return await _hears(sock, token)
+    return False
+
+
+async def _heard_accepted(listening: socket.socket, token: bytes) -> bool:
+    with contextlib.suppress(OSError):
+        while True:
+            sock, _ = await asyncio.get_running_loop().sock_accept(listening)
+            with sock:
+                if await _hears(sock, token):
+                    return True
+    return False
+
+
+async def _hears(sock: socket.socket, token: bytes) -> bool:
+    heard = b""
+    while len(heard) < len(token):
+        came = await asyncio.get_running_loop().sock_recv(sock, len(token) - len(heard))
+        if not came:
+            return False
+        heard += came
+    return heard == token
+
+
+async def _say(sock: socket.socket, peer: Endpoint, token: bytes) -> bool:
+    """Fire, and send the token. That it left proves nothing."""
+    with contextlib.suppress(OSError):
+        await asyncio.get_running_loop().sock_connect(sock, sockaddr(peer))
+        await asyncio.get_running_loop().sock_sendall(sock, token)
     return False

@@ -64,7 +64,7 @@ def missing(data: bytes) -> int:
     _check_start(data)
     if len(data) < HEADER_BYTES:
         return HEADER_BYTES - len(data)
-    _, length, _, _ = _HEADER.unpack_from(data)
+    length: int = _HEADER.unpack_from(data)[1]
     if length % 4 or HEADER_BYTES + length > MOST_BYTES:
         raise StunError(f"its answer claims a body of {length} bytes")
     if len(data) > HEADER_BYTES + length:
@@ -177,7 +177,9 @@ def second_round(server: Endpoint, other: Endpoint) -> tuple[Endpoint, ...]:
     """
     if _reach(other) < _reach(server):
         return ()
-    ends = [Endpoint(address, port) for address in (server.address, other.address) for port in (server.port, other.port)]
+    ends = [
+        Endpoint(address, port) for address in (server.address, other.address) for port in (server.port, other.port)
+    ]
     return tuple(dict.fromkeys(end for end in ends if end != server))
 
 

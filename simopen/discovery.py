@@ -1,0 +1,148 @@
+"""What the NATs in front of a port do, found out from that port itself, and the mapping held while it is wanted.
+
+Theory of operation: `inquiry` asks, `nat` judges, and here the two meet. The connections to the servers stay open as
+long as `holding` is, and so does the mapping (a FIN may close it): nobody who means to punch lets go of it before.
+
+CHANGE-REQUEST does not exist on TCP (RFC 5780 §7.2), so of filtering nothing is learnt here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import socket
+from collections.abc import AsyncIterator, Sequence
+
+from simopen.address import Endpoint, Local, canonical, local_endpoint
+from simopen.binding import DEFAULT_SERVERS, parse_servers
+from simopen.inquiry import Inquiry, PunchPort
+from simopen.nat import Profile, classify
+
+TIMEOUT_S = 4.0
+"""A SYN that is lost on the way is sent again after 1 s, and once more 2 s later."""
+REFRESH_S = 25.0
+"""Twice in the 60 s after which coturn hangs up on a client that allocates nothing, and below the idle time-outs of
+minutes that carriers' NATs have for TCP."""
+
+
+async def discover(
+    local: Local = None,
+    *,
+    servers: Sequence[str | tuple[str, int]] = DEFAULT_SERVERS,
+    timeout: float = TIMEOUT_S,
+) -> Profile:
+    """What the NATs in front of a local port do to TCP, in RFC 4787's terms.
+
+    Takes three round trips to the servers: four where UDP is blocked and the answers differ. The mapping may be gone
+    once it returns: `simopen.discovery.holding` keeps it.
+
+    Args:
+        local: the local port or (IP address, port) to ask from; left out, one that is free.
+        servers: STUN servers that answer over TCP, asked side by side: "host", "host:port" or (host, port) each, port
+            3478 unless given. One named twice is asked once.
+        timeout: seconds after which what was heard by then must do.
+
+    Raises:
+        TypeError, ValueError: a bad argument.
+        LocalEndpointError: the local endpoint cannot be had.
+        StunError: no server answered; the message says what each one did.
+    """
+    async with holding(local, servers=servers, timeout=timeout) as found:
+        found.give_up()
+        return found.profile
+
+
+@contextlib.asynccontextmanager
+async def holding(
+    local: Local = None,
+    *,
+    servers: Sequence[str | tuple[str, int]] = DEFAULT_SERVERS,
+    timeout: float = TIMEOUT_S,
+) -> AsyncIterator[Discovery]:
+    """`discover`, and hold the mapping while inside: `async with holding(1314) as found: print(found.profile)`.
+
+    The connections to the servers stay open, are asked again every 25 s, and are made anew where a server hangs up.
+    Leaving closes them by FIN. Arguments and errors are as in `discover`.
+    """
+    asked, timeout_s = parse_servers(servers), _positive(timeout)
+    address, port = (None, 0) if local is None else local_endpoint(local, 0)
+    with PunchPort(address and canonical(address), port) as punch_port:
+        inquiry = Inquiry(punch_port)
+        try:
+            await inquiry.run(asked, timeout_s)
+            found = Discovery(punch_port, inquiry)
+            async with found._kept():
+                yield found
+        finally:
+            inquiry.close()
+
+
+def _positive(timeout: float) -> float:
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        raise TypeError(f"the timeout must be a number of seconds, not {type(timeout).__name__}")
+    if not (math.isfinite(timeout) and timeout > 0):
+        raise ValueError(f"the timeout must be a positive number of seconds, not {timeout!r}")
+    return timeout
+
+
+class Discovery:
+    """What was found out, and the connections that hold the mapping. Made by `holding`."""
+
+    def __init__(self, punch_port: PunchPort, inquiry: Inquiry) -> None:
+        self._inquiry = inquiry
+        self._servers = tuple(inquiry.held)
+        self._hosts = punch_port.hosts(each.local.address for each in inquiry.held.values())
+        self._one_at_a_time = asyncio.Lock()
+        self.port = punch_port.port
+
+    @property
+    def profile(self) -> Profile:
+        """What all answers so far show of IPv4, or of IPv6 where no server answered over IPv4."""
+        return self._shown(socket.AF_INET) or self._shown(socket.AF_INET6) or Profile(hosts=self._hosts)
+
+    @property
+    def profile6(self) -> Profile | None:
+        """What they show of IPv6; None where no server answered over it."""
+        return self._shown(socket.AF_INET6)
+
+    @property
+    def servers(self) -> tuple[Endpoint, ...]:
+        """Those that answered, from the punch port."""
+        return self._servers
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What each server that was of no use did, one sentence each."""
+        return tuple(dict.fromkeys(self._inquiry.notes))
+
+    async def refresh(self) -> Profile:
+        """Ask every server that answered once more, and return what that shows. Happens every 25 s by itself."""
+        async with self._one_at_a_time:
+            await asyncio.gather(*map(self._inquiry.ask_again, self._servers))
+        return self.profile
+
+    def give_up(self) -> None:
+        """Let the mapping go at the end, by RST, so that this port can ask the same servers again at once."""
+        for binding in self._inquiry.held.values():
+            binding.give_up()
+
+    @contextlib.asynccontextmanager
+    async def _kept(self) -> AsyncIterator[None]:
+        keeper = asyncio.create_task(self._keep())
+        try:
+            yield
+        finally:
+            keeper.cancel()
+            await asyncio.wait({keeper})
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(REFRESH_S)
+            await self.refresh()
+
+    def _shown(self, family: socket.AddressFamily) -> Profile | None:
+        seen = [each for each in self._inquiry.observations if each.server.family == family]
+        if not seen:
+            return None
+        return classify(seen, hosts=self._hosts, hairpinning=self._inquiry.hairpinning)
