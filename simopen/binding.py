@@ -97,7 +97,6 @@ class Binding:
         self.local = Endpoint(*local)
         self.server = server
         self.at_ns = 0
-        keep(self._sock)
         self.handshake_s = 0.0
         self._sock: socket.socket = open_socket(local, server.family)
         self._under_way = False
