@@ -30,7 +30,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from ipaddress import ip_address
 from itertools import combinations, groupby
 from math import exp, inf, lgamma, log
 
@@ -121,7 +120,10 @@ class Profile:
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        said = [f"{self.mapping.value} mapping" if self.mapping is not Mapping.NONE else "no translation", f"{self.allocation.value} allocation{self._detail()}"]
+        said = [
+            f"{self.mapping.value} mapping" if self.mapping is not Mapping.NONE else "no translation",
+            f"{self.allocation.value} allocation{self._detail()}",
+        ]
         said += [f"{self.filtering.value} filtering", f"{self.pooling.value} pooling"]
         where = "" if self.mapped is None else f"; seen as {self.mapped}"
         return f"{', '.join(said)}{where}; {self.confidence:.0%} sure"
@@ -149,9 +151,9 @@ def classify(
 ) -> Profile:
     """The profile that these observations support. They may come in any order, but of one address family.
 
-    The punch port is that of `hosts`; without hosts, the local port with most observations. `gateway`: the outer address
-    of the nearest router, where it is known; a private or shared one (RFC 6598), or another than the mapped one, shows
-    that a further NAT follows.
+    The punch port is that of `hosts`; without hosts, the local port with most observations. `gateway`: the outer
+    address of the nearest router, where it is known; one that is not the mapped one, such as a private or shared one
+    (RFC 6598), shows that a further NAT follows.
 
     Raises: ValueError for two address families at once.
     """
@@ -161,8 +163,7 @@ def classify(
     ours = _of_punch_port(seen, hosts)
     mapping, mapping_chance, notes = _mapping(ours, set(hosts))
     allocation, allocation_chance = _allocation(seen) if mapping is not Mapping.NONE else (Allocation.PRESERVING, 1.0)
-    runs = _runs(seen)
-    step, busy = walk.likeliest(walk.weigh(runs), runs) if allocation is Allocation.SEQUENTIAL else (None, None)
+    step, busy = _step_and_busy(seen) if allocation is Allocation.SEQUENTIAL else (None, None)
     mapped = ours[-1].mapped if ours else None
     return Profile(
         mapping=mapping,
@@ -257,19 +258,20 @@ def _new_mappings(seen: Sequence[Observation]) -> list[Observation]:
     return list({(each.local, each.mapped): each for each in reversed(seen)}.values())[::-1]
 
 
-def _runs(seen: Sequence[Observation]) -> list[walk.Run]:
-    """The new mappings of each public address: each has ports of its own."""
+def _runs(seen: Sequence[Observation]) -> dict[str, walk.Run]:
+    """The new mappings at each public address: each has ports of its own."""
     runs: dict[str, list[walk.Taken]] = defaultdict(list)
     for each in _new_mappings(seen):
         runs[each.mapped.address].append(_taken(each))
-    return list(runs.values())
+    return dict(runs)
 
 
-def _runs_of_each_port(seen: Sequence[Observation]) -> list[walk.Run]:
-    runs: dict[tuple[Endpoint, str], list[walk.Taken]] = defaultdict(list)
+def _runs_of_each_port(seen: Sequence[Observation]) -> dict[tuple[str, int], walk.Run]:
+    """The same, of each local port apart."""
+    runs: dict[tuple[str, int], list[walk.Taken]] = defaultdict(list)
     for each in _new_mappings(seen):
-        runs[each.local, each.mapped.address].append(_taken(each))
-    return list(runs.values())
+        runs[each.mapped.address, each.local.port].append(_taken(each))
+    return dict(runs)
 
 
 def _taken(each: Observation) -> walk.Taken:
@@ -283,7 +285,7 @@ _PRIORS = {
     Allocation.RANDOM: log(0.3),
     Allocation.CONSTANT_DELTA: log(0.1),
 }
-_BLOCKS = tuple(2**bits for bits in range(9, 16)) + (walk.SPAN,)  # carriers give each user a block (RFC 7422)
+_BLOCKS = (*(2**bits for bits in range(9, 16)), walk.SPAN)  # carriers give each user a block (RFC 7422)
 
 
 def _allocation(seen: Sequence[Observation]) -> tuple[Allocation, float]:
@@ -291,7 +293,7 @@ def _allocation(seen: Sequence[Observation]) -> tuple[Allocation, float]:
     taken = _new_mappings(seen)
     if not taken:
         return Allocation.UNKNOWN, 0.0
-    runs, each_port = _runs(seen), _runs_of_each_port(seen)
+    runs, each_port = list(_runs(seen).values()), list(_runs_of_each_port(seen).values())
     fits = {
         Allocation.PRESERVING: _fit_of_delta(each_port, 0),
         Allocation.CONSTANT_DELTA: _ANY_PORT + _fit_of_delta(each_port, _commonest_delta(seen)),
@@ -306,7 +308,7 @@ def _allocation(seen: Sequence[Observation]) -> tuple[Allocation, float]:
 
 
 def _commonest_delta(seen: Sequence[Observation]) -> int:
-    firsts = [run[0] for run in _runs_of_each_port(seen)]
+    firsts = [run[0] for run in _runs_of_each_port(seen).values()]
     deltas = Counter(taken.port - taken.local for taken in firsts if taken.port != taken.local)
     return deltas.most_common(1)[0][0] if deltas else 0
 
@@ -322,11 +324,23 @@ def _fit_of_delta(runs: Sequence[walk.Run], delta: int) -> float:
 
 
 def _fit_of_sequence(runs: Sequence[walk.Run]) -> float:
-    """In the order in which the SYNs left; or, rarely, in another, where some were overtaken or sent again."""
-    sent = log(0.9) + walk.evidence(runs)
+    return len(runs) * _ANY_PORT + walk.log_sum(_fits_of_orders(runs))
+
+
+def _fits_of_orders(runs: Sequence[walk.Run]) -> tuple[float, float]:
+    """As the SYNs left; or, rarely, in another order, where some were overtaken or sent again."""
     ways = sum(lgamma(len(run) + 1) for run in runs)
-    shuffled = log(0.1) - ways + walk.evidence([_by_port(run) for run in runs])
-    return len(runs) * _ANY_PORT + walk.log_sum([sent, shuffled])
+    return log(0.9) + walk.evidence(runs), log(0.1) - ways + walk.evidence([_by_port(run) for run in runs])
+
+
+def _in_order(runs: dict[str, walk.Run]) -> dict[str, walk.Run]:
+    as_sent, by_port = _fits_of_orders(list(runs.values()))
+    return runs if as_sent >= by_port else {address: _by_port(run) for address, run in runs.items()}
+
+
+def _step_and_busy(seen: Sequence[Observation]) -> tuple[int, float]:
+    runs = list(_in_order(_runs(seen)).values())
+    return walk.likeliest(walk.weigh(runs), runs)
 
 
 def _by_port(run: walk.Run) -> walk.Run:
@@ -364,7 +378,6 @@ def _layers(mapping: Mapping, mapped: Endpoint | None, gateway: str | None) -> i
         return 0
     if mapped is None or gateway is None:
         return None
-    # RFC 6598's shared addresses are neither private nor global to ipaddress.
     return 1 if gateway == mapped.address else 2
 
 
@@ -373,9 +386,9 @@ def predict(
 ) -> tuple[Prediction, ...]:
     """Where the punch port's next new mapping will be, best first, at most `most`; none where nobody can say.
 
-    `now_ns`: when its SYN will leave, by the observations' clock. `remote`: to whom, where that is known: a mapping that
-    already serves it is used again. `before`: how many other new mappings the punch port will make until then, right
-    before it. The probabilities add up to 1 at most; the rest is what is not listed or cannot be foreseen.
+    `now_ns`: when its SYN will leave, by the observations' clock. `remote`: to whom, where that is known: a mapping
+    that already serves it is used again. `before`: how many other new mappings the punch port will make until then,
+    right before it. The probabilities add up to 1 at most; the rest is what is not listed or cannot be foreseen.
     """
     ours = _of_punch_port(profile.observations, profile.hosts)
     again = _used_again(profile, ours, remote)
@@ -402,11 +415,42 @@ def _used_again(profile: Profile, ours: Sequence[Observation], remote: Endpoint 
 
 
 def _next_ports(profile: Profile, local: Endpoint, at_s: float, before: int) -> list[Prediction]:
-    sequential = profile.allocation is Allocation.SEQUENTIAL
-    if not sequential and profile.allocation not in {Allocation.PRESERVING, Allocation.CONSTANT_DELTA}:
+    if profile.allocation is Allocation.SEQUENTIAL:
+        chances = _walking_on(_in_order(_runs(profile.observations)), local.port, at_s, before)
+    elif profile.allocation in {Allocation.PRESERVING, Allocation.CONSTANT_DELTA}:
+        chances = _keeping(profile, local, at_s, before)
+    else:
         return []
-    # Where numbers are kept, further mappings of one port walk on from it, and those of other ports play no part.
-    runs = _runs(profile.observations) if sequential else _runs_of_each_port(profile.observations)
-    weights = walk.weigh(runs)
-    ...
-    return []
+    return [
+        Prediction(Endpoint(address, port), profile.confidence * share * chance)
+        for address, share in _shares(profile).items()
+        for port, chance in chances.get(address, {}).items()
+    ]
+
+
+def _shares(profile: Profile) -> dict[str, float]:
+    """How likely each public address is to be the next one's. What is seen once hints at what was not seen yet."""
+    counts = Counter(each.mapped.address for each in _new_mappings(profile.observations))
+    if len(counts) == 1:
+        return dict.fromkeys(counts, 1.0)
+    unseen = sum(count == 1 for count in counts.values()) / counts.total()  # I. J. Good's estimate, 1953
+    return dict.fromkeys(counts, (1 - unseen) / len(counts))
+
+
+def _walking_on(runs: dict[str, walk.Run], local: int, at_s: float, before: int) -> dict[str, dict[int, float]]:
+    weights = walk.weigh(list(runs.values()))
+    return {address: walk.ahead(weights, run[-1], local, at_s, before) for address, run in runs.items()}
+
+
+def _keeping(profile: Profile, local: Endpoint, at_s: float, before: int) -> dict[str, dict[int, float]]:
+    """The number itself where it is new at an address. It is not there twice, so from then on a walk, if anything."""
+    runs = _runs_of_each_port(profile.observations)
+    further = sum(len(run) - 1 for run in runs.values()) * _ANY_PORT
+    known = list(runs.values())
+    walks = exp(walk.evidence(known) - walk.log_sum([walk.evidence(known), further]))
+    ours = {address: run for (address, port), run in runs.items() if port == local.port}
+    on = _walking_on(ours, local.port, at_s, before)
+    wanted = walk.wrapped(local.port + (profile.delta or 0))
+    fresh = {} if before else {wanted: 1 - COLLISION}
+    chances = {address: {port: walks * chance for port, chance in ports.items()} for address, ports in on.items()}
+    return {address: chances.get(address, fresh) for address, _ in runs}

@@ -25,13 +25,26 @@ FLOORS = [
     {"estimate"},
     {"timeserver"},
     {"ntp", "sockets", "scheduler", "window", "instant", "conntable", "nat"},
-    {"address"},
+    {"address", "walk"},
     {"errors"},
 ]
 # Annotations only: errors name the report that they carry, and a report the clock's estimate.
 FOR_TYPES = {("errors", "report"), ("report", "clock")}
-PURE = {"window", "instant", "report", "errors", "estimate", "ntp", "nat"} | {
-    f"lab/{name}" for name in ("nat", "packet", "figure", "core")
+PURE = {
+    "window",
+    "instant",
+    "report",
+    "errors",
+    "estimate",
+    "ntp",
+    "nat",
+    "walk",
+    "lab/nat",
+    "lab/allocation",
+    "lab/chain",
+    "lab/packet",
+    "lab/figure",
+    "lab/core",
 }
 IMPURE = {"socket", "asyncio", "select", "threading", "subprocess"}
 HEAVY = {"ntplib", "uvloop", "rich", "dpkt", "pyroute2", "matplotlib", "cryptography", "aioice", "simopen.lab"}

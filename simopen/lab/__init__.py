@@ -13,15 +13,17 @@ Every host is a network namespace; a process of its own forwards the packets bet
 Nothing else in simopen imports this package but the command line.
 """
 
+from simopen.lab.chain import Chain
 from simopen.lab.conditions import Conditions
 from simopen.lab.control import available
-from simopen.lab.nat import Allocation, Filtering, Mapping, Nat, Unsolicited
+from simopen.lab.nat import Allocation, Filtering, Mapping, Nat, Pooling, Translator, Unsolicited
 from simopen.lab.network import Completed, Host, Network
 from simopen.lab.packet import Endpoint, Flags, Packet
 from simopen.lab.record import Origin, Passage, Record, Verdict
 
 __all__ = [
     "Allocation",
+    "Chain",
     "Completed",
     "Conditions",
     "Endpoint",
@@ -34,7 +36,9 @@ __all__ = [
     "Origin",
     "Packet",
     "Passage",
+    "Pooling",
     "Record",
+    "Translator",
     "Unsolicited",
     "Verdict",
     "available",

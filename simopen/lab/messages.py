@@ -37,8 +37,11 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class AddHost:
+    """`beside`: the host with which it shares LAN, NATs and access; its conditions are then that host's."""
+
     name: str
     conditions: Conditions
+    beside: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

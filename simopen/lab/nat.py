@@ -1,28 +1,40 @@
 """NAT models in the terms of RFC 4787 and RFC 5382.
 
-Theory of operation. A NAT is four independent choices: how it maps (which flows share a public endpoint), how it
-allocates that endpoint's port, how it filters what comes in, and what it answers to what it filters. `Nat` names one
-choice of each; `Translator` is one such NAT at work, with its table. Each choice is a row of a table below, so that a
-further model is a further row. IPv6 goes through the same table untranslated, as a stateful firewall has it.
+Theory of operation. A NAT is a few independent choices: how it maps (which flows share a public endpoint), how it
+allocates that endpoint's port (see `allocation.py`), how it filters what comes in, and what it answers to what it
+filters. `Nat` names one choice of each; `Translator` is one such NAT at work, with its table. Each choice is a row of
+a table below, so that a further model is a further row. What is not translated (IPv6, or all of it by a firewall) goes
+through the same table with its endpoints as they are. NATs in a row are `chain.py`'s.
 
-Pure: headers and `now_ns` in, headers or the answer to an unsolicited packet out. No socket, no clock, no bytes, no
-randomness; the same models serve a simulator. `now_ns` is any clock's, and never goes back.
+Pure: headers and `now_ns` in, headers or the answer to an unsolicited packet out. No socket, no clock, no bytes, and
+no chance but a seeded one: the same inputs give the same outputs, and the same models serve a simulator. `now_ns` is
+any clock's, and never goes back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
-from itertools import chain
+from random import Random
+from zlib import crc32
 
+from simopen.lab.allocation import Ports, Preserving, Scattered, Sequential
 from simopen.lab.packet import Endpoint, Flags, Headers, Protocol
+
+HOLD_NS = 6 * 10**9  # RFC 5382 REQ-4: how long an unsolicited SYN waits for one from inside
+MOST_IN_A_POOL = 254
 
 
 class Mapping(Enum):
-    """Which flows of one private endpoint share a public one (RFC 4787 §4.1)."""
+    """Which flows of one private endpoint share a public one: all, those to one address, those to one endpoint.
+
+    RFC 4787 §4.1. The last two are what users know as "symmetric".
+    """
 
     ENDPOINT_INDEPENDENT = "endpoint-independent"
+    ADDRESS_DEPENDENT = "address-dependent"
+    ADDRESS_AND_PORT_DEPENDENT = "address-and-port-dependent"
 
 
 class Filtering(Enum):
@@ -34,33 +46,73 @@ class Filtering(Enum):
 
 
 class Allocation(Enum):
-    """How a mapping gets its public port (RFC 4787 §4.2.1)."""
+    """How a mapping gets its public port: see `allocation.py` (RFC 4787 §4.2.1)."""
 
     PRESERVING = "port-preserving"
+    SEQUENTIAL = "sequential"
+    RANDOM = "random"
 
 
 class Unsolicited(Enum):
-    """What becomes of a packet that nobody inside asked for. Only TCP is ever answered."""
+    """What becomes of a packet that nobody inside asked for.
+
+    `RESET` answers TCP with a RST, `ICMP` answers TCP and UDP with Port Unreachable; neither answers a RST. `HOLD`
+    keeps a SYN for 6 s (RFC 5382 REQ-4): it answers with Port Unreachable unless a SYN has gone out on that very
+    connection meanwhile. What is not answered is dropped.
+    """
 
     DROP = "drop"
     RESET = "reset"
+    ICMP = "icmp"
+    HOLD = "hold"
+
+
+class Pooling(Enum):
+    """Which of several public addresses a mapping gets: one for each private address, or any (RFC 4787 §4.1)."""
+
+    PAIRED = "paired"
+    ARBITRARY = "arbitrary"
 
 
 @dataclass(frozen=True, slots=True)
 class Nat:
     """One NAT's behaviour.
 
+    `step`, `others`: with sequential allocation, how far apart ports are that are allocated one after the other, and
+    the chance (0 to below 1) at each step that other traffic of this NAT has taken that port. `parity`: odd private
+    ports get odd public ones, even ones even ones, while there are any (RFC 4787 §4.2.2).
+
+    `hairpinning`: hosts behind it reach each other by their public endpoints (RFC 4787 §6). `reset_kills`: a RST that
+    passes, in either direction, ends its mapping at once. `refuses_syns`: a SYN (without ACK) from outside counts as
+    unsolicited even where a mapping would let it in.
+
+    `pool`: how many public addresses it has, `pooling` how they are given out. `overloading`: several mappings share
+    a public endpoint as long as their remote endpoints differ (RFC 4787 §4.2.1; so does Linux). Only the remote
+    endpoint then tells whose a packet from outside is, so mapping and filtering must both be address-and-port-
+    dependent. `translates` False: a stateful firewall. Addresses and ports stay, and `mapping`, `allocation`, `parity`,
+    `hairpinning`, `pool` and `overloading` mean nothing. To IPv6 every NAT is one.
+
     A mapping is forgotten after idle time, in either direction: `established_timeout_s` after a TCP segment without
     SYN, FIN or RST, `transitory_timeout_s` after one of those (RFC 5382 REQ-5: not below 2 h 4 min and 4 min),
     `udp_timeout_s` after a datagram (RFC 4787 REQ-5: 5 min), `icmp_timeout_s` after an echo (RFC 5508 REQ-1: 60 s).
 
-    Raises: ValueError for a time-out that is not positive.
+    Raises: ValueError for a value out of range, and for overloading with a laxer mapping or filtering.
     """
 
     mapping: Mapping = Mapping.ENDPOINT_INDEPENDENT
     filtering: Filtering = Filtering.ADDRESS_AND_PORT_DEPENDENT
     allocation: Allocation = Allocation.PRESERVING
     unsolicited: Unsolicited = Unsolicited.DROP
+    step: int = 1
+    others: float = 0.0
+    parity: bool = False
+    hairpinning: bool = False
+    reset_kills: bool = False
+    refuses_syns: bool = False
+    pool: int = 1
+    pooling: Pooling = Pooling.PAIRED
+    overloading: bool = False
+    translates: bool = True
     established_timeout_s: float = 7440.0
     transitory_timeout_s: float = 240.0
     udp_timeout_s: float = 300.0
@@ -70,13 +122,25 @@ class Nat:
         times = (self.established_timeout_s, self.transitory_timeout_s, self.udp_timeout_s, self.icmp_timeout_s)
         if min(times) <= 0:
             raise ValueError(f"a NAT's time-outs are above 0 s, not {min(times)}")
+        if self.step < 1:
+            raise ValueError(f"ports are allocated in steps of 1 or more, not {self.step}")
+        if not 0 <= self.others < 1:
+            raise ValueError(f"others take a port with a chance from 0 to below 1, not {self.others}")
+        if not 1 <= self.pool <= MOST_IN_A_POOL:
+            raise ValueError(f"a pool has 1 to {MOST_IN_A_POOL} addresses, not {self.pool}")
+        if self.overloading and (self.mapping.value, self.filtering.value) != (_STRICTEST, _STRICTEST):
+            raise ValueError(f"overloading needs mapping and filtering to be {_STRICTEST}: only the remote tells whose")
 
 
 Decision = Headers | Unsolicited
 """The headers with which the packet goes on, or what is done with it instead."""
 
+_STRICTEST = "address-and-port-dependent"
+
 _MAPPING_KEYS: dict[Mapping, Callable[[Endpoint, Endpoint], Hashable]] = {
     Mapping.ENDPOINT_INDEPENDENT: lambda private, remote: private,
+    Mapping.ADDRESS_DEPENDENT: lambda private, remote: (private, remote.address),
+    Mapping.ADDRESS_AND_PORT_DEPENDENT: lambda private, remote: (private, remote),
 }
 
 _FILTERING_KEYS: dict[Filtering, Callable[[Endpoint], Hashable]] = {
@@ -85,22 +149,37 @@ _FILTERING_KEYS: dict[Filtering, Callable[[Endpoint], Hashable]] = {
     Filtering.ADDRESS_AND_PORT_DEPENDENT: lambda remote: remote,
 }
 
+_PORTS: dict[Allocation, Callable[[Nat, Random], Ports]] = {
+    Allocation.PRESERVING: lambda nat, draws: Preserving(nat.parity),
+    Allocation.SEQUENTIAL: lambda nat, draws: Sequential(nat.step, nat.others, nat.parity, draws),
+    Allocation.RANDOM: lambda nat, draws: Scattered(nat.parity, draws),
+}
 
-def _preserving(port: int) -> Iterator[int]:
-    """The ports to try, in order: the same number, then the next ones, wrapping round to 1024."""
-    return chain(range(port, 65536), range(min(port, 1024), port))
-
-
-_PORTS_TO_TRY: dict[Allocation, Callable[[int], Iterator[int]]] = {Allocation.PRESERVING: _preserving}
+_ANSWERED: dict[Unsolicited, frozenset[int]] = {
+    Unsolicited.DROP: frozenset(),
+    Unsolicited.RESET: frozenset({Protocol.TCP}),
+    Unsolicited.ICMP: frozenset({Protocol.TCP, Protocol.UDP}),
+    Unsolicited.HOLD: frozenset({Protocol.TCP}),
+}
 
 _TRANSLATED = frozenset(Protocol)
-_OPENING_OR_CLOSING = Flags.SYN | Flags.FIN | Flags.RST
+# Plain numbers, and int's own `&` below: an IntFlag's takes a µs, and this is asked of every packet.
+_RST = int(Flags.RST)
+_SYN_OR_ACK = int(Flags.SYN | Flags.ACK)
+_OPENING_OR_CLOSING = int(Flags.SYN | Flags.FIN | Flags.RST)
+
+
+def paired(address: str, pool: Sequence[str]) -> str:
+    """The address of a pool that a private address always gets, with paired pooling."""
+    return pool[crc32(address.encode()) % len(pool)]
 
 
 @dataclass(slots=True)
 class _Binding:
     private: Endpoint
     public: Endpoint
+    inside_key: Hashable
+    outside_key: Hashable
     expires_ns: int = 0
     permits: dict[Hashable, int] = field(default_factory=dict)  # filtering key -> when that permit ends
 
@@ -108,20 +187,27 @@ class _Binding:
         self.permits[key] = expires_ns
         self.expires_ns = max(self.expires_ns, expires_ns)
 
-    def permits_at(self, key: Hashable, now_ns: int) -> bool:
-        return self.permits.get(key, now_ns) > now_ns
-
 
 class Translator:
-    """One NAT at work. `public_address` is its IPv4 address outside; IPv6 addresses stay what they are."""
+    """One NAT at work. `public_addresses` are its IPv4 addresses outside, none where it translates nothing.
 
-    def __init__(self, nat: Nat, public_address: str) -> None:
-        self._nat = nat
-        self._public_address = public_address
+    `seed` decides the ports and addresses that are left to chance. Raises: ValueError where the number of addresses
+    is not that of the NAT's pool.
+    """
+
+    def __init__(self, nat: Nat, *public_addresses: str, seed: int | str = 0) -> None:
+        if nat.translates and len(public_addresses) != nat.pool:
+            raise ValueError(f"a pool of {nat.pool} has as many public addresses, not {len(public_addresses)}")
+        self.nat = nat
+        self.public_addresses = public_addresses if nat.translates else ()
+        self._draws = Random(seed)
+        self._ports = _PORTS[nat.allocation](nat, self._draws)
         self._mapping_key = _MAPPING_KEYS[nat.mapping]
         self._filtering_key = _FILTERING_KEYS[nat.filtering]
+        self._timeouts_ns = _timeouts_ns(nat)
         self._inside: dict[Hashable, _Binding] = {}
-        self._outside: dict[tuple[int, Endpoint], _Binding] = {}
+        self._outside: dict[Hashable, _Binding] = {}
+        self._syns_out_ns: dict[tuple[Endpoint, Endpoint], int] = {}  # (public, remote), where SYNs are held
 
     def outbound(self, headers: Headers, now_ns: int) -> Decision:
         """Decide on a packet from inside. It opens, or refreshes, the way back for its destination."""
@@ -129,79 +215,132 @@ class Translator:
             return self._error_outbound(headers, headers.quoted, now_ns)
         if headers.protocol not in _TRANSLATED:
             return Unsolicited.DROP
-        binding = self._find_inside(headers, now_ns) or self._bind(headers, now_ns)
-        if binding is None:
+        binding = self._find_inside(headers.protocol, headers.source, headers.destination, now_ns)
+        if binding is None and (binding := self._bind(headers, now_ns)) is None:
             return Unsolicited.DROP
-        binding.refresh(self._filtering_key(headers.destination), now_ns + self._timeout_ns(headers))
-        return replace(headers, source=binding.public)
+        self._use(binding, headers, headers.destination, now_ns)
+        if self.nat.unsolicited is Unsolicited.HOLD and _is_syn(headers):
+            self._syns_out_ns[binding.public, headers.destination] = now_ns
+        return Headers(headers.protocol, binding.public, headers.destination, headers.flags)
 
     def inbound(self, headers: Headers, now_ns: int) -> Decision:
-        """Decide on a packet from outside."""
+        """Decide on a packet from outside. After `HOLD`, ask `release` when `HOLD_NS` have passed."""
         if headers.quoted is not None:
             return self._error_inbound(headers, headers.quoted, now_ns)
-        binding = self._find_outside(headers.protocol, headers.destination, now_ns)
-        key = self._filtering_key(headers.source)
-        if binding is None or not binding.permits_at(key, now_ns):
+        binding = self._find_outside(headers.protocol, headers.destination, headers.source, now_ns)
+        if binding is None or not self._admits(binding, headers, now_ns):
             return self._unsolicited(headers)
-        binding.refresh(key, now_ns + self._timeout_ns(headers))
-        return replace(headers, destination=binding.private)
+        self._use(binding, headers, headers.source, now_ns)
+        return Headers(headers.protocol, headers.source, binding.private, headers.flags)
+
+    def release(self, headers: Headers, held_ns: int) -> Unsolicited:
+        """What becomes of a SYN that was held since `held_ns`: `DROP`, or `ICMP` where no SYN has gone out since."""
+        out_ns = self._syns_out_ns.get((headers.destination, headers.source))
+        return Unsolicited.ICMP if out_ns is None or out_ns < held_ns else Unsolicited.DROP
+
+    def _admits(self, binding: _Binding, headers: Headers, now_ns: int) -> bool:
+        permitted_ns = binding.permits.get(self._filtering_key(headers.source), now_ns)
+        return permitted_ns > now_ns and not (self.nat.refuses_syns and _is_syn(headers))
+
+    def _use(self, binding: _Binding, headers: Headers, remote: Endpoint, now_ns: int) -> None:
+        """Keep the binding for another while, or end it."""
+        bits = int.__and__(headers.flags, _OPENING_OR_CLOSING)
+        if bits & _RST and self.nat.reset_kills and headers.protocol == Protocol.TCP:
+            self._forget(binding)
+            return
+        idle_ns = self._timeouts_ns[headers.protocol, bool(bits)]
+        binding.refresh(self._filtering_key(remote), now_ns + idle_ns)
+
+    def _forget(self, binding: _Binding) -> None:
+        binding.expires_ns = 0
+        self._inside.pop(binding.inside_key, None)
+        self._outside.pop(binding.outside_key, None)
 
     def _error_inbound(self, headers: Headers, quoted: Headers, now_ns: int) -> Decision:
         # RFC 5508 REQ-4: by the quoted packet's mapping; who the router is that sends it plays no part.
-        binding = self._find_outside(quoted.protocol, quoted.source, now_ns)
+        binding = self._find_outside(quoted.protocol, quoted.source, quoted.destination, now_ns)
         if binding is None:
             return Unsolicited.DROP
-        destination = Endpoint(binding.private.address, 0)
-        return replace(headers, destination=destination, quoted=replace(quoted, source=binding.private))
+        inner = Headers(quoted.protocol, binding.private, quoted.destination, quoted.flags, quoted.quoted)
+        to = Endpoint(binding.private.address, headers.destination.port)
+        return Headers(headers.protocol, headers.source, to, headers.flags, inner)
 
     def _error_outbound(self, headers: Headers, quoted: Headers, now_ns: int) -> Decision:
-        binding = self._find_inside(_turned(quoted), now_ns)
+        binding = self._find_inside(quoted.protocol, quoted.destination, quoted.source, now_ns)
         if binding is None:
             return Unsolicited.DROP
-        source = Endpoint(binding.public.address, 0)
-        return replace(headers, source=source, quoted=replace(quoted, destination=binding.public))
+        inner = Headers(quoted.protocol, quoted.source, binding.public, quoted.flags, quoted.quoted)
+        source = Endpoint(binding.public.address, headers.source.port)
+        return Headers(headers.protocol, source, headers.destination, headers.flags, inner)
 
     def _unsolicited(self, headers: Headers) -> Unsolicited:
-        if headers.protocol != Protocol.TCP or Flags.RST in headers.flags:
+        answer = self.nat.unsolicited
+        if headers.protocol not in _ANSWERED[answer] or Flags.RST in headers.flags:
             return Unsolicited.DROP  # RFC 9293 §3.5.2: a RST is never answered by one
-        return self._nat.unsolicited
+        if answer is Unsolicited.HOLD and not _is_syn(headers):
+            return Unsolicited.DROP
+        return answer
 
-    def _inside_key(self, headers: Headers) -> Hashable:
-        return headers.protocol, self._mapping_key(headers.source, headers.destination)
+    def _translates(self, address: str) -> bool:
+        return self.nat.translates and ":" not in address
 
-    def _find_inside(self, headers: Headers, now_ns: int) -> _Binding | None:
-        binding = self._inside.get(self._inside_key(headers))
+    def _inside_key(self, protocol: int, private: Endpoint, remote: Endpoint) -> Hashable:
+        # Untranslated, all flows of an endpoint have the same one outside: its own.
+        return protocol, self._mapping_key(private, remote) if self._translates(private.address) else private
+
+    def _outside_key(self, protocol: int, public: Endpoint, remote: Endpoint) -> Hashable:
+        overloads = self.nat.overloading and self._translates(public.address)
+        return (protocol, public, remote) if overloads else (protocol, public)
+
+    def _find_inside(self, protocol: int, private: Endpoint, remote: Endpoint, now_ns: int) -> _Binding | None:
+        binding = self._inside.get(self._inside_key(protocol, private, remote))
         return binding if binding is not None and binding.expires_ns > now_ns else None
 
-    def _find_outside(self, protocol: int, public: Endpoint, now_ns: int) -> _Binding | None:
-        binding = self._outside.get((protocol, public))
+    def _find_outside(self, protocol: int, public: Endpoint, remote: Endpoint, now_ns: int) -> _Binding | None:
+        binding = self._outside.get(self._outside_key(protocol, public, remote))
         return binding if binding is not None and binding.expires_ns > now_ns else None
 
     def _bind(self, headers: Headers, now_ns: int) -> _Binding | None:
-        public = self._allocate(headers.protocol, headers.source, now_ns)
+        protocol, private, remote = headers.protocol, headers.source, headers.destination
+        translated = self._translates(private.address)
+        public = self._allocate(protocol, private, remote, now_ns) if translated else private
         if public is None:
             return None
-        binding = _Binding(headers.source, public)
-        self._inside[self._inside_key(headers)] = binding
-        self._outside[headers.protocol, public] = binding
+        inside, outside = self._inside_key(protocol, private, remote), self._outside_key(protocol, public, remote)
+        binding = _Binding(private, public, inside, outside)
+        self._inside[inside] = self._outside[outside] = binding
         return binding
 
-    def _allocate(self, protocol: int, private: Endpoint, now_ns: int) -> Endpoint | None:
-        address = private.address if ":" in private.address else self._public_address
-        candidates = (Endpoint(address, port) for port in _PORTS_TO_TRY[self._nat.allocation](private.port))
-        return next((end for end in candidates if self._find_outside(protocol, end, now_ns) is None), None)
+    def _allocate(self, protocol: int, private: Endpoint, remote: Endpoint, now_ns: int) -> Endpoint | None:
+        for address in self._addresses_for(private.address):
+            space = (protocol, address)
+            for port in self._ports.candidates(space, private.port):
+                public = Endpoint(address, port)
+                if self._find_outside(protocol, public, remote, now_ns) is None:
+                    self._ports.take(space, port)
+                    return public
+        return None
 
-    def _timeout_ns(self, headers: Headers) -> int:
-        return round(self._timeout_s(headers) * 1e9)
-
-    def _timeout_s(self, headers: Headers) -> float:
-        if headers.protocol == Protocol.UDP:
-            return self._nat.udp_timeout_s
-        if headers.protocol != Protocol.TCP:
-            return self._nat.icmp_timeout_s
-        transitory = headers.flags & _OPENING_OR_CLOSING
-        return self._nat.transitory_timeout_s if transitory else self._nat.established_timeout_s
+    def _addresses_for(self, private: str) -> Sequence[str]:
+        """The public addresses to try, in order."""
+        pool = self.public_addresses
+        if len(pool) == 1:
+            return pool
+        return (paired(private, pool),) if self.nat.pooling is Pooling.PAIRED else self._draws.sample(pool, len(pool))
 
 
-def _turned(headers: Headers) -> Headers:
-    return replace(headers, source=headers.destination, destination=headers.source)
+def _timeouts_ns(nat: Nat) -> dict[tuple[int, bool], int]:
+    """Idle time by protocol, and whether the packet was a SYN, FIN or RST."""
+    seconds = {
+        **{(protocol, short): nat.icmp_timeout_s for protocol in Protocol for short in (False, True)},
+        (Protocol.UDP, False): nat.udp_timeout_s,
+        (Protocol.UDP, True): nat.udp_timeout_s,
+        (Protocol.TCP, False): nat.established_timeout_s,
+        (Protocol.TCP, True): nat.transitory_timeout_s,
+    }
+    return {(int(protocol), short): round(each * 1e9) for (protocol, short), each in seconds.items()}
+
+
+def _is_syn(headers: Headers) -> bool:
+    """A SYN without ACK."""
+    return headers.protocol == Protocol.TCP and int.__and__(headers.flags, _SYN_OR_ACK) == Flags.SYN

@@ -46,11 +46,14 @@ class Completed:
 class Host:
     """One host of a network. Made by `Network.host`."""
 
-    def __init__(self, network: Network, name: str, addresses: Addresses, namespace: int) -> None:
+    def __init__(
+        self, network: Network, name: str, addresses: Addresses, namespace: int, conditions: Conditions
+    ) -> None:
         self._network = network
         self._addresses = addresses
         self._namespace = namespace
         self.name = name
+        self.conditions = conditions
 
     def __repr__(self) -> str:
         return f"<Host {self.name}: {self.address} seen as {self.public_address}>"
@@ -62,7 +65,7 @@ class Host:
 
     @property
     def public_address(self) -> str:
-        """The IPv4 address that others see: its NAT's, where it has one."""
+        """The IPv4 address that others see: its outermost NAT's, where it has one; of an arbitrary pool's, any one."""
         return self._addresses.public
 
     @property
@@ -185,18 +188,28 @@ class Network:
         jitter_s: float = 0.0,
         loss: float = 0.0,
         hops: int = 3,
-        nat: Nat | None = None,
+        nat: Nat | Sequence[Nat] | None = None,
         reorder: bool = False,
+        duplicate: float = 0.0,
+        bandwidth_bps: float | None = None,
+        beside: Host | None = None,
     ) -> Host:
         """Add a host. The options describe its access to the core: see `Conditions`.
 
-        Raises: ValueError for an option out of range; LabError for a name already taken, or one host too many.
+        `nat`: several stand in a row, from the host outwards: the home's, then the carrier's. `beside`: a host that
+        is on the same LAN, behind the same NATs. The two share that host's access, so no other option is given.
+
+        Raises: ValueError for an option out of range, or beside `beside`; LabError for a name already taken, or one
+        host too many.
         """
-        conditions = Conditions(delay_s, jitter_s, loss, hops, nat, reorder)
-        answer, fds = await self._request(AddHost(name, conditions))
+        nats = nat if nat is None or isinstance(nat, Nat) else tuple(nat)
+        conditions = Conditions(delay_s, jitter_s, loss, hops, nats, reorder, duplicate, bandwidth_bps)
+        if beside is not None:
+            conditions = _shared(conditions, beside)
+        answer, fds = await self._request(AddHost(name, conditions, None if beside is None else beside.name))
         assert isinstance(answer, HostAdded)
         self._namespaces += fds
-        return Host(self, name, answer.addresses, fds[0])
+        return Host(self, name, answer.addresses, fds[0], conditions)
 
     async def record(self) -> Record:
         """Every packet since the network began, or since `clear_record`."""
@@ -241,6 +254,12 @@ class Network:
             close_all([] if self.user_namespace is None else [self.user_namespace])
             self._namespaces.clear()
             self._control = self.user_namespace = None
+
+
+def _shared(given: Conditions, beside: Host) -> Conditions:
+    if given != Conditions():
+        raise ValueError(f"beside {beside.name!r}, a host has that host's access: give no other option")
+    return beside.conditions
 
 
 def kill_group(process: Process) -> None:

@@ -26,9 +26,11 @@ class Verdict(Enum):
 
     DELIVERED = "delivered"
     IN_FLIGHT = "in flight"  # when the record was fetched
-    LOST = "lost"
+    LOST = "lost"  # by chance, or at the end of a full queue
     FILTERED = "filtered"  # by a NAT, silently
     RESET = "reset"  # by a NAT, which answered with a RST
+    REFUSED_ICMP = "icmp"  # by a NAT, which answered with an ICMP error
+    HELD = "held"  # by a NAT, silently: it answers with ICMP after 6 s if no SYN goes out on that connection
     EXPIRED = "expired"  # TTL or hop limit
     UNROUTABLE = "unroutable"  # nobody has that address, or the packet would come back to its sender
 
@@ -38,7 +40,7 @@ class Origin(Enum):
 
     HOST = "host"
     NAT = "nat"
-    CORE = "core"
+    CORE = "core"  # a router's ICMP error, or the copy of a packet that was delivered twice
 
 
 @lru_cache(maxsize=65536)
@@ -55,7 +57,11 @@ class Passage:
     `sent_ns` is when the lab took the packet from its sender, `received_ns` when it handed it over (None: never).
     `source` and `destination` are host names; `destination` is "" where no host has the address, `source` is "core"
     for the ICMP errors of the core's routers. `sent_data` is the packet as its sender made it, `received_data` as its
-    receiver got it: hop count and, behind a NAT, addresses differ.
+    receiver got it: hop count and, behind a NAT, addresses differ. Where several hosts are behind the same NATs,
+    `source` of what a NAT sends, and `destination` of what it filters, is the first of them.
+
+    `decided_by` is the NAT that decided: a host's name and the NAT's place in the row counted from 0 next to the
+    host, as in "left/0"; "" where none did.
     """
 
     source: str
@@ -66,6 +72,7 @@ class Passage:
     received_ns: int | None
     sent_data: bytes
     received_data: bytes | None
+    decided_by: str = ""
 
     @property
     def sent(self) -> Packet:
@@ -210,6 +217,7 @@ def _views(syn: Passage) -> tuple[_Flow, _Flow] | None:
 
 def _pair_crossed(one: Passage, other: Passage) -> bool:
     # A refused SYN is over when its sender learns of it, so a later one from the peer meets nobody.
-    if Verdict.RESET in (one.verdict, other.verdict) or one.received_ns is other.received_ns is None:
+    refused = {Verdict.RESET, Verdict.REFUSED_ICMP} & {one.verdict, other.verdict}
+    if refused or one.received_ns is other.received_ns is None:
         return False
     return one.sent_ns < (other.received_ns or _NEVER_NS) and other.sent_ns < (one.received_ns or _NEVER_NS)

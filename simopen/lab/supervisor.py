@@ -54,6 +54,7 @@ class Supervisor:
         self._link = link
         self._core = Core(seed)
         self._links: dict[str, Link] = {}
+        self._lans: dict[str, int] = {}  # host -> the number of the first host on its LAN
         self._namespaces: list[int] = []
         self._timer = Timer()
         self._armed_ns: int | None = None
@@ -128,20 +129,25 @@ class Supervisor:
 
     def _add_host(self, request: AddHost) -> tuple[Answer, tuple[int, ...]]:
         number = len(self._namespaces) + 1
-        refusal = self._refusal(request.name, number)
+        refusal = self._refusal(request, number)
         if refusal is not None:
             return Failed(refusal), ()
-        addresses = addresses_of(number, translated=request.conditions.nat is not None)
+        lan = number if request.beside is None else self._lans[request.beside]
+        addresses = addresses_of(number, request.conditions.nats, lan=lan)
         try:
             namespace, link = self._make_host(number, addresses)
         except Exception as error:  # pyroute2's tree is its own
             return Failed(f"host {request.name!r} could not be made: {error!r}"), ()
         self._attach(request, addresses, namespace, link)
+        self._lans[request.name] = lan
         return HostAdded(addresses), (namespace,)
 
-    def _refusal(self, name: str, number: int) -> str | None:
+    def _refusal(self, request: AddHost, number: int) -> str | None:
+        name, beside = request.name, request.beside
         if number > MOST_HOSTS:
             return f"a network has at most {MOST_HOSTS} hosts"
+        if beside is not None and beside not in self._links:
+            return f"host {name!r} cannot be beside {beside!r}: this network has no such host"
         if not name or name == CORE or name in self._links:
             return f"a host cannot be called {name!r}: names are new, not empty and not {CORE!r}"
         return None
@@ -154,7 +160,7 @@ class Supervisor:
     def _attach(self, request: AddHost, addresses: Addresses, namespace: int, link: Link) -> None:
         self._namespaces.append(namespace)
         self._links[request.name] = link
-        self._core.attach(request.name, request.conditions, addresses)
+        self._core.attach(request.name, request.conditions, addresses, request.beside)
         self._watch(link.fileno(), partial(self._forward, request.name))
 
 
@@ -192,7 +198,7 @@ def _probe(link: LinkKind) -> int:
 
     try:
         _, link = _enter(link)
-        make_host(1, addresses_of(1, translated=False), tun=link is LinkKind.TUN)
+        make_host(1, addresses_of(1), tun=link is LinkKind.TUN)
     except Exception as error:  # whatever it is, it is the answer
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1

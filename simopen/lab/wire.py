@@ -100,12 +100,12 @@ def reset_for(packet: Packet) -> Packet:
 
 def time_exceeded_for(packet: Packet, router: str) -> Packet:
     """The ICMP Time Exceeded with which the router of that address answers a packet that ran out of hops."""
-    sender = packet.source.address
-    if ":" in sender:
-        quote = dpkt.icmp6.ICMP6.Error(data=packet.data[:_IPV6_QUOTE])
-        return parse(_from_to(router, sender, Protocol.ICMPV6, dpkt.icmp6.ICMP6(type=3, code=0, data=quote)))
-    quote = dpkt.icmp.ICMP.Quote(data=packet.data[:_IPV4_QUOTE])
-    return parse(_from_to(router, sender, Protocol.ICMP, dpkt.icmp.ICMP(type=11, code=0, data=quote)))
+    return _icmp_error(packet, router, icmp=(11, 0), icmp6=(3, 0))
+
+
+def port_unreachable_for(packet: Packet) -> Packet:
+    """The ICMP Port Unreachable that answers this packet, from its destination (RFC 792, RFC 4443 §3.1)."""
+    return _icmp_error(packet, packet.destination.address, icmp=(3, 3), icmp6=(1, 4))
 
 
 def is_link_noise(packet: Packet) -> bool:
@@ -114,6 +114,18 @@ def is_link_noise(packet: Packet) -> bool:
     if ":" in destination:
         return destination.startswith(("ff", *_LINK_LOCAL)) or source.startswith(_LINK_LOCAL) or source == "::"
     return int(destination.partition(".")[0]) >= 224 or source == "0.0.0.0"
+
+
+def _icmp_error(packet: Packet, source: str, *, icmp: tuple[int, int], icmp6: tuple[int, int]) -> Packet:
+    """An error of that type and code about a packet, to its sender."""
+    sender = packet.source.address
+    if ":" in sender:
+        quote6 = dpkt.icmp6.ICMP6.Error(data=packet.data[:_IPV6_QUOTE])
+        message6 = dpkt.icmp6.ICMP6(type=icmp6[0], code=icmp6[1], data=quote6)
+        return parse(_from_to(source, sender, Protocol.ICMPV6, message6))
+    quote = dpkt.icmp.ICMP.Quote(data=packet.data[:_IPV4_QUOTE])
+    message = dpkt.icmp.ICMP(type=icmp[0], code=icmp[1], data=quote)
+    return parse(_from_to(source, sender, Protocol.ICMP, message))
 
 
 def _unpack(data: bytes) -> Any:

@@ -46,7 +46,7 @@ def net(left: Conditions | None = None, right: Conditions | None = None, seed: i
     core, found = Core(seed), []
     for number, (name, conditions) in enumerate([("left", left), ("right", right)], 1):
         conditions = conditions or Conditions()  # noqa: PLW2901
-        found.append(addresses_of(number, translated=conditions.nat is not None))
+        found.append(addresses_of(number, conditions.nats))
         core.attach(name, conditions, found[-1])
     return Net(core, *found)
 
@@ -199,7 +199,7 @@ def test_conditions_out_of_range_are_refused(name: str, value: float) -> None:
 
 
 def test_every_host_has_addresses_of_its_own() -> None:
-    every = [addresses_of(number, translated=True) for number in range(1, MOST_HOSTS + 1)]
+    every = [addresses_of(number, (Nat(),)) for number in range(1, MOST_HOSTS + 1)]
     for kind in ("private", "public", "private6"):
         assert len({getattr(each, kind) for each in every}) == MOST_HOSTS
 

@@ -65,19 +65,20 @@ def test_filtering_admits_whom_rfc_4787_says(filtering: Filtering, admitted: set
 
 @pytest.mark.parametrize("unsolicited", list(Unsolicited))
 @pytest.mark.parametrize(
-    ("headers", "answerable"),
+    ("headers", "answers"),
     [
-        (inward(STRANGER), True),
-        (inward(STRANGER, flags=Flags.ACK), True),
-        (inward(STRANGER, flags=Flags.RST), False),
-        (inward(STRANGER, flags=Flags.RST | Flags.ACK), False),
-        (datagram(STRANGER, PUBLIC), False),
-        (Headers(Protocol.ICMP, STRANGER, Endpoint(PUBLIC.address, 0)), False),
+        pytest.param(inward(STRANGER), "reset icmp hold", id="SYN"),
+        pytest.param(inward(STRANGER, flags=Flags.SYN | Flags.ACK), "reset icmp", id="SYN-ACK"),
+        pytest.param(inward(STRANGER, flags=Flags.ACK), "reset icmp", id="ACK"),
+        pytest.param(inward(STRANGER, flags=Flags.RST), "", id="RST"),
+        pytest.param(inward(STRANGER, flags=Flags.RST | Flags.ACK), "", id="RST-ACK"),
+        pytest.param(datagram(STRANGER, PUBLIC), "icmp", id="UDP"),
+        pytest.param(Headers(Protocol.ICMP, STRANGER, Endpoint(PUBLIC.address, 0)), "", id="echo"),
     ],
 )
-def test_only_tcp_and_never_a_rst_is_answered(unsolicited: Unsolicited, headers: Headers, answerable: bool) -> None:
+def test_what_nobody_asked_for_is_answered_as_told(unsolicited: Unsolicited, headers: Headers, answers: str) -> None:
     decision = translator(unsolicited=unsolicited).inbound(headers, 0)
-    assert decision is (unsolicited if answerable else Unsolicited.DROP)
+    assert decision is (unsolicited if unsolicited.value in answers.split() else Unsolicited.DROP)
 
 
 def test_a_port_that_is_taken_gives_the_next_free_one() -> None:
