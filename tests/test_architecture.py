@@ -26,12 +26,12 @@ FLOORS = [
     {"estimate"},
     {"timeserver"},
     {"ntp", "sockets", "scheduler", "window", "instant", "conntable", "stun", "nat"},
-    {"address"},
+    {"address", "walk"},
     {"errors"},
 ]
 # Annotations only: errors name the report that they carry, and a report the clock's estimate.
 FOR_TYPES = {("errors", "report"), ("report", "clock")}
-PURE = {"window", "instant", "report", "errors", "estimate", "ntp", "stun", "nat"} | {
+PURE = {"window", "instant", "report", "errors", "estimate", "ntp", "stun", "nat", "walk"} | {
     f"lab/{name}" for name in ("nat", "allocation", "chain", "packet", "figure", "core")
 }
 IMPURE = {"socket", "asyncio", "select", "threading", "subprocess"}
