@@ -125,6 +125,16 @@ class Binding:
         self._under_way = False
         return answer
 
+    @property
+    def ended(self) -> bool:
+        """Whether the server has closed it. Not to be asked while a question is under way."""
+        try:
+            return not self._sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
     def close(self) -> None:
         """Close it, by a FIN where it was connected: some NATs take a RST for the end of the whole mapping."""
         self._sock.close()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import math
 import socket
 from collections.abc import AsyncIterator, Sequence
@@ -21,9 +22,11 @@ from simopen.nat import Profile, classify
 
 TIMEOUT_S = 4.0
 """A SYN that is lost on the way is sent again after 1 s, and once more 2 s later."""
-REFRESH_S = 25.0
-"""Twice in the 60 s after which coturn hangs up on a client that allocates nothing, and below the idle time-outs of
-minutes that carriers' NATs have for TCP."""
+LOOK_S = 1.0
+"""How often to look whether the mapping is still held: coturn 4.6 resets a connection that allocates nothing 3 s after
+it began, asked again or not (measured), and Linux forgets a flow 10 s after a RST (nf_conntrack_tcp_timeout_close)."""
+LOOKS_A_REFRESH = 25
+"""Looks from one question to the next on a living connection: 25 s are below any NAT's idle time-out for TCP."""
 
 
 async def discover(
@@ -62,8 +65,8 @@ async def holding(
 ) -> AsyncIterator[Discovery]:
     """`discover`, and hold the mapping while inside: `async with holding(1314) as found: print(found.profile)`.
 
-    The connections to the servers stay open, are asked again every 25 s, and are made anew where a server hangs up.
-    Leaving closes them by FIN. Arguments and errors are as in `discover`.
+    The connections to the servers stay open and are asked again every 25 s; where all servers have hung up, one is
+    connected to anew. Leaving closes them by FIN. Arguments and errors are as in `discover`.
     """
     asked, timeout_s = parse_servers(servers), _positive(timeout)
     address, port = (None, 0) if local is None else local_endpoint(local, 0)
@@ -117,7 +120,7 @@ class Discovery:
         return tuple(dict.fromkeys(self._inquiry.notes))
 
     async def refresh(self) -> Profile:
-        """Ask every server that answered once more, and return what that shows. Happens every 25 s by itself."""
+        """Ask every server that answered once more, connecting anew where it hung up; return what that shows."""
         async with self._one_at_a_time:
             await asyncio.gather(*map(self._inquiry.ask_again, self._servers))
         return self.profile
@@ -137,9 +140,17 @@ class Discovery:
             await asyncio.wait({keeper})
 
     async def _keep(self) -> None:
-        while True:
-            await asyncio.sleep(REFRESH_S)
-            await self.refresh()
+        for look in itertools.count(1):
+            await asyncio.sleep(LOOK_S)
+            async with self._one_at_a_time:
+                await asyncio.gather(*map(self._inquiry.ask_again, self._due(look)))
+
+    def _due(self, look: int) -> tuple[Endpoint, ...]:
+        """Whom to ask at this look: nobody, all that live, or, where none does, one after the other."""
+        living = self._inquiry.living()
+        if not living:
+            return (self._servers[look % len(self._servers)],)
+        return () if look % LOOKS_A_REFRESH else living
 
     def _shown(self, family: socket.AddressFamily) -> Profile | None:
         seen = [each for each in self._inquiry.observations if each.server.family == family]

@@ -269,9 +269,17 @@ class Inquiry:
                 self.notes.append(f"{binding.server}: no answer within {waited_s:.1f} s")
             self._end(binding)
 
+    def living(self) -> tuple[Endpoint, ...]:
+        """The servers that have not hung up on us; the connections to the others are closed on this side too."""
+        for server, binding in tuple(self.held.items()):
+            if binding.ended:
+                self._end(binding)
+                del self.held[server]
+        return tuple(self.held)
+
     async def ask_again(self, server: Endpoint) -> None:
         """Ask one that answered before, on the same connection; or on a new one, where that has ended."""
-        binding = self.held.get(server)
+        binding = self.held.get(server) if server in self.living() else None
         answer = await self._answer_in_time(binding) if binding else None
         if binding is None or answer is None:
             await self._hold_anew(server)
