@@ -168,7 +168,7 @@ def classify(
     return Profile(
         mapping=mapping,
         allocation=allocation,
-        pooling=_pooling(seen),
+        pooling=_pooling(seen, bool(notes)),
         hairpinning=hairpinning,
         layers=_layers(mapping, mapped, gateway),
         mapped=mapped,
@@ -263,15 +263,15 @@ def _runs(seen: Sequence[Observation]) -> dict[str, walk.Run]:
     runs: dict[str, list[walk.Taken]] = defaultdict(list)
     for each in _new_mappings(seen):
         runs[each.mapped.address].append(_taken(each))
-    return dict(runs)
+    return {key: tuple(run) for key, run in runs.items()}
 
 
 def _runs_of_each_port(seen: Sequence[Observation]) -> dict[tuple[str, int], walk.Run]:
-    """The same, of each local port apart."""
+    """The same, of each local port apart, and without times: they play no part where the next free number is taken."""
     runs: dict[tuple[str, int], list[walk.Taken]] = defaultdict(list)
     for each in _new_mappings(seen):
-        runs[each.mapped.address, each.local.port].append(_taken(each))
-    return dict(runs)
+        runs[each.mapped.address, each.local.port].append(_taken(each)._replace(at_s=0.0))
+    return {key: tuple(run) for key, run in runs.items()}
 
 
 def _taken(each: Observation) -> walk.Taken:
@@ -293,7 +293,7 @@ def _allocation(seen: Sequence[Observation]) -> tuple[Allocation, float]:
     taken = _new_mappings(seen)
     if not taken:
         return Allocation.UNKNOWN, 0.0
-    runs, each_port = list(_runs(seen).values()), list(_runs_of_each_port(seen).values())
+    runs, each_port = tuple(_runs(seen).values()), tuple(_runs_of_each_port(seen).values())
     fits = {
         Allocation.PRESERVING: _fit_of_delta(each_port, 0),
         Allocation.CONSTANT_DELTA: _ANY_PORT + _fit_of_delta(each_port, _commonest_delta(seen)),
@@ -313,7 +313,7 @@ def _commonest_delta(seen: Sequence[Observation]) -> int:
     return deltas.most_common(1)[0][0] if deltas else 0
 
 
-def _fit_of_delta(runs: Sequence[walk.Run], delta: int) -> float:
+def _fit_of_delta(runs: tuple[walk.Run, ...], delta: int) -> float:
     """The log likelihood where each local port's first mapping is `delta` away, and further ones walk on or jump."""
     met = [run[0].port == run[0].local + delta for run in runs]
     firsts = sum(log(1 - COLLISION) if hit else log(COLLISION) + _ANY_PORT for hit in met)
@@ -323,23 +323,23 @@ def _fit_of_delta(runs: Sequence[walk.Run], delta: int) -> float:
     return firsts + log(0.5) + walk.log_sum([walk.evidence(runs), further * _ANY_PORT])
 
 
-def _fit_of_sequence(runs: Sequence[walk.Run]) -> float:
+def _fit_of_sequence(runs: tuple[walk.Run, ...]) -> float:
     return len(runs) * _ANY_PORT + walk.log_sum(_fits_of_orders(runs))
 
 
-def _fits_of_orders(runs: Sequence[walk.Run]) -> tuple[float, float]:
+def _fits_of_orders(runs: tuple[walk.Run, ...]) -> tuple[float, float]:
     """As the SYNs left; or, rarely, in another order, where some were overtaken or sent again."""
     ways = sum(lgamma(len(run) + 1) for run in runs)
-    return log(0.9) + walk.evidence(runs), log(0.1) - ways + walk.evidence([_by_port(run) for run in runs])
+    return log(0.9) + walk.evidence(runs), log(0.1) - ways + walk.evidence(tuple(map(_by_port, runs)))
 
 
 def _in_order(runs: dict[str, walk.Run]) -> dict[str, walk.Run]:
-    as_sent, by_port = _fits_of_orders(list(runs.values()))
+    as_sent, by_port = _fits_of_orders(tuple(runs.values()))
     return runs if as_sent >= by_port else {address: _by_port(run) for address, run in runs.items()}
 
 
 def _step_and_busy(seen: Sequence[Observation]) -> tuple[int, float]:
-    runs = list(_in_order(_runs(seen)).values())
+    runs = tuple(_in_order(_runs(seen)).values())
     return walk.likeliest(walk.weigh(runs), runs)
 
 
@@ -349,10 +349,10 @@ def _by_port(run: walk.Run) -> walk.Run:
     gaps = [(taken.port - ports[index - 1].port) % walk.SPAN for index, taken in enumerate(ports)]
     start = gaps.index(max(gaps))
     times = sorted(taken.at_s for taken in run)
-    return [each._replace(at_s=at_s) for each, at_s in zip(ports[start:] + ports[:start], times, strict=True)]
+    return tuple(each._replace(at_s=at_s) for each, at_s in zip(ports[start:] + ports[:start], times, strict=True))
 
 
-def _fit_of_chance(runs: Sequence[walk.Run]) -> float:
+def _fit_of_chance(runs: tuple[walk.Run, ...]) -> float:
     """Any port of a block of unknown size and place, all alike; or only those of the local port's parity."""
     taken = [each for run in runs for each in run]
     keeps = all(not (each.port ^ each.local) & 1 for each in taken)
@@ -366,10 +366,10 @@ def _fit_of_block(taken: Sequence[walk.Taken], width: int) -> float:
     return -inf if places <= 0 else log(places / walk.SPAN) - len(ports) * log(width)
 
 
-def _pooling(seen: Sequence[Observation]) -> Pooling:
+def _pooling(seen: Sequence[Observation], contradicted: bool) -> Pooling:
     addresses = {each.mapped.address for each in seen}
     if len(addresses) > 1:
-        return Pooling.ARBITRARY
+        return Pooling.UNKNOWN if contradicted else Pooling.ARBITRARY
     return Pooling.PAIRED if len(_new_mappings(seen)) >= ENOUGH_FOR_PAIRED else Pooling.UNKNOWN
 
 
@@ -418,7 +418,7 @@ def _next_ports(profile: Profile, local: Endpoint, at_s: float, before: int) -> 
     if profile.allocation is Allocation.SEQUENTIAL:
         chances = _walking_on(_in_order(_runs(profile.observations)), local.port, at_s, before)
     elif profile.allocation in {Allocation.PRESERVING, Allocation.CONSTANT_DELTA}:
-        chances = _keeping(profile, local, at_s, before)
+        chances = _keeping(profile, local, before)
     else:
         return []
     return [
@@ -438,18 +438,18 @@ def _shares(profile: Profile) -> dict[str, float]:
 
 
 def _walking_on(runs: dict[str, walk.Run], local: int, at_s: float, before: int) -> dict[str, dict[int, float]]:
-    weights = walk.weigh(list(runs.values()))
+    weights = walk.weigh(tuple(runs.values()))
     return {address: walk.ahead(weights, run[-1], local, at_s, before) for address, run in runs.items()}
 
 
-def _keeping(profile: Profile, local: Endpoint, at_s: float, before: int) -> dict[str, dict[int, float]]:
+def _keeping(profile: Profile, local: Endpoint, before: int) -> dict[str, dict[int, float]]:
     """The number itself where it is new at an address. It is not there twice, so from then on a walk, if anything."""
     runs = _runs_of_each_port(profile.observations)
     further = sum(len(run) - 1 for run in runs.values()) * _ANY_PORT
-    known = list(runs.values())
+    known = tuple(runs.values())
     walks = exp(walk.evidence(known) - walk.log_sum([walk.evidence(known), further]))
     ours = {address: run for (address, port), run in runs.items() if port == local.port}
-    on = _walking_on(ours, local.port, at_s, before)
+    on = _walking_on(ours, local.port, 0.0, before)
     wanted = walk.wrapped(local.port + (profile.delta or 0))
     fresh = {} if before else {wanted: 1 - COLLISION}
     chances = {address: {port: walks * chance for port, chance in ports.items()} for address, ports in on.items()}

@@ -1,11 +1,12 @@
 """Ports that a NAT gives out one after the other, as a walk: how far it steps, who else steps, where it comes next.
 
 Theory of operation. A counter moves by one step for each new mapping, ours or another's. So the gap between two of
-our ports, in steps, is 1 and what others took in between. Two models of the others are weighed against each other:
-a fixed chance at each step that others take it, whatever the time (a geometric distribution, as where traffic comes in
-bursts with ours), and a rate of mappings a second (a Poisson distribution). Each hypothesis is a step, one model with
-one parameter, and whether parity is kept (RFC 4787 §4.2.2); the posterior over a grid of them predicts the next port.
-The grid is small on purpose: a dozen gaps support no finer one.
+our ports, in steps, is 1 and what others took in between. That has two parts: at each step others may take the port,
+whatever the time (a geometric distribution: traffic that comes in bursts with ours), and others make mappings at some
+rate (a negative binomial one: real traffic is burstier than a Poisson process, and the grid below is coarse). Each
+hypothesis is a step, one chance, one rate, and whether parity is kept (RFC 4787 §4.2.2); the posterior over a grid of
+them predicts the next port. The grid is small on purpose: a dozen gaps support no finer one. Of others' own parities
+nothing is known, so where parity is kept and steps are 3 or more, the step may come out wrong.
 
 Pure: numbers in, numbers out. It knows ports and times, no addresses and no NATs.
 """
@@ -14,29 +15,26 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
-from itertools import pairwise
-from math import exp, inf, lgamma, log, sqrt
-from typing import NamedTuple
+from functools import lru_cache
+from itertools import islice, pairwise
+from math import exp, inf, lgamma, log
+from typing import NamedTuple, TypeAlias
 
 LOWEST, HIGHEST = 1024, 65535  # RFC 4787 §4.2.1: NATs keep away from the well-known ports
 SPAN = HIGHEST - LOWEST + 1
 JUMP = 0.01
 """Chance that a gap fits no walk: a SYN that was overtaken or sent again, a counter that wrapped elsewhere. Assumed."""
 
+MOST_STEPS = 1000
+"""A gap beyond so many steps fits no walk. Where a prediction would lie further off, no port has a chance above 1 %."""
+BURSTINESS = 6.0
+"""Shape of the negative binomial: at a mean of 6, its variance is twice that of a Poisson distribution. Assumed."""
+
 # Prior weights, by hand: steps of 1 and 2 are what has been seen most; a quiet NAT is common, a very busy one is not.
 _STEPS = {1: 0.55, 2: 0.2, 3: 0.05, 4: 0.08, 5: 0.02, 6: 0.02, 8: 0.03, -1: 0.03, -2: 0.02}
-_BUSY = dict(
-    zip(
-        (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999),
-        (0.25, 0.1, 0.1, 0.1, 0.07, 0.07, 0.06, 0.05, 0.04, 0.04, 0.04, 0.03, 0.02, 0.01, 0.01, 5e-3, 3e-3, 1e-3, 1e-3),
-        strict=True,
-    )
-)
-_RATES = dict.fromkeys((0.3, 1.0, 3.0, 6.0, 10.0, 18.0, 30.0, 55.0, 100.0, 180.0, 300.0, 1000.0, 3000.0), 1 / 13)
-_MODELS = {("busy", value): 0.6 * weight for value, weight in _BUSY.items()} | {
-    ("rate", value): 0.4 * weight for value, weight in _RATES.items()
-}
+_BUSY = {0.0: 0.3, 0.05: 0.12, 0.1: 0.14, 0.2: 0.14, 0.3: 0.12, 0.45: 0.08, 0.6: 0.05, 0.8: 0.03, 0.95: 0.02}
+_RATES = {0.0: 0.4, 1.0: 0.12, 5.0: 0.12, 15.0: 0.12, 40.0: 0.1, 120.0: 0.07, 400.0: 0.05, 1500.0: 0.02}
+_TRAFFIC = {(busy, rate): _BUSY[busy] * _RATES[rate] for busy in _BUSY for rate in _RATES}
 _KEEPS_PARITY = {False: 0.8, True: 0.2}
 _NEGLIGIBLE = 1e-6
 
@@ -49,30 +47,35 @@ class Taken(NamedTuple):
     at_s: float
 
 
-Run = Sequence[Taken]
+Run: TypeAlias = tuple[Taken, ...]
 """Mappings in the order in which one counter gave them out."""
 
 
 class Walk(NamedTuple):
-    """One hypothesis. `model` is "busy" (`value`: chance a step that others take it) or "rate" (others a second)."""
+    """One hypothesis. `busy`: the chance at a step that others take it; `rate`: mappings of others a second."""
 
     step: int
     keeps_parity: bool
-    model: str
-    value: float
+    busy: float
+    rate: float
+
+    def chances(self, elapsed_s: float) -> Iterator[float]:
+        """That the counter moves by 1, 2, … steps from one of our mappings to the next, all but a negligible rest."""
+        mean = self.rate * max(elapsed_s, 0.0)
+        chance = total = 0.0
+        for others in range(MOST_STEPS):
+            # What comes by the clock, and after it k more by chance: f(n) = busy f(n - 1) + (1 - busy) rated(n).
+            chance = self.busy * chance + (1 - self.busy) * _by_rate(others, mean)
+            yield chance
+            total += chance
+            if total > 1 - _NEGLIGIBLE:
+                return
 
     def chance(self, steps: int, elapsed_s: float) -> float:
-        """That the counter moves by so many steps from one of our mappings to the next."""
-        if self.model == "busy":
-            return float((1 - self.value) * self.value ** (steps - 1))
-        return _poisson(steps - 1, self.value * max(elapsed_s, 0.0))
-
-    def likely_steps(self, elapsed_s: float) -> range:
-        """All but a negligible share of what `chance` gives."""
-        if self.model == "busy":
-            return range(1, 2 + int(log(_NEGLIGIBLE) / log(self.value)) if self.value else 2)
-        mean = self.value * max(elapsed_s, 0.0)
-        return range(1 + max(0, int(mean - 6 * sqrt(mean))), 8 + int(mean + 6 * sqrt(mean)))
+        """One of `chances`."""
+        if not self.rate:
+            return float((1 - self.busy) * self.busy ** (steps - 1))
+        return next(islice(self.chances(elapsed_s), steps - 1, None), 0.0)
 
     def lands(self, port: int, steps: int, local: int) -> int:
         """The port that many steps after `port`, for that local port."""
@@ -85,15 +88,12 @@ def wrapped(port: int) -> int:
     return LOWEST + (port - LOWEST) % SPAN
 
 
-@cache
-def _log_factorial(number: int) -> float:
-    return lgamma(number + 1)
-
-
-def _poisson(count: int, mean: float) -> float:
+def _by_rate(count: int, mean: float) -> float:
+    """The negative binomial distribution of that mean."""
     if mean <= 0:
         return float(count == 0)
-    return exp(count * log(mean) - mean - _log_factorial(count))
+    ways = lgamma(count + BURSTINESS) - lgamma(BURSTINESS) - lgamma(count + 1)
+    return exp(ways + BURSTINESS * log(BURSTINESS / (BURSTINESS + mean)) + count * log(mean / (BURSTINESS + mean)))
 
 
 def log_sum(logs: Sequence[float]) -> float:
@@ -102,24 +102,25 @@ def log_sum(logs: Sequence[float]) -> float:
     return top if top == -inf else top + log(sum(exp(each - top) for each in logs))
 
 
-def weigh(runs: Sequence[Run]) -> dict[Walk, float]:
+@lru_cache(64)  # the verdict, the estimates and each prediction ask about the same runs
+def weigh(runs: tuple[Run, ...]) -> Mapping[Walk, float]:
     """The log of prior times likelihood of each hypothesis. The first port of each run is given."""
     gaps = [pair for run in runs for pair in pairwise(run)]
     parities = [parity for parity in _KEEPS_PARITY if not parity or _all_keep_parity(runs)]
     return {
-        Walk(step, parity, *model): log(_STEPS[step] * _KEEPS_PARITY[parity] * weight) + fit
+        Walk(step, parity, *traffic): log(_STEPS[step] * _KEEPS_PARITY[parity] * weight) + fit
         for step in _STEPS
         for parity in parities
-        for (model, weight), fit in zip(_MODELS.items(), _fits(gaps, step, parity), strict=True)
+        for (traffic, weight), fit in zip(_TRAFFIC.items(), _fits(gaps, step, parity), strict=True)
     }
 
 
-def evidence(runs: Sequence[Run]) -> float:
+def evidence(runs: tuple[Run, ...]) -> float:
     """The log likelihood of the runs after their first ports, whatever the walk."""
     return log_sum(list(weigh(runs).values()))
 
 
-def likeliest(weights: Mapping[Walk, float], runs: Sequence[Run]) -> tuple[int, float]:
+def likeliest(weights: Mapping[Walk, float], runs: tuple[Run, ...]) -> tuple[int, float]:
     """The step, and the maximum likelihood estimate of the share of steps that others took, 0 to below 1."""
     best = max(weights, key=weights.__getitem__)
     gaps = [(a, b, b.at_s - a.at_s) for run in runs for a, b in pairwise(run)]
@@ -128,15 +129,17 @@ def likeliest(weights: Mapping[Walk, float], runs: Sequence[Run]) -> tuple[int, 
     return best.step, 1 - len(fitting) / sum(fitting) if fitting else 0.0
 
 
-def _all_keep_parity(runs: Sequence[Run]) -> bool:
+def _all_keep_parity(runs: tuple[Run, ...]) -> bool:
     return not any((taken.port ^ taken.local) & 1 for run in runs for taken in run)
 
 
 def _fits(gaps: Sequence[tuple[Taken, Taken]], step: int, parity: bool) -> Iterator[float]:
     counted = [(_steps_between(a.port, b.port, step, parity), b.at_s - a.at_s) for a, b in gaps]
-    for model in _MODELS:
-        walk = Walk(step, parity, *model)
-        yield sum(log(_likelihood(walk, counts, elapsed_s)) for counts, elapsed_s in counted)
+    possible = [(counts, elapsed_s) for counts, elapsed_s in counted if counts]
+    jumps = (len(counted) - len(possible)) * log(JUMP / SPAN)
+    for traffic in _TRAFFIC:
+        walk = Walk(step, parity, *traffic)
+        yield jumps + sum(log(_likelihood(walk, counts, elapsed_s)) for counts, elapsed_s in possible)
 
 
 def _likelihood(walk: Walk, counts: Sequence[int], elapsed_s: float) -> float:
@@ -147,7 +150,7 @@ def _steps_between(first: int, then: int, step: int, parity: bool) -> tuple[int,
     """Each number of steps that leads from one port to the other; where parity is kept, one port may be skipped."""
     sign = 1 if step > 0 else -1
     gaps = [(then - first - skipped) * sign % SPAN for skipped in range(1 + parity)]
-    return tuple(gap // abs(step) for gap in gaps if gap and gap % step == 0)
+    return tuple(gap // abs(step) for gap in gaps if 0 < gap <= MOST_STEPS * abs(step) and gap % step == 0)
 
 
 def ahead(weights: Mapping[Walk, float], last: Taken, local: int, at_s: float, before: int = 0) -> dict[int, float]:
@@ -172,9 +175,9 @@ def _after(walk: Walk, last: Taken, local: int, at_s: float, before: int) -> dic
 
 def _one_more(walk: Walk, chances: Mapping[int, float], local: int, elapsed_s: float) -> dict[int, float]:
     found: dict[int, float] = defaultdict(float)
-    moves = [(steps, (1 - JUMP) * walk.chance(steps, elapsed_s)) for steps in walk.likely_steps(elapsed_s)]
+    moves = [(1 - JUMP) * chance for chance in walk.chances(elapsed_s)]
     for port, chance in chances.items():
-        for steps, move in moves:
+        for steps, move in enumerate(moves, start=1):
             if chance * move > _NEGLIGIBLE:
                 found[walk.lands(port, steps, local)] += chance * move
     return found
