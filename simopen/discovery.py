@@ -122,7 +122,7 @@ class Discovery:
     async def refresh(self) -> Profile:
         """Ask every server that answered once more, connecting anew where it hung up; return what that shows."""
         async with self._one_at_a_time:
-            await asyncio.gather(*map(self._inquiry.ask_again, self._servers))
+            await self._asked_again(self._servers)
         return self.profile
 
     def give_up(self) -> None:
@@ -143,7 +143,12 @@ class Discovery:
         for look in itertools.count(1):
             await asyncio.sleep(LOOK_S)
             async with self._one_at_a_time:
-                await asyncio.gather(*map(self._inquiry.ask_again, self._due(look)))
+                if await self._asked_again(self._due(look)):
+                    await self._asked_again(self._servers)  # what the others saw before is of no more use
+
+    async def _asked_again(self, servers: Sequence[Endpoint]) -> bool:
+        """Whether one of them sees another mapping than before."""
+        return any(await asyncio.gather(*map(self._inquiry.ask_again, servers)))
 
     def _due(self, look: int) -> tuple[Endpoint, ...]:
         """Whom to ask at this look: nobody, all that live, or, where none does, one after the other."""

@@ -25,8 +25,8 @@ from simopen.hairpin import Mapped, hairpins
 from simopen.nat import Observation
 from simopen.sockets import open_socket
 
-PROBES = 4
-"""Other local ports that ask, for the allocation: two would not tell a step from a coincidence."""
+PROBES = 7
+"""Other local ports that ask: `nat` needs five mappings to tell random ports, and eight to call addresses paired."""
 SECOND_ROUNDS = 3
 """Servers whose other addresses are asked: one is enough, the rest is for those that name a wrong one."""
 ENOUGH = 2
@@ -277,14 +277,19 @@ class Inquiry:
                 del self.held[server]
         return tuple(self.held)
 
-    async def ask_again(self, server: Endpoint) -> None:
-        """Ask one that answered before, on the same connection; or on a new one, where that has ended."""
+    async def ask_again(self, server: Endpoint) -> bool:
+        """Ask one that answered before, on the same connection or, where that has ended, on a new one.
+
+        Returns whether it sees another mapping now.
+        """
         binding = self.held.get(server) if server in self.living() else None
         answer = await self._answer_in_time(binding) if binding else None
         if binding is None or answer is None:
-            await self._hold_anew(server)
-        elif answer.mapped != self._latest(binding):
+            return await self._hold_anew(server)
+        changed = answer.mapped != self._latest(server)
+        if changed:
             self.observations.append(Observation(binding.local, server, answer.mapped, time.monotonic_ns()))
+        return changed
 
     async def _answer_in_time(self, binding: Binding) -> stun.Answer | None:
         try:
@@ -295,22 +300,29 @@ class Inquiry:
             self._end(binding)
             return None
 
-    def _latest(self, binding: Binding) -> Endpoint:
-        ours = (each for each in reversed(self.observations) if each.server == binding.server)
-        return next(each.mapped for each in ours if each.local == binding.local)
+    def _latest(self, server: Endpoint) -> Endpoint:
+        return self._from_punch_port(server)[-1].mapped
 
-    async def _hold_anew(self, server: Endpoint) -> None:
-        """What the ended connection was mapped to no longer counts: a new one may well get another mapping."""
+    def _from_punch_port(self, server: Endpoint) -> list[Observation]:
+        port = self._punch_port.port
+        return [each for each in self.observations if (each.server, each.local.port) == (server, port)]
+
+    async def _hold_anew(self, server: Endpoint) -> bool:
+        """What the ended connection was mapped to no longer counts: a NAT may well map a new one otherwise."""
         for pause_s in PAUSES_S:
             await asyncio.sleep(pause_s)
             binding = self._connection(self._punch_port.local(server.family), server)
             answer = await self._answer_in_time(binding) if binding else None
             if binding is not None and answer is not None:
-                self._forget(server)
-                self.held[server] = binding
-                self._observe(binding, answer)
-                return
+                return self._replace(binding, answer)
+        return False
 
-    def _forget(self, server: Endpoint) -> None:
-        port = self._punch_port.port
-        self.observations = [each for each in self.observations if (each.server, each.local.port) != (server, port)]
+    def _replace(self, binding: Binding, answer: stun.Answer) -> bool:
+        before = self._from_punch_port(binding.server)
+        self.observations = [each for each in self.observations if each not in before]
+        self.held[binding.server] = binding
+        self._observe(binding, answer)
+        changed = before[-1].mapped != answer.mapped
+        if changed:
+            self.notes.append(f"{binding.server}: saw {before[-1].mapped} before, sees {answer.mapped} now")
+        return changed

@@ -64,8 +64,7 @@ async def test_one_full_server_shows_the_mapping(
     mapping: Mapping, told: Translation, *, udp: bool, ports: tuple[int, int], local: Endpoint
 ) -> None:
     async with full_server(HOSTS, ports, told=told, udp=udp) as servers:
-        first = next(iter(servers))
-        profile = await simopen.discover(local, servers=[first], timeout=LONG_S)
+        profile = await simopen.discover(local, servers=[str(next(iter(servers)))], timeout=LONG_S)
         clients = {end: server.clients for end, server in servers.items()}
     assert profile.mapping is mapping
     assert all(asked.count(local) == 1 for asked in clients.values())
@@ -89,7 +88,7 @@ async def test_one_plain_server_tells_the_mapped_endpoint_and_no_more(local: End
 
 async def test_a_server_named_twice_is_asked_once(local: Endpoint) -> None:
     async with FakeStun() as server:
-        twice = [server.name, (HERE, server.end.port), f"LOCALHOST:{server.end.port}"]
+        twice: list[str | tuple[str, int]] = [server.name, (HERE, server.end.port), f"LOCALHOST:{server.end.port}"]
         await simopen.discover(local, servers=twice, timeout=LONG_S)
         assert server.clients.count(local) == 1
 
@@ -181,7 +180,29 @@ async def test_a_mapping_that_changes_under_way_shows(local: Endpoint) -> None:
         assert (await found.refresh()).mapped == (PUBLIC, 2000)
         shift[0] = 1
         changed = await found.refresh()
-    assert (changed.mapping, changed.mapped) == (Mapping.UNKNOWN, Endpoint(PUBLIC, 2001))
+    assert (changed.mapping, changed.mapped) == (Mapping.ENDPOINT_INDEPENDENT, Endpoint(PUBLIC, 2001))
+    assert any("changed under way" in note for note in changed.notes)
+
+
+async def test_where_a_new_connection_is_mapped_otherwise_all_are_asked_anew(local: Endpoint) -> None:
+    """As after a NAT's restart: a TCP connection that was mapped otherwise would not have lived."""
+    shift = [0]
+
+    def told(seen: Endpoint, server: Endpoint) -> Endpoint:
+        return Endpoint(PUBLIC, 2000 + shift[0])
+
+    async with (
+        asyncio.timeout(LONG_S),
+        FakeStun(HERE, told=told, answers=1) as one,
+        FakeStun(THERE, told=told, answers=1) as other,
+        holding(local, servers=[one.name, other.name], timeout=LONG_S) as found,
+    ):
+        shift[0] = 1
+        for server in (one, other):
+            await server.until(lambda server=server: server.clients.count(local) > 1)  # type: ignore[misc]
+        changed = await found.refresh()
+        assert any(f"{PUBLIC}:2000 before, sees {PUBLIC}:2001 now" in note for note in found.notes)
+    assert (changed.mapping, changed.mapped) == (Mapping.ENDPOINT_INDEPENDENT, Endpoint(PUBLIC, 2001))
 
 
 async def test_the_mapping_is_held_until_the_end(ports: tuple[int, int], local: Endpoint) -> None:
