@@ -13,7 +13,8 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Coroutine, Iterable
+import sys
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from typing import NamedTuple
 
 from simopen.address import Endpoint, sockaddr
@@ -29,10 +30,11 @@ class Mapped(NamedTuple):
     mapped: Endpoint
 
 
-async def hairpins(one: Mapped, other: Mapped, timeout_s: float) -> bool:
-    """Whether a stream came up between the two by way of their mappings, within `timeout_s`.
+async def hairpins(one: Mapped, other: Mapped, timeout_s: float) -> bool | None:
+    """Whether a stream comes up between the two by way of their mappings. `timeout_s`: a round trip to a server.
 
-    The SYNs go no further than the NAT: a round trip to any server beyond it is long enough.
+    The SYNs go no further than the NAT, so by then they have come back if they ever do, though a stream may need as
+    long again to be open. None: one of them was refused and the other was not, so that its way may be a long one.
 
     Raises:
         LocalEndpointError: no socket can be had on one of the two ports.
@@ -49,21 +51,43 @@ async def hairpins(one: Mapped, other: Mapped, timeout_s: float) -> bool:
             _heard_accepted(listening, token),
             _say(firing, one.mapped, token),
         )
-        return await _first_true(ways, timeout_s)
+        async with _running(ways) as tasks:
+            if await _any_true(tasks, timeout_s):
+                return True
+            states = frozenset({_state(answering), _state(firing)})
+            if _ESTABLISHED in states:
+                return await _any_true(tasks, timeout_s)
+            return True if _SYN_RECEIVED in states else _VERDICTS.get(states)
 
 
-async def _first_true(ways: Iterable[Coroutine[None, None, bool]], timeout_s: float) -> bool:
+# linux/tcp_states.h. SYN-RECEIVED after a connect: a SYN crossed ours, and only our own other port fires there.
+_ESTABLISHED, _SYN_SENT, _SYN_RECEIVED, _CLOSED = 1, 2, 3, 7
+_VERDICTS: dict[frozenset[int | None], bool] = {frozenset({_SYN_SENT}): False, frozenset({_CLOSED}): False}
+
+
+def _state(sock: socket.socket) -> int | None:
+    """The first byte of TCP_INFO; None where it cannot be had, as off Linux."""
+    if sys.platform != "linux":
+        return None
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+
+
+@contextlib.asynccontextmanager
+async def _running(ways: Iterable[Coroutine[None, None, bool]]) -> AsyncIterator[list[asyncio.Task[bool]]]:
     tasks = [asyncio.create_task(way) for way in ways]
     try:
-        for ended in asyncio.as_completed(tasks, timeout=timeout_s):
-            if await ended:
-                return True
-    except TimeoutError:
-        return False
+        yield tasks
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _any_true(tasks: list[asyncio.Task[bool]], timeout_s: float) -> bool:
+    with contextlib.suppress(TimeoutError):
+        for ended in asyncio.as_completed(map(asyncio.shield, tasks), timeout=timeout_s):
+            if await ended:
+                return True
     return False
 
 

@@ -265,7 +265,9 @@ class Inquiry:
         """Close all but what holds the mapping, and say who never answered."""
         waited_s = asyncio.get_running_loop().time() - self._began_s
         for binding in self._open - set(self.held.values()):
-            if binding not in self._probes:
+            if binding in self._probes:
+                binding.give_up()
+            else:
                 self.notes.append(f"{binding.server}: no answer within {waited_s:.1f} s")
             self._end(binding)
 
