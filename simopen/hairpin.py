@@ -15,12 +15,14 @@ import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Coroutine, Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from simopen.address import Endpoint, sockaddr
+from simopen.errors import LocalEndpointError
 from simopen.sockets import open_socket
 
 _TOKEN_BYTES = 16
+_MOST_SHOTS, _FLOOR_S = 3, 0.005
 
 
 class Mapped(NamedTuple):
@@ -41,23 +43,46 @@ async def hairpins(one: Mapped, other: Mapped, timeout_s: float) -> bool | None:
     """
     token = os.urandom(_TOKEN_BYTES)
     with contextlib.ExitStack() as stack:
-        listening, answering, firing = [
-            stack.enter_context(open_socket(local, local.family)) for local in (one.local, one.local, other.local)
-        ]
+        listening = stack.enter_context(open_socket(one.local, one.local.family))
         listening.listen()
-        # In this order: the first shot opens the listener's mapping for the one that follows.
-        ways = (
-            _heard_crossing(answering, other.mapped, token),
-            _heard_accepted(listening, token),
-            _say(firing, one.mapped, token),
+        answering, firing = (
+            stack.enter_context(_Lane(mine.local, its.mapped)) for mine, its in ((one, other), (other, one))
         )
+        # In this order: the first shot opens the listener's mapping for the one that follows.
+        ways = (_heard_crossing(answering, token), _heard_accepted(listening, token), _say(firing, token))
         async with _running(ways) as tasks:
             if await _any_true(tasks, timeout_s):
                 return True
-            states = frozenset({_state(answering), _state(firing)})
+            states = frozenset({_state(answering.sock), _state(firing.sock)})
             if _ESTABLISHED in states:
                 return await _any_true(tasks, timeout_s)
             return True if _SYN_RECEIVED in states else _VERDICTS.get(states)
+
+
+class _Lane:
+    """One local end that fires at a mapping: again after a RST, since by then the NAT has seen both ends' SYNs."""
+
+    def __init__(self, local: Endpoint, peer: Endpoint) -> None:
+        self._local, self._peer = local, peer
+        self.sock = open_socket(local, local.family)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.sock.close()
+
+    async def connect(self) -> bool:
+        for _ in range(_MOST_SHOTS):
+            try:
+                await asyncio.get_running_loop().sock_connect(self.sock, sockaddr(self._peer))
+            except ConnectionError:
+                self.sock.close()
+                self.sock = open_socket(self._local, self._local.family)
+                await asyncio.sleep(_FLOOR_S)
+            else:
+                return True
+        return False
 
 
 # linux/tcp_states.h. SYN-RECEIVED after a connect: a SYN crossed ours, and only our own other port fires there.
@@ -91,10 +116,9 @@ async def _any_true(tasks: list[asyncio.Task[bool]], timeout_s: float) -> bool:
     return False
 
 
-async def _heard_crossing(sock: socket.socket, peer: Endpoint, token: bytes) -> bool:
-    with contextlib.suppress(OSError):
-        await asyncio.get_running_loop().sock_connect(sock, sockaddr(peer))
-        return await _hears(sock, token)
+async def _heard_crossing(lane: _Lane, token: bytes) -> bool:
+    with contextlib.suppress(OSError, LocalEndpointError):
+        return await lane.connect() and await _hears(lane.sock, token)
     return False
 
 
@@ -118,9 +142,9 @@ async def _hears(sock: socket.socket, token: bytes) -> bool:
     return heard == token
 
 
-async def _say(sock: socket.socket, peer: Endpoint, token: bytes) -> bool:
+async def _say(lane: _Lane, token: bytes) -> bool:
     """Fire, and send the token. That it left proves nothing."""
-    with contextlib.suppress(OSError):
-        await asyncio.get_running_loop().sock_connect(sock, sockaddr(peer))
-        await asyncio.get_running_loop().sock_sendall(sock, token)
+    with contextlib.suppress(OSError, LocalEndpointError):
+        if await lane.connect():
+            await asyncio.get_running_loop().sock_sendall(lane.sock, token)
     return False
