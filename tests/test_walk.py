@@ -9,7 +9,7 @@ from simopen.walk import HIGHEST, LOWEST, Taken, Walk, ahead, evidence, likelies
 
 def run(*ports: int, pause_s: float = 0.0) -> tuple[Taken, ...]:
     """Mappings of local ports of either parity."""
-    return tuple(Taken(port, 40000 + 3 * index, index * pause_s) for index, port in enumerate(ports))
+    return tuple(Taken(port, 40000 + index // 2, index * pause_s) for index, port in enumerate(ports))
 
 
 QUIET = run(6999, 7001, 7003, 7005, 7007)
@@ -20,7 +20,7 @@ def test_the_range_goes_round(port: int, back: int) -> None:
     assert wrapped(port) == back
 
 
-@given(st.floats(0, 0.9), st.floats(0, 500), st.floats(0, 1))
+@given(st.floats(0, 0.9), st.floats(0, 100), st.floats(0, 1))
 def test_chances_add_up_to_all_but_a_negligible_rest(busy: float, rate: float, elapsed_s: float) -> None:
     chances = list(Walk(1, False, busy, rate).chances(elapsed_s))
     assert 1 - 2e-5 <= sum(chances) <= 1 + 1e-9
@@ -60,7 +60,9 @@ def test_where_parity_is_kept_a_port_of_the_wrong_one_is_skipped() -> None:
     ],
 )  # fmt: skip
 def test_the_likeliest_step_and_how_busy(runs: tuple[tuple[Taken, ...], ...], step: int, busy: float) -> None:
-    assert likeliest(weigh(runs), runs) == (step, pytest.approx(busy))
+    found_step, found_busy = likeliest(weigh(runs), runs)
+    assert found_step == step
+    assert found_busy == pytest.approx(busy)
 
 
 def test_no_gap_says_nothing() -> None:
