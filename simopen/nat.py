@@ -8,8 +8,8 @@ UNKNOWN. What is needed for which verdict, best made within three round trips:
   independent is told from two addresses alone. More servers catch one that lies or a mapping that changes; asking the
   first server again at the end tells these two apart.
 - allocation: one observation each from 6 to 8 further local ports, picked at random and not in a row (in a row, a
-  constant delta looks like a sequence). Two mappings tell port-preserving and a constant delta, three a sequence, five
-  random ports. The busier a sequential NAT is, the more mappings it takes to know its step.
+  constant delta looks like a sequence). Two local ports tell port-preserving and a constant delta, three mappings of
+  two local ports a sequence, five mappings random ports. The busier a sequence, the more it takes to know its step.
 - pooling: eight mappings at one address are paired, two addresses are arbitrary.
 - none: `local` or one of the hosts is what the server saw.
 - layers: 0 without translation; else the outer address of the nearest router, where the caller knows it (UPnP, PCP).
@@ -255,7 +255,10 @@ def _since_change(ours: Sequence[Observation]) -> tuple[Sequence[Observation], t
 
 def _new_mappings(seen: Sequence[Observation]) -> list[Observation]:
     """The first observation of each mapping, in order."""
-    return list({(each.local, each.mapped): each for each in reversed(seen)}.values())[::-1]
+    first: dict[tuple[Endpoint, Endpoint], Observation] = {}
+    for each in seen:
+        first.setdefault((each.local, each.mapped), each)
+    return list(first.values())
 
 
 def _runs(seen: Sequence[Observation]) -> dict[str, walk.Run]:
@@ -294,9 +297,11 @@ def _allocation(seen: Sequence[Observation]) -> tuple[Allocation, float]:
     if not taken:
         return Allocation.UNKNOWN, 0.0
     runs, each_port = tuple(_runs(seen).values()), tuple(_runs_of_each_port(seen).values())
+    several = len({each.local.port for each in taken}) > 1
     fits = {
         Allocation.PRESERVING: _fit_of_delta(each_port, 0),
-        Allocation.CONSTANT_DELTA: _ANY_PORT + _fit_of_delta(each_port, _commonest_delta(seen)),
+        # With one local port, any port at all is some delta away.
+        Allocation.CONSTANT_DELTA: _ANY_PORT + _fit_of_delta(each_port, _commonest_delta(seen)) if several else -inf,
         Allocation.SEQUENTIAL: _fit_of_sequence(runs),
         Allocation.RANDOM: _fit_of_chance(runs),
     }
@@ -416,7 +421,8 @@ def _used_again(profile: Profile, ours: Sequence[Observation], remote: Endpoint 
 
 def _next_ports(profile: Profile, local: Endpoint, at_s: float, before: int) -> list[Prediction]:
     if profile.allocation is Allocation.SEQUENTIAL:
-        chances = _walking_on(_in_order(_runs(profile.observations)), local.port, at_s, before)
+        runs = _in_order(_runs(profile.observations))
+        chances = _walking_on(walk.weigh(tuple(runs.values())), runs, local.port, at_s, before)
     elif profile.allocation in {Allocation.PRESERVING, Allocation.CONSTANT_DELTA}:
         chances = _keeping(profile, local, before)
     else:
@@ -437,20 +443,22 @@ def _shares(profile: Profile) -> dict[str, float]:
     return dict.fromkeys(counts, (1 - unseen) / len(counts))
 
 
-def _walking_on(runs: dict[str, walk.Run], local: int, at_s: float, before: int) -> dict[str, dict[int, float]]:
-    weights = walk.weigh(tuple(runs.values()))
+def _walking_on(
+    weights: walk.Weights, runs: dict[str, walk.Run], local: int, at_s: float, before: int
+) -> dict[str, dict[int, float]]:
     return {address: walk.ahead(weights, run[-1], local, at_s, before) for address, run in runs.items()}
 
 
 def _keeping(profile: Profile, local: Endpoint, before: int) -> dict[str, dict[int, float]]:
     """The number itself where it is new at an address. It is not there twice, so from then on a walk, if anything."""
     runs = _runs_of_each_port(profile.observations)
-    further = sum(len(run) - 1 for run in runs.values()) * _ANY_PORT
     known = tuple(runs.values())
-    walks = exp(walk.evidence(known) - walk.log_sum([walk.evidence(known), further]))
+    jumps = sum(len(run) - 1 for run in known) * _ANY_PORT
+    walks = exp(walk.evidence(known) - walk.log_sum([walk.evidence(known), jumps]))
+    # Others are in the way of a walk to the next free number only where they have that very one.
+    quiet = {each: weight for each, weight in walk.weigh(known).items() if each.busy <= 2 * COLLISION and not each.rate}
     ours = {address: run for (address, port), run in runs.items() if port == local.port}
-    on = _walking_on(ours, local.port, 0.0, before)
-    wanted = walk.wrapped(local.port + (profile.delta or 0))
-    fresh = {} if before else {wanted: 1 - COLLISION}
+    on = _walking_on(quiet, ours, local.port, 0.0, before)
+    fresh = {} if before else {walk.wrapped(local.port + (profile.delta or 0)): 1 - COLLISION}
     chances = {address: {port: walks * chance for port, chance in ports.items()} for address, ports in on.items()}
     return {address: chances.get(address, fresh) for address, _ in runs}

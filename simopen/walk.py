@@ -17,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice, pairwise
-from math import exp, inf, lgamma, log
+from math import exp, inf, log
 from typing import NamedTuple, TypeAlias
 
 LOWEST, HIGHEST = 1024, 65535  # RFC 4787 §4.2.1: NATs keep away from the well-known ports
@@ -31,12 +31,12 @@ BURSTINESS = 6.0
 """Shape of the negative binomial: at a mean of 6, its variance is twice that of a Poisson distribution. Assumed."""
 
 # Prior weights, by hand: steps of 1 and 2 are what has been seen most; a quiet NAT is common, a very busy one is not.
-_STEPS = {1: 0.55, 2: 0.2, 3: 0.05, 4: 0.08, 5: 0.02, 6: 0.02, 8: 0.03, -1: 0.03, -2: 0.02}
-_BUSY = {0.0: 0.3, 0.05: 0.12, 0.1: 0.14, 0.2: 0.14, 0.3: 0.12, 0.45: 0.08, 0.6: 0.05, 0.8: 0.03, 0.95: 0.02}
-_RATES = {0.0: 0.4, 1.0: 0.12, 5.0: 0.12, 15.0: 0.12, 40.0: 0.1, 120.0: 0.07, 400.0: 0.05, 1500.0: 0.02}
+_STEPS = {1: 0.57, 2: 0.21, 3: 0.05, 4: 0.09, 8: 0.04, -1: 0.04}
+_BUSY = {0.0: 0.32, 0.05: 0.14, 0.12: 0.18, 0.25: 0.18, 0.4: 0.1, 0.6: 0.06, 0.85: 0.02}
+_RATES = {0.0: 0.45, 2.0: 0.14, 8.0: 0.14, 30.0: 0.14, 120.0: 0.08, 600.0: 0.05}
 _TRAFFIC = {(busy, rate): _BUSY[busy] * _RATES[rate] for busy in _BUSY for rate in _RATES}
 _KEEPS_PARITY = {False: 0.8, True: 0.2}
-_NEGLIGIBLE = 1e-6
+_NEGLIGIBLE = 1e-5
 
 
 class Taken(NamedTuple):
@@ -61,11 +61,10 @@ class Walk(NamedTuple):
 
     def chances(self, elapsed_s: float) -> Iterator[float]:
         """That the counter moves by 1, 2, … steps from one of our mappings to the next, all but a negligible rest."""
-        mean = self.rate * max(elapsed_s, 0.0)
         chance = total = 0.0
-        for others in range(MOST_STEPS):
-            # What comes by the clock, and after it k more by chance: f(n) = busy f(n - 1) + (1 - busy) rated(n).
-            chance = self.busy * chance + (1 - self.busy) * _by_rate(others, mean)
+        for rated in _by_rate(self.rate * max(elapsed_s, 0.0)):
+            # What comes by the clock, and after it more by chance: f(n) = busy f(n - 1) + (1 - busy) rated(n).
+            chance = self.busy * chance + (1 - self.busy) * rated
             yield chance
             total += chance
             if total > 1 - _NEGLIGIBLE:
@@ -88,12 +87,17 @@ def wrapped(port: int) -> int:
     return LOWEST + (port - LOWEST) % SPAN
 
 
-def _by_rate(count: int, mean: float) -> float:
-    """The negative binomial distribution of that mean."""
-    if mean <= 0:
-        return float(count == 0)
-    ways = lgamma(count + BURSTINESS) - lgamma(BURSTINESS) - lgamma(count + 1)
-    return exp(ways + BURSTINESS * log(BURSTINESS / (BURSTINESS + mean)) + count * log(mean / (BURSTINESS + mean)))
+Weights: TypeAlias = Mapping[Walk, float]
+"""The log of each hypothesis's prior times likelihood."""
+
+
+def _by_rate(mean: float) -> Iterator[float]:
+    """The negative binomial distribution of that mean: the chance of 0, 1, … others."""
+    more = mean / (BURSTINESS + mean)
+    chance = (1 - more) ** BURSTINESS
+    for count in range(MOST_STEPS):
+        yield chance
+        chance *= more * (BURSTINESS + count) / (count + 1)
 
 
 def log_sum(logs: Sequence[float]) -> float:
@@ -103,8 +107,8 @@ def log_sum(logs: Sequence[float]) -> float:
 
 
 @lru_cache(64)  # the verdict, the estimates and each prediction ask about the same runs
-def weigh(runs: tuple[Run, ...]) -> Mapping[Walk, float]:
-    """The log of prior times likelihood of each hypothesis. The first port of each run is given."""
+def weigh(runs: tuple[Run, ...]) -> Weights:
+    """Weigh each hypothesis. The first port of each run is given."""
     gaps = [pair for run in runs for pair in pairwise(run)]
     parities = [parity for parity in _KEEPS_PARITY if not parity or _all_keep_parity(runs)]
     return {
@@ -120,7 +124,7 @@ def evidence(runs: tuple[Run, ...]) -> float:
     return log_sum(list(weigh(runs).values()))
 
 
-def likeliest(weights: Mapping[Walk, float], runs: tuple[Run, ...]) -> tuple[int, float]:
+def likeliest(weights: Weights, runs: tuple[Run, ...]) -> tuple[int, float]:
     """The step, and the maximum likelihood estimate of the share of steps that others took, 0 to below 1."""
     best = max(weights, key=weights.__getitem__)
     gaps = [(a, b, b.at_s - a.at_s) for run in runs for a, b in pairwise(run)]
@@ -153,13 +157,13 @@ def _steps_between(first: int, then: int, step: int, parity: bool) -> tuple[int,
     return tuple(gap // abs(step) for gap in gaps if 0 < gap <= MOST_STEPS * abs(step) and gap % step == 0)
 
 
-def ahead(weights: Mapping[Walk, float], last: Taken, local: int, at_s: float, before: int = 0) -> dict[int, float]:
+def ahead(weights: Weights, last: Taken, local: int, at_s: float, before: int = 0) -> dict[int, float]:
     """The chance of each port that the next mapping but `before` gets, for `local` at `at_s`. Sums to 1 at most."""
     total = log_sum(list(weights.values()))
     chances: dict[int, float] = defaultdict(float)
     for walk, weight in weights.items():
         share = exp(weight - total)
-        if share < _NEGLIGIBLE:
+        if share < 10 * _NEGLIGIBLE:  # there are a thousand hypotheses, and most of them are out of the race
             continue
         for port, chance in _after(walk, last, local, at_s, before).items():
             chances[port] += share * chance
