@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from simopen.address import Endpoint
     from simopen.clock import Clock, Estimate, check_clock
+    from simopen.discovery import discover
     from simopen.errors import (
         ClockError,
         LabError,
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
         ResolutionError,
         SelfConnection,
         SimopenError,
+        StunError,
         WindowClosed,
     )
     from simopen.instant import next_slot
+    from simopen.nat import Profile
     from simopen.opening import connect, connect_self, punch
     from simopen.report import Attempt, Report
 
@@ -38,15 +41,18 @@ __all__ = [
     "LabError",
     "LocalEndpointError",
     "MissedInstant",
+    "Profile",
     "PunchError",
     "Report",
     "ResolutionError",
     "SelfConnection",
     "SimopenError",
+    "StunError",
     "WindowClosed",
     "check_clock",
     "connect",
     "connect_self",
+    "discover",
     "next_slot",
     "punch",
 ]
@@ -62,15 +68,18 @@ _HOMES = {
     "LabError": "errors",
     "LocalEndpointError": "errors",
     "MissedInstant": "errors",
+    "Profile": "nat",
     "PunchError": "errors",
     "Report": "report",
     "ResolutionError": "errors",
     "SelfConnection": "errors",
     "SimopenError": "errors",
+    "StunError": "errors",
     "WindowClosed": "errors",
     "check_clock": "clock",
     "connect": "opening",
     "connect_self": "opening",
+    "discover": "discovery",
     "next_slot": "instant",
     "punch": "opening",
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import socket
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias, TypeGuard
@@ -90,6 +91,35 @@ def local_endpoint(local: Local, default_port: int) -> tuple[str | None, int]:
     if address is not None and not is_literal(address):
         raise ValueError(f"the local address must be an IP address of this host, not {address!r}")
     return address, check_port(port, "the local port")
+
+
+def server_name(server: str | tuple[str, int], default_port: int, what: str) -> tuple[str, int]:
+    """(host, port) of a server named as "host", "host:port", "v6", "[v6]:port" or (host, port). `what` it is: "a ...".
+
+    Raises:
+        TypeError: a host that is no string.
+        ValueError: no resolver could look it up, or a port out of range.
+    """
+    host, port = _split(server, default_port, what) if isinstance(server, str) else server
+    if not isinstance(host, str):
+        raise TypeError(f"not the name of {what}: {host!r}")
+    host = host.strip().removesuffix(".").lower()
+    if not host or not host.isprintable() or re.search(r"[\s/@\[\]]", host):
+        raise ValueError(f"not {what}: {server!r}")
+    if ":" not in host:
+        host.encode("idna")  # raises UnicodeError, a ValueError, where no resolver could look it up
+    if not 0 < int(port) < 65_536:
+        raise ValueError(f"not a port: {port} (in {server!r})")
+    return host, int(port)
+
+
+def _split(server: str, default_port: int, what: str) -> tuple[str, int]:
+    if match := re.fullmatch(r"\[(.+)\](?::(\d+))?|([^:]*)(?::(\d+))?", server):
+        return match[1] or match[3], int(match[2] or match[4] or default_port)
+    try:
+        return str(ipaddress.IPv6Address(server)), default_port
+    except ValueError:
+        raise ValueError(f"not {what}: {server!r}") from None
 
 
 def normalise(sockaddr: tuple[str, int] | tuple[str, int, int, int]) -> Endpoint:

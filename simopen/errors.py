@@ -5,12 +5,13 @@
     SimopenError
     ├── ClockError               nobody could say what time it is
     ├── LabError                 the lab cannot be had here, or a host of it failed
-    └── PunchError               no stream; also a ConnectionError, so an OSError
-        ├── MissedInstant        the instant and its whole window are over
-        ├── ResolutionError      the peer's name has no address
-        ├── LocalEndpointError   the local endpoint cannot be had: taken, foreign, or not permitted
-        ├── SelfConnection       the peer is this very socket
-        └── WindowClosed         the window ended without a stream; also a TimeoutError
+    ├── PunchError               no stream; also a ConnectionError, so an OSError
+    │   ├── MissedInstant        the instant and its whole window are over
+    │   ├── ResolutionError      the peer's name has no address
+    │   ├── LocalEndpointError   the local endpoint cannot be had: taken, foreign, or not permitted
+    │   ├── SelfConnection       the peer is this very socket
+    │   └── WindowClosed         the window ended without a stream; also a TimeoutError
+    └── StunError                no STUN server told this host's mapping
 
 A bad argument is a `ValueError` or a `TypeError`, raised before anything is sent.
 """
@@ -33,6 +34,10 @@ class ClockError(SimopenError):
 
 class LabError(SimopenError):
     """The lab cannot be had here, or something in it failed. The message says what is missing."""
+
+
+class StunError(SimopenError):
+    """A STUN server did not answer, or its answer cannot be believed. The message says who was asked, and what came."""
 
 
 class PunchError(SimopenError, ConnectionError):

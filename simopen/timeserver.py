@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import os
 import re
 import socket
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from simopen import ntp
+from simopen.address import server_name
 
 NTP_PORT = 123
 
@@ -79,36 +79,13 @@ def parse_servers(servers: Sequence[str | tuple[str, int]]) -> tuple[TimeServer,
     """
     if isinstance(servers, str):
         raise TypeError(f"servers is a sequence of names: write [{servers!r}]")
-    parsed = tuple(_parse(each) for each in servers)
+    parsed = tuple(TimeServer(*server_name(each, NTP_PORT, "a time server")) for each in servers)
     if not parsed:
         raise ValueError("no time servers given")
     if len(set(parsed)) < len(parsed):
         raise ValueError(f"a time server is named twice, and would vote twice: {', '.join(map(str, parsed))}")
     _refuse_mixed(parsed)
     return parsed
-
-
-def _parse(server: str | tuple[str, int]) -> TimeServer:
-    host, port = _split(server) if isinstance(server, str) else server
-    if not isinstance(host, str):
-        raise TypeError(f"not a time server's name: {host!r}")
-    host = host.strip().removesuffix(".").lower()
-    if not host or not host.isprintable() or re.search(r"[\s/@\[\]]", host):
-        raise ValueError(f"not a time server: {server!r}")
-    if ":" not in host:
-        host.encode("idna")  # raises UnicodeError, a ValueError, where no resolver could look it up
-    if not 0 < int(port) < 65_536:
-        raise ValueError(f"not a port: {port} (in {server!r})")
-    return TimeServer(host, int(port))
-
-
-def _split(server: str) -> tuple[str, int]:
-    if match := re.fullmatch(r"\[(.+)\](?::(\d+))?|([^:]*)(?::(\d+))?", server):
-        return match[1] or match[3], int(match[2] or match[4] or NTP_PORT)
-    try:
-        return str(ipaddress.IPv6Address(server)), NTP_PORT
-    except ValueError:
-        raise ValueError(f"not a time server: {server!r}") from None
 
 
 def smears(server: TimeServer) -> str | None:

@@ -21,36 +21,32 @@ FLOORS = [
     {"explain"},
     {"trial", "side"},
     {"__init__", "lab", "screen"},
-    {"opening", "pipe"},
+    {"opening", "pipe", "discovery"},
+    {"inquiry"},
     {"connector"},
-    {"listener", "clock", "report"},
+    {"listener", "clock", "report", "binding", "hairpin"},
     {"estimate"},
     {"timeserver", "arguments"},
-    {"ntp", "sockets", "scheduler", "window", "instant", "conntable"},
-    {"address"},
+    {"ntp", "sockets", "scheduler", "window", "instant", "conntable", "stun", "nat"},
+    {"address", "walk"},
     {"errors"},
 ]
 # Annotations only: errors name the report that they carry, and a report the clock's estimate.
 FOR_TYPES = {("errors", "report"), ("report", "clock")}
-PURE = {
-    "window",
-    "instant",
-    "report",
-    "errors",
-    "estimate",
-    "ntp",
-    "lab/nat",
-    "lab/allocation",
-    "lab/chain",
-    "lab/packet",
-    "lab/router",
-    "lab/tracking",
-    "lab/figure",
-    "lab/core",
-    "lab/presets",
-    "lab/acts",
-    "arguments",
-    "explain",
+PURE = {"window", "instant", "report", "errors", "estimate", "ntp", "stun", "nat", "walk", "arguments", "explain"} | {
+    f"lab/{name}"
+    for name in (
+        "nat",
+        "allocation",
+        "chain",
+        "packet",
+        "router",
+        "tracking",
+        "figure",
+        "core",
+        "presets",
+        "acts",
+    )
 }
 IMPURE = {"socket", "asyncio", "select", "threading", "subprocess"}
 HEAVY = {"ntplib", "uvloop", "rich", "dpkt", "pyroute2", "matplotlib", "cryptography", "aioice", "simopen.lab"}

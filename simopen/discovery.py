@@ -1,0 +1,170 @@
+"""What the NATs in front of a port do, found out from that port itself, and the mapping held while it is wanted.
+
+Theory of operation: `inquiry` asks, `nat` judges, and here the two meet. The connections to the servers stay open as
+long as `holding` is, and so does the mapping (a FIN may close it): nobody who means to punch lets go of it before.
+
+CHANGE-REQUEST does not exist on TCP (RFC 5780 §7.2), so of filtering nothing is learnt here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import itertools
+import math
+import socket
+from collections.abc import AsyncIterator, Sequence
+
+from simopen.address import Endpoint, Local, canonical, local_endpoint
+from simopen.binding import DEFAULT_SERVERS, parse_servers
+from simopen.inquiry import Inquiry, PunchPort
+from simopen.nat import Observation, Profile, classify
+
+TIMEOUT_S = 4.0
+"""A SYN that is lost on the way is sent again after 1 s, and once more 2 s later."""
+LOOK_S = 1.0
+"""How often to look whether the mapping is still held: coturn 4.6 resets a connection that allocates nothing 3 s after
+it began, asked again or not (measured), and Linux forgets a flow 10 s after a RST (nf_conntrack_tcp_timeout_close)."""
+LOOKS_A_REFRESH = 25
+"""Looks from one question to the next on a living connection: 25 s are below any NAT's idle time-out for TCP."""
+
+
+async def discover(
+    local: Local = None,
+    *,
+    servers: Sequence[str | tuple[str, int]] = DEFAULT_SERVERS,
+    timeout: float = TIMEOUT_S,
+) -> Profile:
+    """What the NATs in front of a local port do to TCP, in RFC 4787's terms.
+
+    Takes three round trips to the servers: four where UDP is blocked and the answers differ. The mapping may be gone
+    once it returns: `simopen.discovery.holding` keeps it.
+
+    Args:
+        local: the local port or (IP address, port) to ask from; left out, one that is free.
+        servers: STUN servers that answer over TCP, asked side by side: "host", "host:port" or (host, port) each, port
+            3478 unless given. One named twice is asked once.
+        timeout: seconds after which what was heard by then must do.
+
+    Raises:
+        TypeError, ValueError: a bad argument.
+        LocalEndpointError: the local endpoint cannot be had.
+        StunError: no server answered; the message says what each one did.
+    """
+    async with holding(local, servers=servers, timeout=timeout) as found:
+        found.give_up()
+        return found.profile
+
+
+@contextlib.asynccontextmanager
+async def holding(
+    local: Local = None,
+    *,
+    servers: Sequence[str | tuple[str, int]] = DEFAULT_SERVERS,
+    timeout: float = TIMEOUT_S,
+) -> AsyncIterator[Discovery]:
+    """`discover`, and hold the mapping while inside: `async with holding(1314) as found: print(found.profile)`.
+
+    The connections to the servers stay open and are asked again every 25 s; where all servers have hung up, one is
+    connected to anew. Leaving closes them by FIN. Arguments and errors are as in `discover`.
+    """
+    asked, timeout_s = parse_servers(servers), _positive(timeout)
+    address, port = (None, 0) if local is None else local_endpoint(local, 0)
+    with PunchPort(address and canonical(address), port) as punch_port:
+        inquiry = Inquiry(punch_port)
+        try:
+            await inquiry.run(asked, timeout_s)
+            found = Discovery(punch_port, inquiry)
+            async with found._kept():
+                yield found
+        finally:
+            inquiry.close()
+
+
+def _positive(timeout: float) -> float:
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        raise TypeError(f"the timeout must be a number of seconds, not {type(timeout).__name__}")
+    if not (math.isfinite(timeout) and timeout > 0):
+        raise ValueError(f"the timeout must be a positive number of seconds, not {timeout!r}")
+    return timeout
+
+
+class Discovery:
+    """What was found out, and the connections that hold the mapping. Made by `holding`."""
+
+    def __init__(self, punch_port: PunchPort, inquiry: Inquiry) -> None:
+        self._inquiry = inquiry
+        self._servers = tuple(inquiry.held)
+        self._hosts = punch_port.hosts(each.local.address for each in inquiry.held.values())
+        self._one_at_a_time = asyncio.Lock()
+        self.port = punch_port.port
+
+    @property
+    def profile(self) -> Profile:
+        """What all answers so far show of IPv4, or of IPv6 where no server answered over IPv4."""
+        return self._shown(socket.AF_INET) or self._shown(socket.AF_INET6) or Profile(hosts=self._hosts)
+
+    @property
+    def profile6(self) -> Profile | None:
+        """What they show of IPv6; None where no server answered over it."""
+        return self._shown(socket.AF_INET6)
+
+    @property
+    def servers(self) -> tuple[Endpoint, ...]:
+        """Those that answered, from the punch port."""
+        return self._servers
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What each server that was of no use did, one sentence each."""
+        return tuple(dict.fromkeys(self._inquiry.notes))
+
+    async def refresh(self) -> Profile:
+        """Ask every server that answered once more, connecting anew where it hung up; return what that shows."""
+        async with self._one_at_a_time:
+            await self._asked_again(self._servers)
+        return self.profile
+
+    def give_up(self) -> None:
+        """Let the mapping go at the end, by RST, so that this port can ask the same servers again at once."""
+        for binding in self._inquiry.held.values():
+            binding.give_up()
+
+    @contextlib.asynccontextmanager
+    async def _kept(self) -> AsyncIterator[None]:
+        keeper = asyncio.create_task(self._keep())
+        try:
+            yield
+        finally:
+            keeper.cancel()
+            await asyncio.wait({keeper})
+
+    async def _keep(self) -> None:
+        for look in itertools.count(1):
+            await asyncio.sleep(LOOK_S)
+            async with self._one_at_a_time:
+                if await self._asked_again(self._due(look)):
+                    await self._asked_again(self._servers)  # what the others saw before is of no more use
+
+    async def _asked_again(self, servers: Sequence[Endpoint]) -> bool:
+        """Whether one of them sees another mapping than before."""
+        return any(await asyncio.gather(*map(self._inquiry.ask_again, servers)))
+
+    def _due(self, look: int) -> tuple[Endpoint, ...]:
+        """Whom to ask at this look: nobody, all that live, or, where none does, one after the other."""
+        living = self._inquiry.living()
+        if not living:
+            return (self._servers[look % len(self._servers)],)
+        return () if look % LOOKS_A_REFRESH else living
+
+    def _shown(self, family: socket.AddressFamily) -> Profile | None:
+        seen = [each for each in self._inquiry.observations if each.server.family == family]
+        if not seen:
+            return None
+        return _classified(tuple(seen), self._hosts, self._inquiry.hairpinning)
+
+
+@functools.lru_cache(maxsize=4)  # it takes up to 0.3 s (measured), and most looks find nothing new
+def _classified(seen: tuple[Observation, ...], hosts: tuple[Endpoint, ...], hairpinning: bool | None) -> Profile:
+    return classify(seen, hosts=hosts, hairpinning=hairpinning)

@@ -1,0 +1,330 @@
+"""One inquiry: which questions go out from which port, when the next ones do, and when it is enough.
+
+Theory of operation. All servers are asked side by side from the punch port, each over TCP; and, so that its other
+addresses are known one round trip earlier, over UDP for these alone. The other addresses are asked as soon as they are
+known. A few other local ports ask too, to show how ports are allocated, and then try the NAT's hairpin. Whatever is
+still silent when enough is known gets a little longer, not the whole time-out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import socket
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Self
+
+from simopen import stun
+from simopen.address import ANY, Endpoint, canonical, resolve
+from simopen.binding import Binding, StunServer, other_address
+from simopen.errors import LocalEndpointError, ResolutionError, StunError
+from simopen.hairpin import Mapped, hairpins
+from simopen.nat import Observation
+from simopen.sockets import open_socket
+
+PROBES = 7
+"""Other local ports that ask: `nat` needs five mappings to tell random ports, and eight to call addresses paired."""
+SECOND_ROUNDS = 3
+"""Servers whose other addresses are asked: one is enough, the rest is for those that name a wrong one."""
+ENOUGH = 2
+"""Servers, at different addresses, whose answers show whether the mapping depends on the address."""
+PATIENCE_S = 1.5
+"""What the rest still gets after the first answer: a SYN that was lost once comes after 1 s."""
+GRACE_S = 0.1
+"""What the rest still gets beyond the third round trip once enough answered: a busy machine's delays."""
+HAIRPIN_FLOOR_S = 0.05
+"""With a server nearby, a round trip to it is less than what a few tasks may take to be run."""
+AGAIN_S = 5.0
+"""What a server gets that answered before: a request lost once or twice."""
+PAUSES_S = (0.0, 0.3, 1.0)
+"""Before each try of a connection that ended: the kernel keeps its 5-tuple until both have closed it."""
+
+
+class PunchPort:
+    """One port number, held on both address families while questions leave from it, so that it is given to nobody.
+
+    `address` None: any of this host's; `port` 0: one that is free, known once entered.
+
+    Raises (on entering): LocalEndpointError where neither family can have it.
+    """
+
+    def __init__(self, address: str | None, port: int) -> None:
+        self.address, self.port = address, port
+        self._held: dict[socket.AddressFamily, socket.socket] = {}
+
+    def __enter__(self) -> Self:
+        refused = None
+        for family in ANY if self.address is None else (Endpoint(self.address, 1).family,):
+            try:
+                self._hold(family)
+            except LocalEndpointError as error:
+                refused = refused or error
+        if not self._held and refused is not None:
+            raise refused
+        return self
+
+    def _hold(self, family: socket.AddressFamily) -> None:
+        held = self._held[family] = open_socket(self.local(family), family)
+        self.port = self.port or held.getsockname()[1]
+
+    def __exit__(self, *_: object) -> None:
+        for sock in self._held.values():
+            sock.close()
+
+    def speaks(self, family: socket.AddressFamily) -> bool:
+        """Whether it was to be had on this address family."""
+        return family in self._held
+
+    def local(self, family: socket.AddressFamily) -> tuple[str, int]:
+        """What to bind a socket to that is to leave from it."""
+        return (self.address or ANY[family], self.port)
+
+    def elsewhere(self, family: socket.AddressFamily) -> tuple[str, int]:
+        """The same address and any other port."""
+        return (self.address or ANY[family], 0)
+
+    def hosts(self, sources: Iterable[str]) -> tuple[Endpoint, ...]:
+        """The port on each of this host's own addresses, `sources` first: those that were used to get out."""
+        addresses = (self.address,) if self.address else (*sources, *_interface_addresses())
+        return tuple(dict.fromkeys(Endpoint(canonical(each), self.port) for each in addresses))
+
+
+def _interface_addresses() -> list[str]:
+    """This host's addresses, without loopback's and the links' own: no peer elsewhere could use those."""
+    import ifaddr
+
+    found = (ip.ip if isinstance(ip.ip, str) else ip.ip[0] for each in ifaddr.get_adapters() for ip in each.ips)
+    parsed = ((text, ipaddress.ip_address(text)) for text in found)
+    return [text for text, address in parsed if not (address.is_loopback or address.is_link_local)]
+
+
+class Inquiry:
+    """All the questions that leave from one punch port. `close` it, whatever happened.
+
+    `held`: the connections that hold the mapping, by server. `hairpinning`: None where that could not be seen.
+    """
+
+    def __init__(self, punch_port: PunchPort) -> None:
+        self._punch_port = punch_port
+        self.held: dict[Endpoint, Binding] = {}
+        self.observations: list[Observation] = []
+        self.notes: list[str] = []
+        self.hairpinning: bool | None = None
+        self._open: set[Binding] = set()
+        self._asked: set[Endpoint] = set()
+        self._hinted = False
+        self._second_rounds: set[Endpoint] = set()
+        self._probes: list[Binding] = []
+
+    async def run(self, servers: Sequence[StunServer], timeout_s: float) -> None:
+        """Ask until all is answered, or `timeout_s` is over, or enough is known and the rest had its time.
+
+        Raises:
+            StunError: nobody answered; the message says what each server did.
+        """
+        await asyncio.to_thread(stun.request, bytes(stun.TRANSACTION_BYTES))  # loads the codec: 0.1 s and more
+        self._servers, self._began_s = len(servers), asyncio.get_running_loop().time()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s) as self._limit, asyncio.TaskGroup() as self._group:
+                for number, server in enumerate(servers):
+                    self._group.create_task(self._server(server, len(range(number, PROBES, len(servers)))))
+        self._drop_silent()
+        if not self.held:
+            raise StunError(f"no STUN server told this host's mapping: {'; '.join(dict.fromkeys(self.notes))}")
+
+    def close(self) -> None:
+        """Close every connection."""
+        for binding in self._open:
+            binding.close()
+
+    async def _server(self, server: StunServer, probes: int) -> None:
+        """Ask the first address of each family; from elsewhere, over IPv4 where there is any: NATs are its matter."""
+        try:
+            found = await resolve([(server.host, server.port)])
+        except ResolutionError as error:
+            self.notes.append(str(error))
+            return
+        first = {each.family: each for each in reversed(found) if self._punch_port.speaks(each.family)}
+        if not first:
+            self.notes.append(f"{server}: it has no address of the family that this host's port has")
+            return
+        for endpoint in first.values():
+            self._group.create_task(self._first_round(endpoint))
+        for _ in range(probes):
+            self._group.create_task(self._ask_from_elsewhere(first.get(socket.AF_INET) or found[0]))
+
+    async def _first_round(self, server: Endpoint) -> None:
+        hint = self._group.create_task(self._hint(server))
+        answer = await self._ask(server)
+        hint.cancel()
+        if answer is not None:
+            self._second_round(server, answer.other)
+            self._hurry()
+
+    async def _hint(self, server: Endpoint) -> None:
+        other = await other_address(server)
+        self._hinted = self._hinted or other is not None
+        self._second_round(server, other)
+
+    def _second_round(self, server: Endpoint, other: Endpoint | None) -> None:
+        if other is None or server in self._second_rounds or len(self._second_rounds) >= SECOND_ROUNDS:
+            return
+        self._second_rounds.add(server)
+        for end in stun.second_round(server, other):
+            self._group.create_task(self._ask(end))
+
+    def _hurry(self) -> None:
+        """Bring the end forward, now that something is known."""
+        now_s = asyncio.get_running_loop().time()
+        if not self._limit.expired():
+            self._limit.reschedule(min(self._limit.when() or now_s, self._end_s(now_s)))
+
+    def _end_s(self, now_s: float) -> float:
+        """When to stop waiting. An answer takes two round trips, a second round two more: one of them saved by UDP."""
+        mapped = self._mapped_by_address()
+        if len(mapped) < min(ENOUGH, self._servers):
+            return now_s + PATIENCE_S
+        settled = len(mapped) >= ENOUGH and len(set(mapped.values())) == 1
+        rounds = 1.5 if settled or self._hinted else 2.0
+        return self._began_s + rounds * (now_s - self._began_s) + GRACE_S
+
+    def _mapped_by_address(self) -> dict[str, Endpoint]:
+        """What each server's address saw of the punch port, for the address family with more of them."""
+        by_family: dict[socket.AddressFamily, dict[str, Endpoint]] = defaultdict(dict)
+        for each in self.observations:
+            if each.server in self.held and each.local.port == self._punch_port.port:
+                by_family[each.server.family][each.server.address] = each.mapped
+        return max(by_family.values(), key=len, default={})
+
+    async def _ask(self, server: Endpoint) -> stun.Answer | None:
+        """Ask from the punch port, once; the connection is held where it answers."""
+        if server in self._asked:
+            return None
+        self._asked.add(server)
+        return await self._hold(server)
+
+    async def _hold(self, server: Endpoint) -> stun.Answer | None:
+        binding = self._connection(self._punch_port.local(server.family), server)
+        answer = await self._question(binding) if binding else None
+        if binding is None or answer is None:
+            return None
+        self.held[server] = binding
+        self._observe(binding, answer)
+        return answer
+
+    def _connection(self, local: tuple[str, int], server: Endpoint) -> Binding | None:
+        try:
+            binding = Binding(local, server)
+        except LocalEndpointError as error:
+            self.notes.append(f"{server}: {error}")
+            return None
+        self._open.add(binding)
+        return binding
+
+    async def _question(self, binding: Binding) -> stun.Answer | None:
+        try:
+            return await binding.ask()
+        except StunError as error:
+            self.notes.append(f"{binding.server}: {error}")
+            self._end(binding)
+            return None
+
+    def _end(self, binding: Binding) -> None:
+        binding.close()
+        self._open.discard(binding)
+
+    def _observe(self, binding: Binding, answer: stun.Answer) -> None:
+        self.observations.append(Observation(binding.local, binding.server, answer.mapped, binding.at_ns))
+
+    async def _ask_from_elsewhere(self, server: Endpoint) -> None:
+        binding = self._connection(self._punch_port.elsewhere(server.family), server)
+        answer = await self._question(binding) if binding else None
+        if binding is None or answer is None:
+            return
+        self._observe(binding, answer)
+        self._probes.append(binding)
+        if len(self._probes) == 2:
+            await self._try_hairpin()
+
+    async def _try_hairpin(self) -> None:
+        """Between the first two ports; not where they are not translated, since then no NAT has a hand in it."""
+        ends = [Mapped(each.local, self._mapped_of(each)) for each in self._probes[:2]]
+        if any(each.local.address == each.mapped.address for each in ends):
+            return
+        trip_s = max(each.handshake_s for each in self._probes[:2])
+        with contextlib.suppress(LocalEndpointError):
+            self.hairpinning = await hairpins(ends[0], ends[1], max(trip_s, HAIRPIN_FLOOR_S))
+
+    def _mapped_of(self, binding: Binding) -> Endpoint:
+        return next(each.mapped for each in self.observations if each.local == binding.local)
+
+    def _drop_silent(self) -> None:
+        """Close all but what holds the mapping, and say who never answered."""
+        waited_s = asyncio.get_running_loop().time() - self._began_s
+        for binding in self._open - set(self.held.values()):
+            if binding in self._probes:
+                binding.give_up()
+            else:
+                self.notes.append(f"{binding.server}: no answer within {waited_s:.1f} s")
+            self._end(binding)
+
+    def living(self) -> tuple[Endpoint, ...]:
+        """The servers that have not hung up on us; the connections to the others are closed on this side too."""
+        for server, binding in tuple(self.held.items()):
+            if binding.ended:
+                self._end(binding)
+                del self.held[server]
+        return tuple(self.held)
+
+    async def ask_again(self, server: Endpoint) -> bool:
+        """Ask one that answered before, on the same connection or, where that has ended, on a new one.
+
+        Returns whether it sees another mapping now.
+        """
+        binding = self.held.get(server) if server in self.living() else None
+        answer = await self._answer_in_time(binding) if binding else None
+        if binding is None or answer is None:
+            return await self._hold_anew(server)
+        changed = answer.mapped != self._latest(server)
+        if changed:
+            self.observations.append(Observation(binding.local, server, answer.mapped, time.monotonic_ns()))
+        return changed
+
+    async def _answer_in_time(self, binding: Binding) -> stun.Answer | None:
+        try:
+            async with asyncio.timeout(AGAIN_S):
+                return await self._question(binding)
+        except TimeoutError:
+            self.notes.append(f"{binding.server}: no answer within {AGAIN_S:g} s, where there had been one before")
+            self._end(binding)
+            return None
+
+    def _latest(self, server: Endpoint) -> Endpoint:
+        return self._from_punch_port(server)[-1].mapped
+
+    def _from_punch_port(self, server: Endpoint) -> list[Observation]:
+        port = self._punch_port.port
+        return [each for each in self.observations if (each.server, each.local.port) == (server, port)]
+
+    async def _hold_anew(self, server: Endpoint) -> bool:
+        """What the ended connection was mapped to no longer counts: a NAT may well map a new one otherwise."""
+        for pause_s in PAUSES_S:
+            await asyncio.sleep(pause_s)
+            binding = self._connection(self._punch_port.local(server.family), server)
+            answer = await self._answer_in_time(binding) if binding else None
+            if binding is not None and answer is not None:
+                return self._replace(binding, answer)
+        return False
+
+    def _replace(self, binding: Binding, answer: stun.Answer) -> bool:
+        before = self._from_punch_port(binding.server)
+        self.observations = [each for each in self.observations if each not in before]
+        self.held[binding.server] = binding
+        self._observe(binding, answer)
+        changed = before[-1].mapped != answer.mapped
+        if changed:
+            self.notes.append(f"{binding.server}: saw {before[-1].mapped} before, sees {answer.mapped} now")
+        return changed

@@ -1,0 +1,187 @@
+"""Ports that a NAT gives out one after the other, as a walk: how far it steps, who else steps, where it comes next.
+
+Theory of operation. A counter moves by one step for each new mapping, ours or another's. So the gap between two of
+our ports, in steps, is 1 and what others took in between. That has two parts: at each step others may take the port,
+whatever the time (a geometric distribution: traffic that comes in bursts with ours), and others make mappings at some
+rate (a negative binomial one: real traffic is burstier than a Poisson process, and the grid below is coarse). Each
+hypothesis is a step, one chance, one rate, and whether parity is kept (RFC 4787 §4.2.2); the posterior over a grid of
+them predicts the next port. The grid is small on purpose: a dozen gaps support no finer one. Of others' own parities
+nothing is known, so where parity is kept and steps are 3 or more, the step may come out wrong.
+
+Pure: numbers in, numbers out. It knows ports and times, no addresses and no NATs.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import islice, pairwise
+from math import exp, inf, log
+from typing import NamedTuple, TypeAlias
+
+LOWEST, HIGHEST = 1024, 65535  # RFC 4787 §4.2.1: NATs keep away from the well-known ports
+SPAN = HIGHEST - LOWEST + 1
+JUMP = 0.01
+"""Chance that a gap fits no walk: a SYN that was overtaken or sent again, a counter that wrapped elsewhere. Assumed."""
+
+MOST_STEPS = 1000
+"""A gap beyond so many steps fits no walk. Where a prediction would lie further off, no port has a chance above 1 %."""
+BURSTINESS = 6.0
+"""Shape of the negative binomial: at a mean of 6, its variance is twice that of a Poisson distribution. Assumed."""
+
+# Prior weights, by hand: steps of 1 and 2 are what has been seen most; a quiet NAT is common, a very busy one is not.
+_STEPS = {1: 0.57, 2: 0.21, 3: 0.05, 4: 0.09, 8: 0.04, -1: 0.04}
+_BUSY = {0.0: 0.32, 0.05: 0.14, 0.12: 0.18, 0.25: 0.18, 0.4: 0.1, 0.6: 0.06, 0.85: 0.02}
+_RATES = {0.0: 0.45, 2.0: 0.14, 8.0: 0.14, 30.0: 0.14, 120.0: 0.08, 600.0: 0.05}
+_TRAFFIC = {(busy, rate): _BUSY[busy] * _RATES[rate] for busy in _BUSY for rate in _RATES}
+_KEEPS_PARITY = {False: 0.8, True: 0.2}
+_NEGLIGIBLE = 1e-5
+
+
+class Taken(NamedTuple):
+    """One new mapping: its public port, the local port it is for, and when (s, any clock)."""
+
+    port: int
+    local: int
+    at_s: float
+
+
+Run: TypeAlias = tuple[Taken, ...]
+"""Mappings in the order in which one counter gave them out."""
+
+
+class Walk(NamedTuple):
+    """One hypothesis. `busy`: the chance at a step that others take it; `rate`: mappings of others a second."""
+
+    step: int
+    keeps_parity: bool
+    busy: float
+    rate: float
+
+    def chances(self, elapsed_s: float) -> Iterator[float]:
+        """That the counter moves by 1, 2, … steps from one of our mappings to the next, all but a negligible rest."""
+        chance = total = 0.0
+        for rated in _by_rate(self.rate * max(elapsed_s, 0.0)):
+            # What comes by the clock, and after it more by chance: f(n) = busy f(n - 1) + (1 - busy) rated(n).
+            chance = self.busy * chance + (1 - self.busy) * rated
+            yield chance
+            total += chance
+            if total > 1 - _NEGLIGIBLE:
+                return
+
+    def chance(self, steps: int, elapsed_s: float) -> float:
+        """One of `chances`."""
+        if not self.rate:
+            return float((1 - self.busy) * self.busy ** (steps - 1))
+        return next(islice(self.chances(elapsed_s), steps - 1, None), 0.0)
+
+    def lands(self, port: int, steps: int, local: int) -> int:
+        """The port that many steps after `port`, for that local port."""
+        target = port + steps * self.step
+        return wrapped(target + ((target ^ local) & 1 if self.keeps_parity else 0))
+
+
+def wrapped(port: int) -> int:
+    """A number that ran past either end of the range, back in it."""
+    return LOWEST + (port - LOWEST) % SPAN
+
+
+Weights: TypeAlias = Mapping[Walk, float]
+"""The log of each hypothesis's prior times likelihood."""
+
+
+def _by_rate(mean: float) -> Iterator[float]:
+    """The negative binomial distribution of that mean: the chance of 0, 1, … others."""
+    more = mean / (BURSTINESS + mean)
+    chance = (1 - more) ** BURSTINESS
+    for count in range(MOST_STEPS):
+        yield chance
+        chance *= more * (BURSTINESS + count) / (count + 1)
+
+
+def log_sum(logs: Sequence[float]) -> float:
+    """log(sum(exp(each))), without overflow."""
+    top = max(logs, default=-inf)
+    return top if top == -inf else top + log(sum(exp(each - top) for each in logs))
+
+
+@lru_cache(64)  # the verdict, the estimates and each prediction ask about the same runs
+def weigh(runs: tuple[Run, ...]) -> Weights:
+    """Weigh each hypothesis. The first port of each run is given."""
+    gaps = [pair for run in runs for pair in pairwise(run)]
+    parities = [parity for parity in _KEEPS_PARITY if not parity or _all_keep_parity(runs)]
+    return {
+        Walk(step, parity, *traffic): log(_STEPS[step] * _KEEPS_PARITY[parity] * weight) + fit
+        for step in _STEPS
+        for parity in parities
+        for (traffic, weight), fit in zip(_TRAFFIC.items(), _fits(gaps, step, parity), strict=True)
+    }
+
+
+def evidence(runs: tuple[Run, ...]) -> float:
+    """The log likelihood of the runs after their first ports, whatever the walk."""
+    return log_sum(list(weigh(runs).values()))
+
+
+def likeliest(weights: Weights, runs: tuple[Run, ...]) -> tuple[int, float]:
+    """The step, and the maximum likelihood estimate of the share of steps that others took, 0 to below 1."""
+    best = max(weights, key=weights.__getitem__)
+    gaps = [(a, b, b.at_s - a.at_s) for run in runs for a, b in pairwise(run)]
+    counted = [(_steps_between(a.port, b.port, best.step, best.keeps_parity), elapsed_s) for a, b, elapsed_s in gaps]
+    fitting = [min(steps) for steps, elapsed_s in counted if _likelihood(best, steps, elapsed_s) > 2 * JUMP / SPAN]
+    return best.step, 1 - len(fitting) / sum(fitting) if fitting else 0.0
+
+
+def _all_keep_parity(runs: tuple[Run, ...]) -> bool:
+    return not any((taken.port ^ taken.local) & 1 for run in runs for taken in run)
+
+
+def _fits(gaps: Sequence[tuple[Taken, Taken]], step: int, parity: bool) -> Iterator[float]:
+    counted = [(_steps_between(a.port, b.port, step, parity), b.at_s - a.at_s) for a, b in gaps]
+    possible = [(counts, elapsed_s) for counts, elapsed_s in counted if counts]
+    jumps = (len(counted) - len(possible)) * log(JUMP / SPAN)
+    for traffic in _TRAFFIC:
+        walk = Walk(step, parity, *traffic)
+        yield jumps + sum(log(_likelihood(walk, counts, elapsed_s)) for counts, elapsed_s in possible)
+
+
+def _likelihood(walk: Walk, counts: Sequence[int], elapsed_s: float) -> float:
+    return JUMP / SPAN + (1 - JUMP) * sum(walk.chance(steps, elapsed_s) for steps in counts)
+
+
+def _steps_between(first: int, then: int, step: int, parity: bool) -> tuple[int, ...]:
+    """Each number of steps that leads from one port to the other; where parity is kept, one port may be skipped."""
+    sign = 1 if step > 0 else -1
+    gaps = [(then - first - skipped) * sign % SPAN for skipped in range(1 + parity)]
+    return tuple(gap // abs(step) for gap in gaps if 0 < gap <= MOST_STEPS * abs(step) and gap % step == 0)
+
+
+def ahead(weights: Weights, last: Taken, local: int, at_s: float, before: int = 0) -> dict[int, float]:
+    """The chance of each port that the next mapping but `before` gets, for `local` at `at_s`. Sums to 1 at most."""
+    total = log_sum(list(weights.values()))
+    chances: dict[int, float] = defaultdict(float)
+    for walk, weight in weights.items():
+        share = exp(weight - total)
+        if share < 10 * _NEGLIGIBLE:  # there are a thousand hypotheses, and most of them are out of the race
+            continue
+        for port, chance in _after(walk, last, local, at_s, before).items():
+            chances[port] += share * chance
+    return dict(chances)
+
+
+def _after(walk: Walk, last: Taken, local: int, at_s: float, before: int) -> dict[int, float]:
+    chances = {last.port: 1.0}
+    for elapsed_s in (at_s - last.at_s, *[0.0] * before):
+        chances = _one_more(walk, chances, local, elapsed_s)
+    return chances
+
+
+def _one_more(walk: Walk, chances: Mapping[int, float], local: int, elapsed_s: float) -> dict[int, float]:
+    found: dict[int, float] = defaultdict(float)
+    moves = [(1 - JUMP) * chance for chance in walk.chances(elapsed_s)]
+    for port, chance in chances.items():
+        for steps, move in enumerate(moves, start=1):
+            if chance * move > _NEGLIGIBLE:
+                found[walk.lands(port, steps, local)] += chance * move
+    return found

@@ -1,0 +1,42 @@
+"""What the lab tests run on a host: `python discoverer.py LOOP JSON` discovers and prints the profile, or the error.
+
+The JSON object holds `discover`'s arguments. It prints a JSON object of the profile's fields, and `elapsed_s`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from typing import Any
+
+import aioice.stun  # noqa: F401 - what loading it takes is no part of what is measured
+
+import simopen
+from tests.puncher import FACTORIES
+
+
+async def discover(local: int, servers: list[str], **options: Any) -> dict[str, Any]:
+    began_s = time.monotonic()
+    try:
+        profile = await simopen.discover(local, servers=servers, **options)
+    except simopen.SimopenError as error:
+        return {"error": type(error).__name__, "message": str(error)}
+    return {
+        "mapping": profile.mapping.value,
+        "allocation": profile.allocation.value,
+        "pooling": profile.pooling.value,
+        "hairpinning": profile.hairpinning,
+        "mapped": profile.mapped,
+        "hosts": profile.hosts,
+        "step": profile.step,
+        "delta": profile.delta,
+        "observations": len(profile.observations),
+        "elapsed_s": time.monotonic() - began_s,
+    }
+
+
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=FACTORIES[sys.argv[1]]) as runner:
+        print(json.dumps(runner.run(discover(**json.loads(sys.argv[2])))))

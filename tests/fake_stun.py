@@ -1,0 +1,191 @@
+"""STUN servers that answer as they are told: rightly, wrongly, slowly, or not at all.
+
+They speak over TCP, and over UDP unless told otherwise, on this machine's loopback; or, as a program, on a host of the
+lab: `python fake_stun.py ADDRESS OTHER_ADDRESS` answers on ports 3478 and 3479 as one half of an RFC 5780 server. What
+they cannot represent: CHANGE-REQUEST, TLS, authentication. The bytes are made here, without the codec that is tested.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import socket
+import struct
+import sys
+from collections.abc import AsyncIterator, Callable
+from typing import Self
+
+from simopen.address import Endpoint, normalise
+
+COOKIE = 0x2112A442
+SUCCESS, ERROR = 0x0101, 0x0111
+MAPPED, XOR_MAPPED, ERROR_CODE, SOFTWARE, OTHER = 0x0001, 0x0020, 0x0009, 0x8022, 0x802C
+
+Translation = Callable[[Endpoint, Endpoint], Endpoint]
+"""(the endpoint that the server sees, its own) -> the one that it tells."""
+Wrong = Callable[[bytes, bytes], bytes]
+"""(the request, the right answer) -> what is sent instead."""
+
+
+def address(endpoint: Endpoint, transaction: bytes = b"") -> bytes:
+    """An address attribute's value, XORed where a transaction is given."""
+    packed = ipaddress.ip_address(endpoint.address).packed
+    pad = COOKIE.to_bytes(4, "big") + transaction if transaction else bytes(20)
+    port = endpoint.port ^ int.from_bytes(pad[:2], "big")
+    xored = bytes(a ^ b for a, b in zip(packed, pad, strict=False))
+    return struct.pack("!BBH", 0, 1 if len(packed) == 4 else 2, port) + xored
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    return struct.pack("!HH", kind, len(value)) + value + bytes(-len(value) % 4)
+
+
+def message(kind: int, transaction: bytes, *attributes: bytes, cookie: int = COOKIE) -> bytes:
+    body = b"".join(attributes)
+    return struct.pack("!HHI", kind, len(body), cookie) + transaction + body
+
+
+def success(request: bytes, mapped: Endpoint, other: Endpoint | None = None) -> bytes:
+    transaction = request[8:20]
+    attributes = [attribute(XOR_MAPPED, address(mapped, transaction)), attribute(SOFTWARE, b"fake")]
+    attributes += [attribute(OTHER, address(other))] if other else []
+    return message(SUCCESS, transaction, *attributes)
+
+
+def error(request: bytes, code: int, reason: str) -> bytes:
+    value = struct.pack("!HBB", 0, code // 100, code % 100) + reason.encode()
+    return message(ERROR, request[8:20], attribute(ERROR_CODE, value))
+
+
+def as_seen(seen: Endpoint, server: Endpoint) -> Endpoint:
+    return seen
+
+
+class FakeStun:
+    """`async with FakeStun() as server`: it answers at `server.name` until the end.
+
+    `told`: the mapping that it tells. `other`: its OTHER-ADDRESS. `wrong`: what it sends instead. `drip_s`:
+    seconds before each byte. `silent`: it reads and says nothing. `hangs_up`: it closes each connection at once.
+    `answers`: how many questions it answers on a connection before it closes it. `udp`: whether it answers there too.
+    """
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        told: Translation = as_seen,
+        other: Endpoint | None = None,
+        wrong: Wrong | None = None,
+        drip_s: float = 0.0,
+        silent: bool = False,
+        hangs_up: bool = False,
+        answers: int | None = None,
+        udp: bool = True,
+    ) -> None:
+        self.end = Endpoint(host, port)
+        self.told, self.other = told, other
+        self.clients: list[Endpoint] = []  # who connected
+        self.ended: list[Endpoint] = []  # whose connection was closed, by whichever side
+        self.changed = asyncio.Condition()
+        self._wrong, self._drip_s, self._silent, self._udp = wrong, drip_s, silent, udp
+        self._hangs_up, self._answers = hangs_up, answers
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._connected, *self.end, reuse_address=True, reuse_port=True)
+        self.end = normalise(self._server.sockets[0].getsockname())
+        self._datagrams = socket.socket(self.end.family, socket.SOCK_DGRAM)
+        self._datagrams.setblocking(False)
+        if self._udp:
+            self._datagrams.bind(self.end)
+            asyncio.get_running_loop().add_reader(self._datagrams, self._datagram)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        asyncio.get_running_loop().remove_reader(self._datagrams)
+        self._datagrams.close()
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def name(self) -> str:
+        return str(self.end)
+
+    async def until(self, reached: Callable[[], bool]) -> None:
+        async with self.changed:
+            await self.changed.wait_for(reached)
+
+    def _datagram(self) -> None:
+        request, seen = self._datagrams.recvfrom(2048)
+        if not self._silent:
+            self._datagrams.sendto(self._reply(request, normalise(seen)), seen)
+
+    def _reply(self, request: bytes, seen: Endpoint) -> bytes:
+        right = success(request, self.told(seen, self.end), self.other)
+        return right if self._wrong is None else self._wrong(request, right)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        seen = normalise(writer.get_extra_info("peername"))
+        await self._tell(self.clients, seen)
+        try:
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+                await self._serve(reader, writer, seen)
+        finally:
+            writer.close()
+            self._tasks.discard(task)
+            await self._tell(self.ended, seen)
+
+    async def _tell(self, what: list[Endpoint], who: Endpoint) -> None:
+        async with self.changed:
+            what.append(who)
+            self.changed.notify_all()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: Endpoint) -> None:
+        left = self._answers
+        while not self._hangs_up and left != 0:
+            request = await reader.readexactly(20)
+            if not self._silent:
+                await self._send(writer, self._reply(request, seen))
+            left = None if left is None else left - 1
+
+    async def _send(self, writer: asyncio.StreamWriter, data: bytes) -> None:
+        if not self._drip_s:
+            writer.write(data)
+        else:
+            for byte in data:
+                await asyncio.sleep(self._drip_s)
+                writer.write(bytes([byte]))
+        await writer.drain()
+
+
+@contextlib.asynccontextmanager
+async def full_server(
+    hosts: tuple[str, str], ports: tuple[int, int], *, told: Translation = as_seen, udp: bool = True
+) -> AsyncIterator[dict[Endpoint, FakeStun]]:
+    """Two addresses with two ports each, as RFC 5780 wants them; the first that is listed is the one to ask."""
+    async with contextlib.AsyncExitStack() as stack:
+        servers = {}
+        for mine, its in (hosts, hosts[::-1]):
+            for port, other in (ports, ports[::-1]):
+                server = FakeStun(mine, port, told=told, other=Endpoint(its, other), udp=udp)
+                servers[Endpoint(mine, port)] = await stack.enter_async_context(server)
+        yield servers
+
+
+async def _serve_in_lab(mine: str, its: str) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        for port, other in ((3478, 3479), (3479, 3478)):
+            await stack.enter_async_context(FakeStun(mine, port, other=Endpoint(its, other)))
+        print("ready", flush=True)
+        await asyncio.get_running_loop().create_future()
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve_in_lab(*sys.argv[1:]))

@@ -1,0 +1,89 @@
+"""What `discover` would see through the lab's NAT models, without any socket: they are driven with headers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+from simopen.address import Endpoint
+from simopen.lab.chain import Chain
+from simopen.lab.nat import Nat, Translator
+from simopen.lab.packet import Endpoint as Labelled
+from simopen.lab.packet import Flags, Headers, Protocol
+from simopen.nat import Observation
+
+HOST = "192.168.1.10"
+SERVERS = [f"198.51.100.{number}" for number in (1, 2, 3, 4)]
+OTHER_ADDRESS = "198.51.100.101"
+PORT, OTHER_PORT = 3478, 3479
+RTT_NS = 80_000_000
+PUNCH_PORT = 40000
+
+
+@dataclass
+class Model:
+    """A host behind NATs in a row, beside hosts that make `others_per_s` mappings a second (a Poisson process)."""
+
+    nats: Sequence[Nat]
+    seed: int
+    others_per_s: float = 0.0
+    now_ns: int = 0
+    draws: Random = field(init=False)
+    chain: Chain = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.draws = Random(self.seed)
+        self.chain = Chain(
+            [
+                Translator(nat, *[f"203.0.{113 + index}.{last}" for last in range(1, nat.pool + 1)], seed=self.seed)
+                if nat.translates
+                else Translator(nat, seed=self.seed)
+                for index, nat in enumerate(self.nats)
+            ]
+        )
+
+    def mapped(self, local: Endpoint, remote: Endpoint) -> Endpoint:
+        """What `remote` sees when `local` sends it a SYN now."""
+        headers = Headers(Protocol.TCP, Labelled(*local), Labelled(*remote), Flags.SYN)
+        return Endpoint(*self.chain.outbound(headers, self.now_ns).headers.source)
+
+    def pass_time(self, ns: int) -> None:
+        """Others go on meanwhile: connections from elsewhere behind the same NATs."""
+        end_ns = self.now_ns + ns
+        while self.others_per_s:
+            pause_ns = round(self.draws.expovariate(self.others_per_s) * 1e9)
+            if self.now_ns + pause_ns > end_ns:
+                break
+            self.now_ns += pause_ns
+            self.someone_else()
+        self.now_ns = end_ns
+
+    def someone_else(self) -> None:
+        number = self.draws.randrange(20, 250)
+        self.mapped(
+            Endpoint(f"192.168.1.{number}", self.draws.randrange(32768, 61000)),
+            Endpoint(f"192.0.2.{self.draws.randrange(1, 255)}", 443),
+        )
+
+    def bind(self, local_port: int, server: Endpoint) -> Observation:
+        local = Endpoint(HOST, local_port)
+        return Observation(local, server, self.mapped(local, server), self.now_ns)
+
+    def discover(self, further: int = 8, servers: int = 3) -> list[Observation]:
+        """The observations that `simopen.nat` asks for, in three round trips."""
+        first = [Endpoint(address, PORT) for address in SERVERS[:servers]]
+        other = [Endpoint(SERVERS[0], OTHER_PORT), Endpoint(OTHER_ADDRESS, PORT), Endpoint(OTHER_ADDRESS, OTHER_PORT)]
+        ports = self.draws.sample(range(32768, 61000), further)
+        self.pass_time(self.draws.randrange(1, 5_000_000_000))
+        seen = []
+        for batch in (
+            [(PUNCH_PORT, server) for server in first],
+            [(PUNCH_PORT, server) for server in other],
+            [(port, first[index % servers]) for index, port in enumerate(ports)],
+        ):
+            for port, server in batch:
+                seen.append(self.bind(port, server))
+                self.pass_time(self.draws.randrange(20_000, 200_000))
+            self.pass_time(RTT_NS)
+        return seen

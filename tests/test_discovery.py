@@ -1,0 +1,276 @@
+"""What a port's NATs do, told by servers on loopback that lie as a NAT would; the lab has the NATs themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import socket
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from functools import partial
+
+import pytest
+
+import simopen
+from simopen.address import Endpoint
+from simopen.discovery import holding
+from simopen.errors import LocalEndpointError, StunError
+from simopen.inquiry import PROBES
+from simopen.nat import Mapping
+from tests.fake_stun import FakeStun, Translation, full_server
+from tests.loopback import HERE, THERE, ports
+from tests.test_binding import MISBEHAVIOURS
+
+__all__ = ["ports"]
+LONG_S = 30.0
+HOSTS, CLIENT = (HERE, THERE), "127.0.0.3"
+PUBLIC = "198.51.100.9"
+
+
+def endpoint_independent(seen: Endpoint, server: Endpoint) -> Endpoint:
+    return Endpoint(PUBLIC, 1024 + (seen.port * 7919) % 60_000)
+
+
+def address_dependent(seen: Endpoint, server: Endpoint) -> Endpoint:
+    return Endpoint(PUBLIC, 1024 + (seen.port * 7919 + 17 * HOSTS.index(server.address)) % 60_000)
+
+
+def address_and_port_dependent(seen: Endpoint, server: Endpoint) -> Endpoint:
+    return Endpoint(PUBLIC, 1024 + (seen.port * 7919 + 17 * HOSTS.index(server.address) + 31 * server.port) % 60_000)
+
+
+def untranslated(seen: Endpoint, server: Endpoint) -> Endpoint:
+    return seen
+
+
+NATS: dict[Mapping, Translation] = {
+    Mapping.NONE: untranslated,
+    Mapping.ENDPOINT_INDEPENDENT: endpoint_independent,
+    Mapping.ADDRESS_DEPENDENT: address_dependent,
+    Mapping.ADDRESS_AND_PORT_DEPENDENT: address_and_port_dependent,
+}
+
+
+@pytest.fixture
+def local(ports: tuple[int, int]) -> Endpoint:
+    """Where to ask from: an address that no server here has."""
+    return Endpoint(CLIENT, ports[0])
+
+
+@pytest.mark.parametrize("udp", [True, False], ids=["udp", "no-udp"])
+@pytest.mark.parametrize(("mapping", "told"), NATS.items(), ids=[mapping.value for mapping in NATS])
+async def test_one_full_server_shows_the_mapping(
+    mapping: Mapping, told: Translation, *, udp: bool, ports: tuple[int, int], local: Endpoint
+) -> None:
+    async with full_server(HOSTS, ports, told=told, udp=udp) as servers:
+        profile = await simopen.discover(local, servers=[str(next(iter(servers)))], timeout=LONG_S)
+        clients = {end: server.clients for end, server in servers.items()}
+    assert profile.mapping is mapping
+    assert all(asked.count(local) == 1 for asked in clients.values())
+    assert sum(map(len, clients.values())) == len(servers) + PROBES
+    assert profile.mapped in {told(local, end) for end in servers}
+    assert profile.hosts == (local,)
+
+
+async def test_two_plain_servers_show_whether_the_mapping_depends_on_the_address(local: Endpoint) -> None:
+    async with FakeStun(HERE, told=endpoint_independent) as one, FakeStun(THERE, told=endpoint_independent) as other:
+        profile = await simopen.discover(local, servers=[one.name, other.name], timeout=LONG_S)
+    assert profile.mapping is Mapping.ENDPOINT_INDEPENDENT
+    assert profile.mapped == endpoint_independent(local, one.end)
+
+
+async def test_one_plain_server_tells_the_mapped_endpoint_and_no_more(local: Endpoint) -> None:
+    async with FakeStun(told=endpoint_independent) as server:
+        profile = await simopen.discover(local, servers=[server.name], timeout=LONG_S)
+    assert (profile.mapping, profile.mapped) == (Mapping.UNKNOWN, endpoint_independent(local, server.end))
+
+
+async def test_a_server_named_twice_is_asked_once(local: Endpoint) -> None:
+    async with FakeStun() as server:
+        twice: list[str | tuple[str, int]] = [server.name, (HERE, server.end.port), f"LOCALHOST:{server.end.port}"]
+        await simopen.discover(local, servers=twice, timeout=LONG_S)
+        assert server.clients.count(local) == 1
+
+
+async def test_left_out_the_port_is_one_that_was_free() -> None:
+    async with FakeStun() as server, holding(servers=[server.name]) as found:
+        assert Endpoint(HERE, found.port) in server.clients
+        assert {host.port for host in found.profile.hosts} == {found.port}
+        assert found.profile.hosts[0] == (HERE, found.port)
+
+
+async def test_over_ipv6(ports: tuple[int, int]) -> None:
+    async with FakeStun("::1") as server, holding(ports[1], servers=[server.name]) as found:
+        assert found.profile == found.profile6
+        assert found.profile.mapped == ("::1", ports[1])
+
+
+async def test_both_families_are_asked_and_judged_apart(ports: tuple[int, int]) -> None:
+    async with FakeStun("::1") as six, FakeStun() as four, holding(ports[1], servers=[six.name, four.name]) as found:
+        assert found.profile6 is not None
+        assert found.profile6.mapped == ("::1", ports[1])
+        assert found.profile.mapped == (HERE, ports[1])
+
+
+FAULTS: dict[str, tuple[Callable[[], FakeStun], str]] = {
+    "silent": (lambda: FakeStun(silent=True), "no answer within"),
+    "one byte a second": (lambda: FakeStun(drip_s=1.0, udp=False), "no answer within"),
+    "closes at once": (lambda: FakeStun(hangs_up=True), "hung up|reset|pipe"),
+} | {name: (partial(FakeStun, wrong=wrong), reason) for name, (wrong, reason) in MISBEHAVIOURS.items()}
+
+
+@pytest.mark.parametrize(("bad", "reason"), FAULTS.values(), ids=FAULTS)
+async def test_a_bad_server_is_named_and_the_good_ones_count(
+    bad: Callable[[], FakeStun], reason: str, local: Endpoint
+) -> None:
+    """And it holds nobody up: the whole time-out would be longer than the test may take."""
+    async with AsyncExitStack() as stack:
+        good = [await stack.enter_async_context(FakeStun(host, told=endpoint_independent)) for host in HOSTS]
+        wrong = await stack.enter_async_context(bad())
+        asked = [server.name for server in (wrong, *good)]
+        async with asyncio.timeout(LONG_S), holding(local, servers=asked, timeout=10 * LONG_S) as found:
+            assert found.profile.mapping is Mapping.ENDPOINT_INDEPENDENT
+            assert set(found.servers) == {server.end for server in good}
+            assert any(wrong.name in note and re.search(reason, note) for note in found.notes)
+
+
+@pytest.mark.parametrize(("bad", "reason"), FAULTS.values(), ids=FAULTS)
+async def test_where_nobody_answers_the_error_says_what_each_did(
+    bad: Callable[[], FakeStun], reason: str, local: Endpoint, ports: tuple[int, int]
+) -> None:
+    async with bad() as server:
+        absent = f"{HERE}:{ports[1]}"
+        with pytest.raises(StunError, match=reason) as caught:
+            await simopen.discover(local, servers=[server.name, absent], timeout=0.5)
+    assert f"{absent}: it refused the connection" in str(caught.value)
+
+
+async def test_a_name_without_an_address_is_told_and_the_rest_counts(local: Endpoint) -> None:
+    async with FakeStun() as server, holding(local, servers=["x." + "y" * 63, server.name]) as found:
+        assert found.profile.mapped == local
+        assert any("has no address" in note for note in found.notes)
+
+
+async def test_servers_that_contradict_each_other_make_the_mapping_unknown(
+    ports: tuple[int, int], local: Endpoint
+) -> None:
+    def told(seen: Endpoint, server: Endpoint) -> Endpoint:
+        """Three of the four ends see one mapping, the fourth another: no NAT of RFC 4787 does that."""
+        return Endpoint(PUBLIC, 2001 if server == (THERE, ports[1]) else 2000)
+
+    async with full_server(HOSTS, ports, told=told) as servers:
+        profile = await simopen.discover(local, servers=[next(iter(servers))], timeout=LONG_S)
+    assert profile.mapping is Mapping.UNKNOWN
+    assert len({each.mapped for each in profile.observations}) == 2
+
+
+async def test_a_mapping_that_changes_under_way_shows(local: Endpoint) -> None:
+    shift = [0]
+
+    def told(seen: Endpoint, server: Endpoint) -> Endpoint:
+        return Endpoint(PUBLIC, 2000 + shift[0])
+
+    async with (
+        FakeStun(HERE, told=told) as one,
+        FakeStun(THERE, told=told) as other,
+        holding(local, servers=[one.name, other.name], timeout=LONG_S) as found,
+    ):
+        assert found.profile.mapping is Mapping.ENDPOINT_INDEPENDENT
+        assert (await found.refresh()).mapped == (PUBLIC, 2000)
+        shift[0] = 1
+        changed = await found.refresh()
+    assert (changed.mapping, changed.mapped) == (Mapping.ENDPOINT_INDEPENDENT, Endpoint(PUBLIC, 2001))
+    assert any("changed under way" in note for note in changed.notes)
+
+
+async def test_where_a_new_connection_is_mapped_otherwise_all_are_asked_anew(local: Endpoint) -> None:
+    """As after a NAT's restart: a TCP connection that was mapped otherwise would not have lived."""
+    shift = [0]
+
+    def told(seen: Endpoint, server: Endpoint) -> Endpoint:
+        return Endpoint(PUBLIC, 2000 + shift[0])
+
+    async with (
+        asyncio.timeout(LONG_S),
+        FakeStun(HERE, told=told, answers=1) as one,
+        FakeStun(THERE, told=told, answers=1) as other,
+        holding(local, servers=[one.name, other.name], timeout=LONG_S) as found,
+    ):
+        shift[0] = 1
+        for server in (one, other):
+            await server.until(lambda server=server: server.clients.count(local) > 1)  # type: ignore[misc]
+        changed = await found.refresh()
+        assert any(f"{PUBLIC}:2000 before, sees {PUBLIC}:2001 now" in note for note in found.notes)
+    assert (changed.mapping, changed.mapped) == (Mapping.ENDPOINT_INDEPENDENT, Endpoint(PUBLIC, 2001))
+
+
+async def test_the_mapping_is_held_until_the_end(ports: tuple[int, int], local: Endpoint) -> None:
+    async with asyncio.timeout(LONG_S), full_server(HOSTS, ports) as servers:
+        async with holding(local, servers=[next(iter(servers))]):
+            assert not any(local in server.ended for server in servers.values())
+        for server in servers.values():
+            await server.until(lambda server=server: local in server.ended)  # type: ignore[misc]
+
+
+async def test_where_the_server_hangs_up_the_mapping_is_taken_anew(local: Endpoint) -> None:
+    async with asyncio.timeout(LONG_S), FakeStun(answers=1) as server, holding(local, servers=[server.name]) as found:
+        await server.until(lambda: server.clients.count(local) == 2)
+        assert (await found.refresh()).mapped == local
+
+
+async def test_while_one_connection_lives_nobody_else_is_bothered(local: Endpoint) -> None:
+    async with (
+        asyncio.timeout(LONG_S),
+        FakeStun(THERE) as lasting,
+        FakeStun(answers=1) as short,
+        holding(local, servers=[lasting.name, short.name]) as found,
+    ):
+        await short.until(lambda: local in short.ended)
+        assert found._due(1) == ()
+        assert found._due(25) == (lasting.end,)
+        assert short.clients.count(local) == 1
+
+
+async def test_the_same_port_can_ask_again_at_once(local: Endpoint) -> None:
+    async with FakeStun() as server:
+        for _ in range(3):
+            assert (await simopen.discover(local, servers=[server.name])).mapped == local
+
+
+async def test_cancelling_leaves_nothing_behind(local: Endpoint) -> None:
+    async with FakeStun(silent=True) as server:
+        task = asyncio.create_task(simopen.discover(local, servers=[server.name], timeout=LONG_S))
+        await server.until(lambda: len(server.clients) == 1 + PROBES)
+        task.cancel()
+        await asyncio.wait({task})
+        assert task.cancelled()
+        await server.until(lambda: len(server.ended) == 1 + PROBES)
+
+
+@pytest.mark.parametrize("timeout", [0, -1, math.nan, math.inf])
+async def test_a_timeout_that_is_no_time_is_a_value_error(timeout: float) -> None:
+    with pytest.raises(ValueError, match="timeout"):
+        await simopen.discover(servers=["127.0.0.1"], timeout=timeout)
+
+
+@pytest.mark.parametrize("timeout", [True, "1", None])
+async def test_a_timeout_that_is_no_number_is_a_type_error(timeout: float) -> None:
+    with pytest.raises(TypeError, match="timeout"):
+        await simopen.discover(servers=["127.0.0.1"], timeout=timeout)
+
+
+@pytest.mark.parametrize("local", [0, 65_536, ("localhost", 5)])
+async def test_a_local_end_that_is_none_is_a_value_error(local: int) -> None:
+    with pytest.raises(ValueError, match=r"local"):
+        await simopen.discover(local, servers=["127.0.0.1"])
+
+
+async def test_a_port_that_another_program_has_is_told(local: Endpoint) -> None:
+    with socket.create_server(local), pytest.raises(LocalEndpointError, match="another program"):
+        await simopen.discover(local, servers=["127.0.0.1"])
+
+
+async def test_a_server_of_the_other_family_than_the_local_address_is_told(local: Endpoint) -> None:
+    with pytest.raises(StunError, match="no address of the family"):
+        await simopen.discover(local, servers=["::1"])
