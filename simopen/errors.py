@@ -5,6 +5,7 @@
     SimopenError
     ├── ClockError               nobody could say what time it is
     ├── LabError                 the lab cannot be had here, or a host of it failed
+    ├── TicketError              a ticket that cannot be used; also a ValueError
     └── PunchError               no stream; also a ConnectionError, so an OSError
         ├── MissedInstant        the instant and its whole window are over
         ├── ResolutionError      the peer's name has no address
@@ -17,6 +18,7 @@ A bad argument is a `ValueError` or a `TypeError`, raised before anything is sen
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,6 +35,24 @@ class ClockError(SimopenError):
 
 class LabError(SimopenError):
     """The lab cannot be had here, or something in it failed. The message says what is missing."""
+
+
+class Flaw(Enum):
+    """What is wrong with a ticket."""
+
+    NO_TICKET = "no ticket"
+    CUT_SHORT = "cut short"
+    ALTERED = "altered"
+    OTHER_VERSION = "of another version"
+    EXPIRED = "expired"
+
+
+class TicketError(SimopenError, ValueError):
+    """The text is no ticket that can be used. `flaw` says which way; the message also says what to do."""
+
+    def __init__(self, flaw: Flaw, advice: str) -> None:
+        super().__init__(f"the ticket is {flaw.value}: {advice}")
+        self.flaw = flaw
 
 
 class PunchError(SimopenError, ConnectionError):
