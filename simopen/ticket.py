@@ -34,7 +34,7 @@ LATE_S = 10
 MOST_HOSTS = 6
 MOST_MAPPINGS = 14  # what `discover` makes, where each gets its own
 LONGEST = 800
-"""Characters of a text that is looked at: three times the longest ticket."""
+"""Characters of a text that are looked at: the longest ticket has 382, and a chat may put something between them."""
 
 _HEADER = struct.Struct("!HIHBbB")  # choices, instant, local port, confidence, step, busy
 _DIGEST_BYTES = 4
