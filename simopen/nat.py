@@ -301,11 +301,12 @@ def _allocation(seen: Sequence[Observation]) -> tuple[Allocation, float]:
     if not taken:
         return Allocation.UNKNOWN, 0.0
     runs, each_port = tuple(_runs(seen).values()), tuple(_runs_of_each_port(seen).values())
-    several = len({each.local.port for each in taken}) > 1
+    delta = _commonest_delta(seen)
+    agreeing = {each.local.port for each in taken if each.mapped.port - each.local.port == delta}
     fits = {
         Allocation.PRESERVING: _fit_of_delta(each_port, 0),
-        # With one local port, any port at all is some delta away.
-        Allocation.CONSTANT_DELTA: _ANY_PORT + _fit_of_delta(each_port, _commonest_delta(seen)) if several else -inf,
+        # Any port at all is some delta away from one local port.
+        Allocation.CONSTANT_DELTA: _ANY_PORT + _fit_of_delta(each_port, delta) if len(agreeing) > 1 else -inf,
         Allocation.SEQUENTIAL: _fit_of_sequence(runs),
         Allocation.RANDOM: _fit_of_chance(runs),
     }
