@@ -302,19 +302,27 @@ def _allocation(seen: Sequence[Observation]) -> tuple[Allocation, float]:
         return Allocation.UNKNOWN, 0.0
     runs, each_port = tuple(_runs(seen).values()), tuple(_runs_of_each_port(seen).values())
     delta = _commonest_delta(seen)
-    agreeing = {each.local.port for each in taken if each.mapped.port - each.local.port == delta}
     fits = {
         Allocation.PRESERVING: _fit_of_delta(each_port, 0),
-        # Any port at all is some delta away from one local port.
-        Allocation.CONSTANT_DELTA: _ANY_PORT + _fit_of_delta(each_port, delta) if len(agreeing) > 1 else -inf,
+        Allocation.CONSTANT_DELTA: _ANY_PORT + _fit_of_delta(each_port, delta),
         Allocation.SEQUENTIAL: _fit_of_sequence(runs),
         Allocation.RANDOM: _fit_of_chance(runs),
     }
     logs = {allocation: fit + _PRIORS[allocation] for allocation, fit in fits.items()}
     best = max(logs, key=logs.__getitem__)
     chance = exp(logs[best] - walk.log_sum(list(logs.values())))
-    too_few = best is Allocation.RANDOM and len(taken) < ENOUGH_FOR_RANDOM
-    return (Allocation.UNKNOWN, 0.0) if too_few or chance < SURE else (best, chance)
+    enough = {
+        # That all numbers were taken explains any ports; and any port is some delta away from one local port.
+        Allocation.PRESERVING: len(_agreeing(taken, 0)) >= 1,
+        Allocation.CONSTANT_DELTA: len(_agreeing(taken, delta)) >= 2,
+        Allocation.RANDOM: len(taken) >= ENOUGH_FOR_RANDOM,
+    }
+    return (best, chance) if chance >= SURE and enough.get(best, True) else (Allocation.UNKNOWN, 0.0)
+
+
+def _agreeing(taken: Sequence[Observation], delta: int) -> set[int]:
+    """The local ports with a mapping that far away."""
+    return {each.local.port for each in taken if each.mapped.port - each.local.port == delta}
 
 
 def _commonest_delta(seen: Sequence[Observation]) -> int:
