@@ -189,10 +189,14 @@ def _both(mapping: Mapping, mapping_chance: float, allocation: Allocation, alloc
     return min(said, default=0.0) * max(said, default=0.0) if len(said) == 2 else max(said, default=0.0)
 
 
+def _punch_port(seen: Sequence[Observation], hosts: Sequence[Endpoint]) -> int | None:
+    if hosts:
+        return hosts[0].port
+    return Counter(each.local.port for each in seen).most_common(1)[0][0] if seen else None
+
+
 def _of_punch_port(seen: Sequence[Observation], hosts: Sequence[Endpoint]) -> list[Observation]:
-    ports = Counter(each.local.port for each in seen)
-    port = hosts[0].port if hosts else ports.most_common(1)[0][0] if ports else None
-    return [each for each in seen if each.local.port == port]
+    return [each for each in seen if each.local.port == _punch_port(seen, hosts)]
 
 
 # Is it one mapping (for another port of the same server address, for another address)? RFC 5780 §4.3. None: not
@@ -253,7 +257,7 @@ def _since_change(ours: Sequence[Observation]) -> tuple[Sequence[Observation], t
     return (eras[-1] if len(eras) == 2 else ()), (note,)
 
 
-def _new_mappings(seen: Sequence[Observation]) -> list[Observation]:
+def new_mappings(seen: Sequence[Observation]) -> list[Observation]:
     """The first observation of each mapping, in order."""
     first: dict[tuple[Endpoint, Endpoint], Observation] = {}
     for each in seen:
@@ -264,7 +268,7 @@ def _new_mappings(seen: Sequence[Observation]) -> list[Observation]:
 def _runs(seen: Sequence[Observation]) -> dict[str, walk.Run]:
     """The new mappings at each public address: each has ports of its own."""
     runs: dict[str, list[walk.Taken]] = defaultdict(list)
-    for each in _new_mappings(seen):
+    for each in new_mappings(seen):
         runs[each.mapped.address].append(_taken(each))
     return {key: tuple(run) for key, run in runs.items()}
 
@@ -272,7 +276,7 @@ def _runs(seen: Sequence[Observation]) -> dict[str, walk.Run]:
 def _runs_of_each_port(seen: Sequence[Observation]) -> dict[tuple[str, int], walk.Run]:
     """The same, of each local port apart, and without times: they play no part where the next free number is taken."""
     runs: dict[tuple[str, int], list[walk.Taken]] = defaultdict(list)
-    for each in _new_mappings(seen):
+    for each in new_mappings(seen):
         runs[each.mapped.address, each.local.port].append(_taken(each)._replace(at_s=0.0))
     return {key: tuple(run) for key, run in runs.items()}
 
@@ -293,23 +297,32 @@ _BLOCKS = (*(2**bits for bits in range(9, 16)), walk.SPAN)  # carriers give each
 
 def _allocation(seen: Sequence[Observation]) -> tuple[Allocation, float]:
     """The allocation with a posterior of `SURE`, and that; UNKNOWN where there is none."""
-    taken = _new_mappings(seen)
+    taken = new_mappings(seen)
     if not taken:
         return Allocation.UNKNOWN, 0.0
     runs, each_port = tuple(_runs(seen).values()), tuple(_runs_of_each_port(seen).values())
-    several = len({each.local.port for each in taken}) > 1
+    delta = _commonest_delta(seen)
     fits = {
         Allocation.PRESERVING: _fit_of_delta(each_port, 0),
-        # With one local port, any port at all is some delta away.
-        Allocation.CONSTANT_DELTA: _ANY_PORT + _fit_of_delta(each_port, _commonest_delta(seen)) if several else -inf,
+        Allocation.CONSTANT_DELTA: _ANY_PORT + _fit_of_delta(each_port, delta),
         Allocation.SEQUENTIAL: _fit_of_sequence(runs),
         Allocation.RANDOM: _fit_of_chance(runs),
     }
     logs = {allocation: fit + _PRIORS[allocation] for allocation, fit in fits.items()}
     best = max(logs, key=logs.__getitem__)
     chance = exp(logs[best] - walk.log_sum(list(logs.values())))
-    too_few = best is Allocation.RANDOM and len(taken) < ENOUGH_FOR_RANDOM
-    return (Allocation.UNKNOWN, 0.0) if too_few or chance < SURE else (best, chance)
+    enough = {
+        # That all numbers were taken explains any ports; and any port is some delta away from one local port.
+        Allocation.PRESERVING: len(_agreeing(taken, 0)) >= 1,
+        Allocation.CONSTANT_DELTA: len(_agreeing(taken, delta)) >= 2,
+        Allocation.RANDOM: len(taken) >= ENOUGH_FOR_RANDOM,
+    }
+    return (best, chance) if chance >= SURE and enough.get(best, True) else (Allocation.UNKNOWN, 0.0)
+
+
+def _agreeing(taken: Sequence[Observation], delta: int) -> set[int]:
+    """The local ports with a mapping that far away."""
+    return {each.local.port for each in taken if each.mapped.port - each.local.port == delta}
 
 
 def _commonest_delta(seen: Sequence[Observation]) -> int:
@@ -375,7 +388,7 @@ def _pooling(seen: Sequence[Observation], contradicted: bool) -> Pooling:
     addresses = {each.mapped.address for each in seen}
     if len(addresses) > 1:
         return Pooling.UNKNOWN if contradicted else Pooling.ARBITRARY
-    return Pooling.PAIRED if len(_new_mappings(seen)) >= ENOUGH_FOR_PAIRED else Pooling.UNKNOWN
+    return Pooling.PAIRED if len(new_mappings(seen)) >= ENOUGH_FOR_PAIRED else Pooling.UNKNOWN
 
 
 def _layers(mapping: Mapping, mapped: Endpoint | None, gateway: str | None) -> int | None:
@@ -395,13 +408,13 @@ def predict(
     that already serves it is used again. `before`: how many other new mappings the punch port will make until then,
     right before it. The probabilities add up to 1 at most; the rest is what is not listed or cannot be foreseen.
     """
-    ours = _of_punch_port(profile.observations, profile.hosts)
-    again = _used_again(profile, ours, remote)
+    again = _used_again(profile, _of_punch_port(profile.observations, profile.hosts), remote)
     if again is not None:
         return (Prediction(again, profile.confidence),)[:most]
-    if profile.mapping not in _NEW_FOR_OTHERS or not ours:
+    port = _punch_port(profile.observations, profile.hosts)
+    if profile.mapping not in _NEW_FOR_OTHERS or port is None or not profile.observations:
         return ()
-    chances = _next_ports(profile, ours[-1].local, now_ns / 1e9, before)
+    chances = _next_ports(profile, port, now_ns / 1e9, before)
     best = sorted(chances, key=lambda each: -each.probability)
     return tuple(best[:most])
 
@@ -419,10 +432,10 @@ def _used_again(profile: Profile, ours: Sequence[Observation], remote: Endpoint 
     return same[-1].mapped if same else None
 
 
-def _next_ports(profile: Profile, local: Endpoint, at_s: float, before: int) -> list[Prediction]:
+def _next_ports(profile: Profile, local: int, at_s: float, before: int) -> list[Prediction]:
     if profile.allocation is Allocation.SEQUENTIAL:
         runs = _in_order(_runs(profile.observations))
-        chances = _walking_on(walk.weigh(tuple(runs.values())), runs, local.port, at_s, before)
+        chances = _walking_on(walk.weigh(tuple(runs.values())), runs, local, at_s, before)
     elif profile.allocation in {Allocation.PRESERVING, Allocation.CONSTANT_DELTA}:
         chances = _keeping(profile, local, before)
     else:
@@ -436,7 +449,7 @@ def _next_ports(profile: Profile, local: Endpoint, at_s: float, before: int) -> 
 
 def _shares(profile: Profile) -> dict[str, float]:
     """How likely each public address is to be the next one's. What is seen once hints at what was not seen yet."""
-    counts = Counter(each.mapped.address for each in _new_mappings(profile.observations))
+    counts = Counter(each.mapped.address for each in new_mappings(profile.observations))
     if len(counts) == 1:
         return dict.fromkeys(counts, 1.0)
     unseen = sum(count == 1 for count in counts.values()) / counts.total()  # I. J. Good's estimate, 1953
@@ -449,7 +462,7 @@ def _walking_on(
     return {address: walk.ahead(weights, run[-1], local, at_s, before) for address, run in runs.items()}
 
 
-def _keeping(profile: Profile, local: Endpoint, before: int) -> dict[str, dict[int, float]]:
+def _keeping(profile: Profile, local: int, before: int) -> dict[str, dict[int, float]]:
     """The number itself where it is new at an address. It is not there twice, so from then on a walk, if anything."""
     runs = _runs_of_each_port(profile.observations)
     known = tuple(runs.values())
@@ -457,8 +470,8 @@ def _keeping(profile: Profile, local: Endpoint, before: int) -> dict[str, dict[i
     walks = exp(walk.evidence(known) - walk.log_sum([walk.evidence(known), jumps]))
     # Others are in the way of a walk to the next free number only where they have that very one.
     quiet = {each: weight for each, weight in walk.weigh(known).items() if each.busy <= 2 * COLLISION and not each.rate}
-    ours = {address: run for (address, port), run in runs.items() if port == local.port}
-    on = _walking_on(quiet, ours, local.port, 0.0, before)
-    fresh = {} if before else {walk.wrapped(local.port + (profile.delta or 0)): 1 - COLLISION}
+    ours = {address: run for (address, port), run in runs.items() if port == local}
+    on = _walking_on(quiet, ours, local, 0.0, before)
+    fresh = {} if before else {walk.wrapped(local + (profile.delta or 0)): 1 - COLLISION}
     chances = {address: {port: walks * chance for port, chance in ports.items()} for address, ports in on.items()}
     return {address: chances.get(address, fresh) for address, _ in runs}

@@ -25,7 +25,7 @@ FLOORS = [
     {"inquiry"},
     {"connector"},
     {"listener", "clock", "report", "binding", "hairpin"},
-    {"estimate"},
+    {"estimate", "ticket"},
     {"timeserver", "arguments"},
     {"ntp", "sockets", "scheduler", "window", "instant", "conntable", "stun", "nat"},
     {"address", "walk"},
@@ -33,20 +33,29 @@ FLOORS = [
 ]
 # Annotations only: errors name the report that they carry, and a report the clock's estimate.
 FOR_TYPES = {("errors", "report"), ("report", "clock")}
-PURE = {"window", "instant", "report", "errors", "estimate", "ntp", "stun", "nat", "walk", "arguments", "explain"} | {
-    f"lab/{name}"
-    for name in (
-        "nat",
-        "allocation",
-        "chain",
-        "packet",
-        "router",
-        "tracking",
-        "figure",
-        "core",
-        "presets",
-        "acts",
-    )
+PURE = {
+    "window",
+    "instant",
+    "report",
+    "errors",
+    "estimate",
+    "ntp",
+    "stun",
+    "nat",
+    "walk",
+    "ticket",
+    "arguments",
+    "explain",
+    "lab/nat",
+    "lab/allocation",
+    "lab/chain",
+    "lab/packet",
+    "lab/router",
+    "lab/tracking",
+    "lab/figure",
+    "lab/core",
+    "lab/presets",
+    "lab/acts",
 }
 IMPURE = {"socket", "asyncio", "select", "threading", "subprocess"}
 HEAVY = {"ntplib", "uvloop", "rich", "dpkt", "pyroute2", "matplotlib", "cryptography", "aioice", "simopen.lab"}

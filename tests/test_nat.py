@@ -314,6 +314,15 @@ def random_row(draws: Random) -> list[lab.Nat]:
     return [lab.Nat(), random_nat(draws)] if draws.random() < 0.2 else [random_nat(draws)]
 
 
+def test_one_local_port_at_several_addresses_is_no_constant_delta() -> None:
+    """Random ports at home, kept by a carrier that gives each destination one of four addresses."""
+    strict = lab.Mapping.ADDRESS_AND_PORT_DEPENDENT
+    carrier = lab.Nat(mapping=strict, pool=4, pooling=lab.Pooling.ARBITRARY)
+    for seed in range(40):
+        model = Model([lab.Nat(allocation=lab.Allocation.RANDOM), carrier], seed)
+        assert classify(model.discover()).allocation in {Allocation.RANDOM, Allocation.UNKNOWN}
+
+
 def test_of_500_random_nats_none_is_told_wrong_and_hardly_any_is_unknown() -> None:
     draws = Random(500)
     counts: Counter[str] = Counter()
