@@ -174,10 +174,10 @@ def draw(rows: Sequence[Row], beside: Path) -> None:
 
 
 def _cell(row: Row) -> Cell:
-    return Cell(row["connected"] / row["n"], row["both_p50_ms"], _WAITS_FOR[Outlook(row["expected"])])
+    return Cell(row["connected"] / row["n"], row["both_p50_ms"], _HINDERED[Outlook(row["expected"])])
 
 
-_WAITS_FOR = {Outlook.CONNECTS: "", Outlook.WAITS: "port prediction", Outlook.NEVER: "what no TCP can do"}
+_HINDERED = {Outlook.CONNECTS: "", Outlook.WAITS: "waits for port prediction", Outlook.NEVER: "no TCP can"}
 
 
 def main() -> int:

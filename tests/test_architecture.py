@@ -17,7 +17,7 @@ PACKAGE = Path(simopen.__file__).parent
 FLOORS = [
     {"__main__"},
     {"cli"},
-    {"demo", "experiment"},
+    {"demo", "experiment", "survey"},
     {"explain"},
     {"trial", "side"},
     {"__init__", "lab", "screen"},

@@ -43,11 +43,11 @@ _ALONG = (0.26, 0.33, 0.19, 0.4, 0.13, 0.46)  # where on an arrow its label may 
 
 class Cell(NamedTuple):
     """One pair of NATs: the share of punches that connected (0 to 1, None: not tried), the median time in ms where any
-    did, and what the pair waits for ("port prediction"), "" where it needs nothing more."""
+    did, and why less than all may be expected ("waits for port prediction"), "" where nothing stands in the way."""
 
     share: float | None
     median_ms: float | None = None
-    waits_for: str = ""
+    hindered: str = ""
 
 
 def time_sequence(record: Record, left: str, right: str, path: str | Path, *, title: str = "") -> None:
@@ -69,7 +69,7 @@ def sequence_figure(record: Record, left: str, right: str, *, title: str = "") -
 def heat_map(
     rows: Sequence[str], columns: Sequence[str], cells: Sequence[Sequence[Cell]], path: str | Path, *, title: str = ""
 ) -> None:
-    """Draw NAT × NAT: the success share as colour and number, the median time below it, hatched what waits for more.
+    """Draw NAT × NAT: the success share as colour and number, the median time below it, hatched what is hindered.
 
     `cells[i][j]` is for `rows[i]`, the left side's NAT, and `columns[j]`, the right side's.
 
@@ -455,7 +455,7 @@ _CELL_IN, _CELL_HIGH_IN = 1.4, 0.72
 
 
 def _draw_heat_map(rows: Sequence[str], columns: Sequence[str], cells: Sequence[Sequence[Cell]], title: str) -> Figure:
-    waits = list(dict.fromkeys(cell.waits_for for line in cells for cell in line if cell.waits_for))
+    waits = list(dict.fromkeys(cell.hindered for line in cells for cell in line if cell.hindered))
     heads = [_wrapped(name, 18) for name in columns]
     left, top = 2.15, 0.35 + 0.16 * max(head.count("\n") + 1 for head in heads) + 0.35 * bool(title)
     width = left + _CELL_IN * len(columns) + 0.3
@@ -479,7 +479,7 @@ _HATCHES = ("///", "\\\\\\", "xx", "..")
 
 def _draw_cell(paper: _Paper, x: float, y: float, cell: Cell, waits: Sequence[str]) -> None:
     colour = _shade(cell.share)
-    hatch = _HATCHES[waits.index(cell.waits_for) % len(_HATCHES)] if cell.waits_for else None
+    hatch = _HATCHES[waits.index(cell.hindered) % len(_HATCHES)] if cell.hindered else None
     _box(paper, (x, y), (_CELL_IN, _CELL_HIGH_IN), colour, hatch)
     style: dict[str, Any] = {"color": _ink_on(colour), "bbox": {"facecolor": colour, "edgecolor": "none", "pad": 1.5}}
     lower = 0.14 if cell.median_ms is not None else 0.0
@@ -536,7 +536,7 @@ def _legend(paper: _Paper, left: float, y: float, waits: Sequence[str]) -> None:
     for number, reason in enumerate(waits):
         low = y + 0.3 * (number + 1)
         _box(paper, (0.2, low - 0.09), (0.4, 0.18), _shade(0.0), _HATCHES[number % len(_HATCHES)])
-        paper.write([(0.7, low)], f"waits for {reason}", ha="left", fontsize=_SMALL, color=_FAINT)
+        paper.write([(0.7, low)], reason, ha="left", fontsize=_SMALL, color=_FAINT)
 
 
 def _wrapped(name: str, width: int) -> str:

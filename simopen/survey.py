@@ -1,0 +1,120 @@
+"""`simopen nat`: what the NATs in front of a port do, in a table, and what that means to its user.
+
+Theory of operation: `discovery` finds out; here a profile becomes words. They say what follows from RFC 4787's classes
+for a peer that wants to be met, and nothing that was not observed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING
+
+from simopen.arguments import argument, port, window
+from simopen.screen import Screen
+
+if TYPE_CHECKING:
+    from simopen.nat import Profile
+
+Row = tuple[str, str, str]
+
+_MAPPING = {
+    "none": "peers fire at this host's own address",
+    "endpoint-independent": "every peer sees the same public endpoint, so any peer can fire at it",
+    "address-dependent": "each peer's address sees another public endpoint",
+    "address-and-port-dependent": 'each peer sees another public endpoint ("symmetric NAT")',
+    "unknown": "too little was seen, or it contradicts itself",
+}
+_ALLOCATION = {
+    "port-preserving": "the public port is this host's own: a peer knows it beforehand",
+    "constant-delta": "the public port is this host's own and a constant: a peer can know it beforehand",
+    "sequential": "the next public port can be guessed",
+    "random": "a new public port cannot be guessed",
+    "unknown": "too little was seen",
+}
+_POOLING = {
+    "paired": "always the same public address",
+    "arbitrary": "each mapping may have another public address",
+    "unknown": "too little was seen",
+}
+_HAIRPINNING = {
+    True: ("yes", "peers behind the same NAT can meet at its public address"),
+    False: ("no", "peers behind the same NAT must meet at their own addresses"),
+    None: ("unknown", "it could not be tried"),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `simopen nat` takes."""
+    seconds = argument(window)
+    parser.add_argument(
+        "--local-port", metavar="N", type=argument(port), help="ask from this port (default: a free one)"
+    )
+    parser.add_argument(
+        "--stun", metavar="HOST[:PORT]", action="append", help="ask this STUN server, over TCP; may be repeated"
+    )
+    parser.add_argument(
+        "--timeout", metavar="S", type=seconds, default="4s", help="wait no longer (default: %(default)s)"
+    )
+
+
+async def run(options: argparse.Namespace, screen: Screen) -> int:
+    """The whole command. Returns the exit status.
+
+    Raises: StunError where no server answered; LocalEndpointError for a port that cannot be had.
+    """
+    from simopen.binding import DEFAULT_SERVERS
+    from simopen.discovery import holding
+
+    with screen.line("asking the STUN servers ..."):
+        async with holding(
+            options.local_port, servers=options.stun or DEFAULT_SERVERS, timeout=options.timeout
+        ) as found:
+            found.give_up()
+            profile, notes, servers = found.profile, found.notes, found.servers
+    if options.json:
+        print(json.dumps(as_dict(profile) | {"notes": notes, "servers": list(map(str, servers))}))
+        return 0
+    screen.table("the NATs in front of this host, as TCP meets them", ("what", "found", "means"), rows(profile))
+    for note in notes:
+        screen.say(f"simopen: note: {note}")
+    return 0
+
+
+def rows(profile: Profile) -> list[Row]:
+    """What was found, and what it means, by RFC 4787's words."""
+    told = [
+        ("mapping", profile.mapping.value, _MAPPING[profile.mapping.value]),
+        ("port allocation", _allocation(profile), _ALLOCATION[profile.allocation.value]),
+        ("address pooling", profile.pooling.value, _POOLING[profile.pooling.value]),
+        (
+            "filtering",
+            profile.filtering.value,
+            "to tell, somebody must connect back, which no STUN server does over TCP",
+        ),
+        ("hairpinning", *_HAIRPINNING[profile.hairpinning]),
+        ("sure of the first two", f"{profile.confidence:.0%}", f"from {len(profile.observations)} answers"),
+    ]
+    if profile.mapped is not None:
+        told.insert(0, ("public endpoint", str(profile.mapped), "where the servers saw this port"))
+    return told
+
+
+def _allocation(profile: Profile) -> str:
+    if profile.step is not None and profile.busy is not None:
+        return f"sequential, step {profile.step}, others take {profile.busy:.0%}"
+    return profile.allocation.value if profile.delta is None else f"{profile.allocation.value}, {profile.delta:+d}"
+
+
+def as_dict(profile: Profile) -> dict[str, object]:
+    """For JSON: RFC 4787's words, endpoints as text, the evidence last."""
+    words = {name: getattr(profile, name).value for name in ("mapping", "allocation", "filtering", "pooling")}
+    numbers = {
+        name: getattr(profile, name) for name in ("hairpinning", "layers", "step", "busy", "delta", "confidence")
+    }
+    seen = [
+        {"local": str(each.local), "server": str(each.server), "mapped": str(each.mapped)}
+        for each in profile.observations
+    ]
+    mapped = None if profile.mapped is None else str(profile.mapped)
+    return {**words, **numbers, "mapped": mapped, "hosts": list(map(str, profile.hosts)), "observations": seen}
