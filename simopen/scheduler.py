@@ -8,7 +8,7 @@ non-blocking `connect` is and does.
 Other threads want the GIL too, a loop with many tasks for milliseconds at a time. Three things keep them off the
 instant:
 
-- From 10 ms before it on, the interpreter's switch interval is 10 µs instead of 5 ms, so that the thread gets the GIL
+- From 10 ms before it on, the interpreter's switch interval is 0.2 ms instead of 5 ms, so that the thread gets the GIL
   soon after it wakes.
 - The thread leaves the loop's core to the loop, which could not let go of the GIL without running.
 - The spin and the calls are one chain of C iterators (`spin`). The interpreter looks whether another thread asks
@@ -33,17 +33,17 @@ from dataclasses import dataclass, field
 from operator import call
 from typing import NamedTuple, Self
 
-# A sleep ends up to 0.4 ms late with every core busy, and then the GIL is to be had. Not more: the kernel throttles
-# real-time threads that spin much longer than a millisecond.
+# A sleep ends up to 0.4 ms late with every core busy, and then the GIL is to be had. Not more: a core is kept busy.
 SPIN_NS = 900_000
 # The 5 ms for which another thread may hold the GIL when this one wakes, and as much again for waking.
 HURRY_NS = 10_000_000
-HURRIED_INTERVAL_S = 10e-6
+HURRIED_INTERVAL_S = 200e-6
 # A rehearsal takes 20 µs for one connect; where there is less time than this, it would make its calls late.
 REHEARSAL_NS = 300_000
 # The condition's wait takes seconds as a float and some platforms cap it; a longer wait just wakes now and then.
 LONGEST_SLEEP_NS = 3_600_000_000_000
 _PR_SET_TIMERSLACK = 29  # linux/prctl.h
+_HIGHEST = -20  # setpriority(2); on Linux it is a thread's own
 _STAT_PROCESSOR = 36  # proc(5): field 39 of stat, counted from the one after the name
 
 
@@ -241,7 +241,12 @@ def _hand_over(shots: list[_Shot]) -> None:
 
 
 def _be_punctual() -> None:
-    """Ask for exact timers and a real-time priority for this thread; both are refused to some, and optional."""
+    """Ask for exact timers and the highest ordinary priority for this thread; both are refused to some, and optional.
+
+    Not for a real-time one: the thread waits for the GIL, and whoever holds that must get a core. Measured with two
+    programs on two cores: with SCHED_FIFO, streams now and then came up to 2 s late, without it never in 800; and from
+    Linux 6.12 on ("fair server") such a thread itself may wait up to 60 ms for its core.
+    """
     if not sys.platform.startswith("linux"):
         return
     import ctypes  # 7 ms, which only those who wait for an instant need to pay
@@ -249,15 +254,14 @@ def _be_punctual() -> None:
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_TIMERSLACK, ctypes.c_ulong(1), 0, 0, 0)
     with contextlib.suppress(OSError):
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _HIGHEST)
 
 
 def _leave_core_of(thread: int) -> None:
     """Keep off the core that this process's `thread` runs on, where there is another.
 
-    On the same core, a real-time thread that waits for the GIL and the one that holds it stand in each other's way; and
-    from Linux 6.12 on the kernel may then give the core to ordinary threads for up to 50 ms ("fair server"). Measured
-    with 200 tasks ticking: 23 shots of 200 more than 50 µs late on any core, 6 of 200 away from the loop's.
+    On the same core, one that waits for the GIL and the one that holds it stand in each other's way. Measured with 200
+    tasks ticking: 36 shots of 250 more than 50 µs late on any core, 12 of 250 away from the loop's.
     """
     if not sys.platform.startswith("linux"):
         return
