@@ -25,6 +25,7 @@ from tests.lab.programs import PROBE, python
 _KEEP_QUIET = b"table inet quiet { chain input { type filter hook input priority 0; policy drop; }; }"
 _MARKING = 9  # the port of the datagrams that mark a step's end
 
+_DATA = b"0123456789"
 # Flags, sequence number, acknowledgment number. A conversation's first numbers: 1000 inside, 5000 outside. Connection
 # tracking looks at them; a RST that answers a SYN has 0 (RFC 9293 §3.10.7.1).
 _FROM_INSIDE = {
@@ -34,6 +35,11 @@ _FROM_INSIDE = {
     "rst": (0x04, 1001, 0),
     "rst-ack": (0x14, 0, 5001),
     "fin": (0x11, 1001, 5001),
+    "data": (0x18, 1001, 5001),
+    "rst after data": (0x04, 1011, 0),
+    "rst ahead": (0x04, 1002, 0),
+    "late rst": (0x04, 901, 0),
+    "stray rst": (0x04, 99_999_999, 0),
 }
 _FROM_OUTSIDE = {
     "syn": (0x02, 5000, 0),
@@ -42,6 +48,10 @@ _FROM_OUTSIDE = {
     "rst": (0x04, 5001, 0),
     "rst-ack": (0x14, 0, 1001),
     "fin": (0x11, 5001, 1001),
+    "data": (0x18, 5001, 1001),
+    "rst after data": (0x04, 5011, 0),
+    "rst ahead": (0x04, 5002, 0),
+    "late rst": (0x04, 4901, 0),
     "stray rst": (0x04, 99_999_999, 0),
 }
 _ICMP_ERRORS = {"port-unreachable": (3, 3), "host-unreachable": (3, 1), "time-exceeded": (11, 0)}
@@ -247,7 +257,7 @@ def _packet(what: str, segments: dict[str, tuple[int, int, int]], source: Endpoi
     if what == "echo reply":
         return echo(0, source.address, destination.address, destination.port)
     flags, seq, ack = segments[what]
-    return tcp(source, destination, flags, seq=seq, ack=ack)
+    return tcp(source, destination, flags, seq=seq, ack=ack, data=_DATA if what == "data" else b"")
 
 
 def _kind(packet: Packet) -> str:
