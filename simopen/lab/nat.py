@@ -97,7 +97,8 @@ class Nat:
     is believed, if sequence numbers are given), and the time-outs of TCP are `tracking.py`'s.
 
     `pool`: how many public addresses it has, `pooling` how they are given out. `overloading`: several mappings share
-    a public endpoint as long as their remote endpoints differ (RFC 4787 §4.2.1; so does Linux). Only the remote
+    a public endpoint as long as their remote endpoints differ (RFC 4787 §4.2.1; so does Linux), and where ports are
+    preserved, a new mapping takes the public endpoint that its private one got last, if it can. Only the remote
     endpoint then tells whose a packet from outside is, so mapping and filtering must both be address-and-port-
     dependent. `translates` False: a stateful firewall. Addresses and ports stay, and `mapping`, `allocation`, `parity`,
     `hairpinning`, `pool` and `overloading` mean nothing. To IPv6 every NAT is one.
@@ -258,6 +259,8 @@ class Translator:
         self._inside: dict[Hashable, _Binding] = {}
         self._outside: dict[Hashable, _Binding] = {}
         self._syns_out_ns: dict[tuple[Endpoint, Endpoint], int] = {}  # (public, remote), where SYNs are held
+        self._reuses = nat.overloading and nat.allocation is Allocation.PRESERVING
+        self._latest: dict[tuple[int, Endpoint], _Binding] = {}  # by protocol and private endpoint, where it reuses
         self._own_ns: dict[tuple[Endpoint, Endpoint], int] = {}  # (public, remote) of datagrams that it accepts -> end
 
     def outbound(self, headers: Headers, now_ns: int, numbers: Numbers | None = None) -> Decision:
@@ -387,23 +390,28 @@ class Translator:
         binding = _Binding(private, public, self._filtering_key)
         self._inside[self._inside_key(protocol, private, remote)] = binding
         self._outside[self._outside_key(protocol, public, remote)] = binding
+        if self._reuses and translated:
+            self._latest[protocol, private] = binding
         return binding
 
     def _allocate(self, protocol: int, private: Endpoint, remote: Endpoint, now_ns: int) -> Endpoint | None:
+        latest = self._latest.get((protocol, private)) if self._reuses else None
+        if latest is not None and latest.expires_ns > now_ns and self._is_free(protocol, latest.public, remote, now_ns):
+            return latest.public
         for address in self._addresses_for(private.address):
             space = (protocol, address)
             for port in self._ports.candidates(space, private.port):
                 public = Endpoint(address, port)
-                if self._find_outside(protocol, public, remote, now_ns) is not None:
-                    continue
-                if not (self._own_ns and self._is_own(protocol, public, remote, now_ns)):
+                if self._is_free(protocol, public, remote, now_ns):
                     self._ports.take(space, port)
                     return public
         return None
 
-    def _is_own(self, protocol: int, public: Endpoint, remote: Endpoint, now_ns: int) -> bool:
-        """Whether that is a flow of the NAT's own."""
-        return protocol == Protocol.UDP and self._own_ns.get((public, remote), 0) > now_ns
+    def _is_free(self, protocol: int, public: Endpoint, remote: Endpoint, now_ns: int) -> bool:
+        binding = self._outside.get(self._outside_key(protocol, public, remote))
+        if binding is not None and binding.expires_ns > now_ns:
+            return False
+        return not self._own_ns or protocol != Protocol.UDP or self._own_ns.get((public, remote), 0) <= now_ns
 
     def _addresses_for(self, private: str) -> Sequence[str]:
         """The public addresses to try, in order."""

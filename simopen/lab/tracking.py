@@ -7,9 +7,10 @@ tests/lab/test_real_routers.py).
 
 Where it is told a segment's numbers, a RST must be believed before it ends an open connection. Each side says with its
 ACKs which number it expects next, and how far its window goes. A RST of just that number ends the connection, and so
-does one that follows at once upon its own sender's last segment. One further on, within the window, passes, so that its
-receiver can ask by a challenge ACK (RFC 5961 §3.2), but ends nothing; any other is refused. Netfilter looks at the
-numbers of other segments too, which are not looked at here.
+does one that follows at once upon its own sender's last segment. One further on, within the window, passes. It ends
+a connection in which nothing has passed since the first answer, and nothing otherwise, so that its receiver can ask by
+a challenge ACK (RFC 5961 §3.2). One beyond the window, by less than another one, passes and changes nothing. Any other
+is refused. Netfilter looks at the numbers of other segments too, and of RSTs while a connection opens; this does not.
 
 For hole punching three rows count: a SYN from outside passes only while the connection is being opened; a RST that is
 the first answer ends it at once, so that the next SYN opens a new one; one that comes later leaves a remainder of 10 s,
@@ -116,16 +117,18 @@ class _Told:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """One connection. `answered`: something has come from outside. `reset_by`: whose RST was the last segment.
+    """One connection. `reset_by`: whose RST was the last segment. `answered`: something has come from outside.
 
-    `asked`: the last segment was a SYN from inside. `told`: what each side has said of the other's numbers.
-    `just_sent`: the last segment's sender, and the number after it; None after a SYN, a FIN or a RST.
+    `assured`: something has passed since that. `asked`: the last segment was a SYN from inside. `told`: what each side
+    has said of the other's numbers. `just_sent`: the last segment's sender, and the number after it; None after a SYN,
+    a FIN or a RST.
     """
 
     phase: Phase = Phase.NEW
     answered: bool = False
     reset_by: Side | None = None
     asked: bool = False
+    assured: bool = False
     told: Mapping[Side, _Told] = field(default_factory=dict)
     just_sent: tuple[Side, int] | None = None
 
@@ -158,6 +161,7 @@ def follow(connection: Connection, side: Side, flags: Flags, numbers: Numbers | 
         phase,
         connection.answered or side is Side.OUTSIDE,
         asked=kind is _Kind.SYN and side is Side.INSIDE,
+        assured=connection.answered,
         told=connection.told if numbers is None else {**connection.told, side: _tell(connection, side, flags, numbers)},
         just_sent=(side, numbers.end) if numbers is not None and kind is _Kind.ACK else None,
     )
@@ -167,10 +171,13 @@ def _reset(connection: Connection, side: Side, numbers: Numbers | None) -> Conne
     if connection.phase is Phase.NEW:
         return None
     ahead = 0 if numbers is None else _ahead(connection, side, numbers.seq)
-    if ahead == 0:
-        return Connection(Phase.RESET, connection.answered, side)
-    if ahead > connection.told[side.other].window:
+    window = connection.told[side.other].window if ahead else 1
+    if ahead >= 2 * window:
         return None
+    if ahead > window:
+        return connection
+    if ahead == 0 or not connection.assured:
+        return Connection(Phase.RESET, connection.answered, side)
     return replace(connection, phase=Phase.DOUBTED, asked=False, just_sent=None)
 
 

@@ -23,6 +23,7 @@ from tests.lab.packets import echo, icmp_error, tcp, udp
 from tests.lab.programs import PROBE, python
 
 _KEEP_QUIET = b"table inet quiet { chain input { type filter hook input priority 0; policy drop; }; }"
+_APART = 16  # between the scripts' ports: where one's own is taken, a model takes the next
 _MARKING = 9  # the port of the datagrams that mark a step's end
 
 _DATA = b"0123456789"
@@ -51,6 +52,7 @@ _FROM_OUTSIDE = {
     "data": (0x18, 5001, 1001),
     "rst after data": (0x04, 5011, 0),
     "rst ahead": (0x04, 5002, 0),
+    "rst far ahead": (0x04, 5001 + 100_000, 0),  # more than one window, less than two
     "late rst": (0x04, 4901, 0),
     "stray rst": (0x04, 99_999_999, 0),
 }
@@ -158,7 +160,7 @@ class Exchange:
 
     async def play(self, script: Sequence[Step]) -> list[list[str]]:
         """What was seen after each step: sorted lines of who got what. Every script has a private port of its own."""
-        self._port += 1
+        self._port += _APART
         conversation = _Conversation(self._inside.address, self._public_address, self._port, self._addresses())
         hosts = {remote.host for step in script for remote in _remotes(step)}
         return [await self._take(step, conversation, hosts) for step in script]

@@ -428,6 +428,16 @@ def test_overloaded_hosts_share_an_endpoint_while_their_remotes_differ() -> None
     assert decision.quoted == outward(other, STRANGER)
 
 
+def test_an_overloaded_host_that_has_lost_its_port_once_stays_with_the_other() -> None:
+    """So what another endpoint saw of it holds for the next one too, as on Linux."""
+    nat = translator(mapping=STRICTEST, overloading=True, udp_timeout_s=10)
+    other, second = Endpoint("192.168.1.3", PRIVATE.port), Endpoint(PUBLIC.address, PUBLIC.port + 1)
+    nat.outbound(datagram(PRIVATE, PEER), 0)
+    assert [sent(nat, datagram(other, to), 1) for to in (PEER, STRANGER)] == [second, second]
+    assert sent(nat, outward(other, PEER), 1) == PUBLIC  # TCP's ports are others
+    assert sent(nat, datagram(other, SAME_ADDRESS), 20 * S_NS) == PUBLIC
+
+
 @pytest.mark.parametrize("mapping", list(Mapping))
 @pytest.mark.parametrize("allocation", list(Allocation))
 @pytest.mark.parametrize("v6", [False, True])

@@ -29,6 +29,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.real_server]
 ROUTERS = [LinuxRouter(each, random) for random in (False, True) for each in Input]
 OPEN = (Out("syn"), In("syn-ack"), Out("ack"))
 CROSSED = (Out("syn"), In("syn"), Out("syn-ack"), In("syn-ack"))
+PICKED_UP = (Out("ack"), In("ack"))
 SCRIPTS: dict[str, Sequence[Step]] = {
     # opening
     "SYN out, SYN in": [Out("syn"), In("syn")],
@@ -74,6 +75,7 @@ SCRIPTS: dict[str, Sequence[Step]] = {
     "established, stray RST out": [*OPEN, Out("stray rst"), Out("ack"), Out("syn"), In("syn")],
     "established, late RSTs": [*OPEN, In("late rst"), Out("late rst"), Out("syn"), In("syn")],
     "established, RST ahead in": [*OPEN, In("rst ahead"), In("ack"), In("syn")],
+    "established, RST far ahead in": [*OPEN, In("rst far ahead"), In("ack")],
     "established, RST ahead out": [*OPEN, Out("rst ahead"), Out("ack"), Out("syn"), In("syn")],
     "established, RST ahead out, RST out": [*OPEN, Out("rst ahead"), Out("rst"), Out("syn"), In("syn")],
     "established, data out, RST out": [*OPEN, Out("data"), Out("rst after data"), Out("syn"), In("syn")],
@@ -85,8 +87,22 @@ SCRIPTS: dict[str, Sequence[Step]] = {
     "established, SYN out, RST in": [*OPEN, Out("syn"), In("rst-ack"), Out("syn"), In("syn-ack")],
     "SYN-ACKs cross, stray RST in": [*CROSSED, In("stray rst"), In("ack"), Out("rst"), Out("syn"), In("syn")],
     "SYN-ACKs cross, stray RST out": [*CROSSED, Out("stray rst"), Out("ack"), Out("syn"), In("syn")],
-    "picked up, stray RST in": [Out("ack"), In("ack"), In("stray rst"), In("ack")],
-    "picked up, stray RST out": [Out("ack"), In("ack"), Out("stray rst"), Out("syn"), In("syn")],
+    "picked up, stray RST in": [*PICKED_UP, In("stray rst"), In("ack")],
+    "picked up, stray RST out": [*PICKED_UP, Out("stray rst"), Out("syn"), In("syn")],
+    "picked up and on, RST ahead out": [*PICKED_UP, Out("ack"), Out("rst ahead"), Out("syn"), In("syn")],
+    "picked up, RST ahead out": [*PICKED_UP, Out("rst ahead"), Out("syn"), In("syn")],
+    "answered by SYN-ACK, RST ahead out": [Out("syn"), In("syn-ack"), Out("rst ahead"), Out("syn"), In("syn")],
+    "answered by SYN-ACK, late RST out": [
+        Out("syn"),
+        In("syn-ack"),
+        Out("late rst"),
+        Out("ack"),
+        Out("syn"),
+        In("syn"),
+    ],
+    "SYN-ACKs cross, RST ahead out": [*CROSSED, Out("rst ahead"), Out("syn"), In("syn")],
+    "SYN-ACKs cross, RST out": [*CROSSED, Out("rst"), Out("syn"), In("syn")],
+    "SYN-ACKs cross, ACK out, RST ahead out": [*CROSSED, Out("ack"), Out("rst ahead"), Out("syn"), In("syn")],
     "SYN out, stray RST in": [Out("syn"), In("stray rst"), In("syn")],
     "half closed, stray RST in": [*OPEN, Out("fin"), In("stray rst"), In("ack")],
     "half closed, stray RST out": [*OPEN, In("fin"), Out("stray rst"), Out("syn"), In("syn")],

@@ -90,18 +90,21 @@ def told(passing: Numbered, connection: Connection | None = None) -> Connection:
 @pytest.mark.parametrize(
     ("passing", "side", "seq", "phase"),
     [
-        # what the other side expects next; further on, within its window and beyond; before
+        # what the other side expects next; further on, within its window, and the next; beyond; before
         (NUMBERED, OUTSIDE, 5001, Phase.RESET),
         (NUMBERED, OUTSIDE, 5002, Phase.DOUBTED),
         (NUMBERED, OUTSIDE, 5401, Phase.DOUBTED),
-        (NUMBERED, OUTSIDE, 5402, None),
+        (NUMBERED, OUTSIDE, 5402, Phase.OPEN),
+        (NUMBERED, OUTSIDE, 5800, Phase.OPEN),
+        (NUMBERED, OUTSIDE, 5801, None),
         (NUMBERED, OUTSIDE, 5000, None),
         (NUMBERED, OUTSIDE, 0, None),
         (NUMBERED, INSIDE, 1001, Phase.RESET),
         (NUMBERED, INSIDE, 61_001, Phase.DOUBTED),  # a SYN's window has no scale
-        (NUMBERED, INSIDE, 61_002, None),
+        (NUMBERED, INSIDE, 61_002, Phase.OPEN),
+        (NUMBERED, INSIDE, 121_001, None),
         ([*NUMBERED, OUTSIDE_DATA], INSIDE, 129_001, Phase.DOUBTED),
-        ([*NUMBERED, OUTSIDE_DATA], INSIDE, 129_002, None),
+        ([*NUMBERED, OUTSIDE_DATA], INSIDE, 129_002, Phase.OPEN),
         # just behind its sender's data, and after somebody else's segment
         ([*NUMBERED, OUTSIDE_DATA], OUTSIDE, 5011, Phase.RESET),
         ([*NUMBERED, OUTSIDE_DATA, INSIDE_ACK], OUTSIDE, 5011, Phase.DOUBTED),
@@ -110,9 +113,15 @@ def told(passing: Numbered, connection: Connection | None = None) -> Connection:
         # a window of nothing; only one side that offers a scale; no SYN seen at all
         ([*NUMBERED, (INSIDE, ACK, Numbers(1001, 5001, 1001, 0))], OUTSIDE, 5002, Phase.DOUBTED),
         ([*NUMBERED, (INSIDE, ACK, Numbers(1001, 5001, 1001, 0))], OUTSIDE, 5003, None),
-        ([INSIDE_SYN, (OUTSIDE, SYN | ACK, Numbers(5000, 1001, 5001, 60_000)), INSIDE_ACK], OUTSIDE, 5102, None),
-        ([INSIDE_ACK], OUTSIDE, 5001 + (100 << 14), Phase.DOUBTED),
-        ([INSIDE_ACK], OUTSIDE, 5002 + (100 << 14), None),
+        ([INSIDE_SYN, (OUTSIDE, SYN | ACK, Numbers(5000, 1001, 5001, 60_000)), INSIDE_ACK], OUTSIDE, 5201, None),
+        ([INSIDE_ACK], OUTSIDE, 5001 + (100 << 14), Phase.RESET),
+        ([INSIDE_ACK], OUTSIDE, 5002 + (100 << 14), Phase.OPEN),
+        ([INSIDE_ACK], OUTSIDE, 5001 + (200 << 14), None),
+        # not assured yet
+        (NUMBERED[:2], INSIDE, 1002, Phase.RESET),
+        (NUMBERED[:2], INSIDE, 1000, None),
+        ([INSIDE_ACK, OUTSIDE_DATA], INSIDE, 1002, Phase.RESET),
+        ([INSIDE_ACK, OUTSIDE_DATA, INSIDE_ACK], INSIDE, 1002, Phase.DOUBTED),
         # who has said nothing believes all, and so does who has just asked anew
         ([INSIDE_SYN], OUTSIDE, 99, Phase.RESET),
         ([INSIDE_SYN, OUTSIDE_SYN], OUTSIDE, 99, Phase.RESET),
@@ -134,9 +143,9 @@ def test_numbers_wrap() -> None:
     acks = [(INSIDE, ACK, Numbers(1001, ack, 1001, 100)) for ack in (2**32 - 1, 3)]
     for passing, expected in ((acks[:1], 2**32 - 1), (acks, 3)):
         connection = told([INSIDE_SYN, syn, *passing])
-        resets = (Numbers((expected + ahead) % 2**32, 0, 0, 0) for ahead in (0, 4, 400, 401, -1))
+        resets = (Numbers((expected + ahead) % 2**32, 0, 0, 0) for ahead in (0, 4, 400, 401, 800, -1))
         phases = [(follows := follow(connection, OUTSIDE, RST, numbers)) and follows.phase for numbers in resets]
-        assert phases == [Phase.RESET, Phase.DOUBTED, Phase.DOUBTED, None, None]
+        assert phases == [Phase.RESET, Phase.DOUBTED, Phase.DOUBTED, Phase.OPEN, None, None]
 
 
 @pytest.mark.parametrize(("side", "flags", "phase"), [(OUTSIDE, ACK, Phase.OPEN), (INSIDE, FIN | ACK, Phase.CLOSING)])
