@@ -24,12 +24,14 @@ from typing import NamedTuple
 from simopen.lab.chain import Chain, Outcome
 from simopen.lab.conditions import CORE, QUEUE_S, Addresses, Conditions, router_address
 from simopen.lab.nat import HOLD_NS, Translator, Unsolicited
-from simopen.lab.packet import Packet
+from simopen.lab.packet import Numbers, Packet
 from simopen.lab.record import Origin, Passage, Step, Verdict
 from simopen.lab.wire import (
     NotAPacket,
     aged,
+    echo_reply_for,
     is_link_noise,
+    numbers_of,
     parse,
     port_unreachable_for,
     reset_for,
@@ -42,8 +44,13 @@ _VERDICTS = {
     Unsolicited.RESET: Verdict.RESET,
     Unsolicited.ICMP: Verdict.REFUSED_ICMP,
     Unsolicited.HOLD: Verdict.HELD,
+    Unsolicited.ACCEPT: Verdict.ACCEPTED,
 }
-_ANSWERS = {Unsolicited.RESET: reset_for, Unsolicited.ICMP: port_unreachable_for}
+_ANSWERS: dict[Unsolicited, Callable[[Packet], Packet | None]] = {
+    Unsolicited.RESET: reset_for,
+    Unsolicited.ICMP: port_unreachable_for,
+    Unsolicited.ACCEPT: echo_reply_for,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +126,10 @@ class _Access:
     def name_nat(self, index: int | None) -> str:
         return "" if index is None else f"{self.name}/{index}"
 
+    def numbers(self, packet: Packet) -> Numbers | None:
+        """What its NATs want to know of a segment beyond its headers."""
+        return numbers_of(packet) if self.chain.tracks else None
+
     def wait_s(self, draws: Random) -> float:
         jitter_s = self.conditions.jitter_s
         return self.conditions.delay_s + (draws.uniform(0, jitter_s) if jitter_s else 0.0)
@@ -186,7 +197,8 @@ class Core:
         elif access.hosts.get(packet.destination.address, host) != host:
             self._hand_over(entry, packet, access, now_ns)
         else:
-            self._send(entry, packet, access, access.chain.outbound(packet.headers, now_ns))
+            outcome = access.chain.outbound(packet.headers, now_ns, numbers=access.numbers(packet))
+            self._send(entry, packet, access, outcome)
 
     def take_due(self, now_ns: int) -> Arrival | None:
         """The next packet that is due and gets past its receiver's NATs; None when none is due (any more)."""
@@ -286,7 +298,7 @@ class Core:
 
     def _arrive(self, entry: _Entry, packet: Packet, access: _Access, now_ns: int) -> Arrival | None:
         """Come before the receiver's NATs."""
-        outcome = access.chain.inbound(packet.headers, now_ns)
+        outcome = access.chain.inbound(packet.headers, now_ns, numbers=access.numbers(packet))
         entry.pass_nats(access.name, outcome, now_ns)
         if isinstance(outcome.decision, Unsolicited):
             self._refuse(entry, packet, access, outcome, now_ns)
@@ -307,8 +319,8 @@ class Core:
         seen = with_headers(packet, outcome.headers)
         if decision is Unsolicited.HOLD:
             self._at(now_ns + HOLD_NS, partial(self._release, entry, _Held(seen, access, nat, now_ns)))
-        elif decision in _ANSWERS:
-            self._answer(_ANSWERS[decision](seen), access, nat, now_ns)
+        elif decision in _ANSWERS and (answer := _ANSWERS[decision](seen)) is not None:
+            self._answer(answer, access, nat, now_ns)
 
     def _release(self, entry: _Entry, held: _Held, now_ns: int) -> None:
         """Answer the SYN that a NAT has held, unless it was silently dropped meanwhile."""
@@ -319,7 +331,8 @@ class Core:
 
     def _answer(self, packet: Packet, access: _Access, nat: int, now_ns: int) -> None:
         entry = self._note(access.name, Origin.NAT, packet, now_ns)
-        self._send(entry, packet, access, access.chain.answer(packet.headers, now_ns, nat))
+        outcome = access.chain.answer(packet.headers, now_ns, nat, access.numbers(packet))
+        self._send(entry, packet, access, outcome)
 
     def _note(self, source: str, origin: Origin, packet: Packet, now_ns: int) -> _Entry:
         entry = _Entry(source, "", origin, now_ns, packet.data)

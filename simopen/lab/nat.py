@@ -21,10 +21,11 @@ from random import Random
 from zlib import crc32
 
 from simopen.lab.allocation import Ports, Preserving, Scattered, Sequential
-from simopen.lab.packet import Endpoint, Flags, Headers, Protocol
+from simopen.lab.packet import Endpoint, Flags, Headers, Numbers, Protocol
 from simopen.lab.tracking import IDLE_S, Connection, Side, begins_anew, follow
 
 HOLD_NS = 6 * 10**9  # RFC 5382 REQ-4: how long an unsolicited SYN waits for one from inside
+REMEMBERED_NS = 30 * 10**9  # Linux: net.netfilter.nf_conntrack_udp_timeout
 MOST_IN_A_POOL = 254
 
 
@@ -61,13 +62,17 @@ class Unsolicited(Enum):
     `RESET` answers TCP with a RST and UDP with the ICMP error Port Unreachable, as a host does on which nobody listens,
     and a RST with nothing (RFC 9293 §3.10.7.1). `ICMP` answers all TCP and UDP with that error, as netfilter's reject
     does. `HOLD` keeps a SYN for 6 s (RFC 5382 REQ-4): it answers with Port Unreachable unless a SYN has gone out on
-    that very connection meanwhile. What is not answered is dropped.
+    that very connection meanwhile. `ACCEPT` takes it as the NAT's own, as a Linux router does whose input chain accepts
+    what comes: `RESET`'s answers, and an echo reply to an echo to a public address. It then remembers a datagram for
+    30 s as a flow of its own, and gives that public endpoint to nobody else who speaks to the same remote one: a
+    datagram that comes too early costs the hole its port. What is not answered is dropped.
     """
 
     DROP = "drop"
     RESET = "reset"
     ICMP = "icmp"
     HOLD = "hold"
+    ACCEPT = "accept"
 
 
 class Pooling(Enum):
@@ -88,11 +93,12 @@ class Nat:
     `hairpinning`: hosts behind it reach each other by their public endpoints (RFC 4787 §6). `reset_kills`: a RST that
     passes, in either direction, ends its mapping at once. `refuses_syns`: a SYN (without ACK) from outside counts as
     unsolicited even where a mapping would let it in. `tracking`: it follows each TCP connection, as Linux does (see
-    `tracking.py`): what has no place in one counts as unsolicited, a RST ends that connection only, and the time-outs
-    of TCP are `tracking.py`'s.
+    `tracking.py`): what has no place in one counts as unsolicited, a RST ends that connection only (and only where it
+    is believed, if sequence numbers are given), and the time-outs of TCP are `tracking.py`'s.
 
     `pool`: how many public addresses it has, `pooling` how they are given out. `overloading`: several mappings share
-    a public endpoint as long as their remote endpoints differ (RFC 4787 §4.2.1; so does Linux). Only the remote
+    a public endpoint as long as their remote endpoints differ (RFC 4787 §4.2.1; so does Linux), and where ports are
+    preserved, a new mapping takes the public endpoint that its private one got last, if it can. Only the remote
     endpoint then tells whose a packet from outside is, so mapping and filtering must both be address-and-port-
     dependent. `translates` False: a stateful firewall. Addresses and ports stay, and `mapping`, `allocation`, `parity`,
     `hairpinning`, `pool` and `overloading` mean nothing. To IPv6 every NAT is one.
@@ -167,6 +173,11 @@ _ANSWERS: dict[Unsolicited, dict[int, Unsolicited]] = {
     Unsolicited.RESET: {Protocol.TCP: Unsolicited.RESET, Protocol.UDP: Unsolicited.ICMP},
     Unsolicited.ICMP: {Protocol.TCP: Unsolicited.ICMP, Protocol.UDP: Unsolicited.ICMP},
     Unsolicited.HOLD: {Protocol.TCP: Unsolicited.HOLD},
+    Unsolicited.ACCEPT: {
+        Protocol.TCP: Unsolicited.RESET,
+        Protocol.UDP: Unsolicited.ICMP,
+        Protocol.ICMP: Unsolicited.ACCEPT,
+    },
 }
 
 _TRANSLATED = frozenset(Protocol)
@@ -248,16 +259,22 @@ class Translator:
         self._inside: dict[Hashable, _Binding] = {}
         self._outside: dict[Hashable, _Binding] = {}
         self._syns_out_ns: dict[tuple[Endpoint, Endpoint], int] = {}  # (public, remote), where SYNs are held
+        self._reuses = nat.overloading and nat.allocation is Allocation.PRESERVING
+        self._latest: dict[tuple[int, Endpoint], _Binding] = {}  # by protocol and private endpoint, where it reuses
+        self._own_ns: dict[tuple[Endpoint, Endpoint], int] = {}  # (public, remote) of datagrams that it accepts -> end
 
-    def outbound(self, headers: Headers, now_ns: int) -> Decision:
-        """Decide on a packet from inside. It opens, or refreshes, the way back for its destination."""
+    def outbound(self, headers: Headers, now_ns: int, numbers: Numbers | None = None) -> Decision:
+        """Decide on a packet from inside. It opens, or refreshes, the way back for its destination.
+
+        `numbers` are a TCP segment's: `tracking` then believes a RST only where they are right.
+        """
         if headers.quoted is not None:
             return self._error_outbound(headers, headers.quoted, now_ns)
         if headers.protocol not in _TRANSLATED:
             return Unsolicited.DROP
         binding = self._find_inside(headers.protocol, headers.source, headers.destination, now_ns)
         if self._tracks(headers):
-            binding = self._follow_outbound(binding, headers, now_ns)
+            binding = self._follow_outbound(binding, headers, numbers, now_ns)
         elif binding is not None or (binding := self._bind(headers, now_ns)) is not None:
             self._use(binding, headers, headers.destination, now_ns)
         if binding is None:
@@ -266,17 +283,17 @@ class Translator:
             self._syns_out_ns[binding.public, headers.destination] = now_ns
         return Headers(headers.protocol, binding.public, headers.destination, headers.flags)
 
-    def inbound(self, headers: Headers, now_ns: int) -> Decision:
+    def inbound(self, headers: Headers, now_ns: int, numbers: Numbers | None = None) -> Decision:
         """Decide on a packet from outside. After `HOLD`, ask `release` when `HOLD_NS` have passed."""
         if headers.quoted is not None:
             return self._error_inbound(headers, headers.quoted, now_ns)
         binding = self._find_outside(headers.protocol, headers.destination, headers.source, now_ns)
         if binding is None or not self._admits(binding, headers, now_ns):
-            return self._unsolicited(headers)
+            return self._unsolicited(headers, now_ns)
         if self._tracks(headers):
-            connection = follow(binding.connection_at(headers.source, now_ns), Side.OUTSIDE, headers.flags)
+            connection = follow(binding.connection_at(headers.source, now_ns), Side.OUTSIDE, headers.flags, numbers)
             if connection is None:
-                return self._unsolicited(headers)
+                return self._unsolicited(headers, now_ns)
             binding.follow(headers.source, connection, now_ns)
         else:
             self._use(binding, headers, headers.source, now_ns)
@@ -290,14 +307,16 @@ class Translator:
     def _tracks(self, headers: Headers) -> bool:
         return self.nat.tracking and headers.protocol == Protocol.TCP
 
-    def _follow_outbound(self, binding: _Binding | None, headers: Headers, now_ns: int) -> _Binding | None:
+    def _follow_outbound(
+        self, binding: _Binding | None, headers: Headers, numbers: Numbers | None, now_ns: int
+    ) -> _Binding | None:
         """The binding of a TCP connection after a segment from inside; None where that is refused."""
         remote = headers.destination
         connection = Connection() if binding is None else binding.connection_at(remote, now_ns)
         if binding is not None and begins_anew(connection, headers.flags):
             binding.end(remote)
             binding, connection = self._find_inside(headers.protocol, headers.source, remote, now_ns), Connection()
-        after = follow(connection, Side.INSIDE, headers.flags)
+        after = follow(connection, Side.INSIDE, headers.flags, numbers)
         if after is None or (binding is None and (binding := self._bind(headers, now_ns)) is None):
             return None
         binding.follow(remote, after, now_ns)
@@ -331,12 +350,16 @@ class Translator:
         source = Endpoint(binding.public.address, headers.source.port)
         return Headers(headers.protocol, source, headers.destination, headers.flags, inner)
 
-    def _unsolicited(self, headers: Headers) -> Unsolicited:
+    def _unsolicited(self, headers: Headers, now_ns: int) -> Unsolicited:
         answer = _ANSWERS[self.nat.unsolicited].get(headers.protocol, Unsolicited.DROP)
         if answer is Unsolicited.RESET and Flags.RST in headers.flags:
             return Unsolicited.DROP
         if answer is Unsolicited.HOLD and not _is_syn(headers):
             return Unsolicited.DROP
+        if answer is Unsolicited.ACCEPT and headers.destination.address not in self.public_addresses:
+            return Unsolicited.DROP
+        if self.nat.unsolicited is Unsolicited.ACCEPT and headers.protocol == Protocol.UDP:
+            self._own_ns[headers.destination, headers.source] = now_ns + REMEMBERED_NS
         return answer
 
     def _translates(self, address: str) -> bool:
@@ -367,17 +390,28 @@ class Translator:
         binding = _Binding(private, public, self._filtering_key)
         self._inside[self._inside_key(protocol, private, remote)] = binding
         self._outside[self._outside_key(protocol, public, remote)] = binding
+        if self._reuses and translated:
+            self._latest[protocol, private] = binding
         return binding
 
     def _allocate(self, protocol: int, private: Endpoint, remote: Endpoint, now_ns: int) -> Endpoint | None:
+        latest = self._latest.get((protocol, private)) if self._reuses else None
+        if latest is not None and latest.expires_ns > now_ns and self._is_free(protocol, latest.public, remote, now_ns):
+            return latest.public
         for address in self._addresses_for(private.address):
             space = (protocol, address)
             for port in self._ports.candidates(space, private.port):
                 public = Endpoint(address, port)
-                if self._find_outside(protocol, public, remote, now_ns) is None:
+                if self._is_free(protocol, public, remote, now_ns):
                     self._ports.take(space, port)
                     return public
         return None
+
+    def _is_free(self, protocol: int, public: Endpoint, remote: Endpoint, now_ns: int) -> bool:
+        binding = self._outside.get(self._outside_key(protocol, public, remote))
+        if binding is not None and binding.expires_ns > now_ns:
+            return False
+        return not self._own_ns or protocol != Protocol.UDP or self._own_ns.get((public, remote), 0) <= now_ns
 
     def _addresses_for(self, private: str) -> Sequence[str]:
         """The public addresses to try, in order."""

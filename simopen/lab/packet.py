@@ -60,6 +60,20 @@ class Headers:
     quoted: Headers | None = None
 
 
+class Numbers(NamedTuple):
+    """What else a TCP segment says, to a NAT that looks at sequence numbers.
+
+    `end` is the number after its last byte, where SYN and FIN count as one. `window` is the field as it is, in units of
+    2 ** `scale` bytes, which only a SYN tells (RFC 7323 §2.2; None: it offers no scale).
+    """
+
+    seq: int
+    ack: int
+    end: int
+    window: int
+    scale: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Packet:
     """One IP packet: its bytes (`data`), and what they say. `seq`, `ack` are 0 where there is no TCP segment.

@@ -82,10 +82,14 @@ WORDS: dict[str, _Word] = {
     "reset": _Word({"unsolicited": Unsolicited.RESET}, "a SYN that nobody asked for is answered with a RST"),
     "icmp": _Word({"unsolicited": Unsolicited.ICMP}, "a SYN that nobody asked for is answered with an ICMP error"),
     "hold": _Word({"unsolicited": Unsolicited.HOLD}, "such a SYN is kept for 6 s, in case ours follows (RFC 5382)"),
+    "accept": _Word(
+        {"unsolicited": Unsolicited.ACCEPT}, "as reset; pings are answered, and datagrams remembered (Linux)"
+    ),
     "parity": _Word({"parity": True}, "odd ports stay odd, even ones even (RFC 4787)"),
     "hairpinning": _Word({"hairpinning": True}, "hosts behind it reach each other at its public address"),
     "reset-kills": _Word({"reset_kills": True}, "a RST removes the mapping at once"),
     "refuses-syns": _Word({"refuses_syns": True}, "no SYN comes in, not even where one went out"),
+    "tracking": _Word({"tracking": True}, "follows each TCP connection: a late SYN or a stray RST is refused (Linux)"),
     "paired": _Word({"pooling": Pooling.PAIRED}, "a host keeps its public address"),
     "arbitrary": _Word({"pooling": Pooling.ARBITRARY}, "each mapping may have another public address"),
     "overloading": _Word({"overloading": True}, "mappings to different endpoints may share a public port (Linux)"),

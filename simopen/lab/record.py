@@ -31,6 +31,7 @@ class Verdict(Enum):
     RESET = "reset"  # by a NAT, which answered with a RST
     REFUSED_ICMP = "icmp"  # by a NAT, which answered with an ICMP error
     HELD = "held"  # by a NAT, silently: it answers with ICMP after 6 s if no SYN goes out on that connection
+    ACCEPTED = "accepted"  # by a NAT, for itself: it answers an echo, and nothing else
     EXPIRED = "expired"  # TTL or hop limit
     UNROUTABLE = "unroutable"  # nobody has that address, or the packet would come back to its sender
 

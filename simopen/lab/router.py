@@ -2,8 +2,7 @@
 
 Theory of operation. `LinuxRouter` names a configuration, and `ruleset` writes it down as nft's script: masquerading
 towards the core, and one answer to what nobody inside asked for. `gateway.py` makes the namespace. `model` is the NAT
-model that does the same to every packet tried; where netfilter does what no model says, the tests that compare the two
-list it (tests/lab/test_real_routers.py).
+model that does the same to every packet tried (tests/lab/test_real_routers.py).
 
 Pure: values and text. No socket, no clock.
 """
@@ -70,7 +69,7 @@ class LinuxRouter:
 
 
 _MODELLED = {
-    Input.ACCEPT: Unsolicited.RESET,
+    Input.ACCEPT: Unsolicited.ACCEPT,
     Input.DROP: Unsolicited.DROP,
     Input.REJECT: Unsolicited.RESET,
     Input.REJECT_ICMP: Unsolicited.ICMP,

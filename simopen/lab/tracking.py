@@ -3,7 +3,14 @@
 Theory of operation. The NAT stands between the two ends, sees each segment once, and keeps a phase per connection. A
 table says which segment may pass in which phase, and which phase comes then; what the table does not list is refused.
 The rows follow from RFC 9293's states as seen from between, and from what netfilter was seen to do (Linux 6.18, see
-tests/lab/test_real_routers.py). Sequence numbers are not looked at, where netfilter refuses what is outside a window.
+tests/lab/test_real_routers.py).
+
+Where it is told a segment's numbers, a RST must be believed before it ends an open connection. Each side says with its
+ACKs which number it expects next, and how far its window goes. A RST of just that number ends the connection, and so
+does one that follows at once upon its own sender's last segment. One further on, within the window, passes. It ends
+a connection in which nothing has passed since the first answer, and nothing otherwise, so that its receiver can ask by
+a challenge ACK (RFC 5961 §3.2). One beyond the window, by less than another one, passes and changes nothing. Any other
+is refused. Netfilter looks at the numbers of other segments too, and of RSTs while a connection opens; this does not.
 
 For hole punching three rows count: a SYN from outside passes only while the connection is being opened; a RST that is
 the first answer ends it at once, so that the next SYN opens a new one; one that comes later leaves a remainder of 10 s,
@@ -12,10 +19,11 @@ through which no SYN from outside passes. Pure: values in, values out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
-from simopen.lab.packet import Flags
+from simopen.lab.packet import Flags, Numbers
 
 
 class Side(Enum):
@@ -23,6 +31,10 @@ class Side(Enum):
 
     INSIDE = "inside"
     OUTSIDE = "outside"
+
+    @property
+    def other(self) -> Side:
+        return Side.INSIDE if self is Side.OUTSIDE else Side.OUTSIDE
 
 
 class Phase(Enum):
@@ -32,6 +44,7 @@ class Phase(Enum):
     OPENING = "opening"
     CROSSED = "crossed"
     OPEN = "open"
+    DOUBTED = "doubted"  # open; the last segment was a RST that was not believed
     CLOSING = "closing"  # one FIN
     LAST_ACK = "last ACK"  # two
     CLOSED = "closed"
@@ -50,6 +63,7 @@ IDLE_S = {
     Phase.OPENING: 120.0,
     Phase.CROSSED: 120.0,
     Phase.OPEN: 432_000.0,
+    Phase.DOUBTED: 10.0,
     Phase.CLOSING: 60.0,
     Phase.LAST_ACK: 30.0,
     Phase.CLOSED: 120.0,
@@ -66,6 +80,7 @@ def _all_stay(phase: Phase) -> _Row:
 
 _CLOSING: dict[Phase, _Row] = {
     Phase.OPEN: {**_all_stay(Phase.OPEN), _Kind.FIN: Phase.CLOSING},
+    Phase.DOUBTED: {**_all_stay(Phase.OPEN), _Kind.FIN: Phase.CLOSING},
     Phase.CLOSING: {**_all_stay(Phase.CLOSING), _Kind.FIN: Phase.LAST_ACK},
     Phase.LAST_ACK: {**_all_stay(Phase.LAST_ACK), _Kind.ACK: Phase.CLOSED},
     Phase.CLOSED: _all_stay(Phase.CLOSED),
@@ -84,19 +99,38 @@ _FROM_OUTSIDE: dict[Phase, _Row] = {
     **_CLOSING,
 }
 _TABLES = {Side.INSIDE: _FROM_INSIDE, Side.OUTSIDE: _FROM_OUTSIDE}
+_NUMBERS = 2**32  # they wrap
+_LARGEST_SCALE = 14  # RFC 7323 §2.3
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """Which number a side expects next (None: it has not said), and how many it takes from there.
+
+    `scale` is what its SYN offered, None where that was nothing. Where no SYN was seen, the largest is assumed.
+    """
+
+    expects: int | None = None
+    window: int = 0
+    scale: int | None = _LARGEST_SCALE
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """One connection. `answered`: something has come from outside. `reset_by`: whose RST was the last segment.
+    """One connection. `reset_by`: whose RST was the last segment. `answered`: something has come from outside.
 
-    `asked`: since that RST, the last segment was a SYN from inside.
+    `assured`: something has passed since that. `asked`: the last segment was a SYN from inside. `told`: what each side
+    has said of the other's numbers. `just_sent`: the last segment's sender, and the number after it; None after a SYN,
+    a FIN or a RST.
     """
 
     phase: Phase = Phase.NEW
     answered: bool = False
     reset_by: Side | None = None
     asked: bool = False
+    assured: bool = False
+    told: Mapping[Side, _Told] = field(default_factory=dict)
+    just_sent: tuple[Side, int] | None = None
 
     @property
     def is_over(self) -> bool:
@@ -110,26 +144,67 @@ def begins_anew(connection: Connection, flags: Flags) -> bool:
     return ended and _kind(flags) is _Kind.SYN
 
 
-def follow(connection: Connection, side: Side, flags: Flags) -> Connection | None:
-    """The connection after a segment from that side; None where the segment is refused, which changes nothing."""
+def follow(connection: Connection, side: Side, flags: Flags, numbers: Numbers | None = None) -> Connection | None:
+    """The connection after a segment from that side; None where the segment is refused, which changes nothing.
+
+    Without `numbers` every RST is believed. They are given with all of a connection's segments, or with none.
+    """
     kind = _kind(flags)
     if kind is _Kind.RST:
-        return _reset(connection, side)
+        return _reset(connection, side, numbers)
     phase = _TABLES[side][connection.phase].get(kind)
     if phase is None:
         return None
     if connection.asked and kind is _Kind.SYN_ACK and side is Side.OUTSIDE:
         phase = Phase.OPEN  # the peer has answered the SYN: what was reset has a successor
-    asked = phase is Phase.RESET and kind is _Kind.SYN
-    return replace(
-        connection, phase=phase, answered=connection.answered or side is Side.OUTSIDE, reset_by=None, asked=asked
+    return Connection(
+        phase,
+        connection.answered or side is Side.OUTSIDE,
+        asked=kind is _Kind.SYN and side is Side.INSIDE,
+        assured=connection.answered,
+        told=connection.told if numbers is None else {**connection.told, side: _tell(connection, side, flags, numbers)},
+        just_sent=(side, numbers.end) if numbers is not None and kind is _Kind.ACK else None,
     )
 
 
-def _reset(connection: Connection, side: Side) -> Connection | None:
+def _reset(connection: Connection, side: Side, numbers: Numbers | None) -> Connection | None:
     if connection.phase is Phase.NEW:
         return None
-    return Connection(Phase.RESET, connection.answered, side)
+    ahead = 0 if numbers is None else _ahead(connection, side, numbers.seq)
+    window = connection.told[side.other].window if ahead else 1
+    if ahead >= 2 * window:
+        return None
+    if ahead > window:
+        return connection
+    if ahead == 0 or not connection.assured:
+        return Connection(Phase.RESET, connection.answered, side)
+    return replace(connection, phase=Phase.DOUBTED, asked=False, just_sent=None)
+
+
+def _ahead(connection: Connection, side: Side, seq: int) -> int:
+    """By how much a RST's number lies ahead of the one that is expected; 0 where any, or this one, is believed."""
+    expects = connection.told.get(side.other, _Told()).expects
+    if expects is None or connection.phase not in {Phase.OPEN, Phase.DOUBTED}:
+        return 0
+    if connection.just_sent == (side, seq) or (connection.asked and side is Side.OUTSIDE):
+        return 0
+    return (seq - expects) % _NUMBERS
+
+
+def _tell(connection: Connection, side: Side, flags: Flags, numbers: Numbers) -> _Told:
+    """What a side has said after this segment. With a SYN it begins anew."""
+    told = _Told(scale=numbers.scale) if Flags.SYN in flags else connection.told.get(side, _Told())
+    if Flags.ACK not in flags:
+        return told
+    if told.expects is not None and (numbers.ack - told.expects) % _NUMBERS >= _NUMBERS // 2:
+        return told  # overtaken by a later one
+    shift = 0 if Flags.SYN in flags else _shift(told.scale, connection.told.get(side.other, _Told()).scale)
+    return _Told(numbers.ack, max(numbers.window << shift, 1), told.scale)
+
+
+def _shift(scale: int | None, other: int | None) -> int:
+    """RFC 7323 §2.2, §2.3: a scale holds where both have offered one, and 14 for any above."""
+    return 0 if scale is None or other is None else min(scale, _LARGEST_SCALE)
 
 
 def _kind(flags: Flags) -> _Kind:

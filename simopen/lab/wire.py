@@ -16,7 +16,7 @@ from typing import Any
 
 import dpkt
 
-from simopen.lab.packet import NO_FLAGS, Endpoint, Flags, Headers, Packet, Protocol
+from simopen.lab.packet import NO_FLAGS, Endpoint, Flags, Headers, Numbers, Packet, Protocol
 
 # RFC 792 and RFC 4443 §2.1: the messages that quote a packet.
 _ICMP_ERRORS = {Protocol.ICMP: {3, 4, 5, 11, 12}, Protocol.ICMPV6: {1, 2, 3, 4}}
@@ -54,6 +54,16 @@ def _read(data: bytes) -> Packet:
     if isinstance(segment, dpkt.tcp.TCP):
         return Packet(data, headers, ttl, segment.seq, segment.ack, len(segment.data))
     return Packet(data, headers, ttl, payload_length=len(getattr(segment, "data", segment)))
+
+
+def numbers_of(packet: Packet) -> Numbers | None:
+    """A TCP segment's numbers; None where there is none."""
+    segment = _unpack(packet.data).data
+    if not isinstance(segment, dpkt.tcp.TCP):
+        return None
+    options = dict(option for option in dpkt.tcp.parse_opts(segment.opts) if option)
+    scale = options.get(dpkt.tcp.TCP_OPT_WSCALE)
+    return Numbers(segment.seq, segment.ack, _end_of(packet), segment.win, scale[0] if scale else None)
 
 
 def with_headers(packet: Packet, headers: Headers) -> Packet:
@@ -122,15 +132,23 @@ def aged(packet: Packet, hops: int) -> Packet:
 def reset_for(packet: Packet) -> Packet:
     """The RST that answers this TCP segment where no connection is (RFC 9293 §3.10.7.1), from its destination."""
     headers = packet.headers
-    length = packet.payload_length + (Flags.SYN in headers.flags) + (Flags.FIN in headers.flags)
     if Flags.ACK in headers.flags:
         seq, ack, flags = packet.ack, 0, Flags.RST
     else:
-        seq, ack, flags = 0, (packet.seq + length) & 0xFFFFFFFF, Flags.RST | Flags.ACK
+        seq, ack, flags = 0, _end_of(packet), Flags.RST | Flags.ACK
     segment = dpkt.tcp.TCP(
         sport=headers.destination.port, dport=headers.source.port, seq=seq, ack=ack, win=0, flags=int(flags)
     )
     return parse(_from_to(headers.destination.address, headers.source.address, Protocol.TCP, segment))
+
+
+def echo_reply_for(packet: Packet) -> Packet | None:
+    """The reply to this ICMP echo request, from its destination; None where it is something else (RFC 792)."""
+    message = _unpack(packet.data).data
+    if not isinstance(message, dpkt.icmp.ICMP) or (packet.protocol, message.type) not in _ECHO_REQUESTS:
+        return None
+    reply = dpkt.icmp.ICMP(type=0, code=0, data=message.data)
+    return parse(_from_to(packet.destination.address, packet.source.address, Protocol.ICMP, reply))
 
 
 def time_exceeded_for(packet: Packet, router: str) -> Packet:
@@ -149,6 +167,12 @@ def is_link_noise(packet: Packet) -> bool:
     if ":" in destination:
         return destination.startswith(("ff", *_LINK_LOCAL)) or source.startswith(_LINK_LOCAL) or source == "::"
     return int(destination.partition(".")[0]) >= 224 or source == "0.0.0.0"
+
+
+def _end_of(packet: Packet) -> int:
+    """The sequence number after a TCP segment."""
+    length = packet.payload_length + (Flags.SYN in packet.flags) + (Flags.FIN in packet.flags)
+    return (packet.seq + length) & 0xFFFFFFFF
 
 
 def _icmp_error(packet: Packet, source: str, *, icmp: tuple[int, int], icmp6: tuple[int, int]) -> Packet:

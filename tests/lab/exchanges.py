@@ -23,8 +23,10 @@ from tests.lab.packets import echo, icmp_error, tcp, udp
 from tests.lab.programs import PROBE, python
 
 _KEEP_QUIET = b"table inet quiet { chain input { type filter hook input priority 0; policy drop; }; }"
+_APART = 16  # between the scripts' ports: where one's own is taken, a model takes the next
 _MARKING = 9  # the port of the datagrams that mark a step's end
 
+_DATA = b"0123456789"
 # Flags, sequence number, acknowledgment number. A conversation's first numbers: 1000 inside, 5000 outside. Connection
 # tracking looks at them; a RST that answers a SYN has 0 (RFC 9293 §3.10.7.1).
 _FROM_INSIDE = {
@@ -34,6 +36,11 @@ _FROM_INSIDE = {
     "rst": (0x04, 1001, 0),
     "rst-ack": (0x14, 0, 5001),
     "fin": (0x11, 1001, 5001),
+    "data": (0x18, 1001, 5001),
+    "rst after data": (0x04, 1011, 0),
+    "rst ahead": (0x04, 1002, 0),
+    "late rst": (0x04, 901, 0),
+    "stray rst": (0x04, 99_999_999, 0),
 }
 _FROM_OUTSIDE = {
     "syn": (0x02, 5000, 0),
@@ -42,6 +49,11 @@ _FROM_OUTSIDE = {
     "rst": (0x04, 5001, 0),
     "rst-ack": (0x14, 0, 1001),
     "fin": (0x11, 5001, 1001),
+    "data": (0x18, 5001, 1001),
+    "rst after data": (0x04, 5011, 0),
+    "rst ahead": (0x04, 5002, 0),
+    "rst far ahead": (0x04, 5001 + 100_000, 0),  # more than one window, less than two
+    "late rst": (0x04, 4901, 0),
     "stray rst": (0x04, 99_999_999, 0),
 }
 _ICMP_ERRORS = {"port-unreachable": (3, 3), "host-unreachable": (3, 1), "time-exceeded": (11, 0)}
@@ -148,7 +160,7 @@ class Exchange:
 
     async def play(self, script: Sequence[Step]) -> list[list[str]]:
         """What was seen after each step: sorted lines of who got what. Every script has a private port of its own."""
-        self._port += 1
+        self._port += _APART
         conversation = _Conversation(self._inside.address, self._public_address, self._port, self._addresses())
         hosts = {remote.host for step in script for remote in _remotes(step)}
         return [await self._take(step, conversation, hosts) for step in script]
@@ -247,7 +259,7 @@ def _packet(what: str, segments: dict[str, tuple[int, int, int]], source: Endpoi
     if what == "echo reply":
         return echo(0, source.address, destination.address, destination.port)
     flags, seq, ack = segments[what]
-    return tcp(source, destination, flags, seq=seq, ack=ack)
+    return tcp(source, destination, flags, seq=seq, ack=ack, data=_DATA if what == "data" else b"")
 
 
 def _kind(packet: Packet) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
 from itertools import accumulate, pairwise
 
@@ -17,7 +17,7 @@ from simopen.lab.nat import Filtering, Mapping, Nat, Pooling, Unsolicited
 from simopen.lab.packet import Endpoint, Flags
 from simopen.lab.record import Origin, Verdict
 from simopen.lab.wire import parse, time_exceeded_for
-from tests.lab.packets import checksums_hold, tcp, udp
+from tests.lab.packets import checksums_hold, echo, tcp, udp
 
 MS = 1_000_000
 
@@ -174,6 +174,51 @@ def test_a_nat_resets_what_nobody_asked_for() -> None:
     assert (reset.ack, reset.flags) == (42, Flags.RST | Flags.ACK)
     assert it.verdicts() == [Verdict.RESET, Verdict.DELIVERED]
     assert [passage.origin for passage in it.core.passages()] == [Origin.HOST, Origin.NAT]
+
+
+ACCEPTING = Nat(unsolicited=Unsolicited.ACCEPT)
+
+
+def test_a_nat_that_accepts_answers_a_ping() -> None:
+    it = net(Conditions(delay_s=0.010, nat=Nat()), Conditions(nat=ACCEPTING))
+    it.core.offer("left", echo(8, it.left.private, it.right.public, 77), 0)
+    ((due_ns, host, data),) = it.arrivals()
+    assert (due_ns, host) == (20 * MS, "left")
+    assert data[-9:] == echo(0, it.right.public, it.left.private, 77)[-9:]
+    assert parse(data).headers == parse(echo(0, it.right.public, it.left.private, 77)).headers
+    assert checksums_hold(data)
+    assert it.verdicts() == [Verdict.ACCEPTED, Verdict.DELIVERED]
+
+
+def test_an_echo_reply_is_answered_by_nobody() -> None:
+    it = net(Conditions(), Conditions(nat=ACCEPTING))
+    it.core.offer("left", echo(0, it.left.private, it.right.public, 77), 0)
+    assert (it.arrivals(), it.verdicts()) == ([], [Verdict.ACCEPTED])
+
+
+@pytest.mark.parametrize("hairpinning", [False, True])
+def test_a_host_may_ping_its_own_nat_where_that_hairpins(hairpinning: bool) -> None:
+    it = net(Conditions(nat=replace(ACCEPTING, hairpinning=hairpinning)))
+    it.core.offer("left", echo(8, it.left.private, it.left.public, 77), 0)
+    assert [host for _, host, _ in it.arrivals()] == ["left"] * hairpinning
+
+
+@pytest.mark.parametrize("seq", [5001, 99_999_999])
+@pytest.mark.parametrize("nats", [Nat(tracking=True), (Nat(tracking=True), Nat()), (Nat(), Nat(tracking=True))])
+def test_a_nat_that_tracks_refuses_a_stray_reset(nats: Nat | tuple[Nat, ...], seq: int) -> None:
+    it = net(Conditions(nat=nats))
+    left, right, public = (it.left.private, 1), (it.right.private, 2), (it.left.public, 1)
+    segments = [
+        ("left", tcp(left, right)),
+        ("right", tcp(right, public, 0x12, seq=5000, ack=1001)),
+        ("left", tcp(left, right, 0x10, seq=1001, ack=5001)),
+        ("right", tcp(right, public, 0x04, seq=seq)),
+    ]
+    arrived = []
+    for now_ns, (host, data) in enumerate(segments):
+        it.core.offer(host, data, now_ns)
+        arrived += it.arrivals()
+    assert len(arrived) == 3 + (seq == 5001)
 
 
 def test_two_syns_that_cross_open_both_nats() -> None:
@@ -484,18 +529,23 @@ def test_no_two_nats_share_an_address() -> None:
 
 
 def _packet(it: Net, kind: str, *, v6: bool) -> bytes:
-    """A TCP segment or a datagram from left to right, or the ICMP error with which left answers one."""
+    """A TCP segment, a datagram or an echo from left to right, or the ICMP error with which left answers one."""
     left, right = (it.left.private6, it.right.public6) if v6 else (it.left.private, it.right.public)
     if kind == "tcp":
         return tcp((left, 1), (right, 2), data=b"x" * 40)
+    if kind == "echo":
+        return echo(8, it.left.private, it.right.public, 77)
     if kind == "udp":
         return udp((left, 1), (right, 2), b"x" * 40)
     return time_exceeded_for(parse(udp((right, 2), (left, 1), b"x" * 40)), left).data
 
 
-@given(st.data(), st.sampled_from(["tcp", "udp", "icmp"]), st.booleans())
+NATS = st.builds(Nat, unsolicited=st.sampled_from(Unsolicited), hairpinning=st.booleans(), tracking=st.booleans())
+
+
+@given(st.data(), st.sampled_from(["tcp", "udp", "icmp", "echo"]), st.booleans())
 def test_no_packet_that_a_host_can_make_upsets_the_core(data: st.DataObject, kind: str, v6: bool) -> None:
-    rows = st.lists(st.builds(Nat, unsolicited=st.sampled_from(Unsolicited), hairpinning=st.booleans()), max_size=3)
+    rows = st.lists(NATS, max_size=3)
     it = net(Conditions(nat=tuple(data.draw(rows))), Conditions(nat=tuple(data.draw(rows)), bandwidth_bps=1e6))
     it.core.offer("left", _packet(it, "udp", v6=v6), 0)  # opens a mapping, of which an ICMP error may speak
     packet = bytearray(_packet(it, kind, v6=v6))

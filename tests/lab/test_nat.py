@@ -9,8 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simopen.lab.nat import HOLD_NS, Allocation, Filtering, Mapping, Nat, Pooling, Translator, Unsolicited
-from simopen.lab.packet import NO_FLAGS, Endpoint, Flags, Headers, Protocol
+from simopen.lab.nat import (
+    HOLD_NS,
+    REMEMBERED_NS,
+    Allocation,
+    Filtering,
+    Mapping,
+    Nat,
+    Pooling,
+    Translator,
+    Unsolicited,
+)
+from simopen.lab.packet import NO_FLAGS, Endpoint, Flags, Headers, Numbers, Protocol
 
 PRIVATE = Endpoint("192.168.1.2", 1314)
 PUBLIC = Endpoint("198.51.100.1", 1314)
@@ -73,19 +83,54 @@ def test_filtering_admits_whom_rfc_4787_says(filtering: Filtering, admitted: set
         pytest.param(inward(STRANGER, flags=Flags.ACK), "reset icmp", id="ACK"),
         pytest.param(inward(STRANGER, flags=Flags.RST), "icmp", id="RST"),
         pytest.param(inward(STRANGER, flags=Flags.RST | Flags.ACK), "icmp", id="RST-ACK"),
-        pytest.param(Headers(Protocol.ICMP, STRANGER, Endpoint(PUBLIC.address, 0)), "", id="echo"),
+        pytest.param(Headers(Protocol.ICMP, STRANGER, Endpoint(PUBLIC.address, 0)), "accept", id="echo"),
     ],
 )
 def test_what_nobody_asked_for_is_answered_as_told(unsolicited: Unsolicited, headers: Headers, answers: str) -> None:
     decision = translator(unsolicited=unsolicited).inbound(headers, 0)
+    if unsolicited is Unsolicited.ACCEPT and headers.protocol == Protocol.TCP:
+        unsolicited = Unsolicited.RESET
     assert decision is (unsolicited if unsolicited.value in answers.split() else Unsolicited.DROP)
 
 
 @pytest.mark.parametrize("unsolicited", list(Unsolicited))
 def test_a_datagram_is_refused_by_icmp_where_tcp_is_answered_at_once(unsolicited: Unsolicited) -> None:
     decision = translator(unsolicited=unsolicited).inbound(datagram(STRANGER, PUBLIC), 0)
-    refuses = unsolicited in {Unsolicited.RESET, Unsolicited.ICMP}
+    refuses = unsolicited in {Unsolicited.RESET, Unsolicited.ICMP, Unsolicited.ACCEPT}
     assert decision is (Unsolicited.ICMP if refuses else Unsolicited.DROP)
+
+
+@pytest.mark.parametrize(
+    "nat", [Nat(unsolicited=Unsolicited.ACCEPT, translates=False), Nat(unsolicited=Unsolicited.ACCEPT)]
+)
+def test_only_an_echo_to_its_own_address_is_accepted(nat: Nat) -> None:
+    """A firewall has none."""
+    ours = Translator(nat, *[PUBLIC.address] * nat.translates)
+    for address in (PUBLIC.address, "198.51.100.9", "2001:db8:1::2"):
+        echo = Headers(Protocol.ICMP, STRANGER, Endpoint(address, 0))
+        own = address in ours.public_addresses
+        assert ours.inbound(echo, 0) is (Unsolicited.ACCEPT if own else Unsolicited.DROP)
+
+
+@pytest.mark.parametrize(
+    ("come", "sent_ns", "keeps"),
+    [
+        pytest.param(datagram(PEER, PUBLIC), REMEMBERED_NS - 1, False, id="a datagram"),
+        pytest.param(datagram(PEER, PUBLIC), REMEMBERED_NS, True, id="long ago"),
+        pytest.param(datagram(SAME_ADDRESS, PUBLIC), 1, True, id="from another port"),
+        pytest.param(datagram(PEER, Endpoint(PUBLIC.address, 9)), 1, True, id="to another port"),
+        pytest.param(inward(), 1, True, id="a SYN"),
+    ],
+)
+@pytest.mark.parametrize("unsolicited", list(Unsolicited))
+def test_a_datagram_that_is_accepted_costs_the_hole_its_port(
+    unsolicited: Unsolicited, come: Headers, sent_ns: int, keeps: bool
+) -> None:
+    nat = translator(unsolicited=unsolicited)
+    nat.inbound(come, 0)
+    public = sent(nat, datagram(PRIVATE, PEER), sent_ns)
+    assert (public == PUBLIC) is (keeps or unsolicited is not Unsolicited.ACCEPT)
+    assert nat.inbound(datagram(PEER, public), sent_ns + 1) == datagram(PEER, PRIVATE)
 
 
 def test_a_port_that_is_taken_gives_the_next_free_one() -> None:
@@ -327,6 +372,22 @@ def test_a_reset_ends_the_mapping_where_it_kills(from_outside: bool, kills: bool
     assert (sent(nat, outward(), 3) == public) is not kills
 
 
+@pytest.mark.parametrize(("seq", "phase"), [(5001, "ended"), (5002, "open"), (5000, None)])
+@pytest.mark.parametrize("from_outside", [False, True])
+def test_a_nat_that_tracks_looks_at_the_numbers_of_a_reset(seq: int, phase: str | None, from_outside: bool) -> None:
+    """Both sides' numbers begin at 5000. A SYN opens anew what was ended from inside, and nothing that goes on."""
+    nat, syn_ack = translator(tracking=True), Flags.SYN | Flags.ACK
+    nat.outbound(outward(), 0, Numbers(5000, 0, 5001, 100))
+    nat.inbound(inward(flags=syn_ack), 1, Numbers(5000, 5001, 5001, 100))
+    nat.outbound(outward(flags=Flags.ACK), 2, Numbers(5001, 5001, 5001, 100))
+    decide, packet = (nat.inbound, inward) if from_outside else (nat.outbound, outward)
+    passes = isinstance(decide(packet(flags=Flags.RST), 3, Numbers(seq, 0, seq, 0)), Headers)
+    assert passes is (phase is not None)
+    nat.outbound(outward(), 4, Numbers(7000, 0, 7001, 100))
+    opens = isinstance(nat.inbound(inward(), 5, Numbers(8000, 0, 8001, 100)), Headers)
+    assert opens is (phase == "ended" and not from_outside)
+
+
 def test_a_reset_that_nobody_let_in_kills_nothing() -> None:
     nat = translator(reset_kills=True)
     nat.outbound(outward(), 0)
@@ -365,6 +426,16 @@ def test_overloaded_hosts_share_an_endpoint_while_their_remotes_differ() -> None
     decision = nat.inbound(Headers(Protocol.ICMP, router, outside, quoted=outward(PUBLIC, STRANGER)), 1)
     assert isinstance(decision, Headers)
     assert decision.quoted == outward(other, STRANGER)
+
+
+def test_an_overloaded_host_that_has_lost_its_port_once_stays_with_the_other() -> None:
+    """So what another endpoint saw of it holds for the next one too, as on Linux."""
+    nat = translator(mapping=STRICTEST, overloading=True, udp_timeout_s=10)
+    other, second = Endpoint("192.168.1.3", PRIVATE.port), Endpoint(PUBLIC.address, PUBLIC.port + 1)
+    nat.outbound(datagram(PRIVATE, PEER), 0)
+    assert [sent(nat, datagram(other, to), 1) for to in (PEER, STRANGER)] == [second, second]
+    assert sent(nat, outward(other, PEER), 1) == PUBLIC  # TCP's ports are others
+    assert sent(nat, datagram(other, SAME_ADDRESS), 20 * S_NS) == PUBLIC
 
 
 @pytest.mark.parametrize("mapping", list(Mapping))

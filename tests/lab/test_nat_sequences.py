@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simopen.lab.nat import Allocation, Filtering, Mapping, Nat, Pooling, Translator, Unsolicited
+from simopen.lab.nat import REMEMBERED_NS, Allocation, Filtering, Mapping, Nat, Pooling, Translator, Unsolicited
 from simopen.lab.packet import NO_FLAGS, Endpoint, Flags, Headers, Protocol
 
 S_NS = 10**9
@@ -40,6 +40,7 @@ class Reference:
 
     nat: Nat
     passed: list[Past] = field(default_factory=list)
+    accepted: list[tuple[Headers, int]] = field(default_factory=list)  # datagrams that it took for its own, and when
 
     def sessions(self, protocol: int, now_ns: int) -> list[Past]:
         """The latest packet of each session that is alive."""
@@ -62,7 +63,12 @@ class Reference:
     def taken(self, sent: Headers, now_ns: int) -> set[Endpoint]:
         """The public endpoints that a new mapping cannot have."""
         sessions = self.sessions(sent.protocol, now_ns)
-        return {past.public for past in sessions if not self.nat.overloading or past.remote == sent.destination}
+        own = {
+            come.destination
+            for come, at_ns in self.accepted
+            if (come.protocol, come.source) == (sent.protocol, sent.destination) and at_ns + REMEMBERED_NS > now_ns
+        }
+        return own | {past.public for past in sessions if not self.nat.overloading or past.remote == sent.destination}
 
     def owner(self, come: Headers, now_ns: int) -> Past | None:
         """A packet of the mapping that lets this one in from outside."""
@@ -187,6 +193,8 @@ class Trial:
         decision = self.translator.inbound(packet, self.now_ns)
         if owner is None:
             assert isinstance(decision, Unsolicited)
+            if self.nat.unsolicited is Unsolicited.ACCEPT and packet.protocol == Protocol.UDP:
+                self.reference.accepted.append((packet, self.now_ns))
             return
         assert decision == Headers(packet.protocol, packet.source, owner.private, packet.flags)
         self.reference.note(packet, owner.private, packet.destination, owner.mapping, self.now_ns)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from simopen.lab.nat import Allocation, Filtering, Mapping, Nat, Pooling, Unsolicited
 from simopen.lab.presets import OPTIONS, PRESETS, WORDS, explained, format_nats, parse_nats, short_name
+from simopen.lab.router import Input, LinuxRouter
 
 RANDOM, STRICT = Allocation.RANDOM, Mapping.ADDRESS_AND_PORT_DEPENDENT
 
@@ -38,6 +39,7 @@ RANDOM, STRICT = Allocation.RANDOM, Mapping.ADDRESS_AND_PORT_DEPENDENT
         ("refuses-syns,parity,hairpinning", (Nat(refuses_syns=True, parity=True, hairpinning=True),)),
         ("pool=4,arbitrary", (Nat(pool=4, pooling=Pooling.ARBITRARY),)),
         ("home,icmp,icmp=30", (Nat(unsolicited=Unsolicited.ICMP, icmp_timeout_s=30.0),)),
+        ("home,accept,tracking", (Nat(unsolicited=Unsolicited.ACCEPT, tracking=True),)),
         ("home + cgn,drop", (Nat(), *PRESETS["cgn"].nats)),
     ],
 )
@@ -85,6 +87,7 @@ NATS = st.builds(
     hairpinning=st.booleans(),
     reset_kills=st.booleans(),
     refuses_syns=st.booleans(),
+    tracking=st.booleans(),
     pool=st.integers(1, 20),
     pooling=st.sampled_from(Pooling),
     translates=st.booleans(),
@@ -101,6 +104,12 @@ def test_what_is_written_reads_back(nats: tuple[Nat, ...]) -> None:
 
 def test_overloading_reads_back_too() -> None:
     nats = (Nat(mapping=STRICT, overloading=True),)
+    assert parse_nats(format_nats(nats)) == nats
+
+
+@pytest.mark.parametrize("input_", Input)
+def test_a_real_routers_model_reads_back(input_: Input) -> None:
+    nats = (LinuxRouter(input_).model,)
     assert parse_nats(format_nats(nats)) == nats
 
 

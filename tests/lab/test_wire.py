@@ -9,17 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simopen.lab.packet import Endpoint, Flags, Headers, Packet, Protocol
+from simopen.lab.packet import Endpoint, Flags, Headers, Numbers, Packet, Protocol
 from simopen.lab.wire import (
     NotAPacket,
     aged,
+    echo_reply_for,
     is_link_noise,
+    numbers_of,
     parse,
     reset_for,
     time_exceeded_for,
     with_headers,
 )
-from tests.lab.packets import checksums_hold, ip_packet, tcp, udp
+from tests.lab.packets import checksums_hold, echo, icmp_error, ip_packet, tcp, udp
 
 A, B, C = ("192.168.1.2", 1314), ("203.0.113.1", 80), ("198.51.100.1", 4000)
 A6, B6 = ("2001:db8:1::2", 1314), ("2001:db8:2::2", 80)
@@ -42,6 +44,42 @@ def test_an_echo_has_its_identifier_on_the_askers_side() -> None:
         message = dpkt.icmp.ICMP(type=kind, data=dpkt.icmp.ICMP.Echo(id=77, seq=1))
         packet = parse(ip_packet(A[0], B[0], 1, message))
         assert (packet.source.port, packet.destination.port) == ports
+
+
+@pytest.mark.parametrize(("source", "destination"), [(A, B), (A6, B6)])
+@pytest.mark.parametrize(
+    ("options", "scale"),
+    [
+        (b"", None),
+        (b"\x02\x04\x05\xb4\x01\x03\x03\x07", 7),
+        (b"\x03\x03\x00\x00", 0),
+        (b"\x03\x02\x00\x00", None),  # garbled
+        (b"\x01\x01\x01\x03", None),
+    ],
+)
+def test_a_segments_numbers_are_read(
+    source: tuple[str, int], destination: tuple[str, int], options: bytes, scale: int | None
+) -> None:
+    offset = 5 + len(options) // 4
+    data = tcp(source, destination, 0x12, seq=2**32 - 2, ack=8, win=9, data=b"abc", opts=options, off=offset)
+    assert numbers_of(parse(data)) == Numbers(2**32 - 2, 8, 2, 9, scale)
+
+
+def test_a_datagram_has_no_numbers() -> None:
+    assert numbers_of(parse(udp(A, B))) is None
+
+
+def test_an_echo_reply_says_what_was_asked() -> None:
+    asked = parse(echo(8, A[0], B[0], 77))
+    reply = echo_reply_for(asked)
+    assert reply is not None
+    assert reply.data == echo(0, B[0], A[0], 77)
+    assert checksums_hold(reply.data)
+
+
+@pytest.mark.parametrize("data", [echo(0, A[0], B[0], 77), udp(A, B), icmp_error(3, 3, A[0], udp(B, A))])
+def test_what_is_no_echo_request_has_no_reply(data: bytes) -> None:
+    assert echo_reply_for(parse(data)) is None
 
 
 @given(st.binary(max_size=200))
