@@ -165,7 +165,10 @@ class Scheduler:
         with _Hurry() as hurry:
             while shots := self._due(hurry):
                 shots[0].rehearse()
-                for shot in shots:
+                shots[0].fire()
+                if len(shots) > 1:
+                    _go_anywhere()
+                for shot in shots[1:]:
                     shot.fire()
                 _settle(shots)
 
@@ -270,6 +273,17 @@ def _leave_core_of(thread: int) -> None:
             core = int(stat.read().rpartition(b")")[2].split()[_STAT_PROCESSOR])
         # The process's main thread has the cores that the user allows.
         os.sched_setaffinity(0, os.sched_getaffinity(os.getpid()) - {core})  # EINVAL where that leaves none
+
+
+def _go_anywhere() -> None:
+    """Take any core of the process again.
+
+    A thousand calls last 40 ms. Measured with two programs doing so on two cores, both driven off the same one:
+    770 ms.
+    """
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(0, os.sched_getaffinity(os.getpid()))
 
 
 shared = Scheduler()
