@@ -24,10 +24,10 @@ FLOORS = [
     {"opening", "pipe", "discovery"},
     {"inquiry"},
     {"connector"},
-    {"listener", "clock", "report", "binding", "hairpin", "findings"},
+    {"listener", "clock", "report", "binding", "hairpin", "findings", "conntable"},
     {"estimate"},
     {"timeserver", "arguments"},
-    {"ntp", "sockets", "scheduler", "window", "instant", "conntable", "stun", "nat"},
+    {"ntp", "sockets", "scheduler", "window", "instant", "stun", "nat"},
     {"address", "walk"},
     {"errors"},
 ]
