@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from simopen.address import Endpoint
     from simopen.clock import Clock, Estimate, check_clock
+    from simopen.diagnosis import Cause, Diagnosis
     from simopen.discovery import discover
     from simopen.errors import (
         ClockError,
@@ -34,8 +35,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Attempt",
+    "Cause",
     "Clock",
     "ClockError",
+    "Diagnosis",
     "Endpoint",
     "Estimate",
     "LabError",
@@ -61,8 +64,10 @@ __all__ = [
 # catches its errors or reads its version never pays for the rest.
 _HOMES = {
     "Attempt": "report",
+    "Cause": "diagnosis",
     "Clock": "clock",
     "ClockError": "errors",
+    "Diagnosis": "diagnosis",
     "Endpoint": "address",
     "Estimate": "clock",
     "LabError": "errors",

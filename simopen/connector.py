@@ -27,7 +27,7 @@ from simopen import conntable
 from simopen.address import ANY, Endpoint, sockaddr
 from simopen.errors import LocalEndpointError, PunchError, SelfConnection
 from simopen.listener import Listener, Loop
-from simopen.report import Attempt, Via
+from simopen.report import MOST_ARRIVALS, Arrival, Attempt, Via
 from simopen.scheduler import Fired, spin
 from simopen.sockets import is_self_connected, keep, open_socket
 from simopen.window import Fire, GiveUp, Keep, Outcome, Window, grace_ns, outcome_of
@@ -140,6 +140,8 @@ class Connector:
     def __init__(self, local: tuple[str | None, int], peers: tuple[Endpoint, ...], *, listen: bool) -> None:
         self.peers = peers
         self.strangers = 0
+        self.arrivals: list[Arrival] = []
+        self.early_ns: int | None = None
         self.fired_ns = 0
         self.holder: str | None = None
         self._local = local
@@ -212,6 +214,19 @@ class Connector:
         stream = await self._won
         self._taken = True
         return stream
+
+    def look(self) -> None:
+        """Note it where a SYN of the peers' has come by now, before the instant. Nobody is let in."""
+        for listener in self._listeners:
+            addresses = dict.fromkeys(peer.address for peer in self.peers if peer.family == listener.family)
+            if listener.early(addresses):
+                self.early_ns = self.early_ns or time.monotonic_ns()
+                listener.stop_looking()
+
+    def stop_looking(self) -> None:
+        """Leave the port to those who listen from the instant on."""
+        for listener in self._listeners:
+            listener.stop_looking()
 
     def aim(self, planned_ns: int) -> list[Callable[[], object]]:
         """The calls that fire the first SYN on every lane, and then those that listen; for the scheduler's thread."""
@@ -330,6 +345,14 @@ class Connector:
         # Another port than the one named: the peer's NAT chose it, and then nothing comes from the one named.
         by_address = [lane.rank for lane in self._lanes if lane.peer.address == remote.address]
         self._offer(Stream(sock, remote, Via.ACCEPT, time.monotonic_ns()), (exact or by_address)[0])
+
+    def turned_away(self, remote: Endpoint) -> None:
+        """Count a stranger, and keep the first few: of those from a peer's address, and of the others."""
+        self.strangers += 1
+        addresses = {peer.address for peer in self.peers}
+        ours = remote.address in addresses
+        if sum((each.remote.address in addresses) is ours for each in self.arrivals) < MOST_ARRIVALS:
+            self.arrivals.append(Arrival(remote, time.monotonic_ns()))
 
     def _offer(self, stream: Stream, rank: int) -> None:
         """Keep the better of two streams. The best rank that can still come wins; `grace_ns` says until when."""

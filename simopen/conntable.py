@@ -29,6 +29,8 @@ _STATES = {
     0x0C: "SYN-RECEIVED",
 }
 _TABLES = {socket.AF_INET: "/proc/net/tcp", socket.AF_INET6: "/proc/net/tcp6"}
+# A row has a hex digit for every four bits of the remote address: none yet where something listens.
+_LISTENERS = (("/proc/net/tcp", 8), ("/proc/net/tcp6", 32))
 
 
 class Connection(NamedTuple):
@@ -66,3 +68,16 @@ def state(local: tuple[str, int], remote: Endpoint) -> str | None:
         if row.remote == bare and row.local.port == local[1] and local[0] in (row.local.address, ANY[remote.family]):
             return row.state
     return None
+
+
+def listens(port: int) -> bool:
+    """Whether a TCP socket of this network namespace listens on that port, on whichever address."""
+    return any(f":{port:04X} {'0' * digits}:0000 0A" in _text(table) for table, digits in _LISTENERS)
+
+
+def _text(table: str) -> str:
+    try:
+        with open(table, encoding="ascii") as file:
+            return file.read()
+    except OSError:
+        return ""

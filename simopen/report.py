@@ -11,13 +11,21 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from simopen.address import Endpoint
 from simopen.window import Outcome, outcome_of
 
 if TYPE_CHECKING:
     from simopen.clock import Estimate
+
+T = TypeVar("T")
+
+
+# So many of each of its kinds are told in words, and so many at each end of a list in JSON: the rest is a number.
+MOST_TOLD = 8
+MOST_ARRIVALS = 8
+_ENDS = 16
 
 
 class Via(StrEnum):
@@ -50,6 +58,11 @@ class Attempt:
         return outcome_of(self.errno, immediate=self.immediate)
 
     @property
+    def sent(self) -> bool:
+        """Whether a SYN left: a look at a taken 5-tuple or a missing route sends nothing."""
+        return not self.immediate or self.outcome is Outcome.RESET
+
+    @property
     def result(self) -> str:
         """What became of it, in words."""
         if self.outcome is Outcome.FAILED:
@@ -58,12 +71,21 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
+class Arrival:
+    """A connection that was turned away: from where, and at which CLOCK_MONOTONIC ns."""
+
+    remote: Endpoint
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """The whole punch: what was agreed, what was fired when, and what came of it.
 
-    `instant_ns` is when the first shot was due, `fired_ns` when it was fired: never earlier.
+    `instant_ns` is when the first shot was due, `fired_ns` when it was fired: never earlier; 0 where nothing was.
     `via`, `remote` and `established_ns` are None where no stream came up.
-    `strangers` counts the connections that came from elsewhere and were closed at once.
+    `strangers` counts the connections that came from elsewhere and were closed at once; `arrivals` are the first few of
+    them, and of those from a peer's address. `early_ns` is when a SYN from a peer's address came before the instant.
     """
 
     local: tuple[str | None, int]
@@ -76,6 +98,8 @@ class Report:
     ended_ns: int
     attempts: tuple[Attempt, ...]
     strangers: int = 0
+    arrivals: tuple[Arrival, ...] = ()
+    early_ns: int | None = None
     via: Via | None = None
     remote: Endpoint | None = None
     established_ns: int | None = None
@@ -84,8 +108,8 @@ class Report:
 
     @property
     def late_s(self) -> float:
-        """How long after the instant the first shot was fired, in seconds: zero or more."""
-        return (self.fired_ns - self.instant_ns) / 1e9
+        """How long after the instant the first shot was fired (or all ended without one), in seconds: zero or more."""
+        return ((self.fired_ns or self.ended_ns) - self.instant_ns) / 1e9
 
     @property
     def elapsed_s(self) -> float | None:
@@ -93,23 +117,31 @@ class Report:
         return None if self.established_ns is None else (self.established_ns - self.fired_ns) / 1e9
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON: times in UTC seconds, durations in seconds."""
+        """For JSON: times in UTC seconds, durations in seconds.
+
+        Long lists are cut to their first and last 16: `peers_omitted` and `attempts_omitted` tell how many are left out
+        between those, so that a window full of RSTs does not become 100 kB.
+        """
         return {
             "local": f"{_host(self.local)}:{self.local[1]}",
-            "peers": [str(peer) for peer in self.peers],
+            "peers": [str(peer) for peer in _ends(self.peers)],
+            "peers_omitted": len(self.peers) - len(_ends(self.peers)),
             "window_s": self.window_s,
             "listening": self.listening,
             "clock": self.clock.as_dict(),
             "instant": self._utc(self.instant_ns),
-            "fired": self._utc(self.fired_ns),
+            "fired": self._utc(self.fired_ns) if self.fired_ns else None,
             "late_s": self.late_s,
             "established": None if self.established_ns is None else self._utc(self.established_ns),
             "elapsed_s": self.elapsed_s,
             "via": self.via,
             "remote": None if self.remote is None else str(self.remote),
             "strangers": self.strangers,
+            "arrivals": [{"remote": str(each.remote), "at": self._utc(each.at_ns)} for each in self.arrivals],
+            "early": None if self.early_ns is None else self._utc(self.early_ns),
             "notes": list(self.notes),
-            "attempts": [self._attempt(attempt) for attempt in self.attempts],
+            "attempts": [self._attempt(attempt) for attempt in _ends(self.attempts)],
+            "attempts_omitted": len(self.attempts) - len(_ends(self.attempts)),
         }
 
     def _attempt(self, attempt: Attempt) -> dict[str, object]:
@@ -136,15 +168,29 @@ class Report:
 def tally(attempts: Sequence[Attempt]) -> str:
     """What the attempts came to, counted: `2 SYNs to 203.0.113.7:1314 (1 answered by RST, 1 no answer)`."""
     peers = dict.fromkeys(attempt.peer for attempt in attempts)
-    return "; ".join(_tally_one(peer, [a for a in attempts if a.peer == peer]) for peer in peers) or "nothing sent"
+    if len(peers) > MOST_TOLD:
+        return _tally_one(named(tuple(peers)), attempts)
+    return "; ".join(_tally_one(str(peer), [a for a in attempts if a.peer == peer]) for peer in peers) or "nothing sent"
 
 
-def _tally_one(peer: Endpoint, attempts: Sequence[Attempt]) -> str:
-    # A look at a taken 5-tuple or a missing route sends nothing.
-    sent = sum(not attempt.immediate or attempt.outcome is Outcome.RESET for attempt in attempts)
+def named(peers: Sequence[Endpoint]) -> str:
+    """The endpoints in words; where they are many, how many on which addresses."""
+    if len(peers) <= MOST_TOLD:
+        return ", ".join(map(str, peers))
+    addresses = dict.fromkeys(peer.address for peer in peers)
+    where = ", ".join(addresses) if len(addresses) <= MOST_TOLD else f"{len(addresses)} addresses"
+    return f"{len(peers)} endpoints of {where}"
+
+
+def _tally_one(peer: str, attempts: Sequence[Attempt]) -> str:
+    sent = sum(attempt.sent for attempt in attempts)
     counts = Counter(attempt.result for attempt in attempts)
     results = ", ".join(f"{count} {result}" for result, count in counts.items())
     return f"{sent} SYN{'' if sent == 1 else 's'} to {peer} ({results})"
+
+
+def _ends(items: tuple[T, ...]) -> tuple[T, ...]:
+    return items if len(items) <= 2 * _ENDS else items[:_ENDS] + items[-_ENDS:]
 
 
 def _host(local: tuple[str | None, int]) -> str:

@@ -23,20 +23,21 @@ FLOORS = [
     {"__init__", "lab", "screen"},
     {"opening", "pipe", "discovery"},
     {"inquiry"},
-    {"connector"},
+    {"connector", "diagnosis"},
     {"listener", "clock", "report", "binding", "hairpin"},
     {"estimate"},
-    {"timeserver", "arguments"},
+    {"timeserver", "arguments", "lookout"},
     {"ntp", "sockets", "scheduler", "window", "instant", "conntable", "stun", "nat"},
     {"address", "walk"},
     {"errors"},
 ]
 # Annotations only: errors name the report that they carry, and a report the clock's estimate.
-FOR_TYPES = {("errors", "report"), ("report", "clock")}
+FOR_TYPES = {("errors", "report"), ("errors", "diagnosis"), ("report", "clock")}
 PURE = {
     "window",
     "instant",
     "report",
+    "diagnosis",
     "errors",
     "estimate",
     "ntp",

@@ -250,8 +250,10 @@ def simopen_ports(port: int) -> bool:
 
 async def test_a_destination_that_is_connected_already(ports: tuple[int, int]) -> None:
     left, right = await both(ports)
-    with pytest.raises(simopen.LocalEndpointError, match="already has a connection"):
+    with pytest.raises(simopen.LocalEndpointError, match="already has a connection") as caught:
         await simopen.punch((THERE, ports[1]), local=(HERE, ports[0]), clock=plain())
+    assert caught.value.diagnosis is not None
+    assert caught.value.diagnosis.cause is simopen.Cause.THIS_HOST
     await close(left, right)
 
 
@@ -309,6 +311,9 @@ async def test_rsts_until_the_window_closes(ports: tuple[int, int]) -> None:
     assert "answered by RST" in str(caught.value)
     assert isinstance(caught.value, TimeoutError)
     report = caught.value.report
+    assert caught.value.diagnosis is not None
+    assert caught.value.diagnosis.cause is simopen.Cause.REFUSED
+    assert any("what sends most of them is near" in fact for fact in caught.value.diagnosis.evidence)
     assert report is not None
     assert len(report.attempts) > 1
     assert report.via is None
@@ -367,6 +372,7 @@ async def test_strangers_are_turned_away_and_the_peer_is_let_in(ports: tuple[int
     peer = await simopen.connect((HERE, ports[0]), local=(THERE, ports[1]), clock=plain())
     mine = await opening
     assert report_of(mine).strangers == 200
+    assert len(report_of(mine).arrivals) == 8
     assert report_of(mine).remote == Endpoint(THERE, ports[1])
     await close(mine, peer)
 
@@ -383,9 +389,11 @@ async def knock(source: str, port: int) -> str:
             return "turned away"
 
 
-async def test_nobody_is_let_in_before_the_instant(ports: tuple[int, int]) -> None:
+@pytest.mark.parametrize("ahead_s", [30, 300])
+async def test_nobody_is_let_in_before_the_instant(ports: tuple[int, int], ahead_s: float) -> None:
+    """Nor in the last minute, where a SYN is looked for: it is sent again after 1 s, and refused then."""
     opening = asyncio.create_task(
-        simopen.connect((THERE, ports[1]), local=(HERE, ports[0]), at=time.time() + 60, clock=plain())
+        simopen.connect((THERE, ports[1]), local=(HERE, ports[0]), at=time.time() + ahead_s, clock=plain())
     )
     await until(lambda: simopen_ports(ports[0]))
     with pytest.raises(ConnectionRefusedError):
