@@ -2,8 +2,8 @@
 
 Theory of operation: a peer whose clock is ahead, or who was told an earlier instant, fires while this side still waits.
 To know it, this socket listens, with a filter of the kernel's own (classic BPF, unprivileged) that drops the SYNs of
-the peers' addresses; the kernel counts what a socket's filter dropped, and the count is all that is read. So the peer is
-not let in, no stream can come up before the instant, and nothing is answered; its kernel sends the SYN again after
+the peers' addresses; the kernel counts what a socket's filter dropped, and the count is all that is read. So the peer
+is not let in, no stream can come up before the instant, and nothing is answered; its kernel sends the SYN again after
 1 s. Whoever else comes is turned away by a RST.
 
 It costs the peer nothing that counts: after the first SYN seen, and in any case well before the instant, this socket is

@@ -39,8 +39,8 @@ STREAM_LIMIT = 2**16  # asyncio's own default
 # From here on the scheduler's thread waits; until here the loop does, and looks every second whether the machine slept.
 _HANDOVER_NS = 2_000_000_000
 _TICK_S = 1.0
-# So long before the instant, and so often, the connector looks for a peer that fires too early. It stops at the handover:
-# a SYN that it swallowed is then sent again, by the kernel after 1 s, before our own.
+# So long before the instant, and so often, the connector looks for a peer that fires too early. It stops at the
+# handover: a SYN that it swallowed is then sent again, by the kernel after 1 s, before our own.
 _LOOKOUT_NS = 60_000_000_000
 _LOOK_S = 0.1
 _TRUSTED = {
