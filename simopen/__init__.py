@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from simopen.discovery import discover
     from simopen.errors import (
         ClockError,
+        ImpossiblePair,
         LabError,
         LocalEndpointError,
         MissedInstant,
@@ -41,6 +42,7 @@ __all__ = [
     "Diagnosis",
     "Endpoint",
     "Estimate",
+    "ImpossiblePair",
     "LabError",
     "LocalEndpointError",
     "MissedInstant",
@@ -70,6 +72,7 @@ _HOMES = {
     "Diagnosis": "diagnosis",
     "Endpoint": "address",
     "Estimate": "clock",
+    "ImpossiblePair": "errors",
     "LabError": "errors",
     "LocalEndpointError": "errors",
     "MissedInstant": "errors",

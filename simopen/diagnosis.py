@@ -5,7 +5,8 @@ knocked at its listener, and a SYN of the peer's that came too early. It does no
 only where the evidence bears it, and where several would leave the same trace, all of them are named:
 
 - A RST: whatever answered had no use for the SYN when it arrived. It may be the peer's host, its NAT, or a firewall on
-  either side; only an answer that came faster than from afar is known to come from near.
+  either side; only an answer that came faster than from afar is known to come from near. The kernel reports an ICMP
+  Port Unreachable just like a RST (ECONNREFUSED), so "refusal" here is either.
 - Silence: the peer has not fired, or its SYNs or ours were dropped, or one of the two fired at the wrong endpoint. No
   trace of one side tells these apart.
 - The peer's clock: a SYN that came before our instant tells it, on the later of the two sides, where it gets as far as
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
-from simopen.report import Attempt, Report, Via, named, tally
+from simopen.report import Attempt, Report, Via, tally
 from simopen.window import Outcome
 
 NEAR_NS = 1_000_000
@@ -31,6 +32,8 @@ APART_NS = 500_000_000
 """Two sides that re-fire on RSTs may fall out of step, but are up within 340 ms (measured at an RTT of 80 ms)."""
 # The last SYN before the window closes never has its answer yet: only a longer wait than any answer took is silence.
 _LONGER = 3
+# A difference is told where it is known this well: then a refusal came so shortly before.
+_TENTH = 10
 
 
 class Cause(StrEnum):
@@ -93,7 +96,8 @@ def diagnose(report: Report) -> Diagnosis:
 def remarks(report: Report) -> tuple[str, ...]:
     """What is worth telling about a punch that succeeded: a port that was not named, clocks that lie apart."""
     told = []
-    if report.remote is not None and report.remote not in report.peers:
+    # A plan expects other ports than those that the report has room for.
+    if report.plan is None and report.remote is not None and report.remote not in report.peers:
         told.append(f"the peer came from {report.remote}, which was not named: its NAT chose another port")
     if (early_ns := _early_ns(report)) is not None:
         told.append(f"the peer fired {early_ns / 1e9:.1f} s before this side: {_CLOCKS}")
@@ -127,14 +131,21 @@ def _too_early(report: Report) -> bool:
 
 
 def _late_ns(report: Report) -> int | None:
-    """How long after our first SYN the peer fired, to half a round trip; None where no RST tells."""
-    refused = [attempt for attempt in report.attempts if attempt.outcome is Outcome.RESET]
-    if not refused or report.established_ns is None:
+    """How long after our first SYN the peer fired, to half a round trip; None where no refusal just before that tells.
+
+    Nothing of a plan's is looked at: its later shots open later, by whatever clock.
+    """
+    tried = [attempt for attempt in report.attempts if attempt.peer == report.remote]
+    refused = [attempt for attempt in tried if attempt.outcome is Outcome.RESET]
+    if not refused or report.established_ns is None or report.plan is not None:
         return None
-    if report.via is Via.CONNECT:  # the SYN that was answered left half a round trip before the peer was found ready
-        return report.attempts[-1].started_ns - report.fired_ns
-    # Accepted: the peer's SYN, our answer and its answer, one after the other.
-    return report.established_ns - 3 * min(map(_waited_ns, refused)) // 2 - report.fired_ns
+    if report.via is Via.CONNECT:  # the SYN that found the peer ready left half a round trip before, as its RST took
+        ready_ns = tried[-1].started_ns
+    else:  # the peer's SYN, our answer and its answer, one after the other
+        ready_ns = report.established_ns - 3 * min(map(_waited_ns, refused)) // 2
+    late_ns = ready_ns - report.fired_ns
+    known = ready_ns - refused[-1].started_ns < late_ns // _TENTH
+    return late_ns if known else None
 
 
 def _waited_ns(attempt: Attempt) -> int:
@@ -149,7 +160,7 @@ def _knocked(report: Report) -> list[str]:
 
 def _missed(report: Report) -> str:
     late = ago(report.ended_ns - report.instant_ns)
-    return f"nothing was sent to {named(report.peers)}: the instant was {late} ago, and the window over"
+    return f"nothing was sent to {', '.join(map(str, report.peers))}: the instant was {late} ago, and the window over"
 
 
 def ago(late_ns: int) -> str:
@@ -173,7 +184,7 @@ def _wrong_port(report: Report) -> str:
 
 
 def _refused(report: Report) -> str:
-    answers = "RSTs and ICMP errors" if Outcome.ICMP in _outcomes(report) else "RSTs"
+    answers = "refusals and ICMP errors" if Outcome.ICMP in _outcomes(report) else "refusals"
     return f"only {answers} came back: what answers there expected nothing from this side while it fired"
 
 
@@ -268,9 +279,10 @@ def _answers(report: Report) -> Iterator[str]:
     waits_ns = [_waited_ns(attempt) for attempt in report.attempts if attempt.outcome is Outcome.RESET]
     if not waits_ns:
         return
-    near = ", so what sends most of them is near: in this host's own network, or next door"
     span = " to ".join(dict.fromkeys(f"{wait_ns / 1e6:.2f}" for wait_ns in (min(waits_ns), max(waits_ns))))
-    yield f"RSTs came {span} ms after their SYNs{near if sorted(waits_ns)[len(waits_ns) // 2] < NEAR_NS else ''}"
+    near = ", so most of them come from near: this host's own network, or next door"
+    median_ns = sorted(waits_ns)[len(waits_ns) // 2]
+    yield f"refusals (RSTs, or ICMP) came {span} ms after their SYNs{near if median_ns < NEAR_NS else ''}"
 
 
 def _unanswered(report: Report) -> Iterator[str]:

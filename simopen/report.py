@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno as errnos
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar
@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-
-# So many of each of its kinds are told in words, and so many at each end of a list in JSON: the rest is a number.
-MOST_TOLD = 8
+MOST_TOLD = 4
+"""More endpoints than this are told by their address."""
 MOST_ARRIVALS = 8
+"""More than this many who were turned away are only counted: of those from a peer's address, and of the others."""
+# So many attempts are told in JSON from the beginning, and from the end.
 _ENDS = 16
 
 
@@ -84,6 +85,7 @@ class Report:
 
     `instant_ns` is when the first shot was due, `fired_ns` when it was fired: never earlier; 0 where nothing was.
     `via`, `remote` and `established_ns` are None where no stream came up.
+    `plan` says why these endpoints were fired at, where profiles decided that; then `peers` is the first few of them.
     `strangers` counts the connections that came from elsewhere and were closed at once; `arrivals` are the first few of
     them, and of those from a peer's address. `early_ns` is when a SYN from a peer's address came before the instant.
     """
@@ -104,6 +106,7 @@ class Report:
     remote: Endpoint | None = None
     established_ns: int | None = None
     holder: str | None = None
+    plan: str | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -119,13 +122,13 @@ class Report:
     def as_dict(self) -> dict[str, object]:
         """For JSON: times in UTC seconds, durations in seconds.
 
-        Long lists are cut to their first and last 16: `peers_omitted` and `attempts_omitted` tell how many are left out
-        between those, so that a window full of RSTs does not become 100 kB.
+        Of `attempts`, a window full of RSTs would make 100 kB: the first and the last 16 are told, and
+        `attempts_omitted` is how many there were between those.
         """
         return {
             "local": f"{_host(self.local)}:{self.local[1]}",
-            "peers": [str(peer) for peer in _ends(self.peers)],
-            "peers_omitted": len(self.peers) - len(_ends(self.peers)),
+            "peers": [str(peer) for peer in self.peers],
+            "plan": self.plan,
             "window_s": self.window_s,
             "listening": self.listening,
             "clock": self.clock.as_dict(),
@@ -167,19 +170,17 @@ class Report:
 
 def tally(attempts: Sequence[Attempt]) -> str:
     """What the attempts came to, counted: `2 SYNs to 203.0.113.7:1314 (1 answered by RST, 1 no answer)`."""
-    peers = dict.fromkeys(attempt.peer for attempt in attempts)
-    if len(peers) > MOST_TOLD:
-        return _tally_one(named(tuple(peers)), attempts)
-    return "; ".join(_tally_one(str(peer), [a for a in attempts if a.peer == peer]) for peer in peers) or "nothing sent"
+    by_peer = _grouped(attempts, lambda attempt: str(attempt.peer))
+    if len(by_peer) > MOST_TOLD:
+        by_peer = _grouped(attempts, lambda attempt: f"ports of {attempt.peer.address}")
+    return "; ".join(_tally_one(peer, those) for peer, those in by_peer.items()) or "nothing sent"
 
 
-def named(peers: Sequence[Endpoint]) -> str:
-    """The endpoints in words; where they are many, how many on which addresses."""
-    if len(peers) <= MOST_TOLD:
-        return ", ".join(map(str, peers))
-    addresses = dict.fromkeys(peer.address for peer in peers)
-    where = ", ".join(addresses) if len(addresses) <= MOST_TOLD else f"{len(addresses)} addresses"
-    return f"{len(peers)} endpoints of {where}"
+def _grouped(attempts: Sequence[Attempt], name: Callable[[Attempt], str]) -> dict[str, list[Attempt]]:
+    groups: dict[str, list[Attempt]] = {}
+    for attempt in attempts:
+        groups.setdefault(name(attempt), []).append(attempt)
+    return groups
 
 
 def _tally_one(peer: str, attempts: Sequence[Attempt]) -> str:

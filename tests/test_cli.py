@@ -229,7 +229,7 @@ def test_a_window_that_closes(ports: Ports, capsys: pytest.CaptureFixture[str]) 
     assert main([*map(str, connecting(ports, "--window", "200ms"))]) == 1
     said = capsys.readouterr().err.splitlines()
     assert said[0] == f"trying {THERE}:{ports[1]} for up to 0.2 s"
-    assert said[1].startswith("simopen: no stream: only RSTs came back")
+    assert said[1].startswith("simopen: no stream: only refusals came back")
     assert any(line.startswith("  seen: ") and f"to {THERE}:{ports[1]}" in line for line in said)
     assert said[-1].startswith("  to do: Either the peer never fired: was it run")
 

@@ -53,13 +53,13 @@ def arrival(remote: Endpoint, after_ms: int = 0) -> Arrival:
         ),
         (failed(shot(RST), arrivals=(arrival(MOVED),), strangers=1), Cause.WRONG_PORT, f"came from {MOVED}"),
         (failed(shot(0), shot(RST)), Cause.BROKEN, "reset it at once"),
-        (failed(shot(RST)), Cause.REFUSED, "only RSTs came back"),
-        (failed(shot(RST), shot(UNREACHABLE)), Cause.REFUSED, "only RSTs and ICMP errors came back"),
+        (failed(shot(RST)), Cause.REFUSED, "only refusals came back"),
+        (failed(shot(RST), shot(UNREACHABLE)), Cause.REFUSED, "only refusals and ICMP errors came back"),
         (failed(shot(UNREACHABLE)), Cause.UNREACHABLE, "a router on the way"),
         (failed(shot(None)), Cause.SILENCE, "nothing at all came back"),
         (failed(shot(errno.ETIMEDOUT)), Cause.SILENCE, "nothing at all came back"),
         # What proves nothing changes nothing.
-        (failed(shot(RST), early_ns=START - 3 * 10**9), Cause.REFUSED, "only RSTs"),
+        (failed(shot(RST), early_ns=START - 3 * 10**9), Cause.REFUSED, "only refusals"),
         (failed(shot(None), arrivals=(arrival(STRANGER),), strangers=1), Cause.SILENCE, "nothing at all"),
         (failed(shot(None), shot(errno.EADDRNOTAVAIL, immediate=True)), Cause.SILENCE, "nothing at all"),
     ],
@@ -75,13 +75,19 @@ def test_the_cause(made: Report, cause: Cause, words: str) -> None:
     ("made", "fact"),
     [
         (failed(shot(RST)), "1 SYN to 203.0.113.7:1314 (1 answered by RST)"),
-        (failed(shot(RST), shot(RST, took_ms=42)), "RSTs came 40.00 to 42.00 ms after their SYNs"),
+        (
+            failed(shot(RST), shot(RST, took_ms=42)),
+            "refusals (RSTs, or ICMP) came 40.00 to 42.00 ms after their SYNs",
+        ),
         (
             failed(shot(RST, took_ms=0.3)),
-            "RSTs came 0.30 ms after their SYNs, so what sends most of them is near: in this host's own network, or "
-            "next door",
+            "refusals (RSTs, or ICMP) came 0.30 ms after their SYNs, so most of them come from near: this "
+            "host's own network, or next door",
         ),
-        (failed(shot(RST, took_ms=0.3), shot(RST)), "RSTs came 0.30 to 40.00 ms after their SYNs"),
+        (
+            failed(shot(RST, took_ms=0.3), shot(RST)),
+            "refusals (RSTs, or ICMP) came 0.30 to 40.00 ms after their SYNs",
+        ),
         (failed(shot(RST), shot(None, took_ms=9900)), "a SYN was left without an answer for 9.9 s"),
         (failed(shot(None), fired_ns=START + 20_000), f"this side fired 0.02 ms after the instant; its clock: {CLOCK}"),
         (failed(fired_ns=0), f"the clock: {CLOCK}"),
@@ -123,13 +129,16 @@ def connected(*attempts: Attempt, after_ms: int, **changes: Any) -> Report:
     [
         (connected(shot(0), after_ms=80), None),
         (connected(shot(RST), shot(0, at_ms=40), after_ms=120), None),
-        (connected(shot(RST), shot(RST, at_ms=1200), shot(0, at_ms=2300), after_ms=2380), "about 2.3 s after"),
+        (connected(shot(RST), shot(RST, at_ms=2260), shot(0, at_ms=2300), after_ms=2380), "about 2.3 s after"),
+        (connected(shot(RST), shot(0, at_ms=2300), after_ms=2380), None),  # who knows what was in between
+        (connected(shot(RST), shot(RST, at_ms=2260), shot(0, at_ms=2300), after_ms=2380, plan="why"), None),
         (connected(shot(RST), shot(RST, at_ms=2290), after_ms=2360, via=Via.ACCEPT), "about 2.3 s after"),
         # No RST until then: SYNs may have been lost.
         (connected(shot(0), after_ms=2380), None),
         (connected(shot(None), after_ms=2380, via=Via.ACCEPT), None),
         (connected(shot(0), after_ms=80, early_ns=START - 2300 * MS), "2.3 s before"),
         (connected(shot(0), after_ms=80, remote=MOVED), f"the peer came from {MOVED}"),
+        (connected(shot(0), after_ms=80, remote=MOVED, plan="why"), None),
         (connected(shot(0), after_ms=80, peers=(PEER, OTHER), remote=OTHER), None),
     ],
 )
