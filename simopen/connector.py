@@ -48,6 +48,7 @@ class Connector:
         self.strangers = 0
         self.arrivals: list[Arrival] = []
         self.early_ns: int | None = None
+        self._looked_ns = time.monotonic_ns()
         self.fired_ns = 0
         self.holder: str | None = None
         self._address = address
@@ -141,17 +142,24 @@ class Connector:
         """
         return await self._choice.stream()
 
-    def look(self) -> None:
-        """Note it where a SYN of the peers' has come by now, before the instant. Nobody is let in."""
+    def look_out(self) -> None:
+        """Look whether a SYN of the peers' has come by now, before the instant. Nobody is let in."""
         for listener in self._listeners.values():
-            addresses = dict.fromkeys(peer.address for peer in self.peers if peer.family == listener.family)
-            if listener.early(addresses):
-                self.early_ns = self.early_ns or time.monotonic_ns()
-                listener.stop_looking()
+            listener.look_out(dict.fromkeys(peer.address for peer in self.peers if peer.family == listener.family))
+            self._look(listener)
+        self._looked_ns = time.monotonic_ns()
+
+    def _look(self, listener: Listener) -> None:
+        if not listener.saw_early():
+            return
+        if self.early_ns is None:  # it came between two looks
+            self.early_ns = (self._looked_ns + time.monotonic_ns()) // 2
+        listener.stop_looking()
 
     def stop_looking(self) -> None:
-        """Leave the port to those who listen from the instant on."""
+        """After a last look, leave the port to those who listen from the instant on."""
         for listener in self._listeners.values():
+            self._look(listener)
             listener.stop_looking()
 
     def aim(self, planned_ns: int) -> list[Callable[[], object]]:

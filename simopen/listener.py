@@ -74,15 +74,18 @@ class Listener:
         listeners[local]._users += 1
         return listeners[local]
 
-    def early(self, addresses: Iterable[str]) -> bool:
-        """Whether a SYN of these addresses has come since the first call; see `lookout.py`. Nobody is let in."""
+    def look_out(self, addresses: Iterable[str]) -> None:
+        """Look for SYNs of these addresses, and let nobody in (`lookout.py`): once, until `stop_looking`."""
         if self._looks and self._lookout is None:
             self._lookout = look_out(self._local, self.family, addresses)
             self._looks = self._lookout is not None
+
+    def saw_early(self) -> bool:
+        """Whether such a SYN has come since `look_out`."""
         return self._lookout is not None and self._lookout.saw()
 
     def stop_looking(self) -> None:
-        """For good: `early` sees nothing any more, and the port is free to be listened on."""
+        """The port is free to be listened on."""
         self._looks = False
         if self._lookout is not None:
             self._lookout.close()

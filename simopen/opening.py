@@ -372,7 +372,7 @@ def _looked(connector: Connector, left_ns: int) -> float:
     """Look for a peer that comes too early, where the instant is near, and say after how many seconds to come back."""
     if left_ns > _LOOKOUT_NS:
         return _TICK_S
-    connector.look()
+    connector.look_out()
     return _LOOK_S
 
 

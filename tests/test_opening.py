@@ -21,10 +21,13 @@ import simopen
 from simopen import clock, conntable
 from simopen.address import Endpoint
 from simopen.clock import FixedClock, LocalClock, Reading
+from simopen.lab import Allocation, Mapping, Nat
 from simopen.lane import Lane
 from simopen.plan import Shot
 from simopen.report import Report
 from tests.loopback import HERE, THERE, ports
+from tests.meeting import profiles
+from tests.modelled import Model
 
 __all__ = ["ports"]  # the fixture is used by name
 
@@ -200,6 +203,18 @@ async def test_connect_self_reads_what_it_writes(ports: tuple[int, int]) -> None
 async def test_bad_arguments(options: dict[str, Any], error: type[Exception], what: str) -> None:
     with pytest.raises(error, match=what):
         await simopen.punch(**{"peer": (HERE, 2), "clock": plain(), "window": 0.2, **options})
+
+
+async def test_a_pair_that_cannot_connect_says_why_at_once() -> None:
+    """Both profiles as `discover` would find them behind NATs that choose a random port for each destination."""
+    random = Nat(Mapping.ADDRESS_AND_PORT_DEPENDENT, allocation=Allocation.RANDOM)
+    ours, theirs = profiles(Model([random], seed=1), Model([random], seed=2, site=1))
+    with pytest.raises(simopen.ImpossiblePair) as caught:
+        await simopen.punch(theirs, mine=ours, at=time.time() + 60, clock=plain())
+    assert caught.value.diagnosis is not None
+    assert caught.value.diagnosis.cause is simopen.Cause.IMPOSSIBLE_PAIR
+    assert caught.value.diagnosis.sentence == str(caught.value)
+    assert caught.value.report is None
 
 
 async def test_an_instant_long_past_is_missed(ports: tuple[int, int]) -> None:
