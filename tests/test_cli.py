@@ -265,7 +265,7 @@ def test_verbose_says_where_an_error_came_from(ports: Ports) -> None:
     status, _, said = simopen_run(*connecting(ports, "--window", "100ms", "--verbose"))
     assert status == 1
     assert "Traceback" in said
-    assert said.splitlines()[-1].startswith("simopen: no stream")
+    assert said.splitlines()[-1].startswith("  to do: ")
 
 
 # --- a stream
