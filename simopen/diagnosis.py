@@ -32,8 +32,6 @@ APART_NS = 500_000_000
 """Two sides that re-fire on RSTs may fall out of step, but are up within 340 ms (measured at an RTT of 80 ms)."""
 # The last SYN before the window closes never has its answer yet: only a longer wait than any answer took is silence.
 _LONGER = 3
-# A difference is told where it is known this well: then a refusal came so shortly before.
-_TENTH = 10
 
 
 class Cause(StrEnum):
@@ -131,7 +129,7 @@ def _too_early(report: Report) -> bool:
 
 
 def _late_ns(report: Report) -> int | None:
-    """How long after our first SYN the peer fired, to half a round trip; None where no refusal just before that tells.
+    """How long after our first SYN the peer fired, to a round trip or a tenth; None where no refusal before it tells.
 
     Nothing of a plan's is looked at: its later shots open later, by whatever clock.
     """
@@ -144,8 +142,8 @@ def _late_ns(report: Report) -> int | None:
     else:  # the peer's SYN, our answer and its answer, one after the other
         ready_ns = report.established_ns - 3 * min(map(_waited_ns, refused)) // 2
     late_ns = ready_ns - report.fired_ns
-    known = ready_ns - refused[-1].started_ns < late_ns // _TENTH
-    return late_ns if known else None
+    ago_ns = ready_ns - refused[-1].started_ns
+    return late_ns if ago_ns < max(late_ns // 10, _LONGER * _waited_ns(refused[-1])) else None
 
 
 def _waited_ns(attempt: Attempt) -> int:
