@@ -261,6 +261,8 @@ _CASES = (
 
 def _facts(report: Report) -> Iterator[str]:
     """What was seen, each fact in a few words. None of them is a conclusion, but that light has a speed."""
+    if report.plan is not None:
+        yield f"the plan: {report.plan}"
     yield tally(report.attempts)
     yield from _answers(report)
     yield from _unanswered(report)

@@ -94,6 +94,7 @@ def test_the_cause(made: Report, cause: Cause, words: str) -> None:
         (failed(shot(None), early_ns=START - 2300 * MS), "a SYN from a peer's address came 2.3 s before the instant"),
         (failed(shot(None), listening=False), "nothing listened here, so a peer that came from another port could not"),
         (failed(shot(None)), "nobody connected to this side's listener"),
+        (failed(shot(None), plan="one reason"), "the plan: one reason"),
         (
             failed(shot(RST), arrivals=(arrival(STRANGER, 2300),), strangers=1),
             f"{STRANGER} connected 2.3 s after this side's first SYN",
