@@ -61,7 +61,7 @@ class Attempt:
     @property
     def sent(self) -> bool:
         """Whether a SYN left: a look at a taken 5-tuple or a missing route sends nothing."""
-        return not self.immediate or self.outcome is Outcome.RESET
+        return not self.immediate or self.outcome in (Outcome.RESET, Outcome.OPEN)
 
     @property
     def result(self) -> str:
