@@ -17,7 +17,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -25,6 +25,7 @@ from simopen import __version__, clock, doctor, experiment, opening, survey
 from simopen.address import Endpoint, is_literal
 from simopen.arguments import argument, port, window
 from simopen.clock import FixedClock, TimeSource
+from simopen.diagnosis import Diagnosis
 from simopen.errors import ClockError, PunchError, SimopenError
 from simopen.instant import parse_duration, parse_instant
 from simopen.pipe import Carried, pipe
@@ -116,16 +117,24 @@ def _failed(options: argparse.Namespace, screen: Screen, error: BaseException) -
     status, words = next((status, words) for kind, status, words in _ENDINGS if isinstance(error, kind))
     message = words or getattr(error, "strerror", None) or str(error)
     report = error.report if isinstance(error, PunchError) else None
+    diagnosis = error.diagnosis if isinstance(error, PunchError) else None
     logging.getLogger("simopen").debug("where it happened:", exc_info=error)
     if isinstance(error, BrokenPipeError):
         _let_go_of_broken_pipes()
     _tell_notes(screen, report)
-    screen.say(f"simopen: {message}")
+    screen.say("\n".join(_diagnosed(diagnosis)) if diagnosis else f"simopen: {message}")
     if isinstance(error, ClockError):
         screen.say("simopen: does a firewall drop UDP port 123? Name a server that you can reach with --ntp")
     if options.json:
-        _print_json({"error": type(error).__name__, "message": message, "report": report and report.as_dict()})
+        told = {"report": report and report.as_dict(), "diagnosis": diagnosis and diagnosis.as_dict()}
+        _print_json({"error": type(error).__name__, "message": message, **told})
     return status
+
+
+def _diagnosed(diagnosis: Diagnosis) -> Iterator[str]:
+    yield f"simopen: no stream: {diagnosis.sentence}"
+    yield from (f"  seen: {fact}" for fact in diagnosis.evidence)
+    yield f"  to do: {diagnosis.advice}"
 
 
 def _tell_notes(screen: Screen, report: Report | None) -> None:

@@ -32,6 +32,8 @@ _STATES = {
     0x0C: "SYN-RECEIVED",
 }
 _TABLES = {socket.AF_INET: "/proc/net/tcp", socket.AF_INET6: "/proc/net/tcp6"}
+# A row has a hex digit for every four bits of the remote address: none yet where something listens.
+_LISTENERS = (("/proc/net/tcp", 8), ("/proc/net/tcp6", 32))
 
 
 class Connection(NamedTuple):
@@ -104,3 +106,16 @@ def _state_told(answer: bytes) -> str | None:
     number = answer[_HEADER.size + 1]
     # Where nothing has the 5-tuple, the kernel names what listens on its local port.
     return None if _STATES.get(number) == "LISTEN" else _STATES.get(number, f"{number:02X}")
+
+
+def listens(port: int) -> bool:
+    """Whether a TCP socket of this network namespace listens on that port, on whichever address."""
+    return any(f":{port:04X} {'0' * digits}:0000 0A" in _text(table) for table, digits in _LISTENERS)
+
+
+def _text(table: str) -> str:
+    try:
+        with open(table, encoding="ascii") as file:
+            return file.read()
+    except OSError:
+        return ""

@@ -24,22 +24,24 @@ FLOORS = [
     {"opening", "pipe", "discovery"},
     {"inquiry"},
     {"connector"},
-    {"choice"},
+    {"choice", "diagnosis"},
     {"lane"},
-    {"listener", "clock", "report", "binding", "hairpin", "findings", "conntable"},
+    {"listener", "clock", "report", "binding", "hairpin", "findings"},
     {"estimate"},
-    {"timeserver", "arguments"},
+    {"timeserver", "arguments", "lookout"},
+    {"conntable"},
     {"ntp", "sockets", "scheduler", "window", "instant", "stun", "plan"},
     {"nat"},
     {"address", "walk"},
     {"errors"},
 ]
 # Annotations only: errors name the report that they carry, and a report the clock's estimate.
-FOR_TYPES = {("errors", "report"), ("report", "clock")}
+FOR_TYPES = {("errors", "report"), ("errors", "diagnosis"), ("report", "clock")}
 PURE = {
     "window",
     "instant",
     "report",
+    "diagnosis",
     "errors",
     "estimate",
     "ntp",

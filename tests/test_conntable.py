@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from simopen.address import ANY, Endpoint, normalise
-from simopen.conntable import connections, state
+from simopen.conntable import connections, listens, state
 
 FAMILIES = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 family = pytest.mark.parametrize("family", FAMILIES, ids=["v4", "v6"])
@@ -89,3 +89,15 @@ def test_a_scope_is_no_part_of_the_table(pair: tuple[socket.socket, socket.socke
 
 def test_a_family_without_a_table_has_no_rows() -> None:
     assert list(connections(socket.AF_UNIX)) == []
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_what_listens_is_told_from_what_is_connected(
+    family: socket.AddressFamily, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    connected = ends(pair[0])[0].port
+    with socket.create_server(("", 0), family=family) as server:
+        port = server.getsockname()[1]
+        assert listens(port)
+        assert not listens(connected)
+    assert not listens(port)
