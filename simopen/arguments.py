@@ -71,9 +71,7 @@ _AT = "22:14:30 (UTC, nearest), 2026-01-01T00:00:00Z, +10s, or next:10s (the nex
 
 def add_instant(parser: argparse.ArgumentParser, otherwise: str) -> None:
     """Declare `--at`. `otherwise`: what it is where it is left out."""
-    parser.add_argument(
-        "--at", metavar="T", type=argument(instant), help=f"the instant: {_AT}; left out: {otherwise}"
-    )
+    parser.add_argument("--at", metavar="T", type=argument(instant), help=f"the instant: {_AT}; left out: {otherwise}")
 
 
 def add_time_servers(parser: argparse.ArgumentParser) -> None:

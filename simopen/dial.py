@@ -55,7 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "host", metavar="HOST|TICKET", type=_host, help="the peer's public address or name, or the peer's ticket"
     )
     parser.add_argument(
-        "port", metavar="PORT", type=port, nargs="?", help="of a HOST: the port that the peer fires from, as seen outside"
+        "port",
+        metavar="PORT",
+        type=port,
+        nargs="?",
+        help="HOST's: the one that the peer fires from, as seen outside",
     )
     arguments.add_instant(parser, "now, or the later one of the two tickets")
     parser.add_argument("--local-port", metavar="N", type=port, help="fire from this port (default: the peer's PORT)")

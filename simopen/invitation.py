@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,83 +30,70 @@ SLOT_S = 10
 _TICK_S = 1.0
 
 
-async def hold(
-    found: Discovery,
-    source: TimeSource,
-    at: float | None,
-    screen: Screen,
-    show: Callable[[Ticket], None],
-    where: Path,
-) -> None:
-    """Show a ticket, hold its mapping until its window is over, and show another where the mapping changes.
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """What is held, by which clock; `show` prints a ticket, and `where` it lies for `simopen connect`."""
 
-    `at`: the instant, UTC seconds, rounded up to whole ones; None: about two minutes ahead. `where`: the wallet.
+    found: Discovery
+    source: TimeSource
+    screen: Screen
+    show: Callable[[Ticket], None]
+    where: Path
 
-    Raises: ValueError for an instant that has passed; SimopenError where the ticket cannot be left for `connect`.
-    """
-    await _learn_the_time(source, screen)
-    ticket = _made(found, source, at)
-    while await _went_stale(ticket, found, source, screen, show, where):
-        stale, ticket = ticket, _made(found, source, None)
-        screen.say(_stale(stale, ticket))
-    screen.say("the instant and its window are over; the mapping is let go")
+    async def hold(self, at: float | None = None) -> None:
+        """Show a ticket, hold its mapping until its window is over, and show another where the mapping changes.
 
+        `at`: the instant, UTC seconds, rounded up to whole ones; None: about two minutes ahead.
 
-def _stale(before: Ticket, now: Ticket) -> str:
-    return (
-        f"simopen: the mapping has changed from {before.profile.mapped} to {now.profile.mapped}, so that ticket is of no "
-        f"more use: give your peer the new one, and run `simopen connect` anew on both sides"
-    )
+        Raises: ValueError for an instant that has passed; SimopenError where the ticket cannot be left in `where`.
+        """
+        await self._learn_the_time()
+        ticket = self._made(at)
+        while await self._went_stale(ticket):
+            stale, ticket = ticket, self._made(None)
+            self.screen.say(
+                f"simopen: the mapping has changed from {stale.profile.mapped} to {ticket.profile.mapped}, so that "
+                f"ticket is of no more use: give your peer the new one, and run `simopen connect` anew on both sides"
+            )
+        self.screen.say("the instant and its window are over; the mapping is let go")
 
+    async def _learn_the_time(self) -> None:
+        bound_s = self.source.now_estimate().bound_s
+        if isinstance(self.source, FixedClock) or (bound_s is not None and bound_s <= self.source.limit_s):
+            return
+        try:
+            await self.source.refresh()
+        except ClockError as error:
+            self.screen.say(f"simopen: note: the clock's offset is not known well, so the ticket goes by it: {error}")
 
-async def _learn_the_time(source: TimeSource, screen: Screen) -> None:
-    bound_s = source.now_estimate().bound_s
-    if isinstance(source, FixedClock) or (bound_s is not None and bound_s <= source.limit_s):
-        return
-    try:
-        await source.refresh()
-    except ClockError as error:
-        screen.say(f"simopen: note: the clock's offset is not known well, and the ticket's times are its own: {error}")
+    def _made(self, at: float | None) -> Ticket:
+        now = self.source.now_estimate()
+        now_s = now.utc_ns / 1e9
+        instant = next_slot(SLOT_S, lead_s=LEAD_S, now=now_s) if at is None else at
+        if instant <= now_s:
+            raise ValueError("the ticket's instant has passed: name a later one with --at, or leave it out")
+        return Ticket(in_utc(self.found.profile, now.utc_at(0)), math.ceil(instant), self.found.port)
 
+    async def _went_stale(self, ticket: Ticket) -> bool:
+        """Hold the mapping until nobody needs it any more, or it has changed: then this is True."""
+        with wallet.left(ticket, self.where) as wanted:
+            self.show(ticket)
+            with self.screen.line(self._to_do(ticket)) as update:
+                while self._left_s(ticket) > -LATE_S or wanted():
+                    if self.found.profile.mapped != ticket.profile.mapped:
+                        return True
+                    update(self._to_do(ticket))
+                    await asyncio.sleep(_TICK_S)
+        return False
 
-def _made(found: Discovery, source: TimeSource, at: float | None) -> Ticket:
-    now = source.now_estimate()
-    now_s = now.utc_ns / 1e9
-    instant = next_slot(SLOT_S, lead_s=LEAD_S, now=now_s) if at is None else at
-    if instant <= now_s:
-        raise ValueError("the ticket's instant has passed: name a later one with --at, or leave it out")
-    return Ticket(in_utc(found.profile, now.utc_at(0)), math.ceil(instant), found.port)
+    def _left_s(self, ticket: Ticket) -> float:
+        return ticket.instant - self.source.now_estimate().utc_ns / 1e9
 
-
-async def _went_stale(
-    ticket: Ticket,
-    found: Discovery,
-    source: TimeSource,
-    screen: Screen,
-    show: Callable[[Ticket], None],
-    where: Path,
-) -> bool:
-    """Hold the mapping until nobody needs it any more, or it has changed: then this is True."""
-    with wallet.left(ticket, where) as wanted:
-        show(ticket)
-        with screen.line(_to_do(ticket, source)) as update:
-            while _left_s(ticket, source) > -LATE_S or wanted():
-                if found.profile.mapped != ticket.profile.mapped:
-                    return True
-                update(_to_do(ticket, source))
-                await asyncio.sleep(_TICK_S)
-    return False
-
-
-def _left_s(ticket: Ticket, source: TimeSource) -> float:
-    return ticket.instant - source.now_estimate().utc_ns / 1e9
-
-
-def _to_do(ticket: Ticket, source: TimeSource) -> str:
-    left_s = _left_s(ticket, source)
-    if left_s <= 0:
-        return "the ticket's instant has come; the mapping is held a little longer"
-    return (
-        f"give the ticket to your peer, and run `simopen connect PEERS-TICKET` here, in another terminal, before "
-        f"{datetime.fromtimestamp(ticket.instant, UTC):%H:%M:%S} UTC, in {left_s:.0f} s; the mapping is held until then"
-    )
+    def _to_do(self, ticket: Ticket) -> str:
+        left_s = self._left_s(ticket)
+        if left_s <= 0:
+            return "the ticket's instant has come; the mapping is held a little longer"
+        return (
+            f"give the ticket to your peer, and run `simopen connect PEERS-TICKET` here, in another terminal, before "
+            f"{datetime.fromtimestamp(ticket.instant, UTC):%H:%M:%S} UTC, in {left_s:.0f} s; the mapping is held"
+        )

@@ -51,7 +51,9 @@ class Screen:
         with live:
             yield lambda new: live.update(Text(new), refresh=True)
 
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], file: TextIO | None = None) -> None:
+    def table(
+        self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], file: TextIO | None = None
+    ) -> None:
         """A table with a title, on standard output unless told otherwise; padded where there is no rich or terminal."""
         file = file or sys.stdout
         if self._quiet:

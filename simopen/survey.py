@@ -98,12 +98,13 @@ async def _tell(found: Discovery, options: argparse.Namespace, screen: Screen) -
 
 
 async def _invite(found: Discovery, options: argparse.Namespace, screen: Screen) -> None:
-    from simopen import clock, invitation, wallet
+    from simopen import clock, wallet
+    from simopen.invitation import Invitation
 
     _draw(found, screen, sys.stderr)  # standard output is for the ticket
     source = clock.chosen(options.ntp, ask=not options.no_ntp)
     show = partial(_show, found, as_json=options.json)
-    await invitation.hold(found, source, options.at, screen, show, wallet.directory())
+    await Invitation(found, source, screen, show, wallet.directory()).hold(options.at)
 
 
 def _draw(found: Discovery, screen: Screen, where: TextIO) -> None:

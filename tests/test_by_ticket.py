@@ -7,8 +7,8 @@ import os
 import sys
 import time
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +62,9 @@ class Side:
 
 
 @asynccontextmanager
-async def two_sides(left: Nat | None, right: Nat | None, tmp_path: Path) -> AsyncIterator[tuple[lab.Network, list[Side], list[str]]]:
+async def two_sides(
+    left: Nat | None, right: Nat | None, tmp_path: Path
+) -> AsyncIterator[tuple[lab.Network, list[Side], list[str]]]:
     async with lab.Network(seed=1) as net:
         servers = [await net.host(name, delay_s=DELAY_S) for name in ("one", "two", "three")]
         for mine, its in zip(servers, [servers[1], servers[0], servers[0]], strict=True):

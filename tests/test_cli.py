@@ -141,7 +141,10 @@ def last_json(text: str) -> dict[str, Any]:
     ("arguments", "words"),
     [
         (["--help"], ["connect", "clock", "self", "demo", "lab", "exit status", "130 interrupted"]),
-        (["connect", "--help"], ["--at T", "22:14:30", "--no-listen", "one$", "203.0.113.7", "default: 10 s", "--mine TICKET", "--spray"]),
+        (
+            ["connect", "--help"],
+            ["--at T", "22:14:30", "--no-listen", "one$", "default: 10 s", "--mine TICKET"],
+        ),
         (["clock", "--help"], ["--ntp HOST", "default: 3 s"]),
         (["self", "--help"], ["default: 1314"]),
         (["demo", "--help"], ["--loopback", "default: 40ms"]),

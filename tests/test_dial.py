@@ -84,7 +84,7 @@ def test_one_that_is_named_stays_held_as_well(tmp_path: Path) -> None:
 
 
 def test_where_none_is_held_it_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no ticket is held on this host.* run `simopen nat --ticket` in another"):
+    with pytest.raises(ValueError, match=r"no ticket is held on this host.* run `simopen nat --ticket` in another"):
         called(TEXT, where=tmp_path)
 
 
@@ -94,7 +94,7 @@ def test_where_several_are_held_one_must_be_named(tmp_path: Path) -> None:
         (file,) = tmp_path.iterdir()
         file.rename(tmp_path / "1.ticket")  # as if another program had left it
         stack.enter_context(wallet.left(replace(MINE, local_port=8), tmp_path))
-        with pytest.raises(ValueError, match="2 tickets are held on this host: name the one .* with --mine"):
+        with pytest.raises(ValueError, match=r"2 tickets are held on this host: name the one .* with --mine"):
             called(TEXT, where=tmp_path)
         assert called(TEXT, "--mine", MINE.encode(), where=tmp_path).at == THEIRS.instant
 
@@ -139,7 +139,10 @@ def test_a_host_without_a_port_is_told_so(host: str, tmp_path: Path) -> None:
     [
         ([TEXT, "9"], "leave out PORT: the tickets say that"),
         ([TEXT, "--at", "+1m"], "leave out --at: the"),
-        ([TEXT, "--local-port", "9", "--local-address", "127.0.0.1"], "leave out --local-port and --local-address: the"),
+        (
+            [TEXT, "--local-port", "9", "--local-address", "127.0.0.1"],
+            "leave out --local-port and --local-address",
+        ),
         (["203.0.113.7", "9", "--mine", TEXT], "leave out --mine: they go with"),
         (["203.0.113.7", "9", "--spray"], "leave out --spray: they go with"),
     ],

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from simopen import clock, invitation, wallet
+from simopen import clock, wallet
 from simopen.address import Endpoint
 from simopen.clock import Clock, Estimate, TimeSource
 from simopen.discovery import Discovery, holding
 from simopen.errors import ClockError
-from simopen.invitation import LEAD_S, SLOT_S
+from simopen.invitation import LEAD_S, SLOT_S, Invitation
 from simopen.nat import Mapping
 from simopen.screen import Screen
 from simopen.ticket import LATE_S, Ticket, parse_ticket
@@ -61,9 +61,10 @@ class Holding:
     """`hold` under way: the tickets that it showed, in a task of its own."""
 
     def __init__(self, found: Discovery, hands: TimeSource, where: Path, at: float | None) -> None:
+        self.found = found
         self._shown: asyncio.Queue[Ticket] = asyncio.Queue()
-        work = invitation.hold(found, hands, at, Screen(), self._shown.put_nowait, where)
-        self.task = asyncio.create_task(work)
+        invitation = Invitation(found, hands, Screen(), self._shown.put_nowait, where)
+        self.task = asyncio.create_task(invitation.hold(at))
 
     async def next(self) -> Ticket:
         """The next ticket that it shows; raises what `hold` does, where that comes first."""
@@ -81,9 +82,7 @@ class Holding:
 
 
 @contextlib.asynccontextmanager
-async def held(
-    found: Discovery, hands: TimeSource, where: Path, at: float | None = None
-) -> AsyncIterator[Holding]:
+async def held(found: Discovery, hands: TimeSource, where: Path, at: float | None = None) -> AsyncIterator[Holding]:
     under_way = Holding(found, hands, where, at)
     try:
         yield under_way
@@ -92,15 +91,28 @@ async def held(
         await asyncio.gather(under_way.task, return_exceptions=True)
 
 
+@contextlib.asynccontextmanager
+async def invited(hands: TimeSource, where: Path, at: float | None = None) -> AsyncIterator[Holding]:
+    async with (
+        FakeStun() as server,
+        holding(servers=[server.name], timeout=LONG_S) as found,
+        held(found, hands, where, at) as under_way,
+    ):
+        yield under_way
+
+
+def lying(where: Path) -> list[Path]:
+    return list(where.iterdir())
+
+
 async def test_the_ticket_says_what_was_found_and_when_by_the_true_time(tmp_path: Path) -> None:
     hands = Hands()
-    async with FakeStun() as server, holding(servers=[server.name], timeout=LONG_S) as found:
-        async with held(found, hands, tmp_path) as under_way:
-            ticket = await under_way.next()
+    async with invited(hands, tmp_path) as under_way:
+        ticket = await under_way.next()
     assert ticket.instant % SLOT_S == 0
     assert LEAD_S - 5 < ticket.instant - hands.now_s() < LEAD_S + SLOT_S
-    assert ticket.local_port == found.port
-    assert ticket.profile.mapped == found.profile.mapped
+    assert ticket.local_port == under_way.found.port
+    assert ticket.profile.mapped == under_way.found.profile.mapped
     seen_s = [each.at_ns / 1e9 for each in ticket.profile.observations]
     assert seen_s
     assert all(hands.now_s() - LONG_S < each_s < hands.now_s() for each_s in seen_s)
@@ -108,14 +120,13 @@ async def test_the_ticket_says_what_was_found_and_when_by_the_true_time(tmp_path
 
 async def test_it_is_held_until_its_window_is_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hands = Hands()
-    async with FakeStun() as server, holding(servers=[server.name], timeout=LONG_S) as found:
-        async with held(found, hands, tmp_path) as under_way:
-            ticket = await under_way.next()
-            with wallet.in_use(tmp_path) as there:
-                assert [each.encode() for each in there] == [ticket.encode()]
-            hands.ahead_ns += round((ticket.instant + LATE_S - hands.now_s()) * 1e9)
-            await under_way.end()
-    assert list(tmp_path.iterdir()) == []
+    async with invited(hands, tmp_path) as under_way:
+        ticket = await under_way.next()
+        with wallet.in_use(tmp_path) as there:
+            assert [each.encode() for each in there] == [ticket.encode()]
+        hands.ahead_ns += round((ticket.instant + LATE_S - hands.now_s()) * 1e9)
+        await under_way.end()
+    assert lying(tmp_path) == []
     said = capsys.readouterr().err.splitlines()
     assert "run `simopen connect PEERS-TICKET` here" in said[0]
     assert said[-1] == "the instant and its window are over; the mapping is let go"
@@ -123,14 +134,13 @@ async def test_it_is_held_until_its_window_is_over(tmp_path: Path, capsys: pytes
 
 async def test_it_is_held_while_a_connect_waits_for_the_peers_later_instant(tmp_path: Path) -> None:
     hands = Hands()
-    async with FakeStun() as server, holding(servers=[server.name], timeout=LONG_S) as found:
-        async with held(found, hands, tmp_path) as under_way:
-            await under_way.next()
-            with wallet.in_use(tmp_path):
-                hands.ahead_ns += HOUR_NS
-                done, _ = await asyncio.wait({under_way.task}, timeout=2.5)  # it looks every second
-                assert not done
-            await under_way.end()
+    async with invited(hands, tmp_path) as under_way:
+        await under_way.next()
+        with wallet.in_use(tmp_path):
+            hands.ahead_ns += HOUR_NS
+            done, _ = await asyncio.wait({under_way.task}, timeout=2.5)  # it looks every second
+            assert not done
+        await under_way.end()
 
 
 async def test_where_the_mapping_changes_there_is_a_new_ticket(
@@ -163,10 +173,9 @@ async def test_where_the_mapping_changes_there_is_a_new_ticket(
 
 async def test_an_instant_that_has_passed_is_refused(tmp_path: Path) -> None:
     hands = Hands()
-    async with FakeStun() as server, holding(servers=[server.name], timeout=LONG_S) as found:
-        async with held(found, hands, tmp_path, hands.now_s() - 1) as under_way:
-            with pytest.raises(ValueError, match="has passed: name a later one with --at"):
-                await under_way.next()
+    async with invited(hands, tmp_path, hands.now_s() - 1) as under_way:
+        with pytest.raises(ValueError, match="has passed: name a later one with --at"):
+            await under_way.next()
 
 
 async def test_time_servers_are_asked(tmp_path: Path) -> None:
@@ -182,12 +191,9 @@ async def test_time_servers_are_asked(tmp_path: Path) -> None:
     assert ticket.profile.observations[-1].at_ns / 1e9 - time.time() == pytest.approx(1000, abs=LONG_S)
 
 
-async def test_where_no_time_server_answers_that_is_noted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    async with FakeStun() as server, holding(servers=[server.name], timeout=LONG_S) as found:
-        async with held(found, Hands(ClockError("silence everywhere")), tmp_path) as under_way:
-            await under_way.next()
+async def test_where_no_time_server_answers_that_is_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async with invited(Hands(ClockError("silence everywhere")), tmp_path) as under_way:
+        await under_way.next()
     assert "simopen: note: the clock's offset is not known well" in capsys.readouterr().err
 
 
@@ -226,7 +232,7 @@ async def test_the_ticket_stands_alone_on_standard_output_while_the_mapping_is_h
         async with inviting(tmp_path, "--stun", str(asked), "--timeout", "20s") as process:
             text = await line_of(process)
             ticket = parse_ticket(text)
-            (file,) = (tmp_path / "simopen").iterdir()
+            (file,) = lying(tmp_path / "simopen")
             assert file.read_text() == text.strip()
             ours = {each for server in servers.values() for each in server.clients if each.port == ticket.local_port}
             assert ours

@@ -135,7 +135,7 @@ def test_both_sides_agree_on_the_later_instant() -> None:
 def test_they_expire_with_the_window_after_it() -> None:
     later = replace(SIMPLE, instant=NOW + 40)
     assert agreed_instant(SIMPLE, later, NOW + 40 + LATE_S) == NOW + 40
-    with pytest.raises(TicketError, match=r"expired: its instant was 3600 s ago; make new ones on both sides") as caught:
+    with pytest.raises(TicketError, match="its instant was 3600 s ago; make new ones on both sides") as caught:
         agreed_instant(SIMPLE, later, NOW + 3640)
     assert caught.value.flaw is Flaw.EXPIRED
 
@@ -146,14 +146,22 @@ def test_nobody_meets_with_its_own_ticket() -> None:
     assert caught.value.flaw is Flaw.OWN
 
 
-.mark.parametrize("text", [TEXT, TEXT.lower(), f"`{TEXT}`", TEXT[:24], TEXT + TEXT, TEXT[:20] + "0" + TEXT[21:]])
+@pytest.mark.parametrize("text", [TEXT, TEXT.lower(), f"`{TEXT}`", TEXT[:24], TEXT + TEXT, TEXT[:20] + "0" + TEXT[21:]])
 def test_a_ticket_is_known_by_its_looks_intact_or_not(text: str) -> None:
     assert looks_like_ticket(text)
 
 
-.mark.parametrize(
+@pytest.mark.parametrize(
     "text",
-    ["", "localhost", "203.0.113.7", "2001:db8::7", "fe80::1%eth0", "relay.a-very-long-name.example.org", "my-computer-in-the-kitchen"],
+    [
+        "",
+        "localhost",
+        "203.0.113.7",
+        "2001:db8::7",
+        "fe80::1%eth0",
+        "relay.a-very-long-name.example.org",
+        "a-computer-in-my-kitchen",
+    ],
 )
 def test_a_host_is_no_ticket(text: str) -> None:
     assert not looks_like_ticket(text)

@@ -58,12 +58,12 @@ def test_a_link_to_a_directory_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_in_the_way_is_told(tmp_path: Path) -> None:
     (tmp_path / "simopen").write_text("")
-    with pytest.raises(SimopenError, match="cannot make .*: File exists; set XDG_RUNTIME_DIR"):
+    with pytest.raises(SimopenError, match=r"cannot make .*: File exists; set XDG_RUNTIME_DIR"):
         wallet.directory({"XDG_RUNTIME_DIR": str(tmp_path)})
 
 
 def test_where_nothing_can_be_written_that_is_told(tmp_path: Path) -> None:
-    with pytest.raises(SimopenError, match="cannot write .*: No such file"), wallet.left(SIMPLE, tmp_path / "gone"):
+    with pytest.raises(SimopenError, match=r"cannot write .*: No such file"), wallet.left(SIMPLE, tmp_path / "gone"):
         pass
 
 
