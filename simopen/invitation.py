@@ -78,22 +78,29 @@ class Invitation:
         """Hold the mapping until nobody needs it any more, or it has changed: then this is True."""
         with wallet.left(ticket, self.where) as wanted:
             self.show(ticket)
-            with self.screen.line(self._to_do(ticket)) as update:
+            self.screen.say(_to_do(ticket))
+            with self.screen.line(self._left(ticket)) as update:
                 while self._left_s(ticket) > -LATE_S or wanted():
                     if self.found.profile.mapped != ticket.profile.mapped:
                         return True
-                    update(self._to_do(ticket))
+                    update(self._left(ticket))
                     await asyncio.sleep(_TICK_S)
         return False
 
     def _left_s(self, ticket: Ticket) -> float:
         return ticket.instant - self.source.now_estimate().utc_ns / 1e9
 
-    def _to_do(self, ticket: Ticket) -> str:
+    def _left(self, ticket: Ticket) -> str:
         left_s = self._left_s(ticket)
-        if left_s <= 0:
-            return "the ticket's instant has come; the mapping is held a little longer"
         return (
-            f"give the ticket to your peer, and run `simopen connect PEERS-TICKET` here, in another terminal, before "
-            f"{datetime.fromtimestamp(ticket.instant, UTC):%H:%M:%S} UTC, in {left_s:.0f} s; the mapping is held"
+            f"the mapping is held; {left_s:.0f} s left" if left_s > 0 else "the instant has come; the mapping is held"
         )
+
+
+def _to_do(ticket: Ticket) -> str:
+    at = datetime.fromtimestamp(ticket.instant, UTC)
+    here = f" ({at.astimezone():%H:%M:%S} here)" if at.astimezone().utcoffset() else ""
+    return (
+        f"give this ticket to your peer, and leave this running; with your peer's ticket, say here, in another terminal, "
+        f"before {at:%H:%M:%S} UTC{here}:\n  simopen connect PEERS-TICKET"
+    )

@@ -14,7 +14,7 @@ import pytest
 
 import simopen
 from simopen.address import Endpoint
-from simopen.discovery import holding
+from simopen.discovery import LOOK_S, holding
 from simopen.errors import LocalEndpointError, StunError
 from simopen.inquiry import PROBES
 from simopen.nat import Mapping
@@ -111,6 +111,19 @@ async def test_both_families_are_asked_and_judged_apart(ports: tuple[int, int]) 
         assert found.profile6 is not None
         assert found.profile6.mapped == ("::1", ports[1])
         assert found.profile.mapped == (HERE, ports[1])
+
+
+async def test_where_each_server_gets_a_mapping_of_its_own_none_is_made_only_to_be_held(
+    ports: tuple[int, int], local: Endpoint
+) -> None:
+    """The servers hang up, and would be asked anew every second: each time a port in the row that the peer foresees."""
+    async with (
+        full_server(HOSTS, ports, told=address_and_port_dependent, answers=1) as servers,
+        holding(local, servers=[str(next(iter(servers)))], timeout=LONG_S) as found,
+    ):
+        assert found.profile.mapping is Mapping.ADDRESS_AND_PORT_DEPENDENT
+        await asyncio.sleep(2.5 * LOOK_S)
+        assert [server.clients.count(local) for server in servers.values()] == [1, 1, 1, 1]
 
 
 FAULTS: dict[str, tuple[Callable[[], FakeStun], str]] = {

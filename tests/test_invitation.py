@@ -128,7 +128,8 @@ async def test_it_is_held_until_its_window_is_over(tmp_path: Path, capsys: pytes
         await under_way.end()
     assert lying(tmp_path) == []
     said = capsys.readouterr().err.splitlines()
-    assert "run `simopen connect PEERS-TICKET` here" in said[0]
+    assert said[0].startswith("give this ticket to your peer, and leave this running")
+    assert said[1] == "  simopen connect PEERS-TICKET"
     assert said[-1] == "the instant and its window are over; the mapping is let go"
 
 
