@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Sequence
 from simopen.address import Endpoint, Local, canonical, local_endpoint
 from simopen.binding import DEFAULT_SERVERS, parse_servers
 from simopen.inquiry import Inquiry, PunchPort
-from simopen.nat import Mapping, Observation, Profile, classify
+from simopen.nat import Allocation, Mapping, Observation, Profile, classify
 
 TIMEOUT_S = 4.0
 """A SYN that is lost on the way is sent again after 1 s, and once more 2 s later."""
@@ -125,6 +125,17 @@ class Discovery:
         """Ask every server that answered once more, connecting anew where it hung up; return what that shows."""
         async with self._one_at_a_time:
             await self._asked_again(self._servers)
+        return self.profile
+
+    @property
+    def walks(self) -> bool:
+        """Whether each destination gets the next port in a row."""
+        return self.profile.mapping in _EACH_ITS_OWN and self.profile.allocation is Allocation.SEQUENTIAL
+
+    async def look_again(self) -> Profile:
+        """Ask from one more local port: how far a row of ports has moved shows only with time."""
+        async with self._one_at_a_time:
+            await self._inquiry.probe(self._servers[0])
         return self.profile
 
     def give_up(self) -> None:

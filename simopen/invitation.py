@@ -27,6 +27,9 @@ LEAD_S = 120.0
 """Until the instant, unless one is named: two people copy, send and paste a word each."""
 SLOT_S = 10
 """The instant is a multiple of this: a time of day that can be said aloud."""
+PACE_S = 4.0
+"""A row of ports is watched for so long: of the rates that `walk` tells apart, the lowest but none, 2 a second, would
+show by then with 99 %."""
 _TICK_S = 1.0
 
 
@@ -48,6 +51,7 @@ class Invitation:
         Raises: ValueError for an instant that has passed; SimopenError where the ticket cannot be left in `where`.
         """
         await self._learn_the_time()
+        await self._learn_the_pace()
         ticket = self._made(at)
         while await self._went_stale(ticket):
             stale, ticket = ticket, self._made(None)
@@ -65,6 +69,13 @@ class Invitation:
             await self.source.refresh()
         except ClockError as error:
             self.screen.say(f"simopen: note: the clock's offset is not known well, so the ticket goes by it: {error}")
+
+    async def _learn_the_pace(self) -> None:
+        """Of a row of ports: the peer must foresee where it will be at the instant, minutes from now."""
+        if self.found.walks:
+            await self.found.look_again()
+            await asyncio.sleep(PACE_S)
+            await self.found.look_again()
 
     def _made(self, at: float | None) -> Ticket:
         now = self.source.now_estimate()
@@ -101,6 +112,6 @@ def _to_do(ticket: Ticket) -> str:
     at = datetime.fromtimestamp(ticket.instant, UTC)
     here = f" ({at.astimezone():%H:%M:%S} here)" if at.astimezone().utcoffset() else ""
     return (
-        f"give this ticket to your peer, and leave this running; with your peer's ticket, say here, in another terminal, "
-        f"before {at:%H:%M:%S} UTC{here}:\n  simopen connect PEERS-TICKET"
+        f"give this ticket to your peer, and leave this running; with your peer's ticket, before "
+        f"{at:%H:%M:%S} UTC{here}, say on this host, in another terminal:\n  simopen connect PEERS-TICKET"
     )

@@ -52,9 +52,9 @@ class Side:
         assert text, (await holder.stderr.read()).decode()
         return holder, text
 
-    async def connect(self, ticket: str) -> tuple[bytes, str]:
-        """`simopen connect TICKET`: what came over the stream, and what it said."""
-        process = await self.start("connect", ticket)
+    async def connect(self, *words: str) -> tuple[bytes, str]:
+        """`simopen connect TICKET ...`: what came over the stream, and what it said."""
+        process = await self.start("connect", *words)
         async with asyncio.timeout(LONG_S):
             heard, said = await process.communicate(WORDS)
         assert process.returncode == 0, said.decode()
@@ -74,21 +74,26 @@ async def two_sides(
         sides = []
         for name, nat in (("left", left), ("right", right)):
             (tmp_path / name).mkdir()
-            sides.append(Side(await net.host(name, delay_s=DELAY_S, nat=nat), tmp_path / name))
+            host = await net.host(name, delay_s=DELAY_S, nat=nat)
+            done = await host.run(["sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6"])
+            assert done.returncode == 0, done.stderr.decode()  # or they would meet over IPv6, whatever the NATs do
+            sides.append(Side(host, tmp_path / name))
         yield net, sides, [server.address for server in servers]
 
 
-APDM = Nat(mapping=Mapping.ADDRESS_AND_PORT_DEPENDENT, allocation=Allocation.SEQUENTIAL)
+APDM = Mapping.ADDRESS_AND_PORT_DEPENDENT
+SEQUENTIAL, RANDOM = (Nat(mapping=APDM, allocation=each) for each in (Allocation.SEQUENTIAL, Allocation.RANDOM))
 PAIRS = {
-    "home and home": (Nat(), Nat()),
-    "moved ports": (Nat(allocation=Allocation.RANDOM), Nat(allocation=Allocation.RANDOM)),
-    "sequential, a new one for each destination, and home": (APDM, Nat()),
+    "home and home": (Nat(), Nat(), ()),
+    "moved ports": (Nat(allocation=Allocation.RANDOM), Nat(allocation=Allocation.RANDOM), ()),
+    "sequential, a new one for each destination, and home": (SEQUENTIAL, Nat(), ()),
+    "random, a new one for each destination, and home": (RANDOM, Nat(), ("--spray",)),
 }
 
 
-@pytest.mark.parametrize(("left", "right"), PAIRS.values(), ids=PAIRS)
-def test_two_tickets_pasted_crosswise_connect(left: Nat, right: Nat, tmp_path: Path) -> None:
-    asyncio.run(connected(left, right, tmp_path))
+@pytest.mark.parametrize(("left", "right", "words"), PAIRS.values(), ids=PAIRS)
+def test_two_tickets_pasted_crosswise_connect(left: Nat, right: Nat, words: tuple[str, ...], tmp_path: Path) -> None:
+    asyncio.run(connected(left, right, words, tmp_path))
 
 
 def ended_from(headers: Headers, port: int) -> str | None:
@@ -97,16 +102,18 @@ def ended_from(headers: Headers, port: int) -> str | None:
     return headers.destination.address if ends else None
 
 
-async def connected(left: Nat, right: Nat, tmp_path: Path) -> None:
+async def connected(left: Nat, right: Nat, words: tuple[str, ...], tmp_path: Path) -> None:
     async with two_sides(left, right, tmp_path) as (net, (one, other), servers):
         at_s = time.time() + LEAD_S
         # Not the same instant: the later one counts, and the earlier side's mapping is held for as long.
         invited = await asyncio.gather(one.invite(servers, at_s), other.invite(servers, at_s + 1))
         (holder, ticket), (its_holder, its_ticket) = invited
-        ended = await asyncio.gather(one.connect(its_ticket), other.connect(ticket))
+        ended = await asyncio.gather(one.connect(its_ticket, *words), other.connect(ticket, *words))
         still_held = [each.returncode for each in (holder, its_holder)]
         record = await net.record()
     assert [heard for heard, _ in ended] == [WORDS, WORDS]
+    assert "connected to 198.51.100." in ended[0][1]
+    assert "connected to 203.0.113." in ended[1][1]
     assert still_held == [None, None]
     for name, text in (("left", ticket), ("right", its_ticket)):
         port = parse_ticket(text).local_port

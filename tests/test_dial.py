@@ -18,6 +18,7 @@ from simopen.address import Endpoint
 from simopen.cli import main
 from simopen.clock import FixedClock
 from simopen.errors import Flaw, TicketError
+from simopen.nat import Allocation, Mapping
 from simopen.ticket import Ticket
 from tests.test_ticket import SIMPLE, sealed
 
@@ -158,18 +159,25 @@ def test_a_damaged_ticket_of_ones_own_is_told_as_such(capsys: pytest.CaptureFixt
     assert "argument --mine: the ticket is cut short: " in capsys.readouterr().err.splitlines()[-1]
 
 
+def lost(ticket: Ticket) -> str:
+    """As if its NAT chose a new random port for each destination."""
+    profile = replace(ticket.profile, mapping=Mapping.ADDRESS_AND_PORT_DEPENDENT, allocation=Allocation.RANDOM)
+    return replace(ticket, profile=replace(profile, hosts=SIMPLE.profile.hosts[:1])).encode()
+
+
 @pytest.mark.parametrize(
-    ("words", "complaint"),
+    ("words", "status", "complaint"),
     [
-        ([TEXT[:-7]], "simopen: the ticket is cut short: "),
-        ([TEXT], "simopen: no ticket is held on this host"),
-        (["localhost"], "simopen: PORT is missing"),
+        ([TEXT[:-7]], 2, "the ticket is cut short: "),
+        ([TEXT], 2, "no ticket is held on this host"),
+        (["localhost"], 2, "PORT is missing"),
+        ([lost(THEIRS), "--mine", lost(MINE)], 1, "these two NATs leave no way: both sides' public ports"),
     ],
 )
-def test_the_command_ends_with_one_clear_line(words: list[str], complaint: str, tmp_path: Path) -> None:
+def test_the_command_ends_at_once_and_says_why(words: list[str], status: int, complaint: str, tmp_path: Path) -> None:
+    """The instant is an hour away."""
     environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
     command = [sys.executable, "-m", "simopen", "connect", "--no-ntp", *words]
     done = subprocess.run(command, env=environment, input=b"", capture_output=True, timeout=30, check=False)
-    (line,) = done.stderr.decode().splitlines()
-    assert (done.returncode, done.stdout) == (2, b"")
-    assert line.startswith(complaint)
+    assert (done.returncode, done.stdout) == (status, b"")
+    assert done.stderr.decode().splitlines()[-1].startswith(f"simopen: {complaint}")

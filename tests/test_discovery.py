@@ -126,6 +126,34 @@ async def test_where_each_server_gets_a_mapping_of_its_own_none_is_made_only_to_
         assert [server.clients.count(local) for server in servers.values()] == [1, 1, 1, 1]
 
 
+class Row:
+    """A NAT that gives each flow the next port; it cannot represent traffic of others."""
+
+    def __init__(self) -> None:
+        self._flows: dict[tuple[Endpoint, Endpoint], int] = {}
+
+    def told(self, seen: Endpoint, server: Endpoint) -> Endpoint:
+        return Endpoint(PUBLIC, self._flows.setdefault((seen, server), 20_000 + len(self._flows)))
+
+
+async def test_of_a_row_of_ports_it_can_be_asked_how_far_it_has_moved(ports: tuple[int, int], local: Endpoint) -> None:
+    """And the hairpin took no port of it: the mappings seen are all that there are."""
+    async with (
+        full_server(HOSTS, ports, told=Row().told, udp=False) as servers,
+        FakeStun(CLIENT, told=lambda seen, _: seen) as plain,
+        holding(local, servers=[str(next(iter(servers)))], timeout=LONG_S) as found,
+        holding(local.port, servers=[plain.name], timeout=LONG_S) as still,
+    ):
+        before = found.profile
+        after = await found.look_again()
+        assert found.walks
+        assert not still.walks
+    (added,) = set(after.observations) - set(before.observations)
+    assert added.local.port != local.port
+    assert added.mapped == (PUBLIC, 20_000 + len(before.observations))
+    assert after.mapped == before.mapped
+
+
 FAULTS: dict[str, tuple[Callable[[], FakeStun], str]] = {
     "silent": (lambda: FakeStun(silent=True), "no answer within"),
     "one byte a second": (lambda: FakeStun(drip_s=1.0, udp=False), "no answer within"),
