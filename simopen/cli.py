@@ -1,8 +1,9 @@
-"""The command line: `simopen connect`, `clock`, `nat`, `self`, `demo`, `lab`.
+"""The command line: `simopen connect`, `clock`, `nat`, `doctor`, `self`, `demo`, `lab`.
 
 Theory of operation: each command is one coroutine over the public calls. What is typed is read by `arguments.py`; the
-arguments are declared here, those of `lab` in `experiment.py`, of `nat` in `survey.py`. Standard output carries the
-stream's data, or the answer of `clock`, `nat`, `demo` and `lab`; what else is said to people goes to standard error.
+arguments are declared here, or with the command: those of `lab` in `experiment.py`, of `nat` in `survey.py`, of
+`doctor` in its own module. Standard output carries the stream's data, or the answer of `clock`, `nat`, `doctor`, `demo`
+and `lab`; what else is said to people goes to standard error.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ import sys
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 
-from simopen import __version__, clock, dial, experiment, opening, survey
+from simopen import __version__, clock, dial, doctor, experiment, opening, survey
 from simopen.address import Endpoint
-from simopen.arguments import argument, port, window
+from simopen.arguments import add_time_servers, argument, port, window
 from simopen.clock import TimeSource
 from simopen.errors import ClockError, PunchError, SimopenError
 from simopen.instant import parse_duration
@@ -141,6 +142,11 @@ def _parser() -> argparse.ArgumentParser:
         commands, "nat", survey.run, "tell what the NATs in front of this host do to TCP, and what that means"
     )
     survey.add_arguments(nat)
+    fit = _command(
+        commands, "doctor", doctor.run, "tell whether this host is fit to punch, and what to do where it is not"
+    )
+    add_time_servers(fit)
+    doctor.add_arguments(fit)
     _add_self(_command(commands, "self", _self, "connect one socket to itself: what you type comes back through TCP"))
     _add_demo(_command(commands, "demo", _demo, "two hosts behind two NATs on this machine, and the SYNs crossing"))
     lab = _command(commands, "lab", experiment.run, "two hosts behind the NATs that you name punch, and why it went so")
