@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TextIO
 
 from simopen.arguments import add_instant, add_time_servers, argument, port, window
+from simopen.outlook import prospects
 from simopen.screen import Screen
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def rows(profile: Profile) -> list[Row]:
     ]
     if profile.mapped is not None:
         told.insert(0, ("public endpoint", str(profile.mapped), "where the servers saw this port"))
-    return told
+    return told + [(f"peers behind {each.peer}", each.verdict, each.why) for each in prospects(profile)]
 
 
 def _allocation(profile: Profile) -> str:
@@ -160,4 +161,12 @@ def as_dict(profile: Profile) -> dict[str, object]:
         for each in profile.observations
     ]
     mapped = None if profile.mapped is None else str(profile.mapped)
-    return {**words, **numbers, "mapped": mapped, "hosts": list(map(str, profile.hosts)), "observations": seen}
+    meets = [each._asdict() for each in prospects(profile)]
+    return {
+        **words,
+        **numbers,
+        "mapped": mapped,
+        "meets": meets,
+        "hosts": list(map(str, profile.hosts)),
+        "observations": seen,
+    }
