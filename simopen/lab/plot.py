@@ -43,7 +43,7 @@ _ALONG = (0.26, 0.33, 0.19, 0.4, 0.13, 0.46)  # where on an arrow its label may 
 
 class Cell(NamedTuple):
     """One pair of NATs: the share of punches that connected (0 to 1, None: not tried), the median time in ms where any
-    did, and why less than all may be expected ("waits for port prediction"), "" where nothing stands in the way."""
+    did, and what stands in the way ("by prediction": it must be passed so), "" where nothing does."""
 
     share: float | None
     median_ms: float | None = None
