@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from simopen.discovery import discover
     from simopen.errors import (
         ClockError,
+        ImpossiblePair,
         LabError,
         LocalEndpointError,
         MissedInstant,
@@ -38,6 +39,7 @@ __all__ = [
     "ClockError",
     "Endpoint",
     "Estimate",
+    "ImpossiblePair",
     "LabError",
     "LocalEndpointError",
     "MissedInstant",
@@ -65,6 +67,7 @@ _HOMES = {
     "ClockError": "errors",
     "Endpoint": "address",
     "Estimate": "clock",
+    "ImpossiblePair": "errors",
     "LabError": "errors",
     "LocalEndpointError": "errors",
     "MissedInstant": "errors",

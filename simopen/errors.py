@@ -8,6 +8,7 @@
     ├── PunchError               no stream; also a ConnectionError, so an OSError
     │   ├── MissedInstant        the instant and its whole window are over
     │   ├── ResolutionError      the peer's name has no address
+    │   ├── ImpossiblePair       no shots could connect these two NATs
     │   ├── LocalEndpointError   the local endpoint cannot be had: taken, foreign, or not permitted
     │   ├── SelfConnection       the peer is this very socket
     │   └── WindowClosed         the window ended without a stream; also a TimeoutError
@@ -54,6 +55,10 @@ class MissedInstant(PunchError):  # noqa: N818 - says what happened, as TimeoutE
 
 class ResolutionError(PunchError):
     """The peer's (or the local) name has no usable address."""
+
+
+class ImpossiblePair(PunchError):  # noqa: N818 - says what is the matter
+    """No shots, or none that were allowed, could connect these two NATs. The message says why, and what would."""
 
 
 class LocalEndpointError(PunchError):

@@ -419,6 +419,20 @@ def predict(
     return tuple(best[:most])
 
 
+def foresee(profile: Profile, now_ns: int, count: int) -> tuple[dict[int, float], ...]:
+    """For each of the next `count` new mappings of a SEQUENTIAL profile, the chance of each port; else nothing.
+
+    The first one's SYN leaves at `now_ns`, by the observations' clock; the others follow right behind it, from local
+    ports of the punch port's parity. The ports are those of the address last seen.
+    """
+    port = _punch_port(profile.observations, profile.hosts)
+    if profile.allocation is not Allocation.SEQUENTIAL or profile.mapped is None or port is None:
+        return ()
+    runs = _in_order(_runs(profile.observations))
+    last = runs[profile.mapped.address][-1]
+    return walk.each_ahead(walk.weigh(tuple(runs.values())), last, port, now_ns / 1e9, count)
+
+
 _NEW_FOR_OTHERS = {Mapping.ADDRESS_DEPENDENT, Mapping.ADDRESS_AND_PORT_DEPENDENT}
 
 

@@ -16,16 +16,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from socket import AF_INET6, socket
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from simopen import scheduler
 from simopen.address import Endpoint, Local, Peer, canonical, local_endpoint, peer_endpoints, resolve, sockaddr
 from simopen.clock import CHECK_TIMEOUT_S, Estimate, FixedClock, Source, TimeSource, as_clock
-from simopen.connector import Connector, Stream, self_connection
-from simopen.errors import ClockError, MissedInstant, PunchError, ResolutionError, WindowClosed
+from simopen.connector import Connector, self_connection
+from simopen.errors import ClockError, ImpossiblePair, MissedInstant, PunchError, ResolutionError, WindowClosed
 from simopen.instant import Instant, instant_ns
-from simopen.report import Report, tally
-from simopen.sockets import is_self_connected, keep, open_socket, source_address
+from simopen.lane import Stream
+from simopen.nat import Profile
+from simopen.plan import MOST_SYNS, Shot, most_at_once, plan
+from simopen.report import MOST_TOLD, Report, tally
+from simopen.sockets import is_self_connected, keep, make_room, open_socket, source_address
 from simopen.window import Window
 
 logger = logging.getLogger("simopen")
@@ -36,6 +39,8 @@ WINDOW_S = 10.0
 """Long enough for SYNs lost twice (the kernel resends after 1, 2, ... s) and for clocks that nobody has set in a
 while; short enough for somebody who waits for a verdict."""
 STREAM_LIMIT = 2**16  # asyncio's own default
+FEWEST_REPEATED = 16
+"""SYNs that a plan may repeat after RSTs, however many it fires."""
 # From here on the scheduler's thread waits; until here the loop does, and looks every second whether the machine slept.
 _HANDOVER_NS = 2_000_000_000
 _TICK_S = 1.0
@@ -55,8 +60,10 @@ _RECHECK_NS = 30_000_000_000
 
 
 async def punch(
-    peer: Peer,
+    peer: Peer | Profile,
     *,
+    mine: Profile | None = None,
+    spray: bool = False,
     at: Instant = None,
     local: Local = None,
     window: float = WINDOW_S,
@@ -69,7 +76,10 @@ async def punch(
 
     Args:
         peer: (host, port), or several such pairs, fired at side by side from the one local port. Where several answer,
-            the first named wins: name them in the same order of preference on both sides.
+            the first named wins: name them in the same order of preference on both sides. Or the peer's `Profile`.
+        mine: this side's own profile, as the peer has it; with the peer's it makes the plan of what to fire. Both
+            profiles' observations are timed in UTC ns. The local port is the profile's.
+        spray: whether a plan may take up to 450 SYNs a second for 5 s, at random ports of the peer's NAT.
         at: the instant: an aware `datetime`, or UTC seconds since 1970; left out, now.
         local: the local port or (IP address, port); left out, the peer's port number. The peer must fire at it.
         window: seconds after the instant during which SYNs are repeated and a stream is accepted.
@@ -81,25 +91,29 @@ async def punch(
     Raises:
         TypeError, ValueError: a bad argument, a naive datetime among them.
         ResolutionError, LocalEndpointError, SelfConnection: before anything is sent.
+        ImpossiblePair: at once, where the two profiles leave no way; the message says why.
         MissedInstant: the window had closed before anything could be sent.
         WindowClosed: the window ended without a stream.
         PunchError: all of these but the first two; `report` tells what was tried.
     """
-    endpoints = peer_endpoints(peer)
-    bound = local_endpoint(local, endpoints[0][1])
     order = _Order(instant_ns(at), _window_ns(window), as_clock(clock))
     _check_loop()
-    peers, notes = _reachable(await resolve(endpoints), bound)
-    trace = _Trace(order, bound, peers, window, notes)
-    with Connector.opened(bound, peers, listen=listen) as connector:
+    if isinstance(peer, Profile):
+        aim = _planned(peer, mine, local, order, spray=spray)
+    else:
+        aim = await _named(peer, mine, local)
+    trace = _Trace(order, aim, window)
+    with Connector.opened(aim.local[0], aim.shots, listen=listen, chooses=aim.chooses) as connector:
         trace.connector = connector
         stream = await _in_window(connector, trace)
     return stream.sock, trace.report(stream)
 
 
 async def connect(
-    peer: Peer,
+    peer: Peer | Profile,
     *,
+    mine: Profile | None = None,
+    spray: bool = False,
     at: Instant = None,
     local: Local = None,
     window: float = WINDOW_S,
@@ -112,7 +126,9 @@ async def connect(
     Returns asyncio's own (reader, writer); `writer.get_extra_info("simopen")` is the `Report`. `limit` is the reader's
     buffer limit in bytes. Everything else, and what is raised, is as in `punch`.
     """
-    sock, report = await punch(peer, at=at, local=local, window=window, listen=listen, clock=clock)
+    sock, report = await punch(
+        peer, mine=mine, spray=spray, at=at, local=local, window=window, listen=listen, clock=clock
+    )
     return await _streams(sock, limit, report)
 
 
@@ -162,36 +178,79 @@ def _check_loop() -> None:
         )
 
 
-def _reachable(
-    found: Sequence[Endpoint], bound: tuple[str | None, int]
-) -> tuple[tuple[Endpoint, ...], tuple[str, ...]]:
-    """The endpoints that this host can fire at from `bound`, and a note on each that it cannot."""
-    peers, notes = [], []
-    for peer in found:
-        reason = _unusable(peer, bound)
-        if reason is None:
-            peers.append(peer)
-        else:
-            notes.append(f"{peer} left out: {reason}")
-    if not peers:
+@dataclass(frozen=True, slots=True)
+class _Aim:
+    """What is fired, and from where. `left`: how many SYNs may follow those of `shots`; None for any number."""
+
+    local: tuple[str | None, int]
+    shots: tuple[Shot, ...]
+    notes: tuple[str, ...] = ()
+    chooses: bool | None = None
+    left: int | None = None
+    plan: str | None = None
+
+    @property
+    def peers(self) -> tuple[Endpoint, ...]:
+        """The endpoints to name to people."""
+        return tuple(dict.fromkeys(shot.remote for shot in self.shots))[: None if self.plan is None else MOST_TOLD]
+
+
+async def _named(peer: Peer, mine: Profile | None, local: Local) -> _Aim:
+    """One shot for each endpoint that the caller named."""
+    endpoints = peer_endpoints(peer)
+    if mine is not None:
+        raise TypeError("a profile of this side's own makes a plan only together with the peer's profile")
+    bound = local_endpoint(local, endpoints[0][1])
+    shots = tuple(Shot(bound[1], each) for each in await resolve(endpoints))
+    return _Aim(bound, *_reachable(shots, bound[0]))
+
+
+def _planned(theirs: Profile, mine: Profile | None, local: Local, order: _Order, *, spray: bool) -> _Aim:
+    """The shots that the two profiles call for."""
+    if mine is None or local is not None:
+        raise TypeError("with a peer's profile, this side's own goes along as `mine`, and names the local port")
+    now_ns = order.clock.now_estimate().utc_ns if order.at_ns is None else order.at_ns
+    found = plan(mine, theirs, now_ns=now_ns, spray=spray)
+    if not found.shots:
+        raise ImpossiblePair(f"these two NATs leave no way: {found.why}")
+    shots, notes = _reachable(found.shots, None)
+    make_room(most_at_once(shots))
+    left = max(FEWEST_REPEATED, MOST_SYNS - len(shots))
+    return _Aim((None, mine.hosts[0].port), shots, notes, found.chooses, left, found.why)
+
+
+def _reachable(shots: Sequence[Shot], address: str | None) -> tuple[tuple[Shot, ...], tuple[str, ...]]:
+    """The shots that this host can fire from `address`, and a note on each endpoint that it cannot reach."""
+    routes = {remote.address: _route(remote, address) for remote in dict.fromkeys(shot.remote for shot in shots)}
+    kept = tuple(shot for shot in shots if routes[shot.remote.address].refused is None)
+    lost = dict.fromkeys(shot.remote for shot in shots if routes[shot.remote.address].refused)
+    notes = tuple(f"{remote} left out: {routes[remote.address].refused}" for remote in lost)
+    if not kept:
         raise ResolutionError("; ".join(notes))
-    return tuple(peers), tuple(notes)
+    for shot in kept:
+        if shot.local_port == shot.remote.port and shot.remote.address in (routes[shot.remote.address].source, address):
+            raise self_connection(shot.remote)
+    return kept, notes
 
 
-def _unusable(peer: Endpoint, bound: tuple[str | None, int]) -> str | None:
-    address, port = bound
+class _Route(NamedTuple):
+    """This host's own address towards another one, or why there is none."""
+
+    source: str | None
+    refused: str | None = None
+
+
+def _route(peer: Endpoint, address: str | None) -> _Route:
     ip = ipaddress.ip_address(peer.address)
     if ip.is_unspecified or ip.is_multicast or peer.address == "255.255.255.255":
         raise ValueError(f"{peer} cannot be a peer: that is no single host's address")
-    if address is not None and Endpoint(address, port).family != peer.family:
-        return f"the local address {address} is of the other address family"
+    if address is not None and Endpoint(address, peer.port).family != peer.family:
+        return _Route(None, f"the local address {address} is of the other address family")
     source = source_address(peer, address)
     if source is None and (address is None or source_address(peer, None) is None):
         version = 6 if peer.family == AF_INET6 else 4
-        return f"this host has no route to it; is the network up, and does it carry IPv{version}?"
-    if port == peer.port and peer.address in (source, address):
-        raise self_connection(peer)
-    return None
+        return _Route(None, f"this host has no route to it; is the network up, and does it carry IPv{version}?")
+    return _Route(source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,8 +267,7 @@ class _Trace:
     """What the report will be made of; filled in as things happen."""
 
     order: _Order
-    local: tuple[str | None, int]
-    peers: tuple[Endpoint, ...]
+    aim: _Aim
     window_s: float
     notes: tuple[str, ...] = ()
     connector: Connector | None = field(default=None)
@@ -225,8 +283,8 @@ class _Trace:
         assert self.estimate is not None
         now_ns = time.monotonic_ns()
         report = Report(
-            local=self.local,
-            peers=self.peers,
+            local=self.aim.local,
+            peers=self.aim.peers,
             window_s=self.window_s,
             listening=self.connector.listening,
             clock=self.estimate,
@@ -236,7 +294,8 @@ class _Trace:
             attempts=self.connector.attempts,
             strangers=self.connector.strangers,
             holder=self.connector.holder,
-            notes=self.notes,
+            plan=self.aim.plan,
+            notes=self.aim.notes + self.notes,
         )
         if stream is None:
             return report
@@ -248,7 +307,7 @@ async def _in_window(connector: Connector, trace: _Trace) -> Stream:
     order = trace.order
     await _fire(connector, trace)
     closes_ns = (trace.instant_ns if order.at_ns is not None else connector.fired_ns) + order.window_ns
-    connector.watch(Window(connector.fired_ns, closes_ns))
+    connector.watch(Window(connector.fired_ns, closes_ns, left=trace.aim.left))
     try:
         async with asyncio.timeout(max(0.0, (closes_ns - time.monotonic_ns()) / 1e9 + _EARLY_TIMER_S)):
             return await connector.stream()
@@ -322,7 +381,7 @@ async def _check(trace: _Trace, at_ns: int) -> None:
 def _missed(late_ns: int, trace: _Trace) -> str:
     return (
         f"the instant passed {_ago(late_ns)} ago and the window is {trace.window_s:g} s, so nothing was sent to "
-        f"{', '.join(map(str, trace.peers))}; agree on a later instant (the clock: {trace.estimate})"
+        f"{', '.join(map(str, trace.aim.peers))}; agree on a later instant (the clock: {trace.estimate})"
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno as errnos
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -18,6 +18,10 @@ from simopen.window import Outcome, outcome_of
 
 if TYPE_CHECKING:
     from simopen.clock import Estimate
+
+
+MOST_TOLD = 4
+"""More endpoints than this are told by their address."""
 
 
 class Via(StrEnum):
@@ -63,6 +67,7 @@ class Report:
 
     `instant_ns` is when the first shot was due, `fired_ns` when it was fired: never earlier.
     `via`, `remote` and `established_ns` are None where no stream came up.
+    `plan` says why these endpoints were fired at, where profiles decided that; then `peers` is the first few of them.
     `strangers` counts the connections that came from elsewhere and were closed at once.
     """
 
@@ -80,6 +85,7 @@ class Report:
     remote: Endpoint | None = None
     established_ns: int | None = None
     holder: str | None = None
+    plan: str | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -97,6 +103,7 @@ class Report:
         return {
             "local": f"{_host(self.local)}:{self.local[1]}",
             "peers": [str(peer) for peer in self.peers],
+            "plan": self.plan,
             "window_s": self.window_s,
             "listening": self.listening,
             "clock": self.clock.as_dict(),
@@ -135,11 +142,20 @@ class Report:
 
 def tally(attempts: Sequence[Attempt]) -> str:
     """What the attempts came to, counted: `2 SYNs to 203.0.113.7:1314 (1 answered by RST, 1 no answer)`."""
-    peers = dict.fromkeys(attempt.peer for attempt in attempts)
-    return "; ".join(_tally_one(peer, [a for a in attempts if a.peer == peer]) for peer in peers) or "nothing sent"
+    by_peer = _grouped(attempts, lambda attempt: str(attempt.peer))
+    if len(by_peer) > MOST_TOLD:
+        by_peer = _grouped(attempts, lambda attempt: f"ports of {attempt.peer.address}")
+    return "; ".join(_tally_one(peer, those) for peer, those in by_peer.items()) or "nothing sent"
 
 
-def _tally_one(peer: Endpoint, attempts: Sequence[Attempt]) -> str:
+def _grouped(attempts: Sequence[Attempt], name: Callable[[Attempt], str]) -> dict[str, list[Attempt]]:
+    groups: dict[str, list[Attempt]] = {}
+    for attempt in attempts:
+        groups.setdefault(name(attempt), []).append(attempt)
+    return groups
+
+
+def _tally_one(peer: str, attempts: Sequence[Attempt]) -> str:
     # A look at a taken 5-tuple or a missing route sends nothing.
     sent = sum(not attempt.immediate or attempt.outcome is Outcome.RESET for attempt in attempts)
     counts = Counter(attempt.result for attempt in attempts)

@@ -69,6 +69,34 @@ def _local_error(error: OSError, local: tuple[str, int]) -> LocalEndpointError:
     return LocalEndpointError(f"cannot use {endpoint} on this host: {reason}")
 
 
+def make_room(descriptors: int) -> None:
+    """See to it that this process may open so many more files, as far as it may raise its own limit.
+
+    Raises:
+        LocalEndpointError: the hard limit is below that.
+    """
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = descriptors + _open_files()
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise LocalEndpointError(
+            f"this takes {needed} open files at once, and this process may have {hard}: raise its limit (ulimit -Hn)"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def _open_files() -> int:
+    try:
+        return len(os.listdir("/dev/fd"))
+    except OSError:
+        return 256
+
+
 def source_address(peer: Endpoint, local: str | None) -> str | None:
     """The address that this host would reach `peer` from; None where it has no route. Sends nothing.
 

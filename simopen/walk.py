@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise, repeat
 from math import exp, inf, log
 from typing import NamedTuple, TypeAlias
 
@@ -37,6 +37,7 @@ _RATES = {0.0: 0.45, 2.0: 0.14, 8.0: 0.14, 30.0: 0.14, 120.0: 0.08, 600.0: 0.05}
 _TRAFFIC = {(busy, rate): _BUSY[busy] * _RATES[rate] for busy in _BUSY for rate in _RATES}
 _KEEPS_PARITY = {False: 0.8, True: 0.2}
 _NEGLIGIBLE = 1e-5
+_MINOR = 0.003  # a hypothesis that plays no part where many mappings are foreseen
 
 
 class Taken(NamedTuple):
@@ -170,11 +171,28 @@ def ahead(weights: Weights, last: Taken, local: int, at_s: float, before: int = 
     return dict(chances)
 
 
+def each_ahead(weights: Weights, last: Taken, local: int, at_s: float, count: int) -> tuple[dict[int, float], ...]:
+    """`ahead` for each of the next `count` mappings, of the hypotheses that matter."""
+    total = log_sum(list(weights.values()))
+    shares = {walk: exp(weight - total) for walk, weight in weights.items() if weight - total > log(_MINOR)}
+    found: tuple[dict[int, float], ...] = tuple(defaultdict(float) for _ in range(count))
+    for walk, share in shares.items():
+        for chances, sums in zip(_each_after(walk, last, local, at_s), found, strict=False):
+            for port, chance in chances.items():
+                sums[port] += share * chance
+    return found
+
+
 def _after(walk: Walk, last: Taken, local: int, at_s: float, before: int) -> dict[int, float]:
+    return next(islice(_each_after(walk, last, local, at_s), before, None))
+
+
+def _each_after(walk: Walk, last: Taken, local: int, at_s: float) -> Iterator[dict[int, float]]:
+    """The chances of the next mapping, of the one after it, …"""
     chances = {last.port: 1.0}
-    for elapsed_s in (at_s - last.at_s, *[0.0] * before):
+    for elapsed_s in chain([at_s - last.at_s], repeat(0.0)):
         chances = _one_more(walk, chances, local, elapsed_s)
-    return chances
+        yield chances
 
 
 def _one_more(walk: Walk, chances: Mapping[int, float], local: int, elapsed_s: float) -> dict[int, float]:

@@ -21,6 +21,8 @@ from typing import TypeAlias
 # 20 ms a whole window of 10 s stays below it.
 BURST = 512
 SYNS_PER_S = 200
+SPARED = 8
+"""Where shots are counted: the last ones, spread over what is left of the window."""
 # No SYN leaves while a 5-tuple is taken or a route is missing, so these are looks, not shots.
 TAKEN_PAUSE_NS = 50_000_000
 NO_ROUTE_PAUSE_NS = 100_000_000
@@ -101,16 +103,19 @@ Action: TypeAlias = Fire | Wait | Keep | GiveUp
 class Window:
     """From the instant until the time after which no SYN is sent and no stream accepted, and the budget in between.
 
-    `due_ns` is the algorithm's theoretical arrival time of the next shot.
+    `due_ns` is the algorithm's theoretical arrival time of the next shot. `left`: how many more shots there may be at
+    all; None where nobody counts them.
     """
 
     opens_ns: int
     closes_ns: int
     due_ns: int = 0
+    left: int | None = None
 
     def fired(self, at_ns: int) -> Window:
         """The window after one more shot was fired at `at_ns`."""
-        return replace(self, due_ns=max(self.due_ns, at_ns) + _INTERVAL_NS)
+        left = None if self.left is None else self.left - 1
+        return replace(self, due_ns=max(self.due_ns, at_ns) + _INTERVAL_NS, left=left)
 
     def after(self, outcome: Outcome, now_ns: int) -> Action:
         """What to do now that a shot has come to `outcome`."""
@@ -130,6 +135,10 @@ class Window:
 
     def _fire(self, at_ns: int) -> Action:
         at_ns = max(at_ns, self.due_ns - BURST * _INTERVAL_NS)
+        if self.left is not None and self.left <= SPARED:
+            if self.left <= 0:
+                return Wait()
+            at_ns += (self.closes_ns - at_ns) // (self.left + 1)
         return Fire(at_ns) if at_ns < self.closes_ns else Wait()
 
 

@@ -23,25 +23,28 @@ PUNCH_PORT = 40000
 
 @dataclass
 class Model:
-    """A host behind NATs in a row, beside hosts that make `others_per_s` mappings a second (a Poisson process)."""
+    """A host behind NATs in a row, beside hosts that make `others_per_s` mappings a second (a Poisson process).
+
+    `site`: models of different ones have different public addresses.
+    """
 
     nats: Sequence[Nat]
     seed: int
     others_per_s: float = 0.0
     now_ns: int = 0
+    site: int = 0
     draws: Random = field(init=False)
     chain: Chain = field(init=False)
 
     def __post_init__(self) -> None:
         self.draws = Random(self.seed)
         self.chain = Chain(
-            [
-                Translator(nat, *[f"203.0.{113 + index}.{last}" for last in range(1, nat.pool + 1)], seed=self.seed)
-                if nat.translates
-                else Translator(nat, seed=self.seed)
-                for index, nat in enumerate(self.nats)
-            ]
+            [Translator(nat, *self._addresses(index, nat), seed=self.seed) for index, nat in enumerate(self.nats)]
         )
+
+    def _addresses(self, index: int, nat: Nat) -> list[str]:
+        place = 113 + index + 10 * self.site
+        return [f"203.0.{place}.{last}" for last in range(1, nat.pool + 1)] if nat.translates else []
 
     def mapped(self, local: Endpoint, remote: Endpoint) -> Endpoint:
         """What `remote` sees when `local` sends it a SYN now."""

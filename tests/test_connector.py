@@ -5,6 +5,7 @@ import socket
 
 from simopen.address import Endpoint
 from simopen.connector import Connector
+from simopen.plan import Shot
 from simopen.report import Via
 from simopen.scheduler import spin
 from simopen.window import Window
@@ -19,7 +20,7 @@ async def test_a_stream_that_the_loop_has_not_accepted_yet_is_not_taken_for_anot
 ) -> None:
     """The kernel has established it, and shots at the same 5-tuple fail meanwhile."""
     peer = Endpoint(THERE, ports[1])
-    with Connector.opened((HERE, ports[0]), (peer,), listen=True) as connector, socket.socket() as other:
+    with Connector.opened(HERE, [Shot(ports[0], peer)]) as connector, socket.socket() as other:
         connector.fired(spin(0, connector.aim(0)))
         connector.watch(Window(0, FAR_NS))
         [lane] = connector._lanes

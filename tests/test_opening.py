@@ -21,7 +21,8 @@ import simopen
 from simopen import clock, conntable
 from simopen.address import Endpoint
 from simopen.clock import FixedClock, LocalClock, Reading
-from simopen.connector import Lane
+from simopen.lane import Lane
+from simopen.plan import Shot
 from simopen.report import Report
 from tests.loopback import HERE, THERE, ports
 
@@ -271,9 +272,8 @@ def test_an_accept_under_way_is_no_other_connection(
     ports: tuple[int, int], states: list[str | None], held: bool
 ) -> None:
     """A busy loop looks at a taken 5-tuple before it accepts: only two looks in a row tell another's connection."""
-    lane = Lane((HERE, ports[0]), Endpoint(THERE, ports[1]), 0)
+    lane = Lane((HERE, ports[0]), Shot(ports[0], Endpoint(THERE, ports[1])), 0)
     assert [lane.held(state) for state in states][-1] is held
-    lane.discard()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")

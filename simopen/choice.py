@@ -1,0 +1,114 @@
+"""Which stream is kept where several come up, so that both sides keep the same one.
+
+Theory of operation. Without words between the sides, only resets tell: a stream that was not chosen is closed by a RST.
+
+- The side that chooses takes the best rank that can still come, within `window.grace_ns` of the first.
+- The side that follows takes a stream which a round trip has not brought a RST for: by then the peer has seen it, and
+  closed it if it had chosen another.
+- Where neither has that part, both choose alike: the better rank, and the grace lets both see both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import Callable
+
+from simopen.lane import Stream
+from simopen.listener import Loop
+from simopen.sockets import keep
+from simopen.window import grace_ns
+
+_SLACK_S = 0.005  # for the peer's loop to come round to closing
+_UNMEASURED_S = 0.5
+_TCP_INFO_RTT = struct.Struct("=68xI")  # linux/tcp.h: tcpi_rtt, µs
+
+
+class Choice:
+    """The streams on offer, until one is kept. `won` is its future.
+
+    Args:
+        chooses: whether this side chooses; None where neither side has been told.
+        coming: whether a better rank than this may still come up.
+        lost: called where the stream about to be kept turns out to be gone.
+    """
+
+    def __init__(
+        self, loop: Loop, *, chooses: bool | None, coming: Callable[[int], bool], lost: Callable[[], None]
+    ) -> None:
+        self.won: asyncio.Future[Stream] = loop.create_future()
+        self._loop = loop
+        self._follows = chooses is False
+        self._coming = coming
+        self._lost = lost
+        self._offered: dict[Stream, int] = {}
+        self._timers: list[asyncio.TimerHandle] = []
+        self._taken = False
+
+    async def stream(self) -> Stream:
+        """The stream that is kept; its socket is the caller's to close."""
+        stream = await self.won
+        self._taken = True
+        return stream
+
+    def offer(self, stream: Stream, rank: int, waited_ns: int) -> None:
+        """Here is one, so long after the first shot."""
+        if self.won.done():
+            stream.sock.close()
+            return
+        self._offered[stream] = rank
+        if self._follows:
+            self._timers.append(self._loop.call_later(_round_trip_s(stream.sock), self._keep, stream))
+        elif not self._coming(min(self._offered.values())):
+            self._keep_best()
+        elif len(self._offered) == 1:
+            self._timers.append(self._loop.call_later(grace_ns(waited_ns) / 1e9, self._keep_best))
+
+    def _keep_best(self) -> None:
+        while self._offered:
+            self._keep(min(self._offered, key=self._offered.__getitem__))
+
+    def _keep(self, stream: Stream) -> None:
+        if self._offered.pop(stream, None) is None:  # another has been kept
+            return
+        if _is_gone(stream.sock):  # the peer has chosen another meanwhile
+            stream.sock.close()
+            if not self._offered:
+                self._lost()
+            return
+        keep(stream.sock)
+        self._close_offered()
+        self.won.set_result(stream)
+
+    def fail(self, error: BaseException) -> None:
+        """Trying on is useless."""
+        if not self.won.done():
+            self.won.set_exception(error)
+
+    def end(self) -> None:
+        """Close what was not kept, and what was kept for nobody: its waiter may be cancelled at that moment."""
+        for timer in self._timers:
+            timer.cancel()
+        self._close_offered()
+        if self.won.cancel() or self.won.cancelled() or self._taken:
+            return
+        if self.won.exception() is None:
+            self.won.result().sock.close()
+
+    def _close_offered(self) -> None:
+        for stream in self._offered:
+            stream.sock.close()
+        self._offered.clear()
+
+
+def _is_gone(sock: socket.socket) -> bool:
+    return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+
+
+def _round_trip_s(sock: socket.socket) -> float:
+    """The kernel's own measurement, of the handshake."""
+    if not hasattr(socket, "TCP_INFO"):
+        return _UNMEASURED_S
+    (rtt_us,) = _TCP_INFO_RTT.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_RTT.size))
+    return rtt_us / 1e6 + _SLACK_S if rtt_us else _UNMEASURED_S

@@ -1,0 +1,116 @@
+"""The way to one peer endpoint: one socket at a time, a new one for each SYN.
+
+Theory of operation: a socket that got an answer is closed and a new one taken, since BSD's are dead after a RST. What
+an outcome means, and when the next SYN is due, is `window.py`'s to say and the connector's to do.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from simopen.address import Endpoint, sockaddr
+from simopen.listener import Loop
+from simopen.plan import Shot
+from simopen.report import Attempt, Via
+from simopen.sockets import open_socket
+from simopen.window import Outcome, outcome_of
+
+# States of a 5-tuple that do not pass by themselves within a window, unlike an accept under way or TIME-WAIT.
+_LASTING = {"ESTABLISHED", "SYN-SENT", "CLOSE-WAIT"}
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A connected socket, and how it came."""
+
+    sock: socket.socket
+    remote: Endpoint
+    via: Via
+    established_ns: int
+
+
+class Lane:
+    """A shot and those that repeat it. `rank`: which lane's stream is better where several come up, 0 the best."""
+
+    def __init__(self, local: tuple[str, int], shot: Shot, rank: int) -> None:
+        self.shot = shot
+        self.peer = shot.remote
+        self.rank = rank
+        self.dead = False
+        self.holder: str | None = None  # the state of what has the 5-tuple, if the last look saw anything
+        self.attempts: list[Attempt] = []
+        self.planned_ns = self.started_ns = self.error = 0
+        self.target = sockaddr(self.peer)
+        self.local = local
+        self._watched = False
+        self._sock: socket.socket | None = None
+
+    def load(self) -> None:
+        """Have a socket bound, and the very call at hand that sends its SYN."""
+        self._sock = open_socket(self.local, self.peer.family)
+        self.connect_ex = self._sock.connect_ex
+
+    def reload_and_fire(self, planned_ns: int) -> None:
+        """Send one more SYN, from a new socket."""
+        self.load()
+        self.planned_ns, self.started_ns = planned_ns, time.monotonic_ns()
+        self.error = self.connect_ex(self.target)
+
+    def watch(self, loop: Loop, done: Callable[[Lane, int], None]) -> None:
+        """Report the shot's errno to `done(lane, errno)`: now where it is known, else when the kernel tells."""
+        assert self._sock is not None
+        if outcome_of(self.error, immediate=True) is Outcome.IN_FLIGHT:
+            loop.add_writer(self._sock, self._ready, loop, done)
+            self._watched = True
+        else:
+            self._record(self.error, immediate=True)
+            done(self, self.error)
+
+    def _ready(self, loop: Loop, done: Callable[[Lane, int], None]) -> None:
+        assert self._sock is not None
+        loop.remove_writer(self._sock)
+        self._watched = False
+        error = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        self._record(error, immediate=False)
+        done(self, error)
+
+    def _record(self, error: int | None, *, immediate: bool) -> None:
+        now_ns = time.monotonic_ns()
+        shot = Attempt(self.peer, self.planned_ns, self.started_ns, now_ns, error, immediate)
+        self.attempts.append(shot)
+
+    def held(self, holder: str | None) -> bool:
+        """Whether the taken 5-tuple is another's for good, now that a look has found it in state `holder`.
+
+        Two looks in a row must say so. One alone may see the very stream that the listener is about to hand us, and
+        so may one after a look that saw this stream's accept under way.
+        """
+        before, self.holder = self.holder, holder
+        return before in _LASTING and holder in _LASTING
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing of this lane is in flight, though it could be."""
+        return self._sock is None and not self.dead and not self.shot.once
+
+    def take(self) -> socket.socket:
+        """Give the socket away; it is no longer the lane's to close."""
+        sock, self._sock = self._sock, None
+        assert sock is not None
+        return sock
+
+    def discard(self) -> None:
+        """Close the socket; the next shot takes a new one."""
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+    def close(self, loop: Loop) -> None:
+        """Close the socket, whatever it is doing."""
+        if self._sock is not None and self._watched:
+            loop.remove_writer(self._sock)
+            self._record(None, immediate=False)
+        self.discard()
