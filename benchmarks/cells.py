@@ -131,9 +131,10 @@ def _some_cells() -> list[Cell]:
         *itertools.product(by_address, random),
     ]
     victims = ("open", "EIM/APDF", "EIM/APDF, RST")
-    strays = [Cell(kind, other, apart) for kind in _AWKWARD for other in victims for apart in (0.0, 100.0)]
+    crossing = [Cell(kind, other) for kind in _AWKWARD if "no SYN in" in kind for other in victims]
+    strays = [Cell(kind, other, 100.0) for kind in _AWKWARD for other in victims]
     closing = [Cell(kind, kind, 100.0) for kind in _AWKWARD if "closes" in kind]
-    return [*(Cell(*pair) for pair in pairs), *strays, *closing, *(Cell(kind, kind) for kind in TOGETHER)]
+    return [*itertools.starmap(Cell, pairs), *crossing, *strays, *closing, *(Cell(kind, kind) for kind in TOGETHER)]
 
 
 def _all_cells() -> tuple[Cell, ...]:

@@ -1,6 +1,6 @@
 """NAT × NAT: which pairs connect, how fast, at how many SYNs; and which are refused at once.
 
-    python -m benchmarks.matrix [--runs 20] [--rtt 80] [--at-once 12] [--only KIND ...] [--short] [--json FILE]
+    python -m benchmarks.matrix [--runs 20] [--rtt 80] [--at-once 16] [--only KIND ...] [--short] [--json FILE]
 
 Both sides do what a user would: ask STUN servers over TCP from the punch port and hold the mapping, give each other
 their profiles, agree on an instant, and punch. Sprays are allowed where nothing else helps. A stream counts where a few
@@ -219,7 +219,7 @@ def main() -> int:
     parser = options_parser(__doc__)
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--rtt", type=float, default=80, metavar="MS")
-    parser.add_argument("--at-once", type=int, default=12, help="punches under way at any time")
+    parser.add_argument("--at-once", type=int, default=16, help="punches under way at any time")
     parser.add_argument("--only", nargs="+", choices=ALL_KINDS, metavar="KIND", help="only cells of these kinds")
     parser.add_argument("--short", action="store_true", help="one cell of each line")
     options = parser.parse_args()

@@ -1,9 +1,9 @@
 """Where the cells of `benchmarks.matrix` are tried: hosts behind NATs in the lab, a user on each, and STUN servers.
 
 Theory of operation. A host has one punch at a time: else its NAT would give ports to another one meanwhile, and what is
-quiet would not be. Different hosts punch side by side, but for sprays, of which one is fired at any time. Nothing but
-two profiles and an instant passes between the users. How many SYNs left is counted in the lab's record of packets,
-never told by a user.
+quiet would not be. Different hosts punch side by side; of sprays, two are fired at any time. Nothing but two profiles
+and an instant passes between the users. How many SYNs left is counted in the lab's record of packets, never told by a
+user.
 """
 
 from __future__ import annotations
@@ -26,11 +26,14 @@ from simopen import lab
 from simopen.lab import stun_server
 
 SIDES = ("left", "right")
-LEAD_S = 0.75  # from the order to the instant: plans are made in it, and a busy machine may be late
+# From the order to the instant. Plans are made in it, on a machine that does other things as well: those for busy
+# sequences take half a second of processor time, those for sprays hardly any.
+_LEAD_S, _LEAD_TO_SPRAY_S = 2.0, 0.75
 # Ports for punches lie below those that a kernel picks for itself. A punch uses some beside its own, a spray hundreds.
 _FIRST_PORT, _LAST_PORT = 2000, 32_000
 _PORTS, _PORTS_TO_SPRAY = 120, 520
-_SPRAYS_UNDER_WAY = 2  # one is fired, the other made ready
+# A spray takes most of its time waiting, and one after the other they would take most of the whole benchmark's.
+_SPRAYS_AT_ONCE, _SPRAYS_UNDER_WAY = 2, 3  # the third is made ready meanwhile
 
 
 @dataclass(slots=True)
@@ -74,7 +77,7 @@ class Sites:
     servers: tuple[str, ...]
     server_addresses: frozenset[str]
     sites: Mapping[tuple[str, str], Site]
-    spraying: asyncio.Lock = field(default_factory=asyncio.Lock)
+    room_to_spray: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_SPRAYS_AT_ONCE))
 
     def of(self, cell: Cell) -> tuple[Site, Site]:
         """Where a cell is tried."""
@@ -87,9 +90,9 @@ class Sites:
         profiles = await asyncio.gather(*(self._discover(*each) for each in zip(pair, ports, strict=True)))
         if unseen := [each for each in profiles if "error" in each]:
             return _unseen(pair, unseen[0]["error"])
-        async with self.spraying if cell.sprays else contextlib.nullcontext():
+        async with self.room_to_spray if cell.sprays else contextlib.nullcontext():
             begun_ns = time.monotonic_ns()
-            due_ns = begun_ns + round(LEAD_S * 1e9)
+            due_ns = begun_ns + round((_LEAD_TO_SPRAY_S if cell.sprays else _LEAD_S) * 1e9)
             instants = (due_ns, due_ns + round(cell.apart_ms * 1e6))
             orders = zip(pair, ports, reversed(profiles), instants, strict=True)
             answers = await asyncio.gather(*(_punch(*order, spray=cell.sprays) for order in orders))
