@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import struct
 from collections.abc import Callable
 
 from simopen.lane import Stream
@@ -20,9 +19,8 @@ from simopen.listener import Loop
 from simopen.sockets import keep
 from simopen.window import grace_ns
 
-_SLACK_S = 0.005  # for the peer's loop to come round to closing
-_UNMEASURED_S = 0.5
-_TCP_INFO_RTT = struct.Struct("=68xI")  # linux/tcp.h: tcpi_rtt, µs
+_ROUNDS, _SLACK_S = 1.5, 0.02  # for the peer's loop to come round to closing, and a slower way of the RST
+_LONGEST_S = 1.0
 
 
 class Choice:
@@ -59,7 +57,8 @@ class Choice:
             return
         self._offered[stream] = rank
         if self._follows:
-            self._timers.append(self._loop.call_later(_round_trip_s(stream.sock), self._keep, stream))
+            wait_s = min(_ROUNDS * stream.took_ns / 1e9, _LONGEST_S) + _SLACK_S
+            self._timers.append(self._loop.call_later(wait_s, self._keep, stream))
         elif not self._coming(min(self._offered.values())):
             self._keep_best()
         elif len(self._offered) == 1:
@@ -104,11 +103,3 @@ class Choice:
 
 def _is_gone(sock: socket.socket) -> bool:
     return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
-
-
-def _round_trip_s(sock: socket.socket) -> float:
-    """The kernel's own measurement, of the handshake."""
-    if not hasattr(socket, "TCP_INFO"):
-        return _UNMEASURED_S
-    (rtt_us,) = _TCP_INFO_RTT.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_RTT.size))
-    return rtt_us / 1e6 + _SLACK_S if rtt_us else _UNMEASURED_S

@@ -26,7 +26,7 @@ from simopen import conntable
 from simopen.address import ANY, Endpoint
 from simopen.choice import Choice
 from simopen.errors import LocalEndpointError, PunchError, SelfConnection
-from simopen.lane import Lane, Stream
+from simopen.lane import Lane, Stream, accept_took_ns
 from simopen.listener import Listener, Loop
 from simopen.plan import Shot
 from simopen.report import Attempt, Via
@@ -181,7 +181,8 @@ class Connector:
 
     def _give_up(self, lane: Lane) -> None:
         del self._timers[lane]
-        lane.close(self._loop)
+        if not lane.answered:  # else the stream is coming up, and the peer may have it already
+            lane.close(self._loop)
 
     def _shot_ended(self, lane: Lane, error: int) -> None:
         if lane in self._timers:
@@ -260,14 +261,16 @@ class Connector:
             sock.close()
             self._fail(self_connection(lane.peer))
             return
-        self._offer(Stream(sock, lane.peer, Via.CONNECT, time.monotonic_ns()), lane.rank)
+        now_ns = time.monotonic_ns()
+        self._offer(Stream(sock, lane.peer, Via.CONNECT, now_ns, now_ns - lane.started_ns), lane.rank)
 
     def accepted(self, sock: socket.socket, remote: Endpoint) -> None:
         """Take what the listener let in for one of this connector's peers."""
         exact = [lane.rank for lane in self._lanes if lane.peer == remote]
         # Another port than the one named: the peer's NAT chose it, and then nothing comes from the one named.
         by_address = [lane.rank for lane in self._lanes if lane.peer.address == remote.address]
-        self._offer(Stream(sock, remote, Via.ACCEPT, time.monotonic_ns()), (exact or by_address or [0])[0])
+        stream = Stream(sock, remote, Via.ACCEPT, time.monotonic_ns(), accept_took_ns(sock))
+        self._offer(stream, (exact or by_address or [0])[0])
 
     def _offer(self, stream: Stream, rank: int) -> None:
         self._choice.offer(stream, rank, stream.established_ns - self.fired_ns)

@@ -7,6 +7,7 @@ an outcome means, and when the next SYN is due, is `window.py`'s to say and the 
 from __future__ import annotations
 
 import socket
+import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,16 +21,20 @@ from simopen.window import Outcome, outcome_of
 
 # States of a 5-tuple that do not pass by themselves within a window, unlike an accept under way or TIME-WAIT.
 _LASTING = {"ESTABLISHED", "SYN-SENT", "CLOSE-WAIT"}
+_SYN_SENT = 2  # linux/include/net/tcp_states.h
+_TCP_INFO_RTT = struct.Struct("=68xI")  # linux/tcp.h: tcpi_rtt, µs
+_UNMEASURED_NS = 500_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """A connected socket, and how it came."""
+    """A connected socket, and how it came. `took_ns`: the handshake; a round trip at least."""
 
     sock: socket.socket
     remote: Endpoint
     via: Via
     established_ns: int
+    took_ns: int
 
 
 class Lane:
@@ -96,6 +101,13 @@ class Lane:
         """Whether nothing of this lane is in flight, though it could be."""
         return self._sock is None and not self.dead and not self.shot.once
 
+    @property
+    def answered(self) -> bool:
+        """Whether the peer's SYN has come, though the stream is not up yet; False where the kernel does not tell."""
+        if self._sock is None or not hasattr(socket, "TCP_INFO"):
+            return False
+        return self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _SYN_SENT
+
     def take(self) -> socket.socket:
         """Give the socket away; it is no longer the lane's to close."""
         sock, self._sock = self._sock, None
@@ -114,3 +126,11 @@ class Lane:
             loop.remove_writer(self._sock)
             self._record(None, immediate=False)
         self.discard()
+
+
+def accept_took_ns(sock: socket.socket) -> int:
+    """From our SYN-ACK to the peer's answer, by the kernel. (It says too little where a SYN of ours was crossed.)"""
+    if not hasattr(socket, "TCP_INFO"):
+        return _UNMEASURED_NS
+    (rtt_us,) = _TCP_INFO_RTT.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_RTT.size))
+    return int(rtt_us) * 1000 or _UNMEASURED_NS
