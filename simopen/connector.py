@@ -36,6 +36,7 @@ from simopen.window import Fire, GiveUp, Keep, Outcome, Window
 
 LocalEnd: TypeAlias = tuple[str, int]
 Claim: TypeAlias = tuple[LocalEnd, Endpoint]
+_ARMING_NS = 50_000_000  # what the scheduler gets at least
 
 
 class Connector:
@@ -53,6 +54,7 @@ class Connector:
         self._listen = listen
         self._loop = asyncio.get_running_loop()
         self._lanes: list[Lane] = []
+        self._first: list[Lane] = []
         self._later: list[Lane] = []
         self._listeners: dict[LocalEnd, Listener] = {}
         self._timers: dict[Lane, asyncio.Handle] = {}
@@ -87,6 +89,9 @@ class Connector:
             local = self._bound_to(shot)
             if local in refused:
                 continue
+            if shot.after_ns < 0:
+                self._first.append(Lane(local, shot, rank))
+                continue
             self._claim(local, shot.remote)
             try:
                 self._open_lane(Lane(local, shot, 0 if shot.once else rank))
@@ -97,7 +102,7 @@ class Connector:
 
     def _open_lane(self, lane: Lane) -> None:
         """Have the lane's listener, and what it fires at the instant."""
-        if lane.shot.after_ns <= 0:
+        if not lane.shot.after_ns:
             lane.load()
         if self._listen and lane.local not in self._listeners:
             try:
@@ -105,7 +110,7 @@ class Connector:
             except LocalEndpointError:
                 lane.discard()
                 raise
-        (self._later if lane.shot.after_ns > 0 else self._lanes).append(lane)
+        (self._later if lane.shot.after_ns else self._lanes).append(lane)
 
     def _bound_to(self, shot: Shot) -> LocalEnd:
         return (self._address or ANY[shot.remote.family], shot.local_port)
@@ -145,6 +150,20 @@ class Connector:
             lane.planned_ns = planned_ns + lane.shot.after_ns
         connects = [partial(lane.connect_ex, lane.target) for lane in self._lanes]
         return [*connects, *(listener.listen for listener in self._listeners.values())]
+
+    async def open_the_way(self, instant_ns: int) -> None:
+        """Fire the shots that come before the instant, and close them again, so that their 5-tuples are free at it."""
+        for lane in self._first:
+            if time.monotonic_ns() > instant_ns - _ARMING_NS:
+                return
+            planned_ns = instant_ns + lane.shot.after_ns
+            await asyncio.sleep(max(0, planned_ns - time.monotonic_ns()) / 1e9)
+            lane.reload_and_fire(planned_ns)
+        if self._first:
+            lasts_ns = self._first[0].shot.lasts_ns or 0
+            await asyncio.sleep(max(0, min(lasts_ns, instant_ns - time.monotonic_ns() - _ARMING_NS)) / 1e9)
+        for lane in self._first:
+            lane.discard()
 
     def rehearse(self) -> None:
         """Take the steps of the first SYN up to and into the kernel: a UDP socket's connect sends nothing.
@@ -285,7 +304,7 @@ class Connector:
         self._ended = True
         for timer in self._timers.values():
             timer.cancel()
-        for lane in (*self._lanes, *self._later):
+        for lane in (*self._first, *self._lanes, *self._later):
             lane.close(self._loop)
         for listener in self._listeners.values():
             listener.give_back(self)

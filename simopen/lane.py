@@ -16,7 +16,7 @@ from simopen.address import Endpoint, sockaddr
 from simopen.listener import Loop
 from simopen.plan import Shot
 from simopen.report import Attempt, Via
-from simopen.sockets import open_socket
+from simopen.sockets import limit_hops, open_socket
 from simopen.window import Outcome, outcome_of
 
 # States of a 5-tuple that do not pass by themselves within a window, unlike an accept under way or TIME-WAIT.
@@ -56,6 +56,8 @@ class Lane:
     def load(self) -> None:
         """Have a socket bound, and the very call at hand that sends its SYN."""
         self._sock = open_socket(self.local, self.peer.family)
+        if self.shot.ttl is not None:
+            limit_hops(self._sock, self.shot.ttl)
         self.connect_ex = self._sock.connect_ex
 
     def reload_and_fire(self, planned_ns: int) -> None:

@@ -26,7 +26,7 @@ from simopen.errors import ClockError, ImpossiblePair, MissedInstant, PunchError
 from simopen.instant import Instant, instant_ns
 from simopen.lane import Stream
 from simopen.nat import Profile
-from simopen.plan import MOST_SYNS, Shot, most_at_once, plan
+from simopen.plan import MOST_SYNS, Shot, most_at_once, opened_first, plan
 from simopen.report import MOST_TOLD, Report, tally
 from simopen.sockets import is_self_connected, keep, make_room, open_socket, source_address
 from simopen.window import Window
@@ -64,6 +64,7 @@ async def punch(
     *,
     mine: Profile | None = None,
     spray: bool = False,
+    first_ttl: int | None = None,
     at: Instant = None,
     local: Local = None,
     window: float = WINDOW_S,
@@ -80,6 +81,9 @@ async def punch(
         mine: this side's own profile, as the peer has it; with the peer's it makes the plan of what to fire. Both
             profiles' observations are timed in UTC ns. The local port is the profile's.
         spray: whether a plan may take up to 450 SYNs a second for 5 s, at random ports of the peer's NAT.
+        first_ttl: hops, 1 to 255: half a second before the instant, first shots that go no further open this side's
+            own NAT, so that it lets in a peer who fires a little early, and does not answer, close a mapping or shut
+            the peer out. Enough to get out of one's own NATs, and too few to reach the peer's.
         at: the instant: an aware `datetime`, or UTC seconds since 1970; left out, now.
         local: the local port or (IP address, port); left out, the peer's port number. The peer must fire at it.
         window: seconds after the instant during which SYNs are repeated and a stream is accepted.
@@ -102,8 +106,9 @@ async def punch(
         aim = _planned(peer, mine, local, order, spray=spray)
     else:
         aim = await _named(peer, mine, local)
+    shots = aim.shots if first_ttl is None else opened_first(aim.shots, _hops(first_ttl, at))
     trace = _Trace(order, aim, window)
-    with Connector.opened(aim.local[0], aim.shots, listen=listen, chooses=aim.chooses) as connector:
+    with Connector.opened(aim.local[0], shots, listen=listen, chooses=aim.chooses) as connector:
         trace.connector = connector
         stream = await _in_window(connector, trace)
     return stream.sock, trace.report(stream)
@@ -114,6 +119,7 @@ async def connect(
     *,
     mine: Profile | None = None,
     spray: bool = False,
+    first_ttl: int | None = None,
     at: Instant = None,
     local: Local = None,
     window: float = WINDOW_S,
@@ -127,7 +133,7 @@ async def connect(
     buffer limit in bytes. Everything else, and what is raised, is as in `punch`.
     """
     sock, report = await punch(
-        peer, mine=mine, spray=spray, at=at, local=local, window=window, listen=listen, clock=clock
+        peer, mine=mine, spray=spray, first_ttl=first_ttl, at=at, local=local, window=window, listen=listen, clock=clock
     )
     return await _streams(sock, limit, report)
 
@@ -169,6 +175,16 @@ def _window_ns(window: float) -> int:
     if not (math.isfinite(window) and window > 0):
         raise ValueError(f"the window must be a positive number of seconds, not {window!r}")
     return round(window * 1e9)
+
+
+def _hops(first_ttl: int, at: Instant) -> int:
+    if isinstance(first_ttl, bool) or not isinstance(first_ttl, int):
+        raise TypeError(f"first_ttl must be an int, not {type(first_ttl).__name__}")
+    if not 1 <= first_ttl <= 255:
+        raise ValueError(f"first_ttl must lie between 1 and 255 hops, not {first_ttl}")
+    if at is None:
+        raise ValueError("first_ttl needs an instant: the first shots come before it")
+    return first_ttl
 
 
 def _check_loop() -> None:
@@ -328,6 +344,7 @@ async def _fire(connector: Connector, trace: _Trace) -> None:
         connector.fired(scheduler.spin(0, connector.aim(trace.instant_ns)))
         return
     await _until_handover(trace, trace.order.at_ns)
+    await connector.open_the_way(trace.instant_ns)
     calls = connector.aim(trace.instant_ns)
     connector.fired(await scheduler.shared.at(trace.instant_ns, *calls, rehearsal=connector.rehearse))
 

@@ -62,6 +62,8 @@ SPRAY_AFTER_NS = 500_000_000
 SPRAY_LASTS_NS = 900_000_000
 """A guess is given up before the kernel sends it again, after 1 s."""
 SPRAY_AIMS = 3
+FIRST_NS, FIRST_LASTS_NS = 500_000_000, 300_000_000
+"""More than clocks are apart that somebody keeps, and less than the 1 s after which a kernel sends its SYN again."""
 _SPARE_DESCRIPTORS = 32  # streams that strangers bring, the clock's sockets
 MOST_HOSTS = 6
 _PORTS = range(1024, 65_536)
@@ -73,9 +75,10 @@ _GLOBAL_IPV6 = ipaddress.ip_network("2000::/3")
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """A SYN from a local port, `after_ns` after the instant.
+    """A SYN from a local port, `after_ns` after the instant; before it, where that is negative.
 
-    `once`: a guess: no RST makes it go again. `lasts_ns`: unanswered for so long, it is given up.
+    `once`: a guess: no RST makes it go again. `lasts_ns`: unanswered for so long, it is given up. `ttl`: hops that it
+    may go; None for the usual number.
     """
 
     local_port: int
@@ -83,6 +86,7 @@ class Shot:
     after_ns: int = 0
     once: bool = False
     lasts_ns: int | None = None
+    ttl: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +108,17 @@ class Plan:
     def span_ns(self) -> int:
         """From the instant to the last shot."""
         return max((shot.after_ns for shot in self.shots), default=0)
+
+
+def opened_first(shots: tuple[Shot, ...], ttl: int) -> tuple[Shot, ...]:
+    """The shots, and before the instant one for each that is due at it, which goes no further than `ttl` hops.
+
+    That opens this side's own NAT and does not reach the peer's. A peer who then fires a little early is let in by our
+    NAT, which might otherwise answer with a RST, close a mapping, or shut the peer out.
+    """
+    due = (shot for shot in shots if shot.after_ns <= 0 and not shot.once)
+    first = (replace(shot, after_ns=-FIRST_NS, once=True, lasts_ns=FIRST_LASTS_NS, ttl=ttl) for shot in due)
+    return (*first, *shots)
 
 
 def most_at_once(shots: Iterable[Shot]) -> int:

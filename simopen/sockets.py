@@ -115,6 +115,14 @@ def source_address(peer: Endpoint, local: str | None) -> str | None:
     return None
 
 
+def limit_hops(sock: socket.socket, hops: int) -> None:
+    """Let what the socket sends go so many hops, 1 to 255, and no further."""
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, hops)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hops)
+
+
 def keep(sock: socket.socket) -> None:
     """Make a socket that was tried with into one that is used: closing it no longer throws data away."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)

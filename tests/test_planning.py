@@ -66,16 +66,15 @@ async def site(left: Nat | None, right: Nat | None, *, beside: bool = False) -> 
 async def meet(left: Nat | None, right: Nat | None, *, beside: bool = False, **options: Any) -> Ended:
     async with site(left, right, beside=beside) as here:
         programs = {name: await start(host, here["server"], **options) for name, host in here["hosts"].items()}
-        streams = {name: (program.stdin, program.stdout) for name, program in programs.items()}
-        profiles = {name: (await out.readline()).split()[0] for name, (_, out) in streams.items() if out}
+        profiles = {name: await heard(program) for name, program in programs.items()}
         await here["net"].clear_record()
-        at = str(time.monotonic_ns() + LEAD_NS).encode()
+        at = time.monotonic_ns() + LEAD_NS
         for name, peer in (("left", "right"), ("right", "left")):
-            streams[name][0].write(b"%s %s\n" % (profiles[peer], at))
-        answers = await asyncio.gather(*(out.readline() for _, out in streams.values()))
+            tell(programs[name], b"%s %d\n" % (profiles[peer], at))
+        answers = await asyncio.gather(*map(heard, programs.values()))
         record = await here["net"].record()
-    syns = {name: _syns(record, name, here["server"]) for name in streams}
-    return Ended({name: json.loads(line) for name, line in zip(streams, answers, strict=True)}, syns, record)
+    syns = {name: _syns(record, name, here["server"]) for name in programs}
+    return Ended({name: json.loads(line) for name, line in zip(programs, answers, strict=True)}, syns, record)
 
 
 async def start(host: lab.Host, server: str, *, ipv6: bool = False, **options: Any) -> Process:
@@ -83,6 +82,16 @@ async def start(host: lab.Host, server: str, *, ipv6: bool = False, **options: A
     address = "::" if ipv6 else host.address
     said = json.dumps({"local": [address, PORT], "servers": [server], **options})
     return await host.start([sys.executable, "-m", "tests.planner", this_loop(), said], cwd=ROOT, stderr=None)
+
+
+async def heard(program: Process) -> bytes:
+    assert program.stdout is not None
+    return (await program.stdout.readline()).strip()
+
+
+def tell(program: Process, line: bytes) -> None:
+    assert program.stdin is not None
+    program.stdin.write(line)
 
 
 def _syns(record: lab.Record, name: str, server: str) -> int:
