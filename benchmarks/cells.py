@@ -112,6 +112,12 @@ class Cell(NamedTuple):
         """Whether the users allow it to."""
         return self.expected.outlook is Outlook.SPRAYS
 
+    @property
+    def first_ttl(self) -> int | None:
+        """The hops of the users' first shots, where a RST would do lasting harm. The lab's paths have six."""
+        closes = any(nat.reset_kills for kind in (self.left, self.right) for nat in ALL_KINDS[kind])
+        return 3 if closes else None
+
     def __str__(self) -> str:
         both = self.left if self.is_together else f"{self.left} × {self.right}"
         return f"{both}, {self.apart_ms:g} ms apart" if self.apart_ms else both

@@ -3,9 +3,10 @@
     python -m benchmarks.matrix [--runs 20] [--rtt 80] [--at-once 16] [--only KIND ...] [--short] [--json FILE]
 
 Both sides do what a user would: ask STUN servers over TCP from the punch port and hold the mapping, give each other
-their profiles, agree on an instant, and punch. Sprays are allowed where nothing else helps. A stream counts where a few
-bytes went each way. Each cell is tried in both orders in turn. `ms`: from the later instant until both sides have the
-stream; a refusal: from both profiles being known. SYNs are counted in the lab's record, the kernel's repetitions too.
+their profiles, agree on an instant, and punch. Sprays are allowed where nothing else helps, and first shots have a low
+TTL where a NAT closes its mapping on a RST. A stream counts where a few bytes went each way. Each cell is tried in both
+orders in turn. `ms`: from the later instant until both sides have the stream; a refusal: from both profiles being
+known. SYNs are counted in the lab's record, the kernel's repetitions too.
 
 A cell falls under the bar of its line. Of a share that so few runs cannot show, such as 99 % of 20, a cell may miss one
 punch; the line as a whole may not. `--short`: one cell of each line. The heat map goes beside FILE, as SVG and as PNG.

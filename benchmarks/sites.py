@@ -95,7 +95,8 @@ class Sites:
             due_ns = begun_ns + round((_LEAD_TO_SPRAY_S if cell.sprays else _LEAD_S) * 1e9)
             instants = (due_ns, due_ns + round(cell.apart_ms * 1e6))
             orders = zip(pair, ports, reversed(profiles), instants, strict=True)
-            answers = await asyncio.gather(*(_punch(*order, spray=cell.sprays) for order in orders))
+            allowed = {"spray": cell.sprays, "first_ttl": cell.first_ttl}
+            answers = await asyncio.gather(*(_punch(*order, allowed) for order in orders))
         hosts = (pair[0].host.name, pair[1].host.name)
         told = tuple(zip((cell.left, cell.right), (each["mapping"] for each in profiles), strict=True))
         return Punch(hosts, told, begun_ns, time.monotonic_ns(), *_outcome(answers, begun_ns, instants[1]))
@@ -111,9 +112,9 @@ def _unseen(pair: Sequence[Site], error: str) -> Punch:
     return Punch(hosts, (), now_ns, now_ns, None, None, None, error)
 
 
-async def _punch(site: Site, port: int, theirs: Order, at_ns: int, *, spray: bool) -> Order:
-    order = {"method": "punch", "port": port, "theirs": theirs["profile"], "at_ns": at_ns, "spray": spray}
-    answer = await site.agent.ask(order)
+async def _punch(site: Site, port: int, theirs: Order, at_ns: int, allowed: Order) -> Order:
+    order = {"method": "punch", "port": port, "theirs": theirs["profile"], "at_ns": at_ns}
+    answer = await site.agent.ask(order | allowed)
     return {**answer, "answered_ns": time.monotonic_ns()}
 
 

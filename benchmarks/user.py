@@ -3,9 +3,9 @@
 {"id", "method": "discover", "local": [address, port], "servers"} finds out what the NATs do to that port, and holds the
 mapping; the answer has the "profile", as text that another such program reads, and its "mapping".
 
-{"id", "method": "punch", "port", "theirs": their profile, "at_ns" (CLOCK_MONOTONIC), "spray"} punches from that port,
-and lets go of the mapping once that is over. The answer has "established_ns" (CLOCK_MONOTONIC) and "plan", or "error"
-and "refused": whether the pair was called impossible.
+{"id", "method": "punch", "port", "theirs": their profile, "at_ns" (CLOCK_MONOTONIC), "spray", "first_ttl"} punches from
+that port, and lets go of the mapping once that is over. The answer has "established_ns" (CLOCK_MONOTONIC) and "plan";
+or "error", and "refused": whether the pair was called impossible.
 
 All hosts of a lab share one clock, so nobody asks for the time.
 """
@@ -52,7 +52,12 @@ class User:
         async with holding:
             try:
                 sock, report = await simopen.punch(
-                    read(order["theirs"]), mine=ours, at=at, spray=order["spray"], clock=now
+                    read(order["theirs"]),
+                    mine=ours,
+                    at=at,
+                    spray=order["spray"],
+                    first_ttl=order["first_ttl"],
+                    clock=now,
                 )
             except simopen.PunchError as error:
                 return {"error": f"{type(error).__name__}: {error}", "refused": isinstance(error, ImpossiblePair)}
