@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from simopen.address import Endpoint
     from simopen.clock import Clock, Estimate, check_clock
+    from simopen.diagnosis import Cause, Diagnosis
     from simopen.discovery import discover
     from simopen.errors import (
         ClockError,
@@ -35,8 +36,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Attempt",
+    "Cause",
     "Clock",
     "ClockError",
+    "Diagnosis",
     "Endpoint",
     "Estimate",
     "ImpossiblePair",
@@ -63,8 +66,10 @@ __all__ = [
 # catches its errors or reads its version never pays for the rest.
 _HOMES = {
     "Attempt": "report",
+    "Cause": "diagnosis",
     "Clock": "clock",
     "ClockError": "errors",
+    "Diagnosis": "diagnosis",
     "Endpoint": "address",
     "Estimate": "clock",
     "ImpossiblePair": "errors",

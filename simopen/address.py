@@ -7,11 +7,13 @@ Theory of operation: an endpoint is an IP literal and a port, nothing else; name
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import ipaddress
 import re
 import socket
-from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias, TypeGuard
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
 from simopen.errors import ResolutionError
 
@@ -167,12 +169,35 @@ async def _resolve_one(host: str, port: int) -> list[Endpoint]:
     if is_literal(host):
         return [Endpoint(canonical(host), port)]
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = await look_up(host, port, socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError) as error:
         reason = error.strerror if isinstance(error, socket.gaierror) else error
         raise ResolutionError(
             f"the name {host!r} has no address ({reason}); check its spelling, or give an IP address"
         ) from error
-    endpoints = [normalise(address) for family, *_, address in found if family in ANY]  # type: ignore[arg-type]
+    endpoints = [normalise(address) for family, *_, address in found if family in ANY]
     # The two sides may each choose between streams (see connector.py): the same order on both avoids a quarrel.
     return sorted(endpoints, key=lambda endpoint: endpoint.family != socket.AF_INET6)
+
+
+async def look_up(
+    host: str, port: int, kind: socket.SocketKind, *, ask: Callable[..., list[Any]] = socket.getaddrinfo
+) -> list[Any]:
+    """What `socket.getaddrinfo` answers; and when cancelled, this lets go at once.
+
+    The loop's own does not: where name servers are silent, its thread stays for 10 s and more (resolv.conf(5): 5 s,
+    twice, for each server), and neither the loop nor the program ends before it does.
+
+    Raises: what `socket.getaddrinfo` does.
+    """
+    answer: concurrent.futures.Future[list[Any]] = concurrent.futures.Future()
+
+    def wait_for_it() -> None:
+        try:
+            answer.set_result(ask(host, port, type=kind))
+        except Exception as error:
+            answer.set_exception(error)
+
+    answer.set_running_or_notify_cancel()
+    threading.Thread(target=wait_for_it, name="simopen-resolver", daemon=True).start()
+    return await asyncio.wrap_future(answer)

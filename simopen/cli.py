@@ -1,8 +1,9 @@
-"""The command line: `simopen connect`, `clock`, `nat`, `self`, `demo`, `lab`.
+"""The command line: `simopen connect`, `clock`, `nat`, `doctor`, `self`, `demo`, `lab`.
 
 Theory of operation: each command is one coroutine over the public calls. What is typed is read by `arguments.py`; the
-arguments are declared here, those of `lab` in `experiment.py`, of `nat` in `survey.py`. Standard output carries the
-stream's data, or the answer of `clock`, `nat`, `demo` and `lab`; what else is said to people goes to standard error.
+arguments are declared here, or with the command: those of `lab` in `experiment.py`, of `nat` in `survey.py`, of
+`doctor` in its own module. Standard output carries the stream's data, or the answer of `clock`, `nat`, `doctor`, `demo`
+and `lab`; what else is said to people goes to standard error.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from simopen import __version__, clock, experiment, opening, survey
+from simopen import __version__, clock, doctor, experiment, opening, survey
 from simopen.address import Endpoint, is_literal
 from simopen.arguments import argument, port, window
 from simopen.clock import FixedClock, TimeSource
+from simopen.diagnosis import Diagnosis
 from simopen.errors import ClockError, PunchError, SimopenError
 from simopen.instant import parse_duration, parse_instant
 from simopen.pipe import Carried, pipe
@@ -115,16 +117,24 @@ def _failed(options: argparse.Namespace, screen: Screen, error: BaseException) -
     status, words = next((status, words) for kind, status, words in _ENDINGS if isinstance(error, kind))
     message = words or getattr(error, "strerror", None) or str(error)
     report = error.report if isinstance(error, PunchError) else None
+    diagnosis = error.diagnosis if isinstance(error, PunchError) else None
     logging.getLogger("simopen").debug("where it happened:", exc_info=error)
     if isinstance(error, BrokenPipeError):
         _let_go_of_broken_pipes()
     _tell_notes(screen, report)
-    screen.say(f"simopen: {message}")
+    screen.say("\n".join(_diagnosed(diagnosis)) if diagnosis else f"simopen: {message}")
     if isinstance(error, ClockError):
         screen.say("simopen: does a firewall drop UDP port 123? Name a server that you can reach with --ntp")
     if options.json:
-        _print_json({"error": type(error).__name__, "message": message, "report": report and report.as_dict()})
+        told = {"report": report and report.as_dict(), "diagnosis": diagnosis and diagnosis.as_dict()}
+        _print_json({"error": type(error).__name__, "message": message, **told})
     return status
+
+
+def _diagnosed(diagnosis: Diagnosis) -> Iterator[str]:
+    yield f"simopen: no stream: {diagnosis.sentence}"
+    yield from (f"  seen: {fact}" for fact in diagnosis.evidence)
+    yield f"  to do: {diagnosis.advice}"
 
 
 def _tell_notes(screen: Screen, report: Report | None) -> None:
@@ -152,6 +162,11 @@ def _parser() -> argparse.ArgumentParser:
         commands, "nat", survey.run, "tell what the NATs in front of this host do to TCP, and what that means"
     )
     survey.add_arguments(nat)
+    fit = _command(
+        commands, "doctor", doctor.run, "tell whether this host is fit to punch, and what to do where it is not"
+    )
+    _add_servers(fit)
+    doctor.add_arguments(fit)
     _add_self(_command(commands, "self", _self, "connect one socket to itself: what you type comes back through TCP"))
     _add_demo(_command(commands, "demo", _demo, "two hosts behind two NATs on this machine, and the SYNs crossing"))
     lab = _command(commands, "lab", experiment.run, "two hosts behind the NATs that you name punch, and why it went so")

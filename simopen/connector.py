@@ -29,7 +29,7 @@ from simopen.errors import LocalEndpointError, PunchError, SelfConnection
 from simopen.lane import Lane, Stream, accept_took_ns
 from simopen.listener import Listener, Loop
 from simopen.plan import Shot
-from simopen.report import Attempt, Via
+from simopen.report import MOST_ARRIVALS, Arrival, Attempt, Via
 from simopen.scheduler import Fired, spin
 from simopen.sockets import is_self_connected
 from simopen.window import Fire, GiveUp, Keep, Outcome, Window
@@ -47,6 +47,9 @@ class Connector:
     def __init__(self, address: str | None, shots: Sequence[Shot], *, listen: bool, chooses: bool | None) -> None:
         self.peers = tuple(dict.fromkeys(shot.remote for shot in shots))
         self.strangers = 0
+        self.arrivals: list[Arrival] = []
+        self.early_ns: int | None = None
+        self._looked_ns = time.monotonic_ns()
         self.fired_ns = 0
         self.holder: str | None = None
         self._address = address
@@ -143,6 +146,33 @@ class Connector:
             PunchError: trying on is useless.
         """
         return await self._choice.stream()
+
+    def look_out(self) -> bool:
+        """Look whether a SYN of the peers' has come by now, before the instant. Nobody is let in.
+
+        Returns whether there is any sense in looking again.
+        """
+        looking = False
+        for listener in self._listeners.values():
+            addresses = dict.fromkeys(peer.address for peer in self.peers if peer.family == listener.family)
+            if listener.look_out(addresses):
+                self._look(listener)
+                looking = True
+        self._looked_ns = time.monotonic_ns()
+        return looking
+
+    def _look(self, listener: Listener) -> None:
+        if not listener.saw_early():
+            return
+        if self.early_ns is None:  # it came between two looks
+            self.early_ns = (self._looked_ns + time.monotonic_ns()) // 2
+        listener.stop_looking()
+
+    def stop_looking(self) -> None:
+        """After a last look, leave the port to those who listen from the instant on."""
+        for listener in self._listeners.values():
+            self._look(listener)
+            listener.stop_looking()
 
     def aim(self, planned_ns: int) -> list[Callable[[], object]]:
         """The calls that fire what is due at the instant, and then those that listen; for the scheduler's thread."""
@@ -290,6 +320,14 @@ class Connector:
         by_address = [lane.rank for lane in self._lanes if lane.peer.address == remote.address]
         stream = Stream(sock, remote, Via.ACCEPT, time.monotonic_ns(), accept_took_ns(sock))
         self._offer(stream, (exact or by_address or [0])[0])
+
+    def turned_away(self, remote: Endpoint) -> None:
+        """Count a stranger, and keep the first few: of those from a peer's address, and of the others."""
+        self.strangers += 1
+        addresses = {peer.address for peer in self.peers}
+        ours = remote.address in addresses
+        if sum((each.remote.address in addresses) is ours for each in self.arrivals) < MOST_ARRIVALS:
+            self.arrivals.append(Arrival(remote, time.monotonic_ns()))
 
     def _offer(self, stream: Stream, rank: int) -> None:
         self._choice.offer(stream, rank, stream.established_ns - self.fired_ns)

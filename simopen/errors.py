@@ -22,6 +22,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from simopen.diagnosis import Diagnosis
     from simopen.report import Report
 
 
@@ -42,11 +43,12 @@ class StunError(SimopenError):
 
 
 class PunchError(SimopenError, ConnectionError):
-    """No stream came up. `report` tells what was tried; it is None where nothing was tried yet."""
+    """No stream came up. `report` tells what was tried, `diagnosis` why it failed; None where nothing was tried yet."""
 
-    def __init__(self, message: str, report: Report | None = None) -> None:
+    def __init__(self, message: str, report: Report | None = None, diagnosis: Diagnosis | None = None) -> None:
         super().__init__(message)
         self.report = report
+        self.diagnosis = diagnosis
 
 
 class MissedInstant(PunchError):  # noqa: N818 - says what happened, as TimeoutError's siblings do
@@ -70,4 +72,4 @@ class SelfConnection(PunchError):  # noqa: N818
 
 
 class WindowClosed(PunchError, TimeoutError):  # noqa: N818
-    """The window ended without a stream. The message says what came back: silence, RSTs, ICMP."""
+    """The window ended without a stream. The message says what came back, and what that means."""

@@ -147,6 +147,9 @@ class Inquiry:
         except ResolutionError as error:
             self.notes.append(str(error))
             return
+        except asyncio.CancelledError:
+            self.notes.append(f"the name {server.host!r} was not looked up in time")
+            raise
         first = {each.family: each for each in reversed(found) if self._punch_port.speaks(each.family)}
         if not first:
             self.notes.append(f"{server}: it has no address of the family that this host's port has")

@@ -12,9 +12,11 @@ import asyncio
 import contextlib
 import socket
 import weakref
+from collections.abc import Iterable
 from typing import ClassVar, Protocol
 
 from simopen.address import Endpoint, normalise
+from simopen.lookout import Lookout, look_out
 from simopen.sockets import open_socket
 
 # What arrives while the loop is busy elsewhere: the peer's SYN must find a place among strangers'.
@@ -31,10 +33,12 @@ class Guest(Protocol):
     """Who waits at a listener: names the endpoints it expects, takes their streams, is told of strangers."""
 
     peers: tuple[Endpoint, ...]
-    strangers: int
 
     def accepted(self, sock: socket.socket, remote: Endpoint) -> None:
         """Take a connected, non-blocking socket; it is the guest's to close."""
+
+    def turned_away(self, remote: Endpoint) -> None:
+        """Take note of a connection that was closed at once."""
 
 
 class Listener:
@@ -49,12 +53,15 @@ class Listener:
     def __init__(self, loop: Loop, local: tuple[str, int], family: socket.AddressFamily) -> None:
         self._loop = loop
         self._local = local
+        self.family = family
         self._sock = open_socket(local, family)
         self._users = 0
         self.listening = False
         self._reading = False
         self._pause: asyncio.TimerHandle | None = None
         self._waiting: list[Guest] = []
+        self._lookout: Lookout | None = None
+        self._looks = True
 
     @classmethod
     def borrow(cls, loop: Loop, local: tuple[str, int], family: socket.AddressFamily) -> Listener:
@@ -62,8 +69,31 @@ class Listener:
         listeners = cls._open.setdefault(loop, {})
         if local not in listeners:
             listeners[local] = cls(loop, local, family)
+        else:
+            listeners[local].stop_looking()  # its door closes for all
         listeners[local]._users += 1
         return listeners[local]
+
+    def look_out(self, addresses: Iterable[str]) -> bool:
+        """Look for SYNs of these addresses, and let nobody in (`lookout.py`): once, until `stop_looking`.
+
+        Returns whether this looks now.
+        """
+        if self._looks and self._lookout is None:
+            self._lookout = look_out(self._local, self.family, addresses)
+            self._looks = self._lookout is not None
+        return self._looks
+
+    def saw_early(self) -> bool:
+        """Whether such a SYN has come since `look_out`."""
+        return self._lookout is not None and self._lookout.saw()
+
+    def stop_looking(self) -> None:
+        """The port is free to be listened on."""
+        self._looks = False
+        if self._lookout is not None:
+            self._lookout.close()
+            self._lookout = None
 
     def listen(self) -> None:
         """Begin to listen; again does no harm. Called in the scheduler's thread, right after the shots."""
@@ -88,6 +118,7 @@ class Listener:
         if self._users:
             return
         del self._open[self._loop][self._local]
+        self.stop_looking()
         self._stop_reading()
         if self._pause is not None:
             self._pause.cancel()
@@ -129,7 +160,7 @@ class Listener:
             return
         sock.close()  # with the listener's SO_LINGER: a RST
         for waiting in self._waiting:
-            waiting.strangers += 1
+            waiting.turned_away(remote)
 
     def _owner(self, remote: Endpoint) -> Guest | None:
         exact = [c for c in self._waiting if remote in c.peers]

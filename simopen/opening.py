@@ -14,7 +14,6 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from socket import AF_INET6, socket
 from typing import Any, NamedTuple, TypeAlias
 
@@ -22,12 +21,13 @@ from simopen import scheduler
 from simopen.address import Endpoint, Local, Peer, canonical, local_endpoint, peer_endpoints, resolve, sockaddr
 from simopen.clock import CHECK_TIMEOUT_S, Estimate, FixedClock, Source, TimeSource, as_clock
 from simopen.connector import Connector, self_connection
+from simopen.diagnosis import ago, diagnose, impossible, remarks, stopped
 from simopen.errors import ClockError, ImpossiblePair, MissedInstant, PunchError, ResolutionError, WindowClosed
 from simopen.instant import Instant, instant_ns
 from simopen.lane import Stream
 from simopen.nat import Profile
 from simopen.plan import MOST_SYNS, Shot, most_at_once, opened_first, plan
-from simopen.report import MOST_TOLD, Report, tally
+from simopen.report import MOST_TOLD, Report
 from simopen.sockets import is_self_connected, keep, make_room, open_socket, source_address
 from simopen.window import Window
 
@@ -44,6 +44,10 @@ FEWEST_REPEATED = 16
 # From here on the scheduler's thread waits; until here the loop does, and looks every second whether the machine slept.
 _HANDOVER_NS = 2_000_000_000
 _TICK_S = 1.0
+# So long before the instant, and so often, the connector looks for a peer that fires too early. It stops at the
+# handover: a SYN that it swallowed is then sent again, by the kernel after 1 s, before our own.
+_LOOKOUT_NS = 60_000_000_000
+_LOOK_S = 0.1
 _TRUSTED = {
     Source.PEER: "the peer's word",
     Source.NTP: "an earlier check",
@@ -98,7 +102,7 @@ async def punch(
         ImpossiblePair: at once, where the two profiles leave no way; the message says why.
         MissedInstant: the window had closed before anything could be sent.
         WindowClosed: the window ended without a stream.
-        PunchError: all of these but the first two; `report` tells what was tried.
+        PunchError: all of these but the first two; `report` tells what was tried, `diagnosis` why it failed.
     """
     order = _Order(instant_ns(at), _window_ns(window), as_clock(clock))
     _check_loop()
@@ -228,7 +232,8 @@ def _planned(theirs: Profile, mine: Profile | None, local: Local, order: _Order,
     now_ns = order.clock.now_estimate().utc_ns if order.at_ns is None else order.at_ns
     found = plan(mine, theirs, now_ns=now_ns, spray=spray)
     if not found.shots:
-        raise ImpossiblePair(f"these two NATs leave no way: {found.why}")
+        why = f"these two NATs leave no way: {found.why}"
+        raise ImpossiblePair(why, diagnosis=impossible(why))
     shots, notes = _reachable(found.shots, None)
     make_room(most_at_once(shots))
     left = max(FEWEST_REPEATED, MOST_SYNS - len(shots))
@@ -309,31 +314,38 @@ class _Trace:
             ended_ns=now_ns,
             attempts=self.connector.attempts,
             strangers=self.connector.strangers,
+            arrivals=tuple(self.connector.arrivals),
+            early_ns=self.connector.early_ns,
             holder=self.connector.holder,
             plan=self.aim.plan,
             notes=self.aim.notes + self.notes,
         )
         if stream is None:
             return report
-        return replace(report, via=stream.via, remote=stream.remote, established_ns=stream.established_ns)
+        report = replace(report, via=stream.via, remote=stream.remote, established_ns=stream.established_ns)
+        return replace(report, notes=report.notes + remarks(report))
 
 
 async def _in_window(connector: Connector, trace: _Trace) -> Stream:
-    """Fire at the instant and return the stream, or raise with the report in hand."""
+    """Fire at the instant and return the stream, or raise with the report and the diagnosis in hand."""
     order = trace.order
-    await _fire(connector, trace)
-    closes_ns = (trace.instant_ns if order.at_ns is not None else connector.fired_ns) + order.window_ns
-    connector.watch(Window(connector.fired_ns, closes_ns, left=trace.aim.left))
     try:
+        await _fire(connector, trace)
+        closes_ns = (trace.instant_ns if order.at_ns is not None else connector.fired_ns) + order.window_ns
+        connector.watch(Window(connector.fired_ns, closes_ns, left=trace.aim.left))
         async with asyncio.timeout(max(0.0, (closes_ns - time.monotonic_ns()) / 1e9 + _EARLY_TIMER_S)):
             return await connector.stream()
     except TimeoutError:
         connector.end()
         report = trace.report()
-        raise WindowClosed(_verdict(report), report) from None
+        diagnosis = diagnose(report)
+        what = f"no stream to {', '.join(map(str, report.peers))} within {report.window_s:g} s: {diagnosis}"
+        raise WindowClosed(what, report, diagnosis) from None
     except PunchError as error:
         connector.end()
         error.report = trace.report()
+        missed = isinstance(error, MissedInstant)
+        error.diagnosis = diagnose(error.report) if missed else stopped(error.report, str(error))
         raise
 
 
@@ -343,13 +355,14 @@ async def _fire(connector: Connector, trace: _Trace) -> None:
         trace.instant_ns = time.monotonic_ns()
         connector.fired(scheduler.spin(0, connector.aim(trace.instant_ns)))
         return
-    await _until_handover(trace, trace.order.at_ns)
+    await _until_handover(connector, trace, trace.order.at_ns)
+    connector.stop_looking()
     await connector.open_the_way(trace.instant_ns)
     calls = connector.aim(trace.instant_ns)
     connector.fired(await scheduler.shared.at(trace.instant_ns, *calls, rehearsal=connector.rehearse))
 
 
-async def _until_handover(trace: _Trace, at_ns: int) -> None:
+async def _until_handover(connector: Connector, trace: _Trace, at_ns: int) -> None:
     """Learn the time and wait on the loop until shortly before the instant; leaves `estimate` and `instant_ns`."""
     clock = trace.order.clock
     trace.estimate = clock.now_estimate()
@@ -369,7 +382,12 @@ async def _until_handover(trace: _Trace, at_ns: int) -> None:
         elif left_ns <= _RECHECK_NS and now.monotonic_ns - trace.estimate.monotonic_ns > _STALE_NS:
             await _check(trace, at_ns)
         else:
-            await asyncio.sleep(min(_TICK_S, (left_ns - _HANDOVER_NS) / 1e9))
+            await asyncio.sleep(min(_looked(connector, left_ns), (left_ns - _HANDOVER_NS) / 1e9))
+
+
+def _looked(connector: Connector, left_ns: int) -> float:
+    """Look for a peer that comes too early, where the instant is near, and say after how many seconds to come back."""
+    return _LOOK_S if left_ns <= _LOOKOUT_NS and connector.look_out() else _TICK_S
 
 
 async def _check(trace: _Trace, at_ns: int) -> None:
@@ -397,40 +415,8 @@ async def _check(trace: _Trace, at_ns: int) -> None:
 
 def _missed(late_ns: int, trace: _Trace) -> str:
     return (
-        f"the instant passed {_ago(late_ns)} ago and the window is {trace.window_s:g} s, so nothing was sent to "
+        f"the instant passed {ago(late_ns)} ago and the window is {trace.window_s:g} s, so nothing was sent to "
         f"{', '.join(map(str, trace.aim.peers))}; agree on a later instant (the clock: {trace.estimate})"
-    )
-
-
-def _ago(late_ns: int) -> str:
-    """Seconds, as long as a reader can make something of them; then days and hours."""
-    return f"{late_ns / 1e9:.1f} s" if late_ns < 600 * 10**9 else str(timedelta(seconds=late_ns // 10**9))
-
-
-def _verdict(report: Report) -> str:
-    """Why the window closed without a stream, as far as this side can tell, and what to do."""
-    tried = f"no stream to {', '.join(map(str, report.peers))} within {report.window_s:g} s: {tally(report.attempts)}"
-    strangers = f"; {report.strangers} connections from elsewhere were turned away" if report.strangers else ""
-    return f"{tried}{strangers}. {_advice(report)}"
-
-
-def _advice(report: Report) -> str:
-    outcomes = {attempt.outcome.name for attempt in report.attempts}
-    if report.holder is not None and "TAKEN" in outcomes:
-        return (
-            f"Port {report.local[1]} of this host still has a {report.holder} socket to that endpoint from before; "
-            f"wait a minute, or use another local port"
-        )
-    if "RESET" in outcomes:
-        return (
-            "Something answered for the peer, but the peer never fired: was it run, for the same instant, and at "
-            "this side's public endpoint?"
-        )
-    if "NO_ROUTE" in outcomes or "ICMP" in outcomes:
-        return "The network says that it cannot get there: check the address and this host's connection"
-    return (
-        "Nothing came back: check that the peer fired at the same instant, that each side fires at the other's public "
-        "endpoint from the port the other fires at, and that no firewall drops outgoing SYNs"
     )
 
 

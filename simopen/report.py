@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from simopen.address import Endpoint
 from simopen.window import Outcome, outcome_of
@@ -19,9 +19,14 @@ from simopen.window import Outcome, outcome_of
 if TYPE_CHECKING:
     from simopen.clock import Estimate
 
+T = TypeVar("T")
 
 MOST_TOLD = 4
 """More endpoints than this are told by their address."""
+MOST_ARRIVALS = 8
+"""More than this many who were turned away are only counted: of those from a peer's address, and of the others."""
+# So many attempts are told in JSON from the beginning, and from the end.
+_ENDS = 16
 
 
 class Via(StrEnum):
@@ -54,6 +59,11 @@ class Attempt:
         return outcome_of(self.errno, immediate=self.immediate)
 
     @property
+    def sent(self) -> bool:
+        """Whether a SYN left: a look at a taken 5-tuple or a missing route sends nothing."""
+        return not self.immediate or self.outcome in (Outcome.RESET, Outcome.OPEN)
+
+    @property
     def result(self) -> str:
         """What became of it, in words."""
         if self.outcome is Outcome.FAILED:
@@ -62,13 +72,22 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
+class Arrival:
+    """A connection that was turned away: from where, and at which CLOCK_MONOTONIC ns."""
+
+    remote: Endpoint
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """The whole punch: what was agreed, what was fired when, and what came of it.
 
-    `instant_ns` is when the first shot was due, `fired_ns` when it was fired: never earlier.
+    `instant_ns` is when the first shot was due, `fired_ns` when it was fired: never earlier; 0 where nothing was.
     `via`, `remote` and `established_ns` are None where no stream came up.
     `plan` says why these endpoints were fired at, where profiles decided that; then `peers` is the first few of them.
-    `strangers` counts the connections that came from elsewhere and were closed at once.
+    `strangers` counts the connections that came from elsewhere and were closed at once; `arrivals` are the first few of
+    them, and of those from a peer's address. `early_ns` is when a SYN from a peer's address came before the instant.
     """
 
     local: tuple[str | None, int]
@@ -81,6 +100,8 @@ class Report:
     ended_ns: int
     attempts: tuple[Attempt, ...]
     strangers: int = 0
+    arrivals: tuple[Arrival, ...] = ()
+    early_ns: int | None = None
     via: Via | None = None
     remote: Endpoint | None = None
     established_ns: int | None = None
@@ -90,8 +111,8 @@ class Report:
 
     @property
     def late_s(self) -> float:
-        """How long after the instant the first shot was fired, in seconds: zero or more."""
-        return (self.fired_ns - self.instant_ns) / 1e9
+        """How long after the instant the first shot was fired (or all ended without one), in seconds: zero or more."""
+        return ((self.fired_ns or self.ended_ns) - self.instant_ns) / 1e9
 
     @property
     def elapsed_s(self) -> float | None:
@@ -99,7 +120,11 @@ class Report:
         return None if self.established_ns is None else (self.established_ns - self.fired_ns) / 1e9
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON: times in UTC seconds, durations in seconds."""
+        """For JSON: times in UTC seconds, durations in seconds.
+
+        Of `attempts`, a window full of RSTs would make 100 kB: the first and the last 16 are told, and
+        `attempts_omitted` is how many there were between those.
+        """
         return {
             "local": f"{_host(self.local)}:{self.local[1]}",
             "peers": [str(peer) for peer in self.peers],
@@ -108,15 +133,18 @@ class Report:
             "listening": self.listening,
             "clock": self.clock.as_dict(),
             "instant": self._utc(self.instant_ns),
-            "fired": self._utc(self.fired_ns),
+            "fired": self._utc(self.fired_ns) if self.fired_ns else None,
             "late_s": self.late_s,
             "established": None if self.established_ns is None else self._utc(self.established_ns),
             "elapsed_s": self.elapsed_s,
             "via": self.via,
             "remote": None if self.remote is None else str(self.remote),
             "strangers": self.strangers,
+            "arrivals": [{"remote": str(each.remote), "at": self._utc(each.at_ns)} for each in self.arrivals],
+            "early": None if self.early_ns is None else self._utc(self.early_ns),
             "notes": list(self.notes),
-            "attempts": [self._attempt(attempt) for attempt in self.attempts],
+            "attempts": [self._attempt(attempt) for attempt in _ends(self.attempts)],
+            "attempts_omitted": len(self.attempts) - len(_ends(self.attempts)),
         }
 
     def _attempt(self, attempt: Attempt) -> dict[str, object]:
@@ -156,11 +184,14 @@ def _grouped(attempts: Sequence[Attempt], name: Callable[[Attempt], str]) -> dic
 
 
 def _tally_one(peer: str, attempts: Sequence[Attempt]) -> str:
-    # A look at a taken 5-tuple or a missing route sends nothing.
-    sent = sum(not attempt.immediate or attempt.outcome is Outcome.RESET for attempt in attempts)
+    sent = sum(attempt.sent for attempt in attempts)
     counts = Counter(attempt.result for attempt in attempts)
     results = ", ".join(f"{count} {result}" for result, count in counts.items())
     return f"{sent} SYN{'' if sent == 1 else 's'} to {peer} ({results})"
+
+
+def _ends(items: tuple[T, ...]) -> tuple[T, ...]:
+    return items if len(items) <= 2 * _ENDS else items[:_ENDS] + items[-_ENDS:]
 
 
 def _host(local: tuple[str | None, int]) -> str:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from simopen import ntp
-from simopen.address import server_name
+from simopen.address import look_up, server_name
 
 NTP_PORT = 123
 
@@ -148,18 +148,20 @@ async def _ask_server(server: TimeServer, answers: ntp.Answers, local: ntp.Reads
     except OSError as error:
         answers.refuse(f"its name cannot be resolved ({error.strerror or error})")
         return
+    except asyncio.CancelledError:
+        answers.refuse("its name was not resolved in time")
+        raise
     async with _tasks(_Lane(answers, *each, local).run() for each in addresses) as waiting:
         while waiting and not (answers.no_more or answers.samples):
             await _first_done(waiting)
 
 
 async def _resolve(server: TimeServer) -> list[tuple[socket.AddressFamily, Any]]:
-    loop = asyncio.get_running_loop()
     try:  # an address needs no resolver, and so no thread
         flags = socket.AI_NUMERICHOST
         found = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_DGRAM, flags=flags)
     except socket.gaierror:
-        found = await loop.getaddrinfo(server.host, server.port, type=socket.SOCK_DGRAM)
+        found = await look_up(server.host, server.port, socket.SOCK_DGRAM)
     first = {family: address for family, _, _, _, address in reversed(found)}
     return [(socket.AddressFamily(family), address) for family, address in first.items()]
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from simopen.address import (
     canonical,
     check_port,
     local_endpoint,
+    look_up,
     normalise,
     peer_endpoints,
     resolve,
@@ -99,3 +102,33 @@ async def test_a_name_brings_both_families_ipv6_first() -> None:
 async def test_a_name_without_an_address_is_told(name: str) -> None:
     with pytest.raises(ResolutionError, match="no address"):
         await resolve([(name, 80)])
+
+
+async def test_a_look_up_answers_what_the_resolver_does() -> None:
+    found = await look_up("127.0.0.1", 5, socket.SOCK_STREAM)
+    assert [each[4] for each in found] == [("127.0.0.1", 5)]
+    with pytest.raises(UnicodeError):
+        await look_up("no..name", 5, socket.SOCK_STREAM)
+
+
+SILENT = """
+import asyncio, socket, sys, threading
+from simopen.address import look_up
+
+async def main():
+    async with asyncio.timeout(0.01):
+        await look_up("name.example", 1, socket.SOCK_STREAM, ask=lambda *_, **__: threading.Event().wait())
+
+with asyncio.Runner(loop_factory={loop}) as runner:
+    try:
+        runner.run(main())
+    except TimeoutError:
+        print("let go")
+"""
+
+
+@pytest.mark.parametrize("loop", ["asyncio.new_event_loop", "__import__('uvloop').new_event_loop"])
+def test_a_resolver_that_is_silent_holds_up_neither_the_loop_nor_the_program(loop: str) -> None:
+    program = [sys.executable, "-c", SILENT.replace("{loop}", loop)]
+    done = subprocess.run(program, capture_output=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"let go\n", b"")

@@ -21,10 +21,13 @@ import simopen
 from simopen import clock, conntable
 from simopen.address import Endpoint
 from simopen.clock import FixedClock, LocalClock, Reading
+from simopen.lab import Allocation, Mapping, Nat
 from simopen.lane import Lane
 from simopen.plan import Shot
 from simopen.report import Report
 from tests.loopback import HERE, THERE, ports
+from tests.meeting import profiles
+from tests.modelled import Model
 
 __all__ = ["ports"]  # the fixture is used by name
 
@@ -202,6 +205,18 @@ async def test_bad_arguments(options: dict[str, Any], error: type[Exception], wh
         await simopen.punch(**{"peer": (HERE, 2), "clock": plain(), "window": 0.2, **options})
 
 
+async def test_a_pair_that_cannot_connect_says_why_at_once() -> None:
+    """Both profiles as `discover` would find them behind NATs that choose a random port for each destination."""
+    random = Nat(Mapping.ADDRESS_AND_PORT_DEPENDENT, allocation=Allocation.RANDOM)
+    ours, theirs = profiles(Model([random], seed=1), Model([random], seed=2, site=1))
+    with pytest.raises(simopen.ImpossiblePair) as caught:
+        await simopen.punch(theirs, mine=ours, at=time.time() + 60, clock=plain())
+    assert caught.value.diagnosis is not None
+    assert caught.value.diagnosis.cause is simopen.Cause.IMPOSSIBLE_PAIR
+    assert caught.value.diagnosis.sentence == str(caught.value)
+    assert caught.value.report is None
+
+
 async def test_an_instant_long_past_is_missed(ports: tuple[int, int]) -> None:
     with pytest.raises(simopen.MissedInstant, match="nothing was sent"):
         await simopen.punch((HERE, ports[1]), local=ports[0], at=time.time() - 60, window=1, clock=plain())
@@ -251,8 +266,10 @@ def simopen_ports(port: int) -> bool:
 
 async def test_a_destination_that_is_connected_already(ports: tuple[int, int]) -> None:
     left, right = await both(ports)
-    with pytest.raises(simopen.LocalEndpointError, match="already has a connection"):
+    with pytest.raises(simopen.LocalEndpointError, match="already has a connection") as caught:
         await simopen.punch((THERE, ports[1]), local=(HERE, ports[0]), clock=plain())
+    assert caught.value.diagnosis is not None
+    assert caught.value.diagnosis.cause is simopen.Cause.THIS_HOST
     await close(left, right)
 
 
@@ -309,6 +326,9 @@ async def test_rsts_until_the_window_closes(ports: tuple[int, int]) -> None:
     assert "answered by RST" in str(caught.value)
     assert isinstance(caught.value, TimeoutError)
     report = caught.value.report
+    assert caught.value.diagnosis is not None
+    assert caught.value.diagnosis.cause is simopen.Cause.REFUSED
+    assert any("come from near" in fact for fact in caught.value.diagnosis.evidence)
     assert report is not None
     assert len(report.attempts) > 1
     assert report.via is None
@@ -367,6 +387,7 @@ async def test_strangers_are_turned_away_and_the_peer_is_let_in(ports: tuple[int
     peer = await simopen.connect((HERE, ports[0]), local=(THERE, ports[1]), clock=plain())
     mine = await opening
     assert report_of(mine).strangers == 200
+    assert len(report_of(mine).arrivals) == 8
     assert report_of(mine).remote == Endpoint(THERE, ports[1])
     await close(mine, peer)
 
@@ -383,9 +404,11 @@ async def knock(source: str, port: int) -> str:
             return "turned away"
 
 
-async def test_nobody_is_let_in_before_the_instant(ports: tuple[int, int]) -> None:
+@pytest.mark.parametrize("ahead_s", [30, 300])
+async def test_nobody_is_let_in_before_the_instant(ports: tuple[int, int], ahead_s: float) -> None:
+    """Nor in the last minute, where a SYN is looked for: it is sent again after 1 s, and refused then."""
     opening = asyncio.create_task(
-        simopen.connect((THERE, ports[1]), local=(HERE, ports[0]), at=time.time() + 60, clock=plain())
+        simopen.connect((THERE, ports[1]), local=(HERE, ports[0]), at=time.time() + ahead_s, clock=plain())
     )
     await until(lambda: simopen_ports(ports[0]))
     with pytest.raises(ConnectionRefusedError):

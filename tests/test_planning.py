@@ -137,6 +137,8 @@ async def test_without_leave_there_is_no_spray() -> None:
 async def test_what_no_tcp_can_is_refused_before_the_instant(left: Nat, right: Nat) -> None:
     ended = await meet(left, right, spray=True)
     assert {each["error"] for each in ended.said.values()} == {"ImpossiblePair"}
+    assert {each["diagnosis"]["cause"] for each in ended.said.values()} == {"impossible pair"}
+    assert all(each["diagnosis"]["sentence"] == each["message"] for each in ended.said.values())
     assert ended.syns == {"left": 0, "right": 0}
 
 

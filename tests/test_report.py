@@ -11,7 +11,7 @@ import pytest
 
 from simopen.address import Endpoint
 from simopen.estimate import Estimate, Evidence, Reading, Source
-from simopen.report import Attempt, Report, Via, tally
+from simopen.report import Arrival, Attempt, Report, Via, tally
 from simopen.window import Outcome
 
 PEER, OTHER = Endpoint("203.0.113.7", 1314), Endpoint("2001:db8::7", 1314)
@@ -146,3 +146,23 @@ def test_what_never_left_is_not_counted_as_sent() -> None:
 )
 def test_the_summary(made: Report, words: str) -> None:
     assert made.summary() == words
+
+
+def test_json_of_a_window_full_of_rsts_stays_short() -> None:
+    many = report(**FAILED, attempts=tuple(attempt(errno.ECONNREFUSED, at_ms=n) for n in range(512))).as_dict()
+    attempts: Any = many["attempts"]
+    assert (len(attempts), many["attempts_omitted"]) == (32, 480)
+    assert attempts[0]["planned"] == pytest.approx(1000.0)
+    assert attempts[-1]["planned"] == pytest.approx(1000.511)
+    assert len(json.dumps(many)) < 10_000
+
+
+def test_few_attempts_are_all_in_json() -> None:
+    few = report(attempts=(attempt(errno.ECONNREFUSED),) * 32).as_dict()
+    assert (len(few["attempts"]), few["attempts_omitted"]) == (32, 0)  # type: ignore[arg-type]
+
+
+def test_who_was_turned_away_is_in_json() -> None:
+    told = report(arrivals=(Arrival(OTHER, 6 * 10**9),), early_ns=4 * 10**9).as_dict()
+    assert told["arrivals"] == [{"remote": "[2001:db8::7]:1314", "at": 1001.0}]
+    assert told["early"] == 999.0

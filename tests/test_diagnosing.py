@@ -1,0 +1,194 @@
+"""Every way to fail, provoked with packets in the lab: the diagnosis names it, and what it says was so."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sys
+import time
+from typing import Any
+
+import pytest
+
+from simopen import lab
+from tests.test_punching import DROP, LEAD_NS, PORT, PUNCHER, RESET, WORDS, fire, this_loop
+
+pytestmark = pytest.mark.lab
+SECOND = 1_000_000_000
+REJECT = lab.Nat(unsolicited=lab.Unsolicited.ICMP)
+# Once the port is bound, the punch has looked for a route: then that is taken away.
+UNROUTE = """
+import socket, sys, time
+from pyroute2 import IPRoute
+print("ready", flush=True)
+while True:
+    with socket.socket() as probe:
+        try: probe.bind(("0.0.0.0", int(sys.argv[1])))
+        except OSError: break
+    time.sleep(0.01)
+with IPRoute() as routes:
+    routes.route("add", type="unreachable", dst=sys.argv[2] + "/32")
+"""
+FIREWALL = """
+table ip test {{
+    chain test {{
+        type filter hook forward priority 0
+        tcp dport 1314 reject with {answer}
+    }}
+}}
+"""
+
+
+def seconds(words: str) -> float:
+    """The one number of seconds in these words."""
+    (found,) = re.findall(r"([\d.]+) s (?:before|after) this side", words)
+    return float(found)
+
+
+async def alone(left: lab.Host, peer: lab.Host, **options: Any) -> dict[str, Any]:
+    """Fire at a peer on which nothing runs."""
+    options = {"at_ns": time.monotonic_ns() + 2 * LEAD_NS, "window": 1, **options}
+    return await fire(left, [(peer.public_address, PORT)], **options)
+
+
+@pytest.mark.parametrize(
+    ("nat", "cause", "words"),
+    [
+        (None, "refused", "only refusals came back"),
+        (RESET, "refused", "only refusals came back"),
+        (REJECT, "refused", "only refusals came back"),
+        (DROP, "silence", "nothing at all came back"),
+    ],
+)
+async def test_a_peer_that_never_fires(nat: lab.Nat | None, cause: str, words: str) -> None:
+    async with lab.Network() as net:
+        left, right = await net.host("left", delay_s=0.01), await net.host("right", delay_s=0.01, nat=nat)
+        said = (await alone(left, right))["diagnosis"]
+    assert said["cause"] == cause
+    assert words in said["sentence"]
+    assert not any("come from near" in fact for fact in said["evidence"])
+    assert "nobody connected to this side's listener" in said["evidence"]
+
+
+async def test_an_instant_that_is_over() -> None:
+    async with lab.Network() as net:
+        left, right = await net.host("left"), await net.host("right")
+        said = await alone(left, right, at_ns=time.monotonic_ns() - SECOND, window=0.5)
+        record = await net.record()
+    assert said["error"] == "MissedInstant"
+    assert said["report"]["fired"] is None
+    assert said["diagnosis"]["cause"] == "not fired"
+    assert "nothing sent" in said["diagnosis"]["evidence"]
+    assert not any(passage.sent.is_syn for passage in record)
+
+
+async def test_a_route_that_is_gone_at_the_instant() -> None:
+    async with lab.Network() as net:
+        left, right = await net.host("left"), await net.host("right")
+        unrouting = await left.start([sys.executable, "-c", UNROUTE, str(PORT), right.public_address])
+        assert unrouting.stdout is not None
+        assert await unrouting.stdout.readline() == b"ready\n"
+        said = await alone(left, right)
+        assert await unrouting.wait() == 0
+        record = await net.record()
+    assert said["diagnosis"]["cause"] == "no route"
+    assert "nothing left this host" in said["diagnosis"]["sentence"]
+    assert not any(passage.sent.is_syn for passage in record)
+
+
+@pytest.mark.parametrize(
+    ("answer", "cause", "near"), [("tcp reset", "refused", True), ("icmp type host-unreachable", "unreachable", False)]
+)
+async def test_the_own_routers_firewall(answer: str, cause: str, near: bool) -> None:
+    """It rejects what this side sends, so nothing gets out; the peer is 20 ms away."""
+    if reason := lab.available(router=True):
+        pytest.skip(reason)
+    async with lab.Network() as net:
+        left = await net.host("left", delay_s=0.01, nat=lab.LinuxRouter())
+        right = await net.host("right", delay_s=0.01)
+        assert left.router is not None
+        done = await left.router.run(["nft", "-f", "-"], stdin=FIREWALL.format(answer=answer).encode())
+        assert done.returncode == 0, done.stderr.decode()
+        said = (await alone(left, right))["diagnosis"]
+        record = await net.record()
+    assert said["cause"] == cause
+    assert any("come from near" in fact for fact in said["evidence"]) is near
+    assert not any(passage.sent.is_syn for passage in record)
+
+
+async def test_a_port_that_was_not_named() -> None:
+    """Two punches wait for one address, so a third port of it could be either's."""
+    async with lab.Network() as net:
+        left, right = [await net.host(name, delay_s=0.01) for name in ("left", "right")]
+        at_ns = time.monotonic_ns() + LEAD_NS
+        orders = [
+            {"peer": [(right.public_address, PORT + n)], "at": at_ns, "local": PORT, "window": 0.5} for n in (1, 2)
+        ]
+        came = left.run([sys.executable, PUNCHER, this_loop(), json.dumps(orders)])
+        done, _ = await asyncio.gather(came, reset_by(right, left, at_ns + SECOND // 10))
+    for said in json.loads(done.stdout):
+        assert said["diagnosis"]["cause"] == "wrong port"
+        assert f"{right.public_address}:{PORT}," in said["diagnosis"]["sentence"]
+        assert said["report"]["arrivals"][0]["remote"] == f"{right.public_address}:{PORT}"
+
+
+async def reset_by(peer: lab.Host, other: lab.Host, at_ns: int) -> None:
+    """Punch, whatever comes of it: the stream may have come up before it is reset."""
+    order = json.dumps({"peer": [(other.public_address, PORT)], "at": at_ns, "local": PORT, "window": 0.2})
+    await peer.run([sys.executable, PUNCHER, this_loop(), order])
+
+
+async def apart(net: lab.Network, apart_s: float, **options: Any) -> tuple[dict[str, Any], dict[str, Any], float]:
+    """What the early one says, the late one, and how far apart their first SYNs were indeed."""
+    left, right = [await net.host(name, delay_s=0.02) for name in ("left", "right")]
+    at_ns = time.monotonic_ns() + 2 * LEAD_NS
+    early, late = await asyncio.gather(
+        fire(left, [(right.public_address, PORT)], at_ns, **options),
+        fire(right, [(left.public_address, PORT)], at_ns + round(apart_s * SECOND), **options),
+    )
+    return early, late, late["report"]["fired"] - early["report"]["fired"]
+
+
+async def test_a_peer_whose_clock_is_ahead() -> None:
+    """Its window is over before ours begins; its SYN is seen, and neither answered nor let in."""
+    async with lab.Network() as net:
+        early, late, apart_s = await apart(net, 2.3, window=1)
+        record = await net.record()
+    assert late["diagnosis"]["cause"] == "clocks apart"
+    assert seconds(late["diagnosis"]["sentence"]) == pytest.approx(apart_s, rel=0.1)
+    assert early["diagnosis"]["cause"] in ("silence", "refused")  # refused where the kernel's resend was in time
+    assert not any(passage.sent.is_syn_ack for passage in record)
+
+
+@pytest.mark.parametrize("apart_s", [0.8, 2.3])
+async def test_a_peer_that_was_late_and_met(apart_s: float) -> None:
+    async with lab.Network() as net:
+        early, late, indeed_s = await apart(net, apart_s)
+    assert early["heard"] == late["heard"] == WORDS
+    notes = [note for note in early["report"]["notes"] if "after this side" in note]
+    assert [seconds(note) for note in notes] == [pytest.approx(indeed_s, abs=0.2)]
+
+
+async def test_a_peer_that_was_early_and_met() -> None:
+    """The look costs the early side one SYN: its kernel sends it again, and is refused as ever, before our instant."""
+    async with lab.Network() as net:
+        early, late, apart_s = await apart(net, 2.3)
+        record = await net.record()
+    assert early["heard"] == late["heard"] == WORDS
+    (note,) = late["report"]["notes"]
+    assert seconds(note) == pytest.approx(apart_s, rel=0.1)
+    ours = min(passage.sent_ns for passage in record.syns("right", "left"))
+    assert any(passage.sent.is_rst and passage.sent_ns < ours for passage in record.between("right", "left"))
+
+
+async def test_a_port_of_the_peer_that_was_not_named_is_worth_a_note() -> None:
+    async with lab.Network() as net:
+        left, right = [await net.host(name, delay_s=0.01) for name in ("left", "right")]
+        at_ns = time.monotonic_ns() + LEAD_NS
+        one, other = await asyncio.gather(
+            fire(left, [(right.public_address, PORT + 1)], at_ns),
+            fire(right, [(left.public_address, PORT)], at_ns + SECOND // 10),
+        )
+    assert one["heard"] == other["heard"] == WORDS
+    assert f"the peer came from {right.public_address}:{PORT}, which was not named" in one["report"]["notes"][0]

@@ -1,0 +1,174 @@
+"""What a trace bears out, and what it does not, from reports made up."""
+
+from __future__ import annotations
+
+import errno
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from simopen.address import Endpoint
+from simopen.diagnosis import Cause, diagnose, impossible, remarks, stopped
+from simopen.report import Arrival, Attempt, Report, Via
+from tests.test_report import CLOCK, FAILED, MS, OTHER, PEER, report
+
+START = 5 * 10**9
+RST, UNREACHABLE = errno.ECONNREFUSED, errno.EHOSTUNREACH
+MOVED = Endpoint(PEER.address, 40001)
+STRANGER = Endpoint("198.51.100.99", 999)
+
+
+def shot(code: int | None, *, at_ms: float = 0, took_ms: float = 40, immediate: bool = False) -> Attempt:
+    started = START + round(at_ms * MS)
+    return Attempt(PEER, started, started, started + round(took_ms * MS), code, immediate)
+
+
+def failed(*attempts: Attempt, **changes: Any) -> Report:
+    return report(**{**FAILED, "fired_ns": START, "ended_ns": START + 10**10, "attempts": attempts, **changes})
+
+
+def arrival(remote: Endpoint, after_ms: int = 0) -> Arrival:
+    return Arrival(remote, START + after_ms * MS)
+
+
+@pytest.mark.parametrize(
+    ("made", "cause", "words"),
+    [
+        (failed(fired_ns=0, ended_ns=START + 12 * 10**9), Cause.NOT_FIRED, "the instant was 12.0 s ago"),
+        (failed(fired_ns=0, ended_ns=START + 90_000 * 10**9), Cause.NOT_FIRED, "1 day, 1:00:00 ago"),
+        (
+            failed(shot(errno.EADDRNOTAVAIL, immediate=True), holder="TIME-WAIT"),
+            Cause.PORT_TAKEN,
+            "its port 1314 has a TIME-WAIT socket",
+        ),
+        (failed(shot(errno.EADDRNOTAVAIL, immediate=True)), Cause.PORT_TAKEN, "has a socket"),
+        (failed(shot(errno.ENETUNREACH, immediate=True)), Cause.NO_ROUTE, "nothing left this host"),
+        (
+            failed(shot(RST), early_ns=START - 12_300 * MS),
+            Cause.CLOCKS_APART,
+            "the peer fired 12.3 s before this side",
+        ),
+        (failed(shot(RST), arrivals=(arrival(MOVED),), strangers=1), Cause.WRONG_PORT, f"came from {MOVED}"),
+        (failed(shot(0), shot(RST)), Cause.BROKEN, "reset it at once"),
+        (failed(shot(RST)), Cause.REFUSED, "only refusals came back"),
+        (failed(shot(RST), shot(UNREACHABLE)), Cause.REFUSED, "only refusals and ICMP errors came back"),
+        (failed(shot(UNREACHABLE)), Cause.UNREACHABLE, "a router on the way"),
+        (failed(shot(None)), Cause.SILENCE, "nothing at all came back"),
+        (failed(shot(errno.ETIMEDOUT)), Cause.SILENCE, "nothing at all came back"),
+        # What proves nothing changes nothing.
+        (failed(shot(RST), early_ns=START - 3 * 10**9), Cause.REFUSED, "only refusals"),
+        (failed(shot(None), arrivals=(arrival(STRANGER),), strangers=1), Cause.SILENCE, "nothing at all"),
+        (failed(shot(None), shot(errno.EADDRNOTAVAIL, immediate=True)), Cause.SILENCE, "nothing at all"),
+    ],
+)
+def test_the_cause(made: Report, cause: Cause, words: str) -> None:
+    found = diagnose(made)
+    assert found.cause is cause
+    assert words in found.sentence
+    assert found.advice
+
+
+@pytest.mark.parametrize(
+    ("made", "fact"),
+    [
+        (failed(shot(RST)), "1 SYN to 203.0.113.7:1314 (1 answered by RST)"),
+        (
+            failed(shot(RST), shot(RST, took_ms=42)),
+            "refusals (RSTs, or ICMP) came 40.00 to 42.00 ms after their SYNs",
+        ),
+        (
+            failed(shot(RST, took_ms=0.3)),
+            "refusals (RSTs, or ICMP) came 0.30 ms after their SYNs, so most of them come from near: this "
+            "host's own network, or next door",
+        ),
+        (
+            failed(shot(RST, took_ms=0.3), shot(RST)),
+            "refusals (RSTs, or ICMP) came 0.30 to 40.00 ms after their SYNs",
+        ),
+        (failed(shot(RST), shot(None, took_ms=9900)), "a SYN was left without an answer for 9.9 s"),
+        (failed(shot(None), fired_ns=START + 20_000), f"this side fired 0.02 ms after the instant; its clock: {CLOCK}"),
+        (failed(fired_ns=0), f"the clock: {CLOCK}"),
+        (failed(shot(None), early_ns=START - 2300 * MS), "a SYN from a peer's address came 2.3 s before the instant"),
+        (failed(shot(None), listening=False), "nothing listened here, so a peer that came from another port could not"),
+        (failed(shot(None)), "nobody connected to this side's listener"),
+        (failed(shot(None), plan="one reason"), "the plan: one reason"),
+        (
+            failed(shot(RST), arrivals=(arrival(STRANGER, 2300),), strangers=1),
+            f"{STRANGER} connected 2.3 s after this side's first SYN",
+        ),
+        (failed(shot(RST), arrivals=(arrival(STRANGER),), strangers=700), "700 connections were turned away"),
+    ],
+)
+def test_the_evidence(made: Report, fact: str) -> None:
+    assert [each for each in diagnose(made).evidence if each.startswith(fact)]
+
+
+def test_the_last_syn_before_the_end_is_not_called_unanswered() -> None:
+    assert not any("without an answer" in fact for fact in diagnose(failed(shot(RST), shot(None))).evidence)
+
+
+def test_an_error_of_this_host_speaks_for_itself() -> None:
+    found = stopped(failed(shot(RST)), "no descriptors left")
+    assert (found.cause, found.sentence) == (Cause.THIS_HOST, "no descriptors left")
+    assert "1 SYN to" in found.evidence[0]
+
+
+def test_an_impossible_pair_gives_the_plans_reason() -> None:
+    assert str(impossible("both NATs choose ports at random")).startswith("both NATs choose ports at random. Use")
+
+
+def connected(*attempts: Attempt, after_ms: int, **changes: Any) -> Report:
+    up = {"fired_ns": START, "established_ns": START + after_ms * MS, "attempts": attempts}
+    return report(**{**up, **changes})
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (connected(shot(0), after_ms=80), None),
+        (connected(shot(RST), shot(0, at_ms=40), after_ms=120), None),
+        (connected(shot(RST), shot(RST, at_ms=2260), shot(0, at_ms=2300), after_ms=2380), "about 2.3 s after"),
+        (connected(shot(RST), shot(0, at_ms=2300), after_ms=2380), None),  # who knows what was in between
+        (connected(shot(RST), shot(RST, at_ms=2260), shot(0, at_ms=2300), after_ms=2380, plan="why"), None),
+        (connected(shot(RST), shot(RST, at_ms=2290), after_ms=2360, via=Via.ACCEPT), "about 2.3 s after"),
+        # No RST until then: SYNs may have been lost.
+        (connected(shot(0), after_ms=2380), None),
+        (connected(shot(None), after_ms=2380, via=Via.ACCEPT), None),
+        (connected(shot(0), after_ms=80, early_ns=START - 2300 * MS), "2.3 s before"),
+        (connected(shot(0), after_ms=80, remote=MOVED), f"the peer came from {MOVED}"),
+        (connected(shot(0), after_ms=80, remote=MOVED, plan="why"), None),
+        (connected(shot(0), after_ms=80, peers=(PEER, OTHER), remote=OTHER), None),
+    ],
+)
+def test_remarks_on_a_success(made: Report, words: str | None) -> None:
+    assert len(remarks(made)) == (words is not None)
+    assert all(words and words in remark for remark in remarks(made))
+
+
+CODES = st.sampled_from([None, 0, RST, UNREACHABLE, errno.ETIMEDOUT, errno.EADDRNOTAVAIL, errno.EPERM, 9999])
+SHOTS = st.builds(shot, CODES, at_ms=st.floats(0, 10_000), took_ms=st.floats(0, 10_000), immediate=st.booleans())
+
+
+@given(
+    st.lists(SHOTS, max_size=40),
+    st.sampled_from([0, START]),
+    st.none() | st.integers(0, START),
+    st.lists(st.sampled_from([MOVED, STRANGER, PEER]), max_size=9),
+    st.booleans(),
+)
+def test_every_trace_has_a_diagnosis_that_json_takes(
+    shots: list[Attempt], fired_ns: int, early_ns: int | None, came: list[Endpoint], listening: bool
+) -> None:
+    arrivals = tuple(map(arrival, came))
+    made = failed(
+        *shots, fired_ns=fired_ns, early_ns=early_ns, arrivals=arrivals, strangers=len(came), listening=listening
+    )
+    found = diagnose(made)
+    told = found.as_dict()
+    assert json.loads(json.dumps(told)) == told
+    assert "\n" not in str(found)
+    sent = any(each.sent for each in shots)
+    assert sent or found.cause not in (Cause.REFUSED, Cause.UNREACHABLE, Cause.BROKEN)
