@@ -25,12 +25,14 @@ if TYPE_CHECKING:
         SelfConnection,
         SimopenError,
         StunError,
+        TicketError,
         WindowClosed,
     )
     from simopen.instant import next_slot
     from simopen.nat import Profile
     from simopen.opening import connect, connect_self, punch
     from simopen.report import Attempt, Report
+    from simopen.ticket import Ticket, parse_ticket
 
 __version__ = "0.1.0"
 
@@ -53,12 +55,15 @@ __all__ = [
     "SelfConnection",
     "SimopenError",
     "StunError",
+    "Ticket",
+    "TicketError",
     "WindowClosed",
     "check_clock",
     "connect",
     "connect_self",
     "discover",
     "next_slot",
+    "parse_ticket",
     "punch",
 ]
 
@@ -83,12 +88,15 @@ _HOMES = {
     "SelfConnection": "errors",
     "SimopenError": "errors",
     "StunError": "errors",
+    "Ticket": "ticket",
+    "TicketError": "errors",
     "WindowClosed": "errors",
     "check_clock": "clock",
     "connect": "opening",
     "connect_self": "opening",
     "discover": "discovery",
     "next_slot": "instant",
+    "parse_ticket": "ticket",
     "punch": "opening",
 }
 

@@ -1,13 +1,17 @@
-"""What people type after an option, as values: ports, durations, shares. Each raises ValueError with words for them."""
+"""What people type after an option, as values: ports, instants, durations, shares. Each raises ValueError with words.
+
+And the options that several commands have.
+"""
 
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from simopen.address import check_port
-from simopen.instant import parse_duration
+from simopen.instant import parse_duration, parse_instant
 
 T = TypeVar("T")
 
@@ -31,11 +35,23 @@ def port(text: str) -> int:
     return check_port(int(text), "a port")
 
 
+def instant(text: str) -> float:
+    """UTC seconds; what is told from now on is told from the local clock's now."""
+    return parse_instant(text, time.time())
+
+
 def window(text: str) -> float:
     """A duration longer than zero, in seconds."""
     if not (seconds := parse_duration(text)) > 0:
         raise ValueError("it must be longer than zero, as 10s is")
     return seconds
+
+
+def hops(text: str) -> int:
+    """A number of hops, as an IP packet's TTL counts them."""
+    if not text.isdecimal() or not 1 <= int(text) <= 255:
+        raise ValueError(f"hops are a number between 1 and 255, not {text!r}")
+    return int(text)
 
 
 def share(text: str) -> float:
@@ -55,3 +71,18 @@ def count(text: str, most: int) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= most:
         raise ValueError(f"it must be a number from 1 to {most}, not {text!r}")
     return int(text)
+
+
+_AT = "22:14:30 (UTC, nearest), 2026-01-01T00:00:00Z, +10s, or next:10s (the next full ten seconds)"
+
+
+def add_instant(parser: argparse.ArgumentParser, otherwise: str) -> None:
+    """Declare `--at`. `otherwise`: what it is where it is left out."""
+    parser.add_argument("--at", metavar="T", type=argument(instant), help=f"the instant: {_AT}; left out: {otherwise}")
+
+
+def add_time_servers(parser: argparse.ArgumentParser) -> None:
+    """Declare `--ntp` and `--no-ntp`, as `clock.chosen` takes them."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--ntp", metavar="HOST[:PORT]", action="append", help="ask this NTP server; may be repeated")
+    group.add_argument("--no-ntp", action="store_true", help="ask nobody: trust the kernel's word or the local clock")

@@ -16,36 +16,25 @@ import logging
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime
-from typing import TypeVar
 
-from simopen import __version__, clock, doctor, experiment, opening, survey
-from simopen.address import Endpoint, is_literal
+from simopen import __version__, arguments, clock, dial, doctor, experiment, opening, survey
+from simopen.address import Endpoint
 from simopen.arguments import argument, port, window
-from simopen.clock import FixedClock, TimeSource
+from simopen.clock import TimeSource
 from simopen.diagnosis import Diagnosis
 from simopen.errors import ClockError, PunchError, SimopenError
-from simopen.instant import parse_duration, parse_instant
+from simopen.instant import parse_duration
 from simopen.pipe import Carried, pipe
 from simopen.report import Report
 from simopen.screen import Screen
-
-T = TypeVar("T")
 
 _TICK_S = 0.1
 # So long before the instant nothing is drawn any more: it takes some ms with the GIL held, and the shot would wait.
 _QUIET_S = 0.3
 _STDIN, _STDOUT = 0, 1
-_AT = "22:14:30 (UTC, nearest), 2026-01-01T00:00:00Z, +10s, or next:10s (the next full ten seconds)"
 _STATUS = "exit status: 0 done, 1 no stream or a broken one, 2 bad usage, 130 interrupted, 143 terminated"
-_CONNECT_EXAMPLE = """\
-both sides run it for the same instant, each with the other's public address:
-  one$    simopen connect 203.0.113.7 1314 --at 22:14:30
-  other$  simopen connect 198.51.100.9 1314 --at 22:14:30
-what each then types, the other reads; with < FILE and > FILE, a file goes across
-"""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -155,8 +144,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"simopen {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     connect = _command(commands, "connect", _connect, "open a stream and connect it to stdin and stdout, like nc")
-    connect.epilog = _CONNECT_EXAMPLE
-    _add_connect(connect)
+    connect.epilog = dial.EXAMPLE
+    dial.add_arguments(connect)
     _add_clock(_command(commands, "clock", _clock, "tell how far this machine's clock is off, and how sure that is"))
     nat = _command(
         commands, "nat", survey.run, "tell what the NATs in front of this host do to TCP, and what that means"
@@ -165,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     fit = _command(
         commands, "doctor", doctor.run, "tell whether this host is fit to punch, and what to do where it is not"
     )
-    _add_servers(fit)
+    arguments.add_time_servers(fit)
     doctor.add_arguments(fit)
     _add_self(_command(commands, "self", _self, "connect one socket to itself: what you type comes back through TCP"))
     _add_demo(_command(commands, "demo", _demo, "two hosts behind two NATs on this machine, and the SYNs crossing"))
@@ -195,55 +184,6 @@ def _command(
 _CARRYING = ("connect", "self")
 
 
-def _host(text: str) -> str:
-    """A name or an address; an IPv6 one may stand in brackets, as it does in an endpoint."""
-    return text[1:-1] if text.startswith("[") and text.endswith("]") else text
-
-
-def _own_address(text: str) -> str:
-    if not is_literal(host := _host(text)):
-        raise ValueError(f"it must be an IP address of this host, not {text!r}")
-    return host
-
-
-def _add_connect(parser: argparse.ArgumentParser) -> None:
-    at = argument(lambda text: parse_instant(text, time.time()))
-    parser.add_argument("host", metavar="HOST", type=_host, help="the peer's public address or name")
-    parser.add_argument(
-        "port", metavar="PORT", type=argument(port), help="the port that the peer fires from, as seen outside"
-    )
-    parser.add_argument("--at", metavar="T", type=at, help=f"the instant: {_AT}; left out: now")
-    parser.add_argument(
-        "--local-port", metavar="N", type=argument(port), help="fire from this port (default: the peer's PORT)"
-    )
-    parser.add_argument(
-        "--local-address",
-        metavar="IP",
-        type=argument(_own_address),
-        help="fire from this address of this host (default: any)",
-    )
-    parser.add_argument(
-        "--window",
-        metavar="S",
-        type=argument(window),
-        default=opening.WINDOW_S,
-        help="keep trying for this long after the instant (default: %(default)g s)",
-    )
-    parser.add_argument(
-        "--listen",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="also accept the stream on the local port (default: yes); --no-listen: by simultaneous open only",
-    )
-    _add_servers(parser)
-
-
-def _add_servers(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_mutually_exclusive_group()
-    group.add_argument("--ntp", metavar="HOST[:PORT]", action="append", help="ask this NTP server; may be repeated")
-    group.add_argument("--no-ntp", action="store_true", help="ask nobody: trust the kernel's word or the local clock")
-
-
 def _add_clock(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ntp", metavar="HOST[:PORT]", action="append", help="ask this NTP server; may be repeated")
     parser.add_argument(
@@ -269,24 +209,10 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--loopback", action="store_true", help="two processes on loopback instead of the lab")
 
 
-def _time_source(options: argparse.Namespace) -> TimeSource:
-    if options.no_ntp:
-        return FixedClock(clock.kernel_word() or clock.plain())
-    return clock.as_clock(options.ntp)
-
-
 async def _connect(options: argparse.Namespace, screen: Screen) -> int:
-    source = _time_source(options)
-    port = options.local_port or options.port
-    stream = opening.connect(
-        (options.host, options.port),
-        at=options.at,
-        local=(options.local_address, port) if options.local_address else port,
-        window=options.window,
-        listen=options.listen,
-        clock=source,
-    )
-    reader, writer = await _with_countdown(stream, options, source, screen)
+    source = clock.chosen(options.ntp, ask=not options.no_ntp)
+    with dial.called(options, source) as call:
+        reader, writer = await _with_countdown(call, options.window, source, screen)
     report: Report = writer.get_extra_info("simopen")
     _tell_notes(screen, report)
     screen.say(f"{report.summary()}; the clock: {report.clock}")
@@ -324,15 +250,15 @@ def _ended(options: argparse.Namespace, screen: Screen, result: dict[str, object
 
 
 async def _with_countdown(
-    work: Coroutine[object, object, T], options: argparse.Namespace, source: TimeSource, screen: Screen
-) -> T:
-    """Await `work` while a line shows what it is waiting for."""
-    task = asyncio.ensure_future(work)
+    call: dial.Call, window_s: float, source: TimeSource, screen: Screen
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Make the call while a line shows what it is waiting for."""
+    task = asyncio.ensure_future(call.streams())
     try:
-        with screen.line(_waiting_for(options, source)) as update:
+        with screen.line(_waiting_for(call, window_s, source)) as update:
             while not task.done():
-                if not 0 < _left_s(options, source) < _QUIET_S:
-                    update(_waiting_for(options, source))
+                if not 0 < _left_s(call, source) < _QUIET_S:
+                    update(_waiting_for(call, window_s, source))
                 await asyncio.wait({task}, timeout=_TICK_S)
         return await task
     finally:
@@ -340,20 +266,19 @@ async def _with_countdown(
         await asyncio.gather(task, return_exceptions=True)
 
 
-def _left_s(options: argparse.Namespace, source: TimeSource) -> float:
+def _left_s(call: dial.Call, source: TimeSource) -> float:
     """Until the instant, as far as is known now; zero or less where it has passed, or is now."""
-    return 0.0 if options.at is None else float(options.at) - source.now_estimate().utc_ns / 1e9
+    return 0.0 if call.at is None else call.at - source.now_estimate().utc_ns / 1e9
 
 
-def _waiting_for(options: argparse.Namespace, source: TimeSource) -> str:
-    peer = Endpoint(options.host, options.port)  # a name, maybe: for the brackets
-    left_s = _left_s(options, source)
-    if left_s <= 0:
-        return f"trying {peer} for up to {options.window:g} s"
-    at = datetime.fromtimestamp(options.at, UTC)
+def _waiting_for(call: dial.Call, window_s: float, source: TimeSource) -> str:
+    left_s = _left_s(call, source)
+    if call.at is None or left_s <= 0:
+        return f"trying {call.whom} for up to {window_s:g} s"
+    at = datetime.fromtimestamp(call.at, UTC)
     here = f" ({at.astimezone():%H:%M:%S} here)" if at.astimezone().utcoffset() else ""
     clock_now = source.now_estimate()
-    return f"{peer} at {at:%Y-%m-%d %H:%M:%S} UTC{here}, in {left_s:.1f} s; the clock: {clock_now}"
+    return f"{call.whom} at {at:%Y-%m-%d %H:%M:%S} UTC{here}, in {left_s:.1f} s; the clock: {clock_now}"
 
 
 async def _clock(options: argparse.Namespace, screen: Screen) -> int:

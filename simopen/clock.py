@@ -341,6 +341,15 @@ def as_clock(what: TimeSource | Estimate | Servers | None) -> TimeSource:
     return what
 
 
+def chosen(servers: Servers | None, *, ask: bool) -> TimeSource:
+    """The clock that a command was told to use: these servers, the usual ones, or (`ask` false) what is known at once.
+
+    Raises:
+        TypeError, ValueError: not servers, as `check_clock` says.
+    """
+    return as_clock(servers) if ask else FixedClock(kernel_word() or plain())
+
+
 @functools.lru_cache(maxsize=64)
 def _clock_of(servers: tuple[timeserver.TimeServer, ...]) -> Clock:
     return Clock([(each.host, each.port) for each in servers])

@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Sequence
 from simopen.address import Endpoint, Local, canonical, local_endpoint
 from simopen.binding import DEFAULT_SERVERS, parse_servers
 from simopen.inquiry import Inquiry, PunchPort
-from simopen.nat import Observation, Profile, classify
+from simopen.nat import Allocation, Mapping, Observation, Profile, classify
 
 TIMEOUT_S = 4.0
 """A SYN that is lost on the way is sent again after 1 s, and once more 2 s later."""
@@ -28,6 +28,7 @@ LOOK_S = 1.0
 it began, asked again or not (measured), and Linux forgets a flow 10 s after a RST (nf_conntrack_tcp_timeout_close)."""
 LOOKS_A_REFRESH = 25
 """Looks from one question to the next on a living connection: 25 s are below any NAT's idle time-out for TCP."""
+_EACH_ITS_OWN = {Mapping.ADDRESS_DEPENDENT, Mapping.ADDRESS_AND_PORT_DEPENDENT}
 
 
 async def discover(
@@ -126,6 +127,17 @@ class Discovery:
             await self._asked_again(self._servers)
         return self.profile
 
+    @property
+    def walks(self) -> bool:
+        """Whether each destination gets the next port in a row."""
+        return self.profile.mapping in _EACH_ITS_OWN and self.profile.allocation is Allocation.SEQUENTIAL
+
+    async def look_again(self) -> Profile:
+        """Ask from one more local port: how far a row of ports has moved shows only with time."""
+        async with self._one_at_a_time:
+            await self._inquiry.probe(self._servers[0])
+        return self.profile
+
     def give_up(self) -> None:
         """Let the mapping go at the end, by RST, so that this port can ask the same servers again at once."""
         for binding in self._inquiry.held.values():
@@ -152,8 +164,14 @@ class Discovery:
         return any(await asyncio.gather(*map(self._inquiry.ask_again, servers)))
 
     def _due(self, look: int) -> tuple[Endpoint, ...]:
-        """Whom to ask at this look: nobody, all that live, or, where none does, one after the other."""
+        """Whom to ask at this look: nobody, all that live, or, where none does, one after the other.
+
+        Where each server gets a mapping of its own, no connection holds what a peer will get, and each new one
+        would take a port in the row that is predicted.
+        """
         living = self._inquiry.living()
+        if not living and self.profile.mapping in _EACH_ITS_OWN:
+            return ()
         if not living:
             return (self._servers[look % len(self._servers)],)
         return () if look % LOOKS_A_REFRESH else living

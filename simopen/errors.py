@@ -12,13 +12,15 @@
     │   ├── LocalEndpointError   the local endpoint cannot be had: taken, foreign, or not permitted
     │   ├── SelfConnection       the peer is this very socket
     │   └── WindowClosed         the window ended without a stream; also a TimeoutError
-    └── StunError                no STUN server told this host's mapping
+    ├── StunError                no STUN server told this host's mapping
+    └── TicketError              a ticket that cannot be used; also a ValueError
 
 A bad argument is a `ValueError` or a `TypeError`, raised before anything is sent.
 """
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,6 +42,25 @@ class LabError(SimopenError):
 
 class StunError(SimopenError):
     """A STUN server did not answer, or its answer cannot be believed. The message says who was asked, and what came."""
+
+
+class Flaw(Enum):
+    """What is wrong with a ticket."""
+
+    NO_TICKET = "no ticket"
+    CUT_SHORT = "cut short"
+    ALTERED = "altered"
+    OTHER_VERSION = "of another version"
+    EXPIRED = "expired"
+    OWN = "this side's own"
+
+
+class TicketError(SimopenError, ValueError):
+    """The text is no ticket that can be used. `flaw` says which way; the message also says what to do."""
+
+    def __init__(self, flaw: Flaw, advice: str) -> None:
+        super().__init__(f"the ticket is {flaw.value}: {advice}")
+        self.flaw = flaw
 
 
 class PunchError(SimopenError, ConnectionError):

@@ -253,13 +253,28 @@ class Inquiry:
             await self._try_hairpin()
 
     async def _try_hairpin(self) -> None:
-        """Between the first two ports; not where they are not translated, since then no NAT has a hand in it."""
+        """Between the first two ports; not where they are not translated, since then no NAT has a hand in it.
+
+        Nor where the servers see different mappings: theirs are no use to anybody else, and the two SYNs would take two
+        ports of a row that is to be foreseen.
+        """
+        if len(set(self._mapped_by_address().values())) > 1:
+            return
         ends = [Mapped(each.local, self._mapped_of(each)) for each in self._probes[:2]]
         if any(each.local.address == each.mapped.address for each in ends):
             return
         trip_s = max(each.handshake_s for each in self._probes[:2])
         with contextlib.suppress(LocalEndpointError):
             self.hairpinning = await hairpins(ends[0], ends[1], max(trip_s, HAIRPIN_FLOOR_S))
+
+    async def probe(self, server: Endpoint) -> None:
+        """Ask once more from another local port, to see where a new mapping is put now."""
+        binding = self._connection(self._punch_port.elsewhere(server.family), server)
+        answer = await self._answer_in_time(binding) if binding else None
+        if binding is not None and answer is not None:
+            self._observe(binding, answer)
+            binding.give_up()
+            self._end(binding)
 
     def _mapped_of(self, binding: Binding) -> Endpoint:
         return next(each.mapped for each in self.observations if each.local == binding.local)

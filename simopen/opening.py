@@ -105,12 +105,13 @@ async def punch(
         PunchError: all of these but the first two; `report` tells what was tried, `diagnosis` why it failed.
     """
     order = _Order(instant_ns(at), _window_ns(window), as_clock(clock))
+    hops = _hops(first_ttl, at)
     _check_loop()
     if isinstance(peer, Profile):
         aim = _planned(peer, mine, local, order, spray=spray)
     else:
         aim = await _named(peer, mine, local)
-    shots = aim.shots if first_ttl is None else opened_first(aim.shots, _hops(first_ttl, at))
+    shots = aim.shots if hops is None else opened_first(aim.shots, hops)
     trace = _Trace(order, aim, window)
     with Connector.opened(aim.local[0], shots, listen=listen, chooses=aim.chooses) as connector:
         trace.connector = connector
@@ -181,7 +182,9 @@ def _window_ns(window: float) -> int:
     return round(window * 1e9)
 
 
-def _hops(first_ttl: int, at: Instant) -> int:
+def _hops(first_ttl: int | None, at: Instant) -> int | None:
+    if first_ttl is None:
+        return None
     if isinstance(first_ttl, bool) or not isinstance(first_ttl, int):
         raise TypeError(f"first_ttl must be an int, not {type(first_ttl).__name__}")
     if not 1 <= first_ttl <= 255:

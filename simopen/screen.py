@@ -51,13 +51,16 @@ class Screen:
         with live:
             yield lambda new: live.update(Text(new), refresh=True)
 
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table with a title; columns are padded with spaces where there is no rich, or no terminal."""
+    def table(
+        self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], file: TextIO | None = None
+    ) -> None:
+        """A table with a title, on standard output unless told otherwise; padded where there is no rich or terminal."""
+        file = file or sys.stdout
         if self._quiet:
             return
-        console = _terminal(sys.stdout)
+        console = _terminal(file)
         if console is None:
-            print(f"{title}\n{plain_table(columns, rows)}", flush=True)
+            print(f"{title}\n{plain_table(columns, rows)}", file=file, flush=True)
             return
         from rich.table import Table
         from rich.text import Text

@@ -1,20 +1,25 @@
 """`simopen nat`: what the NATs in front of a port do, in a table, and what that means to its user.
 
 Theory of operation: `discovery` finds out; here a profile becomes words. They say what follows from RFC 4787's classes
-for a peer that wants to be met, and nothing that was not observed.
+for a peer that wants to be met, and nothing that was not observed. With `--ticket`, `invitation` goes on from there.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-from typing import TYPE_CHECKING
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, TextIO
 
-from simopen.arguments import argument, port, window
+from simopen.arguments import add_instant, add_time_servers, argument, port, window
 from simopen.screen import Screen
 
 if TYPE_CHECKING:
+    from simopen.discovery import Discovery
     from simopen.nat import Profile
+    from simopen.ticket import Ticket
 
 Row = tuple[str, str, str]
 
@@ -56,6 +61,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout", metavar="S", type=seconds, default="4s", help="wait no longer (default: %(default)s)"
     )
+    parser.add_argument(
+        "--ticket",
+        action="store_true",
+        help="print a ticket for your peer, alone on standard output, and hold the mapping for `simopen connect`",
+    )
+    add_instant(parser, "the full ten seconds two minutes ahead (with --ticket)")
+    add_time_servers(parser)
 
 
 async def run(options: argparse.Namespace, screen: Screen) -> int:
@@ -66,19 +78,50 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
     from simopen.binding import DEFAULT_SERVERS
     from simopen.discovery import holding
 
-    with screen.line("asking the STUN servers ..."):
-        async with holding(
-            options.local_port, servers=options.stun or DEFAULT_SERVERS, timeout=options.timeout
-        ) as found:
-            found.give_up()
-            profile, notes, servers = found.profile, found.notes, found.servers
-    if options.json:
-        print(json.dumps(as_dict(profile) | {"notes": notes, "servers": list(map(str, servers))}))
-        return 0
-    screen.table("the NATs in front of this host, as TCP meets them", ("what", "found", "means"), rows(profile))
-    for note in notes:
-        screen.say(f"simopen: note: {note}")
+    if options.at is not None and not options.ticket:
+        raise ValueError("--at goes with --ticket: a ticket carries an instant")
+    async with contextlib.AsyncExitStack() as stack:
+        with screen.line("asking the STUN servers ..."):
+            servers = options.stun or DEFAULT_SERVERS
+            held = holding(options.local_port, servers=servers, timeout=options.timeout)
+            found = await stack.enter_async_context(held)
+        await (_invite if options.ticket else _tell)(found, options, screen)
     return 0
+
+
+async def _tell(found: Discovery, options: argparse.Namespace, screen: Screen) -> None:
+    found.give_up()
+    if options.json:
+        print(json.dumps(_all_of(found)))
+    else:
+        _draw(found, screen, sys.stdout)
+
+
+async def _invite(found: Discovery, options: argparse.Namespace, screen: Screen) -> None:
+    from simopen import clock, wallet
+    from simopen.invitation import Invitation
+
+    _draw(found, screen, sys.stderr)  # standard output is for the ticket
+    source = clock.chosen(options.ntp, ask=not options.no_ntp)
+    show = partial(_show, found, as_json=options.json)
+    await Invitation(found, source, screen, show, wallet.directory()).hold(options.at)
+
+
+def _draw(found: Discovery, screen: Screen, where: TextIO) -> None:
+    title, columns = "the NATs in front of this host, as TCP meets them", ("what", "found", "means")
+    screen.table(title, columns, rows(found.profile), where)
+    for note in found.notes:
+        screen.say(f"simopen: note: {note}")
+
+
+def _all_of(found: Discovery) -> dict[str, object]:
+    return as_dict(found.profile) | {"notes": found.notes, "servers": list(map(str, found.servers))}
+
+
+def _show(found: Discovery, ticket: Ticket, *, as_json: bool) -> None:
+    text = ticket.encode()
+    told = json.dumps(_all_of(found) | {"ticket": text, "instant": ticket.instant}) if as_json else text
+    print(told, flush=True)  # whoever reads it in a pipe waits for it
 
 
 def rows(profile: Profile) -> list[Row]:

@@ -136,13 +136,18 @@ class FakeStun:
 
 @contextlib.asynccontextmanager
 async def full_server(
-    hosts: tuple[str, str], ports: tuple[int, int], *, told: Translation = as_seen, udp: bool = True
+    hosts: tuple[str, str],
+    ports: tuple[int, int],
+    *,
+    told: Translation = as_seen,
+    udp: bool = True,
+    answers: int | None = None,
 ) -> AsyncIterator[dict[Endpoint, FakeStun]]:
     """Two addresses with two ports each, as RFC 5780 wants them; the first that is listed is the one to ask."""
     async with contextlib.AsyncExitStack() as stack:
         servers = {}
         for mine, its in (hosts, hosts[::-1]):
             for port, other in (ports, ports[::-1]):
-                server = FakeStun(mine, port, told=told, other=Endpoint(its, other), udp=udp)
+                server = FakeStun(mine, port, told=told, other=Endpoint(its, other), udp=udp, answers=answers)
                 servers[Endpoint(mine, port)] = await stack.enter_async_context(server)
         yield servers

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from simopen.arguments import argument, count, port, share, window
+from simopen.arguments import argument, count, hops, port, share, window
 
 UP_TO_TEN = partial(count, most=10)
 
@@ -17,6 +17,7 @@ UP_TO_TEN = partial(count, most=10)
     ("parse", "text", "value"),
     [
         (port, "1314", 1314),
+        (hops, "2", 2),
         (window, "250ms", 0.25),
         (share, "2%", 0.02),
         (share, "0.02", 0.02),
@@ -36,6 +37,9 @@ def test_what_is_typed_has_a_value(parse: Callable[[str], float], text: str, val
         (port, "http", "a port is a number"),
         (port, "0", "port"),
         (port, "65536", "port"),
+        (hops, "0", "between 1 and 255"),
+        (hops, "256", "between 1 and 255"),
+        (hops, "two", "between 1 and 255"),
         (window, "0s", "longer than zero"),
         (window, "-1", "no duration"),
         (share, "100%", "below 100%"),

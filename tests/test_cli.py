@@ -141,7 +141,10 @@ def last_json(text: str) -> dict[str, Any]:
     ("arguments", "words"),
     [
         (["--help"], ["connect", "clock", "self", "demo", "lab", "exit status", "130 interrupted"]),
-        (["connect", "--help"], ["--at T", "22:14:30", "--no-listen", "one$", "203.0.113.7", "default: 10 s"]),
+        (
+            ["connect", "--help"],
+            ["--at T", "22:14:30", "--no-listen", "one$", "default: 10 s", "--mine TICKET"],
+        ),
         (["clock", "--help"], ["--ntp HOST", "default: 3 s"]),
         (["self", "--help"], ["default: 1314"]),
         (["demo", "--help"], ["--loopback", "default: 40ms"]),
@@ -162,7 +165,6 @@ def test_help(arguments: list[str], words: list[str], capsys: pytest.CaptureFixt
     [
         ([], "COMMAND"),
         (["dance"], "invalid choice: 'dance'"),
-        (["connect", HERE], "required: PORT"),
         (["connect", HERE, "0"], "argument PORT: a port must lie between 1 and 65535, not 0"),
         (["connect", HERE, "65536"], "argument PORT: a port must lie between 1 and 65535, not 65536"),
         (["connect", HERE, "abc"], "argument PORT: a port is a number between 1 and 65535, not 'abc'"),
@@ -196,6 +198,7 @@ def test_bad_usage_is_told_in_one_clear_line(
     [
         (["224.0.0.1", "9"], "no single host"),
         (["", "9"], "the peer's host is empty"),
+        ([HERE], "PORT is missing: `simopen connect HOST PORT`, or a ticket; and '127.0.0.1' is no ticket"),
         ([THERE, "9", "--at", "+1h", "--ntp", "a:b:c:d"], "a:b:c:d"),
     ],
 )

@@ -14,7 +14,7 @@ import pytest
 
 import simopen
 from simopen.address import Endpoint
-from simopen.discovery import holding
+from simopen.discovery import LOOK_S, holding
 from simopen.errors import LocalEndpointError, StunError
 from simopen.inquiry import PROBES
 from simopen.nat import Mapping
@@ -111,6 +111,47 @@ async def test_both_families_are_asked_and_judged_apart(ports: tuple[int, int]) 
         assert found.profile6 is not None
         assert found.profile6.mapped == ("::1", ports[1])
         assert found.profile.mapped == (HERE, ports[1])
+
+
+async def test_where_each_server_gets_a_mapping_of_its_own_none_is_made_only_to_be_held(
+    ports: tuple[int, int], local: Endpoint
+) -> None:
+    """The servers hang up, and would be asked anew every second: each time a port in the row that the peer foresees."""
+    async with (
+        full_server(HOSTS, ports, told=address_and_port_dependent, answers=1) as servers,
+        holding(local, servers=[str(next(iter(servers)))], timeout=LONG_S) as found,
+    ):
+        assert found.profile.mapping is Mapping.ADDRESS_AND_PORT_DEPENDENT
+        await asyncio.sleep(2.5 * LOOK_S)
+        assert [server.clients.count(local) for server in servers.values()] == [1, 1, 1, 1]
+
+
+class Row:
+    """A NAT that gives each flow the next port; it cannot represent traffic of others."""
+
+    def __init__(self) -> None:
+        self._flows: dict[tuple[Endpoint, Endpoint], int] = {}
+
+    def told(self, seen: Endpoint, server: Endpoint) -> Endpoint:
+        return Endpoint(PUBLIC, self._flows.setdefault((seen, server), 20_000 + len(self._flows)))
+
+
+async def test_of_a_row_of_ports_it_can_be_asked_how_far_it_has_moved(ports: tuple[int, int], local: Endpoint) -> None:
+    """And the hairpin took no port of it: the mappings seen are all that there are."""
+    async with (
+        full_server(HOSTS, ports, told=Row().told, udp=False) as servers,
+        FakeStun(CLIENT, told=lambda seen, _: seen) as plain,
+        holding(local, servers=[str(next(iter(servers)))], timeout=LONG_S) as found,
+        holding(local.port, servers=[plain.name], timeout=LONG_S) as still,
+    ):
+        before = found.profile
+        after = await found.look_again()
+        assert found.walks
+        assert not still.walks
+    (added,) = set(after.observations) - set(before.observations)
+    assert added.local.port != local.port
+    assert added.mapped == (PUBLIC, 20_000 + len(before.observations))
+    assert after.mapped == before.mapped
 
 
 FAULTS: dict[str, tuple[Callable[[], FakeStun], str]] = {

@@ -23,6 +23,7 @@ from simopen.address import Endpoint
 from simopen.clock import FixedClock, LocalClock, Reading
 from simopen.lab import Allocation, Mapping, Nat
 from simopen.lane import Lane
+from simopen.nat import Profile
 from simopen.plan import Shot
 from simopen.report import Report
 from tests.loopback import HERE, THERE, ports
@@ -185,6 +186,12 @@ async def test_connect_self_reads_what_it_writes(ports: tuple[int, int]) -> None
         ({"local": 65536}, ValueError, "local port"),
         ({"local": ("localhost", 99)}, ValueError, "IP address of this host"),
         ({"window": 0}, ValueError, "positive"),
+        ({"first_ttl": 0, "at": 2e9}, ValueError, "1 and 255"),
+        ({"first_ttl": 256, "at": 2e9}, ValueError, "1 and 255"),
+        ({"first_ttl": "2", "at": 2e9}, TypeError, "an int"),
+        ({"first_ttl": 2, "at": None}, ValueError, "needs an instant"),
+        ({"mine": Profile()}, TypeError, "together with the peer's"),
+        ({"peer": Profile()}, TypeError, "goes along as `mine`"),
         ({"window": -1}, ValueError, "positive"),
         ({"window": float("nan")}, ValueError, "positive"),
         ({"window": "10"}, TypeError, "window"),

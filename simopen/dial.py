@@ -1,0 +1,205 @@
+"""`simopen connect`: whom to fire at and when, by HOST and PORT or by ticket, from what was typed.
+
+Theory of operation: a ticket is told from a host's name by how it looks, and nothing that looks like one is ever
+looked up. This side's own ticket is needed, too: `--mine`, or the one that `simopen nat --ticket` holds on this host
+(`wallet`), which stays held until the punch is over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from asyncio import StreamReader, StreamWriter
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from simopen import arguments, opening, wallet
+from simopen.address import Endpoint, is_literal
+from simopen.arguments import argument
+from simopen.clock import TimeSource
+from simopen.errors import Flaw, TicketError
+from simopen.ticket import Ticket, agreed_instant, looks_like_ticket, parse_ticket
+
+EXAMPLE = """\
+both sides run it for the same instant, each with the other's public address:
+  one$    simopen connect 203.0.113.7 1314 --at 22:14:30
+  other$  simopen connect 198.51.100.9 1314 --at 22:14:30
+or each with the ticket that the other's `simopen nat --ticket` printed and holds:
+  one$    simopen connect OTHERS-TICKET
+  other$  simopen connect ONES-TICKET
+what each then types, the other reads; with < FILE and > FILE, a file goes across
+"""
+# What the tickets say, and nobody else.
+_IN_TICKETS = {
+    "port": "PORT",
+    "at": "--at",
+    "local_port": "--local-port",
+    "local_address": "--local-address",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Whom this side will fire at, by name; at which instant (UTC seconds; None: now); and the call that does it."""
+
+    whom: str
+    at: float | None
+    streams: Callable[[], Coroutine[object, object, tuple[StreamReader, StreamWriter]]]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `simopen connect` takes."""
+    port, window = argument(arguments.port), argument(arguments.window)
+    parser.add_argument(
+        "host", metavar="HOST|TICKET", type=_host, help="the peer's public address or name, or the peer's ticket"
+    )
+    parser.add_argument(
+        "port",
+        metavar="PORT",
+        type=port,
+        nargs="?",
+        help="HOST's: the one that the peer fires from, as seen outside",
+    )
+    arguments.add_instant(parser, "now, or the later one of the two tickets")
+    parser.add_argument("--local-port", metavar="N", type=port, help="fire from this port (default: the peer's PORT)")
+    parser.add_argument(
+        "--local-address",
+        metavar="IP",
+        type=argument(_own_address),
+        help="fire from this address of this host (default: any)",
+    )
+    parser.add_argument(
+        "--mine",
+        metavar="TICKET",
+        type=argument(parse_ticket),
+        help="this side's own ticket (default: the one that `simopen nat --ticket` holds on this host)",
+    )
+    parser.add_argument(
+        "--spray",
+        action="store_true",
+        help="with a TICKET: where the two NATs leave nothing else, try very many ports (default: no)",
+    )
+    parser.add_argument(
+        "--first-ttl",
+        metavar="HOPS",
+        type=argument(arguments.hops),
+        help="half a second before the instant, open this side's own NAT by shots that go no further than this; "
+        "for NATs that answer an early SYN, or shut its sender out",
+    )
+    parser.add_argument(
+        "--window",
+        metavar="S",
+        type=window,
+        default=opening.WINDOW_S,
+        help="keep trying for this long after the instant (default: %(default)g s)",
+    )
+    parser.add_argument(
+        "--listen",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="also accept the stream on the local port (default: yes); --no-listen: by simultaneous open only",
+    )
+    arguments.add_time_servers(parser)
+
+
+def _host(text: str) -> str:
+    """A name or an address; an IPv6 one may stand in brackets, as it does in an endpoint."""
+    return text[1:-1] if text.startswith("[") and text.endswith("]") else text
+
+
+def _own_address(text: str) -> str:
+    if not is_literal(host := _host(text)):
+        raise ValueError(f"it must be an IP address of this host, not {text!r}")
+    return host
+
+
+@contextlib.contextmanager
+def called(options: argparse.Namespace, source: TimeSource, where: Path | None = None) -> Iterator[Call]:
+    """Whom the options mean. Where that is a ticket, this side's mapping stays held while inside.
+
+    `where`: this side's wallet; left out, the usual one.
+
+    Raises: ValueError for what cannot be meant; TicketError, which is one, for a ticket that cannot be used.
+    """
+    if _means_host(options):
+        yield _to_host(options, source)
+        return
+    _refuse(options, _IN_TICKETS, "the tickets say that")
+    theirs = parse_ticket(options.host)
+    with _own_ticket(options.mine, where or wallet.directory()) as mine:
+        yield _to_ticket(theirs, mine, options, source)
+
+
+def _means_host(options: argparse.Namespace) -> bool:
+    if looks_like_ticket(options.host):
+        return False
+    if options.port is None:
+        _complain_of_no_port(options.host)
+    _refuse(options, {"mine": "--mine", "spray": "--spray"}, "they go with a ticket")
+    return True
+
+
+def _complain_of_no_port(text: str) -> None:
+    """A little of a ticket is told from the beginning of a ticket; everything else is a host."""
+    try:
+        parse_ticket(text)
+    except TicketError as error:
+        if error.flaw is Flaw.CUT_SHORT:
+            raise
+    raise ValueError(f"PORT is missing: `simopen connect HOST PORT`, or a ticket; and {text!r} is no ticket")
+
+
+def _refuse(options: argparse.Namespace, names: dict[str, str], why: str) -> None:
+    given = [said for name, said in names.items() if getattr(options, name) not in {None, False}]
+    if given:
+        raise ValueError(f"leave out {' and '.join(given)}: {why}")
+
+
+@contextlib.contextmanager
+def _own_ticket(given: Ticket | None, where: Path) -> Iterator[Ticket]:
+    with wallet.in_use(where, given) as held:
+        found = [given] if given else held
+        if not found:
+            raise ValueError(
+                "no ticket is held on this host, and the peer needs one as well: run `simopen nat --ticket` in another "
+                "terminal, leave it running, give its ticket to your peer, and then run this again"
+            )
+        if len(found) > 1:
+            raise ValueError(f"{len(found)} tickets are held on this host: name the one that your peer has with --mine")
+        yield found[0]
+
+
+def _to_host(options: argparse.Namespace, source: TimeSource) -> Call:
+    port = options.local_port or options.port
+    return Call(
+        str(Endpoint(options.host, options.port)),  # a name, maybe: for the brackets
+        options.at,
+        lambda: opening.connect(
+            (options.host, options.port),
+            at=options.at,
+            local=(options.local_address, port) if options.local_address else port,
+            window=options.window,
+            listen=options.listen,
+            first_ttl=options.first_ttl,
+            clock=source,
+        ),
+    )
+
+
+def _to_ticket(theirs: Ticket, mine: Ticket, options: argparse.Namespace, source: TimeSource) -> Call:
+    instant = agreed_instant(mine, theirs, source.now_estimate().utc_ns / 1e9)
+    return Call(
+        str(theirs.profile.mapped or "the ticket's owner"),
+        instant,
+        lambda: opening.connect(
+            theirs.profile,
+            mine=mine.profile,
+            at=instant,
+            spray=options.spray,
+            first_ttl=options.first_ttl,
+            window=options.window,
+            listen=options.listen,
+            clock=source,
+        ),
+    )

@@ -1,0 +1,121 @@
+"""The whole way with nothing but copy and paste: two hosts behind NATs, STUN servers, two commands on each host."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from simopen import lab
+from simopen.lab import Allocation, Mapping, Nat
+from simopen.lab.packet import Flags, Headers
+from simopen.ticket import parse_ticket
+
+pytestmark = pytest.mark.lab
+
+ROOT = Path(__file__).parents[1]
+SIMOPEN = [sys.executable, "-m", "simopen"]
+DELAY_S = 0.01
+# Until two interpreters a side have started one after the other, and found out what their NATs do, on a busy machine.
+LEAD_S = 12
+LONG_S = 60.0
+WORDS = b"I love you."
+
+
+@dataclass
+class Side:
+    """A lab host with a runtime directory of its own: all hosts of a lab share one file system."""
+
+    host: lab.Host
+    directory: Path
+
+    async def start(self, *words: str) -> Process:
+        environment = {**os.environ, "XDG_RUNTIME_DIR": str(self.directory)}
+        return await self.host.start([*SIMOPEN, *words, "--no-ntp"], env=environment, cwd=ROOT)
+
+    async def invite(self, servers: list[str], at_s: float) -> tuple[Process, str]:
+        """`simopen nat --ticket`, and what it printed."""
+        asked = [word for server in servers for word in ("--stun", server)]
+        holder = await self.start("nat", "--ticket", "--at", str(at_s), *asked)
+        assert holder.stdout is not None
+        assert holder.stderr is not None
+        async with asyncio.timeout(LONG_S):
+            text = (await holder.stdout.readline()).decode().strip()
+        assert text, (await holder.stderr.read()).decode()
+        return holder, text
+
+    async def connect(self, *words: str) -> tuple[bytes, str]:
+        """`simopen connect TICKET ...`: what came over the stream, and what it said."""
+        process = await self.start("connect", *words)
+        async with asyncio.timeout(LONG_S):
+            heard, said = await process.communicate(WORDS)
+        assert process.returncode == 0, said.decode()
+        return heard, said.decode()
+
+
+@asynccontextmanager
+async def two_sides(
+    left: Nat | None, right: Nat | None, tmp_path: Path
+) -> AsyncIterator[tuple[lab.Network, list[Side], list[str]]]:
+    async with lab.Network(seed=1) as net:
+        servers = [await net.host(name, delay_s=DELAY_S) for name in ("one", "two", "three")]
+        for mine, its in zip(servers, [servers[1], servers[0], servers[0]], strict=True):
+            program = await mine.start([sys.executable, "-m", "tests.fake_stun", mine.address, its.address], cwd=ROOT)
+            assert program.stdout is not None
+            assert await program.stdout.readline() == b"ready\n"
+        sides = []
+        for name, nat in (("left", left), ("right", right)):
+            (tmp_path / name).mkdir()
+            host = await net.host(name, delay_s=DELAY_S, nat=nat)
+            done = await host.run(["sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6"])
+            assert done.returncode == 0, done.stderr.decode()  # or they would meet over IPv6, whatever the NATs do
+            sides.append(Side(host, tmp_path / name))
+        yield net, sides, [server.address for server in servers]
+
+
+APDM = Mapping.ADDRESS_AND_PORT_DEPENDENT
+SEQUENTIAL, RANDOM = (Nat(mapping=APDM, allocation=each) for each in (Allocation.SEQUENTIAL, Allocation.RANDOM))
+PAIRS = {
+    "home and home": (Nat(), Nat(), ()),
+    "moved ports": (Nat(allocation=Allocation.RANDOM), Nat(allocation=Allocation.RANDOM), ()),
+    "sequential, a new one for each destination, and home": (SEQUENTIAL, Nat(), ()),
+    "random, a new one for each destination, and home": (RANDOM, Nat(), ("--spray",)),
+}
+
+
+@pytest.mark.parametrize(("left", "right", "words"), PAIRS.values(), ids=PAIRS)
+def test_two_tickets_pasted_crosswise_connect(left: Nat, right: Nat, words: tuple[str, ...], tmp_path: Path) -> None:
+    asyncio.run(connected(left, right, words, tmp_path))
+
+
+def ended_from(headers: Headers, port: int) -> str | None:
+    """Whom this packet tells that a connection from this port has ended."""
+    ends = headers.source.port == port and headers.flags & (Flags.FIN | Flags.RST)
+    return headers.destination.address if ends else None
+
+
+async def connected(left: Nat, right: Nat, words: tuple[str, ...], tmp_path: Path) -> None:
+    async with two_sides(left, right, tmp_path) as (net, (one, other), servers):
+        at_s = time.time() + LEAD_S
+        # Not the same instant: the later one counts, and the earlier side's mapping is held for as long.
+        invited = await asyncio.gather(one.invite(servers, at_s), other.invite(servers, at_s + 1))
+        (holder, ticket), (its_holder, its_ticket) = invited
+        ended = await asyncio.gather(one.connect(its_ticket, *words), other.connect(ticket, *words))
+        still_held = [each.returncode for each in (holder, its_holder)]
+        record = await net.record()
+    assert [heard for heard, _ in ended] == [WORDS, WORDS]
+    assert "connected to 198.51.100." in ended[0][1]
+    assert "connected to 203.0.113." in ended[1][1]
+    assert still_held == [None, None]
+    for name, text in (("left", ticket), ("right", its_ticket)):
+        port = parse_ticket(text).local_port
+        let_go = [each for each in record if each.source == name and ended_from(each.sent.headers, port) in servers]
+        assert let_go == []

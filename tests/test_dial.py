@@ -1,0 +1,182 @@
+"""Whom `simopen connect` fires at: what is a ticket, what is a host, and what goes with which."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from simopen import clock, dial, wallet
+from simopen.address import Endpoint
+from simopen.cli import main
+from simopen.clock import FixedClock
+from simopen.errors import Flaw, TicketError
+from simopen.nat import Allocation, Mapping
+from simopen.ticket import Ticket
+from tests.test_ticket import SIMPLE, sealed
+
+MINE = replace(SIMPLE, instant=4_000_000_000)
+THEIRS = replace(
+    MINE,
+    instant=MINE.instant + 20,
+    local_port=7,
+    profile=replace(SIMPLE.profile, mapped=Endpoint("198.51.100.9", 8), hosts=()),
+)
+TEXT = THEIRS.encode()
+
+
+def typed(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    dial.add_arguments(parser)
+    return parser.parse_args(words)
+
+
+def called(*words: str, where: Path) -> dial.Call:
+    with dial.called(typed(*words), FixedClock(clock.plain()), where) as call:
+        return call
+
+
+@pytest.mark.parametrize(
+    ("words", "whom"),
+    [
+        (["203.0.113.7", "9"], "203.0.113.7:9"),
+        (["2001:db8::7", "9"], "[2001:db8::7]:9"),
+        (["[2001:db8::7]", "9"], "[2001:db8::7]:9"),
+        (["a", "9"], "a:9"),
+        (["a-computer-that-is-called-so", "9"], "a-computer-that-is-called-so:9"),
+        (["peer.example.org", "9"], "peer.example.org:9"),
+    ],
+)
+def test_a_host(words: list[str], whom: str, tmp_path: Path) -> None:
+    call = called(*words, "--at", "1900000000", where=tmp_path)
+    assert (call.whom, call.at) == (whom, 1_900_000_000)
+
+
+@pytest.mark.parametrize("text", [TEXT, TEXT.lower(), f"`{TEXT}`\n", f"> {TEXT[:20]}\n> {TEXT[20:]}"])
+def test_a_ticket(text: str, tmp_path: Path) -> None:
+    call = called(text, "--mine", MINE.encode(), where=tmp_path)
+    assert (call.whom, call.at) == ("198.51.100.9:8", MINE.instant + 20)
+
+
+def test_whoever_has_the_other_ticket_comes_to_the_same_instant(tmp_path: Path) -> None:
+    assert called(MINE.encode(), "--mine", TEXT, where=tmp_path).at == MINE.instant + 20
+
+
+def test_the_own_ticket_is_the_one_that_is_held_here(tmp_path: Path) -> None:
+    with wallet.left(MINE, tmp_path) as wanted:
+        with dial.called(typed(TEXT), FixedClock(clock.plain()), tmp_path) as call:
+            assert call.at == MINE.instant + 20
+            assert wanted()
+        assert not wanted()
+
+
+def test_one_that_is_named_stays_held_as_well(tmp_path: Path) -> None:
+    with wallet.left(MINE, tmp_path) as wanted:
+        with dial.called(typed(TEXT, "--mine", MINE.encode()), FixedClock(clock.plain()), tmp_path):
+            assert wanted()
+        assert not wanted()
+
+
+def test_where_none_is_held_it_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no ticket is held on this host.* run `simopen nat --ticket` in another"):
+        called(TEXT, where=tmp_path)
+
+
+def test_where_several_are_held_one_must_be_named(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        stack.enter_context(wallet.left(MINE, tmp_path))
+        (file,) = tmp_path.iterdir()
+        file.rename(tmp_path / "1.ticket")  # as if another program had left it
+        stack.enter_context(wallet.left(replace(MINE, local_port=8), tmp_path))
+        with pytest.raises(ValueError, match=r"2 tickets are held on this host: name the one .* with --mine"):
+            called(TEXT, where=tmp_path)
+        assert called(TEXT, "--mine", MINE.encode(), where=tmp_path).at == THEIRS.instant
+
+
+OLD = replace(THEIRS, instant=1_000_000_000)
+
+
+@pytest.mark.parametrize(
+    ("text", "mine", "flaw"),
+    [
+        (TEXT[:-7], MINE, Flaw.CUT_SHORT),
+        (TEXT[:8], MINE, Flaw.CUT_SHORT),
+        (TEXT[:20] + ("B" if TEXT[20] == "A" else "A") + TEXT[21:], MINE, Flaw.ALTERED),
+        (TEXT + TEXT, MINE, Flaw.ALTERED),
+        (TEXT[:20] + "0" + TEXT[21:], MINE, Flaw.NO_TICKET),
+        (sealed(bytes([2, 26]) + bytes(20)).rstrip("="), MINE, Flaw.OTHER_VERSION),
+        (OLD.encode(), replace(MINE, instant=OLD.instant), Flaw.EXPIRED),
+        (MINE.encode(), MINE, Flaw.OWN),
+    ],
+)
+def test_what_is_wrong_with_a_ticket_is_told_and_no_name_is_looked_up(
+    text: str, mine: Ticket, flaw: Flaw, tmp_path: Path
+) -> None:
+    with pytest.raises(TicketError) as caught:
+        called(text, "--mine", mine.encode(), where=tmp_path)
+    assert caught.value.flaw is flaw
+
+
+def test_a_ticket_whose_own_instant_is_over_is_good_as_long_as_the_later_one(tmp_path: Path) -> None:
+    """Its owner waits for that one, too."""
+    assert called(OLD.encode(), "--mine", MINE.encode(), where=tmp_path).at == MINE.instant
+
+
+@pytest.mark.parametrize("host", ["localhost", "203.0.113.7", "::1", "peer.example.org", "x", ""])
+def test_a_host_without_a_port_is_told_so(host: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="PORT is missing"):
+        called(host, where=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ([TEXT, "9"], "leave out PORT: the tickets say that"),
+        ([TEXT, "--at", "+1m"], "leave out --at: the"),
+        (
+            [TEXT, "--local-port", "9", "--local-address", "127.0.0.1"],
+            "leave out --local-port and --local-address",
+        ),
+        (["203.0.113.7", "9", "--mine", TEXT], "leave out --mine: they go with"),
+        (["203.0.113.7", "9", "--spray"], "leave out --spray: they go with"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(words: list[str], complaint: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        called(*words, where=tmp_path)
+
+
+def test_a_damaged_ticket_of_ones_own_is_told_as_such(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["connect", TEXT, "--mine", MINE.encode()[:-9]])
+    assert "argument --mine: the ticket is cut short: " in capsys.readouterr().err.splitlines()[-1]
+
+
+def lost(ticket: Ticket) -> str:
+    """As if its NAT chose a new random port for each destination."""
+    profile = replace(ticket.profile, mapping=Mapping.ADDRESS_AND_PORT_DEPENDENT, allocation=Allocation.RANDOM)
+    return replace(ticket, profile=replace(profile, hosts=SIMPLE.profile.hosts[:1])).encode()
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "complaint"),
+    [
+        ([TEXT[:-7]], 2, "the ticket is cut short: "),
+        ([TEXT], 2, "no ticket is held on this host"),
+        (["localhost"], 2, "PORT is missing"),
+        ([lost(THEIRS), "--mine", lost(MINE)], 1, "these two NATs leave no way: both sides' public ports"),
+    ],
+)
+def test_the_command_ends_at_once_and_says_why(words: list[str], status: int, complaint: str, tmp_path: Path) -> None:
+    """The instant is decades away."""
+    environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "simopen", "connect", "--no-ntp", *words]
+    done = subprocess.run(command, env=environment, input=b"", capture_output=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout) == (status, b"")
+    assert complaint in done.stderr.decode()

@@ -1,0 +1,264 @@
+"""`simopen nat --ticket`: what is printed, what is held, and until when."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from simopen import clock, wallet
+from simopen.address import Endpoint
+from simopen.clock import Clock, Estimate, TimeSource
+from simopen.discovery import Discovery, holding
+from simopen.errors import ClockError
+from simopen.invitation import LEAD_S, SLOT_S, Invitation
+from simopen.nat import Mapping
+from simopen.screen import Screen
+from simopen.ticket import LATE_S, Ticket, parse_ticket
+from tests.fake_ntp import FakeNtp
+from tests.fake_stun import FakeStun, full_server
+from tests.loopback import HERE, THERE, ports
+
+__all__ = ["ports"]
+LONG_S = 30.0
+HOUR_NS = 3_600_000_000_000
+
+
+class Hands:
+    """A clock whose hands a test moves. It cannot represent one that is not known well, unless `word` says so."""
+
+    local = clock.MACHINE
+    limit_s = clock.LIMIT_S
+
+    def __init__(self, word: ClockError | None = None) -> None:
+        self._base = clock.plain()
+        self._word = word
+        self.ahead_ns = HOUR_NS
+
+    def now_estimate(self) -> Estimate:
+        reading = self.local.read()
+        utc_ns = self._base.utc_at(reading.monotonic_ns) + self.ahead_ns
+        return Estimate(utc_ns, None if self._word else 0, clock.Source.NTP, reading)
+
+    def now_s(self) -> float:
+        return self.now_estimate().utc_ns / 1e9
+
+    async def refresh(self, timeout_s: float = 1.0) -> Estimate:
+        if self._word:
+            raise self._word
+        return self.now_estimate()
+
+
+class Holding:
+    """`hold` under way: the tickets that it showed, in a task of its own."""
+
+    def __init__(self, found: Discovery, hands: TimeSource, where: Path, at: float | None) -> None:
+        self.found = found
+        self._shown: asyncio.Queue[Ticket] = asyncio.Queue()
+        invitation = Invitation(found, hands, Screen(), self._shown.put_nowait, where)
+        self.task = asyncio.create_task(invitation.hold(at))
+
+    async def next(self) -> Ticket:
+        """The next ticket that it shows; raises what `hold` does, where that comes first."""
+        ticket = asyncio.ensure_future(self._shown.get())
+        try:
+            await asyncio.wait({ticket, self.task}, timeout=LONG_S, return_when=asyncio.FIRST_COMPLETED)
+            return ticket.result() if ticket.done() else self.task.result() or pytest.fail("no ticket was shown")
+        finally:
+            ticket.cancel()
+
+    async def end(self) -> None:
+        """Wait until it ends by itself."""
+        async with asyncio.timeout(LONG_S):
+            await self.task
+
+
+@contextlib.asynccontextmanager
+async def held(found: Discovery, hands: TimeSource, where: Path, at: float | None = None) -> AsyncIterator[Holding]:
+    under_way = Holding(found, hands, where, at)
+    try:
+        yield under_way
+    finally:
+        under_way.task.cancel()
+        await asyncio.gather(under_way.task, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def invited(hands: TimeSource, where: Path, at: float | None = None) -> AsyncIterator[Holding]:
+    async with (
+        FakeStun() as server,
+        holding(servers=[server.name], timeout=LONG_S) as found,
+        held(found, hands, where, at) as under_way,
+    ):
+        yield under_way
+
+
+def lying(where: Path) -> list[Path]:
+    return list(where.iterdir())
+
+
+async def test_the_ticket_says_what_was_found_and_when_by_the_true_time(tmp_path: Path) -> None:
+    hands = Hands()
+    async with invited(hands, tmp_path) as under_way:
+        ticket = await under_way.next()
+    assert ticket.instant % SLOT_S == 0
+    assert LEAD_S - 5 < ticket.instant - hands.now_s() < LEAD_S + SLOT_S
+    assert ticket.local_port == under_way.found.port
+    assert ticket.profile.mapped == under_way.found.profile.mapped
+    seen_s = [each.at_ns / 1e9 for each in ticket.profile.observations]
+    assert seen_s
+    assert all(hands.now_s() - LONG_S < each_s < hands.now_s() for each_s in seen_s)
+
+
+async def test_it_is_held_until_its_window_is_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hands = Hands()
+    async with invited(hands, tmp_path) as under_way:
+        ticket = await under_way.next()
+        with wallet.in_use(tmp_path) as there:
+            assert [each.encode() for each in there] == [ticket.encode()]
+        hands.ahead_ns += round((ticket.instant + LATE_S - hands.now_s()) * 1e9)
+        await under_way.end()
+    assert lying(tmp_path) == []
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith("give this ticket to your peer, and leave this running")
+    assert said[1] == "  simopen connect PEERS-TICKET"
+    assert said[-1] == "the instant and its window are over; the mapping is let go"
+
+
+async def test_it_is_held_while_a_connect_waits_for_the_peers_later_instant(tmp_path: Path) -> None:
+    hands = Hands()
+    async with invited(hands, tmp_path) as under_way:
+        await under_way.next()
+        with wallet.in_use(tmp_path):
+            hands.ahead_ns += HOUR_NS
+            done, _ = await asyncio.wait({under_way.task}, timeout=2.5)  # it looks every second
+            assert not done
+        await under_way.end()
+
+
+async def test_where_the_mapping_changes_there_is_a_new_ticket(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The server hangs up after each answer, so that it is asked anew every second."""
+    public = ["198.51.100.1"]
+    hands = Hands()
+
+    def told(seen: Endpoint, server: Endpoint) -> Endpoint:
+        return Endpoint(public[0], 2314)
+
+    async with (
+        FakeStun(told=told, answers=1) as server,
+        holding(servers=[server.name], timeout=LONG_S) as found,
+        held(found, hands, tmp_path, hands.now_s() + 40.2) as under_way,
+    ):
+        first = await under_way.next()
+        public[0] = "198.51.100.2"
+        second = await under_way.next()
+        with wallet.in_use(tmp_path) as there:
+            assert [each.encode() for each in there] == [second.encode()]
+    assert (first.profile.mapped, second.profile.mapped) == (("198.51.100.1", 2314), ("198.51.100.2", 2314))
+    assert first.instant == pytest.approx(hands.now_s() + 40, abs=LONG_S)
+    assert second.instant > first.instant
+    said = capsys.readouterr().err
+    assert "from 198.51.100.1:2314 to 198.51.100.2:2314" in said
+    assert "run `simopen connect` anew on both sides" in said
+
+
+async def test_an_instant_that_has_passed_is_refused(tmp_path: Path) -> None:
+    hands = Hands()
+    async with invited(hands, tmp_path, hands.now_s() - 1) as under_way:
+        with pytest.raises(ValueError, match="has passed: name a later one with --at"):
+            await under_way.next()
+
+
+async def test_time_servers_are_asked(tmp_path: Path) -> None:
+    async with (
+        FakeNtp(1000.0) as one,
+        FakeNtp(1000.0) as other,
+        FakeStun() as server,
+        holding(servers=[server.name], timeout=LONG_S) as found,
+        held(found, Clock([one.name, other.name], ask_kernel=lambda: None), tmp_path) as under_way,
+    ):
+        ticket = await under_way.next()
+    assert ticket.instant - time.time() == pytest.approx(1000 + LEAD_S + SLOT_S / 2, abs=LONG_S)
+    assert ticket.profile.observations[-1].at_ns / 1e9 - time.time() == pytest.approx(1000, abs=LONG_S)
+
+
+async def test_where_no_time_server_answers_that_is_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async with invited(Hands(ClockError("silence everywhere")), tmp_path) as under_way:
+        await under_way.next()
+    assert "simopen: note: the clock's offset is not known well" in capsys.readouterr().err
+
+
+# --- the command
+
+
+@contextlib.asynccontextmanager
+async def inviting(where: Path, *words: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    command = [sys.executable, "-m", "simopen", "nat", "--ticket", "--no-ntp", *words]
+    pipe = asyncio.subprocess.PIPE
+    environment = {**os.environ, "XDG_RUNTIME_DIR": str(where)}
+    process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe, env=environment)
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.communicate()
+
+
+async def line_of(process: asyncio.subprocess.Process) -> str:
+    assert process.stdout is not None
+    async with asyncio.timeout(LONG_S):
+        return (await process.stdout.readline()).decode()
+
+
+def behind_a_nat(seen: Endpoint, server: Endpoint) -> Endpoint:
+    return Endpoint("198.51.100.1", 1024 + (seen.port * 7919) % 60_000)
+
+
+async def test_the_ticket_stands_alone_on_standard_output_while_the_mapping_is_held(
+    tmp_path: Path, ports: tuple[int, int]
+) -> None:
+    async with full_server((HERE, THERE), ports, told=behind_a_nat) as servers:
+        asked = next(iter(servers))
+        async with inviting(tmp_path, "--stun", str(asked), "--timeout", "20s") as process:
+            text = await line_of(process)
+            ticket = parse_ticket(text)
+            (file,) = lying(tmp_path / "simopen")
+            assert file.read_text() == text.strip()
+            ours = {each for server in servers.values() for each in server.clients if each.port == ticket.local_port}
+            assert ours
+            assert not [each for server in servers.values() for each in server.ended if each in ours]
+            process.send_signal(signal.SIGINT)
+            out, said = await process.communicate()
+    assert (process.returncode, out) == (130, b"")
+    assert not file.exists()
+    assert ticket.profile.mapping is Mapping.ENDPOINT_INDEPENDENT
+    assert "endpoint-independent" in said.decode()  # the table
+    assert said.decode().endswith("simopen: interrupted; everything is closed\n")
+
+
+async def test_as_json_the_ticket_is_among_the_rest(tmp_path: Path) -> None:
+    async with FakeStun() as server:
+        words = ["--stun", server.name, "--timeout", "20s", "--json", "--at", str(time.time() + 100)]
+        async with inviting(tmp_path, *words) as process:
+            told = json.loads(await line_of(process))
+    ticket = parse_ticket(told["ticket"])
+    assert told["instant"] == ticket.instant == pytest.approx(time.time() + 100, abs=LONG_S)
+    assert told["servers"] == [server.name]
+
+
+async def test_an_instant_without_a_ticket_is_bad_usage() -> None:
+    command = [sys.executable, "-m", "simopen", "nat", "--at", "+1m"]
+    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+    _, said = await process.communicate()
+    assert (process.returncode, said) == (2, b"simopen: --at goes with --ticket: a ticket carries an instant\n")
