@@ -18,7 +18,6 @@ import contextlib
 import pickle
 import socket
 import sys
-from dataclasses import replace
 
 import simopen
 from benchmarks.agent import serve
@@ -27,6 +26,7 @@ from benchmarks.orders import Order
 from simopen import discovery
 from simopen.errors import ImpossiblePair
 from simopen.nat import Profile
+from simopen.ticket import in_utc
 
 _GREETING = b"simopen"
 _PATIENCE_S = 5.0  # a greeting lost twice (the kernel resends it after 0.2, 0.4, ... s), on a busy machine
@@ -42,7 +42,7 @@ class User:
         address, port = order["local"]
         async with contextlib.AsyncExitStack() as stack:
             found = await stack.enter_async_context(discovery.holding((address, port), servers=order["servers"]))
-            ours = in_utc(found.profile, now)
+            ours = in_utc(found.profile, now.utc_at(0))  # what means the same on the other host
             self._held[port] = stack.pop_all(), ours
         return {"profile": written(ours), "mapping": ours.mapping.value}
 
@@ -64,13 +64,6 @@ class User:
             with sock:
                 await greet(sock)
         return {"established_ns": report.established_ns, "plan": report.plan}
-
-
-def in_utc(profile: Profile, now: simopen.Estimate) -> Profile:
-    """The profile with its observations in UTC ns, which mean the same on the other host."""
-    return replace(
-        profile, observations=tuple(replace(each, at_ns=now.utc_at(each.at_ns)) for each in profile.observations)
-    )
 
 
 def written(profile: Profile) -> str:
