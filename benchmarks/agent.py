@@ -13,6 +13,7 @@ import json
 import socket
 import sys
 import time
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import simopen
@@ -53,26 +54,13 @@ async def by_open_connection(order: Order, now: simopen.Estimate) -> Order:
     return {"first_ns": first_ns, "established_ns": established_ns}
 
 
-async def observe(order: Order, now: simopen.Estimate) -> Order:
-    """Learn from the observer at "peer" and "port" as which endpoint it sees "local"; stay connected for "hold_s"."""
-    sock = socket.socket()
-    sock.setblocking(False)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    sock.bind(("", order["local"]))
-    hold(sock, order["hold_s"])
-    await asyncio.get_running_loop().sock_connect(sock, (order["peer"], order["port"]))
-    seen = await asyncio.get_running_loop().sock_recv(sock, 100)
-    address, port = seen.decode().split()
-    return {"address": address, "port": int(port)}
-
-
 async def when_ready(order: Order, now: simopen.Estimate) -> Order:
     """Nothing: whoever gets the answer knows that this process has started and loaded what it needs."""
     return {}
 
 
-METHODS = {"ready": when_ready, "observe": observe, "simopen": by_simopen, "open_connection": by_open_connection}
+Method = Callable[[Order, simopen.Estimate], Awaitable[Order]]
+METHODS: dict[str, Method] = {"simopen": by_simopen, "open_connection": by_open_connection}
 
 
 def hold(sock: socket.socket, hold_s: float) -> None:
@@ -80,25 +68,26 @@ def hold(sock: socket.socket, hold_s: float) -> None:
     asyncio.get_running_loop().call_later(hold_s, sock.close)
 
 
-async def obey(order: Order, now: simopen.Estimate) -> None:
+async def obey(order: Order, method: Method, now: simopen.Estimate) -> None:
     try:
-        answer = await METHODS[order["method"]](order, now)
-    except (OSError, TimeoutError) as error:
+        answer = await method(order, now)
+    except Exception as error:  # whatever it is, who gave the order waits for an answer
         answer = {"error": f"{type(error).__name__}: {error}"}
     print(json.dumps({"id": order["id"], **answer}), flush=True)
 
 
-async def serve() -> None:
+async def serve(methods: Mapping[str, Method]) -> None:
     """Obey until stdin ends."""
-    loop, now = asyncio.get_running_loop(), clock.plain()
+    loop, now, known = asyncio.get_running_loop(), clock.plain(), {"ready": when_ready, **methods}
     orders = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
     running = set()
     while line := await orders.readline():
-        running.add(loop.create_task(obey(json.loads(line), now)))
+        order = json.loads(line)
+        running.add(loop.create_task(obey(order, known[order["method"]], now)))
     for task in running:
         task.cancel()
 
 
 if __name__ == "__main__":
-    run_on(sys.argv[1], serve())
+    run_on(sys.argv[1], serve(METHODS))

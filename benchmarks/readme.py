@@ -89,24 +89,38 @@ def precision(result: Result) -> str:
 
 
 def matrix(result: Result) -> str:
-    rows = result["rows"]
-    kinds = dict.fromkeys(row["left"] for row in rows)
-    parts = []
-    for (outlook,), group in _groups(rows, "expected").items():
-        parts.append(f"{len(group)} {_OUTLOOKS[outlook]} ({_connected(group)} punches connected)")
-    wrong = [f"{row['left']} × {row['right']}" for row in rows if not row["held"]]
-    against = f"Not as expected: {'; '.join(wrong)}." if wrong else "Every pair does what is expected of it."
+    tables = {name: rows for (name,), rows in _groups(result["rows"], "table").items()}
+    lines = [
+        [
+            row["line"],
+            row["bar"],
+            f"{row['in_time']:,} of {row['n']:,}",
+            shown(row["slowest_cell_rtt"]) or "–",
+            shown(row["took_max_ms"]) or "–",
+            shown(row["syns"]),
+            shown(row["syns_per_s"]),
+            shown(row["held"]),
+        ]
+        for row in tables["lines"]
+    ]
+    columns = [
+        "NATs (mapping × mapping)",
+        "bar",
+        "in time",
+        "slowest pair's median, RTT",
+        "slowest, ms",
+        "SYNs of a side",
+        "in a second",
+        "held",
+    ]
+    wrong = [f"{row['left']} × {row['right']} ({row['missed']})" for row in tables["cells"] if not row["held"]]
+    against = f"Missed: {'; '.join(wrong)}." if wrong else "Every pair does what is asked of it."
+    (told,) = tables["profiles"]
+    profiles = f"Of {told['n']:,} profiles {told['wrong']:,} named a wrong mapping, {told['unknown']:,} left it open."
     return (
         f"![Heat map of NAT × NAT: share of punches that connect, and median time](benchmarks/results/matrix.svg)\n\n"
-        f"{len(kinds)} kinds of NAT, {len(rows)} pairs: {', '.join(parts)}. {against}"
+        f"{markdown(columns, lines)}\n\n{len(tables['cells'])} pairs. {against} {profiles}"
     )
-
-
-_OUTLOOKS = {
-    "connects": "can connect today",
-    "waits for port prediction": "wait for port prediction",
-    "no TCP can": "no TCP can join",
-}
 
 
 def peers(result: Result) -> str:

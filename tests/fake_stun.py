@@ -1,56 +1,25 @@
 """STUN servers that answer as they are told: rightly, wrongly, slowly, or not at all.
 
-They speak over TCP, and over UDP unless told otherwise, on this machine's loopback; or, as a program, on a host of the
-lab: `python fake_stun.py ADDRESS OTHER_ADDRESS` answers on ports 3478 and 3479 as one half of an RFC 5780 server. What
-they cannot represent: CHANGE-REQUEST, TLS, authentication. The bytes are made here, without the codec that is tested.
+They speak over TCP, and over UDP unless told otherwise, on this machine's loopback. What they cannot represent:
+CHANGE-REQUEST, TLS, authentication. The bytes are those of the lab's server, made without the codec that is tested.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import socket
 import struct
-import sys
 from collections.abc import AsyncIterator, Callable
 from typing import Self
 
 from simopen.address import Endpoint, normalise
-
-COOKIE = 0x2112A442
-SUCCESS, ERROR = 0x0101, 0x0111
-MAPPED, XOR_MAPPED, ERROR_CODE, SOFTWARE, OTHER = 0x0001, 0x0020, 0x0009, 0x8022, 0x802C
+from simopen.lab.stun_server import ERROR, ERROR_CODE, attribute, message, success
 
 Translation = Callable[[Endpoint, Endpoint], Endpoint]
 """(the endpoint that the server sees, its own) -> the one that it tells."""
 Wrong = Callable[[bytes, bytes], bytes]
 """(the request, the right answer) -> what is sent instead."""
-
-
-def address(endpoint: Endpoint, transaction: bytes = b"") -> bytes:
-    """An address attribute's value, XORed where a transaction is given."""
-    packed = ipaddress.ip_address(endpoint.address).packed
-    pad = COOKIE.to_bytes(4, "big") + transaction if transaction else bytes(20)
-    port = endpoint.port ^ int.from_bytes(pad[:2], "big")
-    xored = bytes(a ^ b for a, b in zip(packed, pad, strict=False))
-    return struct.pack("!BBH", 0, 1 if len(packed) == 4 else 2, port) + xored
-
-
-def attribute(kind: int, value: bytes) -> bytes:
-    return struct.pack("!HH", kind, len(value)) + value + bytes(-len(value) % 4)
-
-
-def message(kind: int, transaction: bytes, *attributes: bytes, cookie: int = COOKIE) -> bytes:
-    body = b"".join(attributes)
-    return struct.pack("!HHI", kind, len(body), cookie) + transaction + body
-
-
-def success(request: bytes, mapped: Endpoint, other: Endpoint | None = None) -> bytes:
-    transaction = request[8:20]
-    attributes = [attribute(XOR_MAPPED, address(mapped, transaction)), attribute(SOFTWARE, b"fake")]
-    attributes += [attribute(OTHER, address(other))] if other else []
-    return message(SUCCESS, transaction, *attributes)
 
 
 def error(request: bytes, code: int, reason: str) -> bytes:
@@ -182,15 +151,3 @@ async def full_server(
                 server = FakeStun(mine, port, told=told, other=Endpoint(its, other), udp=udp, answers=answers)
                 servers[Endpoint(mine, port)] = await stack.enter_async_context(server)
         yield servers
-
-
-async def _serve_in_lab(mine: str, its: str) -> None:
-    async with contextlib.AsyncExitStack() as stack:
-        for port, other in ((3478, 3479), (3479, 3478)):
-            await stack.enter_async_context(FakeStun(mine, port, other=Endpoint(its, other)))
-        print("ready", flush=True)
-        await asyncio.get_running_loop().create_future()
-
-
-if __name__ == "__main__":
-    asyncio.run(_serve_in_lab(*sys.argv[1:]))

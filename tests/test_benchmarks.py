@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,10 @@ from hypothesis import strategies as st
 
 from benchmarks import common, matrix, peers, readme
 from benchmarks.__main__ import PLAN
-from benchmarks.expected import Outlook, expected
-from simopen.lab import Allocation, Filtering, Mapping, Nat, Origin, Passage, Record, Verdict
+from benchmarks.cells import CELLS, KINDS, Cell, among, one_of_each_line
+from benchmarks.expected import BARS, Bar, Face, Line, Outlook, expected
+from benchmarks.sites import Punch, Syns, syns_between
+from simopen.lab import Allocation, Filtering, Mapping, Nat, Origin, Passage, Record, Unsolicited, Verdict
 from tests.lab.packets import tcp
 
 ROOT = Path(__file__).parents[1]
@@ -29,6 +30,9 @@ BY_ADDRESS = (Nat(Mapping.ADDRESS_DEPENDENT, Filtering.ADDRESS_DEPENDENT, Alloca
 OVERLOADING = (replace(NEXT[0], overloading=True),)
 FIREWALL = (replace(RANDOM[0], translates=False),)
 REFUSING = (Nat(refuses_syns=True),)
+HOLDING = (Nat(unsolicited=Unsolicited.HOLD),)
+BUSY = (replace(SEQUENTIAL[0], others=0.1),)
+STEADY_FOR_AN_ADDRESS = (replace(SEQUENTIAL[0], mapping=Mapping.ADDRESS_DEPENDENT),)
 
 nats = st.lists(
     st.builds(
@@ -43,33 +47,41 @@ nats = st.lists(
 )
 
 
+CONNECTS, PREDICTS, SPRAYS, NEVER = Outlook
+
+
 @pytest.mark.parametrize(
-    ("left", "right", "outlook"),
+    ("left", "right", "outlook", "line"),
     [
-        ((), (), Outlook.CONNECTS),
-        (HOME, HOME, Outlook.CONNECTS),
-        (HOME, HOME + ANYBODY, Outlook.CONNECTS),
-        (HOME, OVERLOADING, Outlook.CONNECTS),  # its port is the host's own
-        (HOME, FIREWALL, Outlook.CONNECTS),  # what does not translate does not move
-        ((), RANDOM, Outlook.CONNECTS),
-        (ANY_PORT, RANDOM, Outlook.CONNECTS),
-        (ANYBODY, SEQUENTIAL, Outlook.CONNECTS),
-        (HOME, RANDOM, Outlook.WAITS),
-        (HOME, NEXT, Outlook.WAITS),
-        (FIREWALL, SEQUENTIAL, Outlook.WAITS),
-        (HOME + ANYBODY, RANDOM, Outlook.WAITS),  # the strictest filtering of a row counts
-        (SEQUENTIAL, NEXT, Outlook.WAITS),
-        (BY_ADDRESS, RANDOM, Outlook.WAITS),
-        (RANDOM, RANDOM, Outlook.NEVER),
-        (SEQUENTIAL, RANDOM, Outlook.NEVER),
-        (SEQUENTIAL, (*NEXT, Nat(allocation=Allocation.RANDOM)), Outlook.NEVER),  # what moves inside is new outside
-        (REFUSING, HOME, Outlook.CONNECTS),  # the other side's SYN-ACK comes in
-        (REFUSING, REFUSING, Outlook.NEVER),
-        ((replace(ANYBODY[0], refuses_syns=True),), RANDOM, Outlook.WAITS),
+        ((), (), CONNECTS, Line.STEADY),
+        (HOME, HOME, CONNECTS, Line.STEADY),
+        (HOME, HOME + ANYBODY, CONNECTS, Line.STEADY),
+        (HOME, OVERLOADING, CONNECTS, Line.STEADY),  # its port is the host's own
+        (HOME, FIREWALL, CONNECTS, Line.STEADY),  # what does not translate does not move
+        ((), RANDOM, CONNECTS, Line.CAUGHT),
+        (ANY_PORT, RANDOM, CONNECTS, Line.CAUGHT),
+        (ANYBODY, SEQUENTIAL, CONNECTS, Line.FORETOLD),
+        (HOME, RANDOM, SPRAYS, Line.SPRAYED),
+        (HOME, BY_ADDRESS, SPRAYS, Line.SPRAYED),
+        (HOME, NEXT, PREDICTS, Line.FORETOLD),
+        (FIREWALL, SEQUENTIAL, PREDICTS, Line.FORETOLD),
+        (HOME + ANYBODY, RANDOM, SPRAYS, Line.SPRAYED),  # the strictest filtering of a row counts
+        (SEQUENTIAL, NEXT, PREDICTS, Line.BOTH_QUIET),
+        (SEQUENTIAL, BUSY, PREDICTS, Line.BOTH_BUSY),
+        (STEADY_FOR_AN_ADDRESS, RANDOM, SPRAYS, Line.SPRAYED_AT_ONE),
+        (BY_ADDRESS, RANDOM, NEVER, Line.REFUSED),
+        (BY_ADDRESS, SEQUENTIAL, NEVER, Line.REFUSED),
+        (RANDOM, RANDOM, NEVER, Line.REFUSED),
+        (SEQUENTIAL, RANDOM, NEVER, Line.REFUSED),
+        (SEQUENTIAL, (*NEXT, Nat(allocation=Allocation.RANDOM)), NEVER, Line.REFUSED),  # moved inside is new outside
+        (REFUSING, HOME, CONNECTS, Line.AWKWARD),  # the other side's SYN-ACK comes in
+        (HOLDING, HOME, CONNECTS, Line.AWKWARD),
+        (REFUSING, REFUSING, NEVER, Line.REFUSED),
+        ((replace(ANYBODY[0], refuses_syns=True),), RANDOM, SPRAYS, Line.SPRAYED),
     ],
 )
-def test_what_a_pair_can_expect(left: tuple[Nat, ...], right: tuple[Nat, ...], outlook: Outlook) -> None:
-    assert expected(left, right).outlook is outlook
+def test_what_a_pair_can_expect(left: tuple[Nat, ...], right: tuple[Nat, ...], outlook: Outlook, line: Line) -> None:
+    assert expected(left, right)[:2] == (outlook, line)
 
 
 @given(nats, nats)
@@ -83,9 +95,86 @@ def test_no_nat_at_all_is_never_worse(left: list[Nat], right: list[Nat]) -> None
     assert order.index(expected([], right).outlook) <= order.index(expected(left, right).outlook)
 
 
-def test_the_matrix_has_every_outlook() -> None:
-    outlooks = {expected(left, right).outlook for left, right in product(matrix.KINDS.values(), repeat=2)}
-    assert outlooks == set(Outlook)
+def test_the_cells_meet_every_bar_and_so_do_the_few_of_a_short_run() -> None:
+    for some in (CELLS, one_of_each_line()):
+        assert {cell.expected.line for cell in some} == set(Line) == set(BARS)
+    assert len({frozenset(cell) for cell in CELLS}) == len(CELLS)
+
+
+def test_a_kind_alone_meets_itself() -> None:
+    assert among(["open"]) == [Cell("open", "open")]
+    refusing = "EIM/APDF, no SYN in"
+    assert set(among(["open", refusing])) == {*among(["open"]), Cell(refusing, "open"), Cell(refusing, "open", 100.0)}
+
+
+def test_a_mapping_is_what_is_seen_from_outside() -> None:
+    said = {kind: Face.of(nats).mapping for kind, nats in KINDS.items()}
+    assert (said["open"], said["firewall"], said["APDM overloading"]) == ("none", "none", "endpoint-independent")
+    assert (said["ADM/ADF random"], said["APDM/APDF next"]) == ("address-dependent", "address-and-port-dependent")
+
+
+OPEN, IMPOSSIBLE = Cell("open", "open"), Cell("APDM/APDF random", "APDM/APDF random")
+
+
+def tried(
+    both_ms: float | None = 85.0, refused_ms: float | None = None, sent: int = 1, cell: Cell = OPEN
+) -> matrix.Try:
+    punch = Punch(("left-0", "right-0"), (("open", "none"),), 0, 1, both_ms, refused_ms, "a plan", None)
+    return matrix.Try(cell, punch, (Syns(1, 1), Syns(sent, sent)))
+
+
+BAR = Bar(0.99, median_rtt=1.6, within_s=1.0, syns=64, syns_per_s=50)
+
+
+@pytest.mark.parametrize(
+    ("tries", "lone", "words"),
+    [
+        ([tried()] * 20, False, []),
+        ([tried()] * 19 + [tried(None)], True, []),  # one in twenty is all that 99 % can be told from
+        ([tried()] * 19 + [tried(None)], False, ["19 of 20"]),
+        ([tried()] * 18 + [tried(None)] * 2, True, ["18 of 20"]),
+        ([tried()] * 199 + [tried(1001.0)], False, []),
+        ([tried()] * 197 + [tried(1001.0)] * 3, False, ["197 of 200"]),
+        ([tried(129.0)] * 20, False, ["median 1.61 RTT"]),
+        ([tried(None)] * 20, True, ["0 of 20", "median inf RTT"]),
+        ([tried()] * 19 + [tried(sent=51)], False, ["51 SYNs/s"]),
+        ([tried(sent=65)], False, ["65 SYNs", "65 SYNs/s"]),
+    ],
+)
+def test_what_of_a_bar_is_missed(tries: list[matrix.Try], lone: bool, words: list[str]) -> None:
+    assert matrix.missed(BAR, tries, 80, lone=lone) == words
+
+
+def test_where_no_tcp_can_a_refusal_is_what_is_asked_for() -> None:
+    refused, hung = tried(None, 20.0, 0, IMPOSSIBLE), tried(None, None, 0, IMPOSSIBLE)
+    assert refused.took_ms == 20.0
+    assert matrix.missed(BARS[Line.REFUSED], [refused], 80, lone=True) == [
+        "1 SYNs",
+    ]
+    assert "1 of 2" in matrix.missed(BARS[Line.REFUSED], [refused, hung], 80, lone=True)
+    assert tried(85.0, None, 0, IMPOSSIBLE).took_ms is None  # what cannot be must not happen either
+
+
+def test_the_rows_make_the_readmes_table_and_the_picture(tmp_path: Path) -> None:
+    rows = matrix.rows_of([tried(), tried(None), tried(None, 20.0, 0, IMPOSSIBLE)], 80)
+    assert [row["table"] for row in rows] == ["lines", "lines", "profiles", "cells", "cells"]
+    assert [row["held"] for row in rows] == [False, False, True, False, False]
+    text = readme.matrix({"rows": rows})
+    assert "| 1 of 2 | 1.06 | 85 | 1 | 1 | NO |" in text
+    assert "Missed: open × open (1 of 2)" in text
+    matrix.draw([row for row in rows if row["table"] == "cells"], tmp_path / "map.json")
+    assert "no TCP can" in (tmp_path / "map.svg").read_text()
+
+
+SYNS_MS = [0, 900, 950, 1000, 1050, 1899, 1900, 2500]
+
+
+@pytest.mark.parametrize(
+    ("begun_ms", "ended_ms", "syns"),
+    [(0, 3000, Syns(8, 5)), (0, 999, Syns(3, 3)), (1000, 1999, Syns(4, 4)), (2600, 3000, Syns(0, 0))],
+)
+def test_the_busiest_second_is_found_wherever_it_begins(begun_ms: int, ended_ms: int, syns: Syns) -> None:
+    assert syns_between([each * MS for each in SYNS_MS], begun_ms * MS, ended_ms * MS) == syns
 
 
 def test_a_table_says_no_where_something_does_not_hold() -> None:

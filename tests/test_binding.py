@@ -11,7 +11,8 @@ import pytest
 from simopen.address import Endpoint
 from simopen.binding import DEFAULT_SERVERS, STUN_PORT, Binding, StunServer, other_address, parse_servers
 from simopen.errors import LocalEndpointError, StunError
-from tests.fake_stun import FakeStun, Wrong, error, success
+from simopen.lab.stun_server import success
+from tests.fake_stun import FakeStun, Wrong, error
 from tests.loopback import HERE, THERE, ports
 
 __all__ = ["ports"]

@@ -13,7 +13,7 @@ import pytest
 
 from simopen import lab
 from simopen.inquiry import PROBES
-from simopen.lab import Allocation, Filtering, Mapping, Nat, Unsolicited
+from simopen.lab import Allocation, Filtering, Mapping, Nat, Unsolicited, stun_server
 from simopen.lab.packet import Flags, Protocol
 from tests.test_punching import this_loop
 
@@ -34,12 +34,7 @@ async def behind(
         far_s = delay_s if server_delay_s is None else server_delay_s
         servers = [await net.host(name, delay_s=far_s) for name in ("one", "other")]
         for mine, its in (servers, servers[::-1]):
-            # In its directory, so that the modules are found.
-            program = await mine.start(
-                [sys.executable, "-m", "tests.fake_stun", mine.address, its.address], cwd=HERE.parent
-            )
-            assert program.stdout is not None
-            assert await program.stdout.readline() == b"ready\n"
+            await stun_server.start(mine, mine.address, its.address)
         yield net, await net.host("left", delay_s=delay_s, nat=nat), servers
 
 
@@ -125,11 +120,7 @@ async def test_what_the_syns_of_the_inquiry_are() -> None:
 
 async def test_ipv6_through_a_firewall() -> None:
     async with behind(Nat()) as (_, host, servers):
-        program = await servers[0].start(
-            [sys.executable, "-m", "tests.fake_stun", servers[0].address6, servers[1].address6], cwd=HERE.parent
-        )
-        assert program.stdout is not None
-        assert await program.stdout.readline() == b"ready\n"
+        await stun_server.start(servers[0], servers[0].address6, servers[1].address6)
         said = await discover(host, [servers[0].address6])
     assert (said["mapping"], said["mapped"]) == ("none", [host.address6, PORT])
 

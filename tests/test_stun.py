@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from simopen import stun
 from simopen.address import Endpoint
 from simopen.errors import StunError
-from tests.fake_stun import (
+from simopen.lab.stun_server import (
     COOKIE,
     ERROR,
     MAPPED,
@@ -24,10 +24,10 @@ from tests.fake_stun import (
     XOR_MAPPED,
     address,
     attribute,
-    error,
     message,
     success,
 )
+from tests.fake_stun import error
 
 T = bytes(range(12))
 SERVER, SERVER6 = Endpoint("203.0.113.1", 3478), Endpoint("2001:db8::1", 3478)

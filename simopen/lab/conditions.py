@@ -31,6 +31,7 @@ class Conditions:
     are none of them) and the core. `nat` None: the host has a public address and no firewall; several are in order
     from the host outwards. `duplicate`: share of packets of which a copy follows at once, 0 to 1. `bandwidth_bps`:
     bits of IP packets a second, each way; what would wait longer than `QUEUE_S` for its turn is lost. None: no limit.
+    `isolated`: the hosts of one LAN do not reach each other's own addresses, as guests of a Wi-Fi often do not.
 
     Raises: ValueError for a value out of range.
     """
@@ -43,6 +44,7 @@ class Conditions:
     reorder: bool = False
     duplicate: float = 0.0
     bandwidth_bps: float | None = None
+    isolated: bool = False
 
     def __post_init__(self) -> None:
         if self.delay_s < 0 or self.jitter_s < 0:

@@ -194,11 +194,13 @@ class Core:
         access, entry = self._accesses[host], self._note(host, Origin.HOST, packet, now_ns)
         if packet.source.address not in self._own[host]:
             entry.verdict = Verdict.FILTERED  # BCP 38: a forged source goes nowhere
-        elif access.hosts.get(packet.destination.address, host) != host:
-            self._hand_over(entry, packet, access, now_ns)
-        else:
+        elif access.hosts.get(packet.destination.address, host) == host:
             outcome = access.chain.outbound(packet.headers, now_ns, numbers=access.numbers(packet))
             self._send(entry, packet, access, outcome)
+        elif access.conditions.isolated:
+            entry.verdict = Verdict.FILTERED
+        else:
+            self._hand_over(entry, packet, access, now_ns)
 
     def take_due(self, now_ns: int) -> Arrival | None:
         """The next packet that is due and gets past its receiver's NATs; None when none is due (any more)."""

@@ -195,6 +195,7 @@ class Network:
         reorder: bool = False,
         duplicate: float = 0.0,
         bandwidth_bps: float | None = None,
+        isolated: bool = False,
         beside: Host | None = None,
     ) -> Host:
         """Add a host. The options describe its access to the core: see `Conditions`.
@@ -209,7 +210,9 @@ class Network:
         too many, or a `LinuxRouter` where none can be had: `available(router=True)` says so beforehand.
         """
         router, nats = _told_apart(nat)
-        conditions = Conditions(delay_s, jitter_s, loss, hops, nats, reorder, duplicate, bandwidth_bps)
+        conditions = Conditions(delay_s, jitter_s, loss, hops, nats, reorder, duplicate, bandwidth_bps, isolated)
+        if isolated and router is not None:
+            raise ValueError("a real router's LAN is a real one: there nobody is isolated")
         if beside is not None:
             conditions = _shared(conditions, beside, router)
         request = AddHost(name, conditions, None if beside is None else beside.name, router)

@@ -43,7 +43,7 @@ _ALONG = (0.26, 0.33, 0.19, 0.4, 0.13, 0.46)  # where on an arrow its label may 
 
 class Cell(NamedTuple):
     """One pair of NATs: the share of punches that connected (0 to 1, None: not tried), the median time in ms where any
-    did, and why less than all may be expected ("waits for port prediction"), "" where nothing stands in the way."""
+    did, and what stands in the way ("by prediction": it must be passed so), "" where nothing does."""
 
     share: float | None
     median_ms: float | None = None
@@ -69,7 +69,7 @@ def sequence_figure(record: Record, left: str, right: str, *, title: str = "") -
 def heat_map(
     rows: Sequence[str], columns: Sequence[str], cells: Sequence[Sequence[Cell]], path: str | Path, *, title: str = ""
 ) -> None:
-    """Draw NAT × NAT: the success share as colour and number, the median time below it, hatched what is hindered.
+    """Draw NAT × NAT: the success share as colour and number, what hinders it, hatched, and the median time.
 
     `cells[i][j]` is for `rows[i]`, the left side's NAT, and `columns[j]`, the right side's.
 
@@ -482,12 +482,13 @@ def _draw_cell(paper: _Paper, x: float, y: float, cell: Cell, waits: Sequence[st
     hatch = _HATCHES[waits.index(cell.hindered) % len(_HATCHES)] if cell.hindered else None
     _box(paper, (x, y), (_CELL_IN, _CELL_HIGH_IN), colour, hatch)
     style: dict[str, Any] = {"color": _ink_on(colour), "bbox": {"facecolor": colour, "edgecolor": "none", "pad": 1.5}}
-    lower = 0.14 if cell.median_ms is not None else 0.0
-    text = "–" if cell.share is None else f"{cell.share:.0%}"
-    paper.write([(x + _CELL_IN / 2, y + _CELL_HIGH_IN / 2 - lower)], text, fontsize=11, fontweight="bold", **style)
-    if cell.median_ms is not None:
-        where = (x + _CELL_IN / 2, y + _CELL_HIGH_IN / 2 + lower)
-        paper.write([where], f"{cell.median_ms:.0f} ms", fontsize=_SMALL, **style)
+    said = ["–" if cell.share is None else f"{cell.share:.0%}", cell.hindered]
+    said.append("" if cell.median_ms is None else f"{cell.median_ms:.0f} ms")
+    fonts: list[dict[str, Any]] = [{"fontsize": 11, "fontweight": "bold"}, {"fontsize": _SMALL}, {"fontsize": _SMALL}]
+    lines = [(text, font) for text, font in zip(said, fonts, strict=True) if text]
+    for number, (text, font) in enumerate(lines):
+        where = (x + _CELL_IN / 2, y + _CELL_HIGH_IN / 2 + 0.2 * (number - (len(lines) - 1) / 2))
+        paper.write([where], text, **font, **style)
 
 
 def _shade(share: float | None) -> str:
@@ -502,6 +503,11 @@ def _shade(share: float | None) -> str:
 def _ink_on(colour: str) -> str:
     """Dark or light, whichever stands out more (WCAG 2.1: relative luminance)."""
     return max((_INK, _PAPER), key=lambda ink: contrast(ink, colour))
+
+
+def _hatch_on(colour: str) -> str:
+    """Seen, and no more: what is read stands before it."""
+    return _FAINT if _ink_on(colour) == _INK else _shade(0.5)
 
 
 def contrast(one: str, other: str) -> float:
@@ -519,9 +525,7 @@ def _luminance(colour: str) -> float:
 def _box(paper: _Paper, at: tuple[float, float], size: tuple[float, float], colour: str, hatch: str | None) -> None:
     from matplotlib.patches import Rectangle
 
-    paper.axes.add_patch(
-        Rectangle(at, *size, facecolor=colour, edgecolor=_FAINT if hatch else _PAPER, hatch=hatch, linewidth=0)
-    )
+    paper.axes.add_patch(Rectangle(at, *size, facecolor=colour, edgecolor=_hatch_on(colour), hatch=hatch, linewidth=0))
     paper.axes.add_patch(Rectangle(at, *size, facecolor="none", edgecolor=_PAPER, linewidth=2))
 
 

@@ -314,9 +314,9 @@ def test_syns_that_cross_open_all_nats_of_two_homes_behind_carriers() -> None:
     assert [(due_ns, host) for due_ns, host, _ in it.arrivals()] == [(20 * MS, "right"), (25 * MS, "left")]
 
 
-def beside(nat: Nat | None) -> Net:
+def beside(nat: Nat | None, *, isolated: bool = False) -> Net:
     """Right is on left's LAN."""
-    core, conditions = Core(1), Conditions(delay_s=0.010, nat=nat)
+    core, conditions = Core(1), Conditions(delay_s=0.010, nat=nat, isolated=isolated)
     left = addresses_of(1, conditions.nats)
     right = addresses_of(2, conditions.nats, lan=1)
     core.attach("left", conditions, left)
@@ -334,6 +334,18 @@ def test_hosts_on_one_lan_reach_each_other_directly(nat: Nat | None, v6: bool) -
     assert it.arrivals() == [(7, "right", packet)]
     (passage,) = it.core.passages()
     assert (passage.destination, passage.verdict) == ("right", Verdict.DELIVERED)
+
+
+@pytest.mark.parametrize("v6", [False, True])
+def test_hosts_that_are_kept_apart_meet_by_way_of_their_nat_alone(v6: bool) -> None:
+    it = beside(Nat(filtering=LAX, hairpinning=True), isolated=True)
+    source, destination = (it.left.private6, it.right.private6) if v6 else (it.left.private, it.right.private)
+    it.core.offer("left", udp((source, 1), (destination, 2)), 7)
+    assert it.arrivals() == []
+    assert [passage.verdict for passage in it.core.passages()] == [Verdict.FILTERED]
+    it.core.offer("right", udp((it.right.private, 5), ("203.0.113.99", 6)), 8)
+    it.core.offer("left", udp((it.left.private, 7), (it.right.public, 5)), 9)
+    assert [host for _, host, _ in it.arrivals()] == ["right"]
 
 
 def test_hosts_behind_one_nat_share_its_address_and_get_their_own_answers() -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SVG = "{http://www.w3.org/2000/svg}"
 NAMES = ["home", "address-and-port-dependent/address-and-port-dependent,sequential,step=4,others=0.3", "home+cgn"]
-PREDICTION, GUESSES = "waits for port prediction", "no TCP can"
+PREDICTION, GUESSES = "by prediction", "no TCP can"
 CELLS = [
     [Cell(1.0, 81.4), Cell(0.0, None, PREDICTION), Cell(0.95, 120.0)],
     [Cell(0.0, None, GUESSES), Cell(0.5, 81.0), Cell(None)],

@@ -1,0 +1,96 @@
+"""Does on a lab host what a user would: `python -m benchmarks.user`, a JSON object per line on stdin.
+
+{"id", "method": "discover", "local": [address, port], "servers"} finds out what the NATs do to that port, and holds the
+mapping; the answer has the "profile", as text that another such program reads, and its "mapping".
+
+{"id", "method": "punch", "port", "theirs": their profile, "at_ns" (CLOCK_MONOTONIC), "spray", "first_ttl"} punches from
+that port, and lets go of the mapping once that is over. The answer has "established_ns" (CLOCK_MONOTONIC) and "plan";
+or "error", and "refused": whether the pair was called impossible.
+
+All hosts of a lab share one clock, so nobody asks for the time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import pickle
+import socket
+import sys
+
+import simopen
+from benchmarks.agent import serve
+from benchmarks.common import run_on
+from benchmarks.orders import Order
+from simopen import discovery
+from simopen.errors import ImpossiblePair
+from simopen.nat import Profile
+from simopen.ticket import in_utc
+
+_GREETING = b"simopen"
+_PATIENCE_S = 5.0  # a greeting lost twice (the kernel resends it after 0.2, 0.4, ... s), on a busy machine
+
+
+class User:
+    """One host's user, with the profiles whose mappings are held, by local port."""
+
+    def __init__(self) -> None:
+        self._held: dict[int, tuple[contextlib.AsyncExitStack, Profile]] = {}
+
+    async def discover(self, order: Order, now: simopen.Estimate) -> Order:
+        address, port = order["local"]
+        async with contextlib.AsyncExitStack() as stack:
+            found = await stack.enter_async_context(discovery.holding((address, port), servers=order["servers"]))
+            ours = in_utc(found.profile, now.utc_at(0))  # what means the same on the other host
+            self._held[port] = stack.pop_all(), ours
+        return {"profile": written(ours), "mapping": ours.mapping.value}
+
+    async def punch(self, order: Order, now: simopen.Estimate) -> Order:
+        holding, ours = self._held.pop(order["port"])
+        at = now.utc_at(order["at_ns"]) / 1e9
+        async with holding:
+            try:
+                sock, report = await simopen.punch(
+                    read(order["theirs"]),
+                    mine=ours,
+                    at=at,
+                    spray=order["spray"],
+                    first_ttl=order["first_ttl"],
+                    clock=now,
+                )
+            except simopen.PunchError as error:
+                return {"error": f"{type(error).__name__}: {error}", "refused": isinstance(error, ImpossiblePair)}
+            with sock:
+                await greet(sock)
+        return {"established_ns": report.established_ns, "plan": report.plan}
+
+
+def written(profile: Profile) -> str:
+    """A profile as text. Pickled: both ends are this program."""
+    return base64.b64encode(pickle.dumps(profile)).decode()
+
+
+def read(text: str) -> Profile:
+    """The profile that `written` wrote."""
+    profile: Profile = pickle.loads(base64.b64decode(text))
+    return profile
+
+
+async def greet(sock: socket.socket) -> None:
+    """Have a few bytes go each way: both sides have this stream, and not one each. Raises: OSError where not."""
+    loop, heard = asyncio.get_running_loop(), b""
+    async with asyncio.timeout(_PATIENCE_S):
+        await loop.sock_sendall(sock, _GREETING)
+        while len(heard) < len(_GREETING):
+            came = await loop.sock_recv(sock, len(_GREETING) - len(heard))
+            if not came:
+                raise ConnectionError("the stream came up, and was closed by the other side")
+            heard += came
+    if heard != _GREETING:
+        raise ConnectionError(f"the stream came up, and said {heard!r}")
+
+
+if __name__ == "__main__":
+    user = User()
+    run_on(sys.argv[1], serve({"discover": user.discover, "punch": user.punch}))
