@@ -18,6 +18,7 @@ import os
 import socket
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import ClassVar, TypeAlias
@@ -37,6 +38,7 @@ from simopen.window import Fire, GiveUp, Keep, Outcome, Window
 LocalEnd: TypeAlias = tuple[str, int]
 Claim: TypeAlias = tuple[LocalEnd, Endpoint]
 _ARMING_NS = 50_000_000  # what the scheduler gets at least
+PACE_NS = 2_000_000  # between two of the later shots: 500 a second
 
 
 class Connector:
@@ -59,6 +61,7 @@ class Connector:
         self._lanes: list[Lane] = []
         self._first: list[Lane] = []
         self._later: list[Lane] = []
+        self._queue: deque[Lane] = deque()
         self._listeners: dict[LocalEnd, Listener] = {}
         self._timers: dict[Lane, asyncio.Handle] = {}
         self._claims: set[Claim] = set()
@@ -190,6 +193,8 @@ class Connector:
             await asyncio.sleep(max(0, planned_ns - time.monotonic_ns()) / 1e9)
             lane.reload_and_fire(planned_ns)
         if self._first:
+            for listener in self._listeners.values():  # else this host's kernel answers a peer's early SYN with a RST
+                listener.listen()
             lasts_ns = self._first[0].shot.lasts_ns or 0
             await asyncio.sleep(max(0, min(lasts_ns, instant_ns - time.monotonic_ns() - _ARMING_NS)) / 1e9)
         for lane in self._first:
@@ -216,10 +221,22 @@ class Connector:
         self._window = window
         for listener in self._listeners.values():  # first, or our own stream is taken for a stranger's
             listener.join(self)
-        for lane in self._later:
-            self._fire_at(lane, lane.planned_ns)
+        self._queue = deque(sorted(self._later, key=lambda lane: lane.planned_ns))
+        self._fire_next()
         for lane in self._lanes:
             self._watch(lane)
+
+    def _fire_next(self) -> None:
+        """The next of the later shots, in its time and at its pace: what is late is not made up for."""
+        if self._queue:
+            lane = self._queue.popleft()
+            at_ns = max(lane.planned_ns, time.monotonic_ns() + PACE_NS)
+            wait_s = (at_ns - time.monotonic_ns()) / 1e9
+            self._timers[lane] = self._loop.call_later(wait_s, self._fire_later, lane)
+
+    def _fire_later(self, lane: Lane) -> None:
+        self._refire(lane, lane.planned_ns)
+        self._fire_next()
 
     def _watch(self, lane: Lane) -> None:
         if not lane.shot.once:

@@ -40,7 +40,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain, islice
+from itertools import chain
 from math import prod
 from random import Random
 from typing import NamedTuple
@@ -59,8 +59,11 @@ SPRAY_PORTS, SPRAY_SHOTS = 256, 2048
 SPRAY_INTERVAL_NS = 2_250_000  # 444 a second
 SPRAY_AFTER_NS = 500_000_000
 """What the listener gets first: most filters let it catch the stream in 1.5 round trips, with one SYN."""
-SPRAY_LASTS_NS = 900_000_000
+GUESS_LASTS_NS = 900_000_000
 """A guess is given up before the kernel sends it again, after 1 s."""
+DISCARD = 9
+"""A port that no NAT gives out (RFC 863's), to open one's own filter for an address: at a port that the peer's NAT once
+gave out, a lenient one would let this SYN in, in the middle of the peer's."""
 SPRAY_AIMS = 3
 FIRST_NS, FIRST_LASTS_NS = 500_000_000, 300_000_000
 """More than clocks are apart that somebody keeps, and less than the 1 s after which a kernel sends its SYN again."""
@@ -264,8 +267,9 @@ def _across(ours: Profile, theirs: Profile, now_ns: int, *, spray: bool) -> _Way
     translated = Mapping.NONE not in (ours.mapping, theirs.mapping)
     if translated and _seen_at_one_address(ours, theirs) and False in (ours.hairpinning, theirs.hairpinning):
         return _cannot("both are behind one NAT, and it does not let its hosts meet at its public address")
-    one, other = _face(ours, now_ns), _face(theirs, now_ns)
-    return _between(one, other, spray=spray)
+    both_move = ours.mapping in _OF_OWN and theirs.mapping in _OF_OWN
+    foreseen = VOLLEY * ROUNDS if both_move else 1
+    return _between(_face(ours, now_ns, foreseen), _face(theirs, now_ns, foreseen), spray=spray)
 
 
 def _public(profile: Profile) -> Endpoint:
@@ -281,7 +285,7 @@ def _cannot(why: str, *, sprays: bool = False) -> _Way:
     return _Way((), (), why, 0.0, sprays)
 
 
-def _face(profile: Profile, now_ns: int) -> _Face:
+def _face(profile: Profile, now_ns: int, foreseen: int) -> _Face:
     port, public = profile.hosts[0].port, _public(profile)
     if profile.mapping not in _OF_OWN:
         return _Face(profile, port, ((port, public),), ())
@@ -289,11 +293,7 @@ def _face(profile: Profile, now_ns: int) -> _Face:
         fresh = [_port(port, FRESH_APART * number) for number in range(1, FRESH + 1)]
         delta = profile.delta or 0
         return _Face(profile, port, tuple((each, Endpoint(public.address, _port(each, delta))) for each in fresh), ())
-    return _Face(profile, port, (), _likely(profile, now_ns))
-
-
-def _likely(profile: Profile, now_ns: int) -> tuple[dict[int, float], ...]:
-    return foresee(profile, now_ns, VOLLEY * ROUNDS) if profile.allocation is Allocation.SEQUENTIAL else ()
+    return _Face(profile, port, (), foresee(profile, now_ns, foreseen))
 
 
 def _port(port: int, distance: int) -> int:
@@ -342,7 +342,7 @@ def _guessing(fixed: _Face, walking: _Face) -> _Way:
     ports = _most_likely(chances)
     covered = sum(chances[each] for each in ports)
     why = f"one side's next port can be told from its last, {covered:.0%} surely by {len(ports)} guesses"
-    aimed = tuple(Shot(port, Endpoint(walking.address, each), once=True) for each in ports)
+    aimed = tuple(_guess(port, Endpoint(walking.address, each)) for each in ports)
     return _Way(aimed, (Shot(walking.port, endpoint),), why, _sure(fixed, walking) * min(1.0, covered))
 
 
@@ -394,7 +394,7 @@ def _ports_of(port: int, first: int, count: int) -> tuple[int, ...]:
 
 
 def _fired(one: _Volley, other: _Volley, number: int) -> tuple[Shot, ...]:
-    return tuple(Shot(port, other.at, number * ROUND_NS, once=True) for port in one.ports)
+    return tuple(_guess(port, other.at, number * ROUND_NS) for port in one.ports)
 
 
 def _at_lost(ours: _Face, theirs: _Face, *, spray: bool) -> _Way:
@@ -435,11 +435,12 @@ def _caught(trier: _Face, lost: _Face) -> _Way | None:
     if trier.lost or not (trier.lenient or trier.guessed_lenient):
         return None
     port, endpoints = trier.source(FEWEST_GUESSES)
+    opener = _guess(port, Endpoint(lost.address, DISCARD))
     why = "one side's public port cannot be told, but the other's NAT lets its SYN in"
     why += "" if trier.lenient else ", if it asks for no more than the address"
-    aimed = tuple(Shot(lost.port, each, once=len(endpoints) > 1) for each in endpoints)
+    aimed = tuple(_guess(lost.port, each) if len(endpoints) > 1 else Shot(lost.port, each) for each in endpoints)
     chance = _sure(trier, lost) * (1.0 if trier.lenient else 0.5)
-    return _Way((Shot(port, _public(lost.profile)),), aimed, why, chance)
+    return _Way((opener,), aimed, why, chance)
 
 
 def _sprayed(trier: _Face, lost: _Face) -> _Way | None:
@@ -449,16 +450,18 @@ def _sprayed(trier: _Face, lost: _Face) -> _Way | None:
         return None
     port, endpoints = trier.source(SPRAY_AIMS) if one_source else (trier.port, (_public(trier.profile),))
     draws = Random(repr((_name(trier.profile), _name(lost.profile))))
-    guesses = draws.sample(_PORTS, SPRAY_SHOTS + 1)
-    shots = (Shot(port, Endpoint(lost.address, each)) for each in guesses if each != _public(lost.profile).port)
-    waiting = (Shot(each, at) for at in endpoints for each in _ports_of(lost.port, 1, SPRAY_PORTS))
+    shots = (_guess(port, Endpoint(lost.address, each)) for each in draws.sample(_PORTS, SPRAY_SHOTS))
+    waiting = (_guess(each, at) for at in endpoints for each in _ports_of(lost.port, 1, SPRAY_PORTS))
     why = f"{SPRAY_SHOTS} shots at random ports meet one of {SPRAY_PORTS * len(endpoints)} mappings"
     chance = _sure(trier, lost) * (1 - (1 - SPRAY_PORTS / len(_PORTS)) ** SPRAY_SHOTS)
-    sprayed = tuple(_paced(islice(shots, SPRAY_SHOTS)))
-    return _Way(sprayed, tuple(_paced(waiting)), why, chance, sprays=True)
+    return _Way(tuple(_paced(shots)), tuple(_paced(waiting)), why, chance, sprays=True)
 
 
 def _paced(shots: Iterable[Shot]) -> Iterator[Shot]:
-    """None is sent twice: what awaits a guess is the mapping, and the listener behind it."""
     for number, shot in enumerate(shots):
-        yield replace(shot, after_ns=number * SPRAY_INTERVAL_NS, once=True, lasts_ns=SPRAY_LASTS_NS)
+        yield replace(shot, after_ns=number * SPRAY_INTERVAL_NS)
+
+
+def _guess(local_port: int, remote: Endpoint, after_ns: int = 0) -> Shot:
+    """None is sent twice: what awaits the peer's SYN is the mapping, and the listener behind it."""
+    return Shot(local_port, remote, after_ns, once=True, lasts_ns=GUESS_LASTS_NS)
