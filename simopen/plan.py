@@ -107,11 +107,6 @@ class Plan:
     chooses: bool | None = None
     sprays: bool = False
 
-    @property
-    def span_ns(self) -> int:
-        """From the instant to the last shot."""
-        return max((shot.after_ns for shot in self.shots), default=0)
-
 
 def opened_first(shots: tuple[Shot, ...], ttl: int) -> tuple[Shot, ...]:
     """The shots, and before the instant one for each that is due at it, which goes no further than `ttl` hops.
