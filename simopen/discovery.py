@@ -14,15 +14,21 @@ import functools
 import itertools
 import math
 import socket
+import time
 from collections.abc import AsyncIterator, Sequence
 
 from simopen.address import Endpoint, Local, canonical, local_endpoint
 from simopen.binding import DEFAULT_SERVERS, parse_servers
+from simopen.clock import Estimate, kernel_word, plain
 from simopen.inquiry import Inquiry, PunchPort
+from simopen.instant import next_slot
 from simopen.nat import Allocation, Mapping, Observation, Profile, classify
+from simopen.ticket import Ticket, in_utc
 
 TIMEOUT_S = 4.0
 """A SYN that is lost on the way is sent again after 1 s, and once more 2 s later."""
+TICKET_LEAD_S = 120.0
+"""Until a ticket's instant, unless one is named: two people copy, send and paste a word each."""
 LOOK_S = 1.0
 """How often to look whether the mapping is still held: coturn 4.6 resets a connection that allocates nothing 3 s after
 it began, asked again or not (measured), and Linux forgets a flow 10 s after a RST (nf_conntrack_tcp_timeout_close)."""
@@ -120,6 +126,17 @@ class Discovery:
     def notes(self) -> tuple[str, ...]:
         """What each server that was of no use did, one sentence each."""
         return tuple(dict.fromkeys(self._inquiry.notes))
+
+    def ticket(self, at: float | None = None, now: Estimate | None = None) -> Ticket:
+        """What the peer needs to know, as one word once encoded; good as long as this holds the mapping.
+
+        `at`: the instant, UTC seconds; left out, a full ten seconds about two minutes ahead. `now`: what the time is;
+        left out, the kernel's word or the local clock.
+        """
+        now = now or kernel_word() or plain()
+        if at is None:
+            at = next_slot(lead_s=TICKET_LEAD_S, now=now.utc_at(time.monotonic_ns()) / 1e9)
+        return Ticket(in_utc(self.profile, now.utc_at(0)), math.ceil(at), self.port)
 
     async def refresh(self) -> Profile:
         """Ask every server that answered once more, connecting anew where it hung up; return what that shows."""

@@ -29,6 +29,7 @@ from simopen.nat import Profile
 from simopen.plan import MOST_SYNS, Shot, most_at_once, opened_first, plan
 from simopen.report import MOST_TOLD, Report
 from simopen.sockets import is_self_connected, keep, make_room, open_socket, source_address
+from simopen.ticket import Ticket, agreed_instant
 from simopen.window import Window
 
 logger = logging.getLogger("simopen")
@@ -64,9 +65,9 @@ _RECHECK_NS = 30_000_000_000
 
 
 async def punch(
-    peer: Peer | Profile,
+    peer: Peer | Profile | Ticket,
     *,
-    mine: Profile | None = None,
+    mine: Profile | Ticket | None = None,
     spray: bool = False,
     first_ttl: int | None = None,
     at: Instant = None,
@@ -81,9 +82,11 @@ async def punch(
 
     Args:
         peer: (host, port), or several such pairs, fired at side by side from the one local port. Where several answer,
-            the first named wins: name them in the same order of preference on both sides. Or the peer's `Profile`.
-        mine: this side's own profile, as the peer has it; with the peer's it makes the plan of what to fire. Both
-            profiles' observations are timed in UTC ns. The local port is the profile's.
+            the first named wins: name them in the same order of preference on both sides. Or the peer's `Ticket`, or
+            its `Profile`.
+        mine: this side's own ticket or profile, as the peer has it: the two make the plan of what to fire. Profiles'
+            observations are timed in UTC ns, as a ticket's are. The local port is the profile's; left out, the instant
+            is the later one of two tickets.
         spray: whether a plan may take up to 450 SYNs a second for 5 s, at random ports of the peer's NAT.
         first_ttl: hops, 1 to 255: half a second before the instant, first shots that go no further open this side's
             own NAT, so that it lets in a peer who fires a little early, and does not answer, close a mapping or shut
@@ -98,19 +101,26 @@ async def punch(
 
     Raises:
         TypeError, ValueError: a bad argument, a naive datetime among them.
+        TicketError: the tickets' instants are over, or both are the same ticket.
         ResolutionError, LocalEndpointError, SelfConnection: before anything is sent.
         ImpossiblePair: at once, where the two profiles leave no way; the message says why.
         MissedInstant: the window had closed before anything could be sent.
         WindowClosed: the window ended without a stream.
         PunchError: all of these but the first two; `report` tells what was tried, `diagnosis` why it failed.
     """
-    order = _Order(instant_ns(at), _window_ns(window), as_clock(clock))
+    source = as_clock(clock)
+    if isinstance(peer, Ticket) and isinstance(mine, Ticket):
+        at = agreed_instant(mine, peer, source.now_estimate().utc_ns / 1e9) if at is None else at
+        peer, mine = peer.profile, mine.profile
+    order = _Order(instant_ns(at), _window_ns(window), source)
     hops = _hops(first_ttl, at)
     _check_loop()
     if isinstance(peer, Profile):
         aim = _planned(peer, mine, local, order, spray=spray)
+    elif isinstance(peer, Ticket) or mine is not None:
+        raise TypeError("a ticket or a profile of this side's own, as `mine`, goes along with one of the peer's")
     else:
-        aim = await _named(peer, mine, local)
+        aim = await _named(peer, local)
     shots = aim.shots if hops is None else opened_first(aim.shots, hops)
     trace = _Trace(order, aim, window)
     with Connector.opened(aim.local[0], shots, listen=listen, chooses=aim.chooses) as connector:
@@ -120,9 +130,9 @@ async def punch(
 
 
 async def connect(
-    peer: Peer | Profile,
+    peer: Peer | Profile | Ticket,
     *,
-    mine: Profile | None = None,
+    mine: Profile | Ticket | None = None,
     spray: bool = False,
     first_ttl: int | None = None,
     at: Instant = None,
@@ -218,19 +228,17 @@ class _Aim:
         return tuple(dict.fromkeys(shot.remote for shot in self.shots))[: None if self.plan is None else MOST_TOLD]
 
 
-async def _named(peer: Peer, mine: Profile | None, local: Local) -> _Aim:
+async def _named(peer: Peer, local: Local) -> _Aim:
     """One shot for each endpoint that the caller named."""
     endpoints = peer_endpoints(peer)
-    if mine is not None:
-        raise TypeError("a profile of this side's own makes a plan only together with the peer's profile")
     bound = local_endpoint(local, endpoints[0][1])
     shots = tuple(Shot(bound[1], each) for each in await resolve(endpoints))
     return _Aim(bound, *_reachable(shots, bound[0]))
 
 
-def _planned(theirs: Profile, mine: Profile | None, local: Local, order: _Order, *, spray: bool) -> _Aim:
+def _planned(theirs: Profile, mine: Profile | Ticket | None, local: Local, order: _Order, *, spray: bool) -> _Aim:
     """The shots that the two profiles call for."""
-    if mine is None or local is not None:
+    if not isinstance(mine, Profile) or local is not None:
         raise TypeError("with a peer's profile, this side's own goes along as `mine`, and names the local port")
     now_ns = order.clock.now_estimate().utc_ns if order.at_ns is None else order.at_ns
     found = plan(mine, theirs, now_ns=now_ns, spray=spray)

@@ -190,7 +190,7 @@ async def test_connect_self_reads_what_it_writes(ports: tuple[int, int]) -> None
         ({"first_ttl": 256, "at": 2e9}, ValueError, "1 and 255"),
         ({"first_ttl": "2", "at": 2e9}, TypeError, "an int"),
         ({"first_ttl": 2, "at": None}, ValueError, "needs an instant"),
-        ({"mine": Profile()}, TypeError, "together with the peer's"),
+        ({"mine": Profile()}, TypeError, "goes along with one of the peer's"),
         ({"peer": Profile()}, TypeError, "goes along as `mine`"),
         ({"window": -1}, ValueError, "positive"),
         ({"window": float("nan")}, ValueError, "positive"),
