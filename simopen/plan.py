@@ -40,7 +40,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, islice, takewhile
 from math import prod
 from random import Random
 from typing import NamedTuple
@@ -52,6 +52,8 @@ MOST_SYNS = 64
 """SYNs of a punch that does not spray, those after a RST included."""
 VOLLEY, ROUNDS, ROUND_NS = 8, 7, 400_000_000
 FEWEST_GUESSES, MOST_GUESSES, COVERED = 8, 48, 0.999
+LEAST_FORESEEN = 0.05
+"""Where all that is foreseen is less likely than this, it is as good as nothing."""
 FRESH, FRESH_APART = 4, 98
 """Local ports tried where each keeps its number, as somebody may have one of them already; away from those that the
 punch port's further mappings took next to it, and of its parity."""
@@ -195,7 +197,7 @@ def plan(ours: Profile, theirs: Profile, *, now_ns: int, spray: bool = False) ->
     `now_ns`: when the first SYN will leave, by the clock of the profiles' observations. `spray`: whether hundreds of
     SYNs a second are allowed.
 
-    Raises: ValueError for a profile of ours without a punch port.
+    Raises: ValueError for a profile that does not say which port it is of.
     """
     if not ours.hosts or not theirs.hosts:
         raise ValueError("a profile without hosts does not say which port it is of")
@@ -264,8 +266,13 @@ def _across(ours: Profile, theirs: Profile, now_ns: int, *, spray: bool) -> _Way
     translated = Mapping.NONE not in (ours.mapping, theirs.mapping)
     if translated and _seen_at_one_address(ours, theirs) and False in (ours.hairpinning, theirs.hairpinning):
         return _cannot("both are behind one NAT, and it does not let its hosts meet at its public address")
-    one, other = _face(ours, now_ns), _face(theirs, now_ns)
+    one, other = _face(ours, _ahead(theirs), now_ns), _face(theirs, _ahead(ours), now_ns)
     return _between(one, other, spray=spray)
+
+
+def _ahead(other: Profile) -> int:
+    """How many mappings it takes to meet that side: volleys of them, unless it waits at one endpoint."""
+    return VOLLEY * ROUNDS if other.mapping in _OF_OWN else 1
 
 
 def _public(profile: Profile) -> Endpoint:
@@ -281,7 +288,7 @@ def _cannot(why: str, *, sprays: bool = False) -> _Way:
     return _Way((), (), why, 0.0, sprays)
 
 
-def _face(profile: Profile, now_ns: int) -> _Face:
+def _face(profile: Profile, ahead: int, now_ns: int) -> _Face:
     port, public = profile.hosts[0].port, _public(profile)
     if profile.mapping not in _OF_OWN:
         return _Face(profile, port, ((port, public),), ())
@@ -289,11 +296,15 @@ def _face(profile: Profile, now_ns: int) -> _Face:
         fresh = [_port(port, FRESH_APART * number) for number in range(1, FRESH + 1)]
         delta = profile.delta or 0
         return _Face(profile, port, tuple((each, Endpoint(public.address, _port(each, delta))) for each in fresh), ())
-    return _Face(profile, port, (), _likely(profile, now_ns))
+    return _Face(profile, port, (), _likely(profile, ahead, now_ns))
 
 
-def _likely(profile: Profile, now_ns: int) -> tuple[dict[int, float], ...]:
-    return foresee(profile, now_ns, VOLLEY * ROUNDS) if profile.allocation is Allocation.SEQUENTIAL else ()
+def _likely(profile: Profile, ahead: int, now_ns: int) -> tuple[dict[int, float], ...]:
+    """As far ahead as anything can be foreseen: of a busy row, nothing soon."""
+    if profile.allocation is not Allocation.SEQUENTIAL:
+        return ()
+    foreseen = foresee(profile, now_ns, ahead)
+    return tuple(takewhile(lambda chances: sum(chances.values()) >= LEAST_FORESEEN, foreseen))
 
 
 def _port(port: int, distance: int) -> int:
@@ -360,7 +371,8 @@ def _most_likely(chances: dict[int, float]) -> list[int]:
 
 def _volleys(ours: _Face, theirs: _Face) -> _Way:
     """Rounds of volleys, each side's at the port that the other's most likely takes."""
-    rounds = [(_volley(ours, number), _volley(theirs, number)) for number in range(ROUNDS)]
+    count = min(ROUNDS, *(-(-len(face.likely) // VOLLEY) for face in (ours, theirs) if face.likely))
+    rounds = [(_volley(ours, number), _volley(theirs, number)) for number in range(count)]
     mine = (_fired(one, other, number) for number, (one, other) in enumerate(rounds))
     its = (_fired(other, one, number) for number, (one, other) in enumerate(rounds))
     missed = prod(1 - one.chance * other.chance for one, other in rounds)
