@@ -50,6 +50,16 @@ class Choice:
         self._taken = True
         return stream
 
+    def last(self) -> Stream | None:
+        """The best there is, now that the waiter's time is up; its socket is the caller's to close."""
+        if not (self.won.cancelled() or self.won.exception()):
+            self._taken = True
+            return self.won.result()
+        while self._offered:
+            if self._alive(stream := self._best()):
+                return stream
+        return None
+
     def offer(self, stream: Stream, rank: int, waited_ns: int) -> None:
         """Here is one, so long after the first shot."""
         if self.won.done():
@@ -65,20 +75,29 @@ class Choice:
             self._timers.append(self._loop.call_later(grace_ns(waited_ns) / 1e9, self._keep_best))
 
     def _keep_best(self) -> None:
-        while self._offered:
-            self._keep(min(self._offered, key=self._offered.__getitem__))
+        while self._offered and not self.won.done():
+            self._keep(self._best())
+
+    def _best(self) -> Stream:
+        return min(self._offered, key=self._offered.__getitem__)
 
     def _keep(self, stream: Stream) -> None:
-        if self._offered.pop(stream, None) is None:  # another has been kept
+        if self.won.done() or stream not in self._offered:  # nobody waits any more, or another has been kept
             return
-        if _is_gone(stream.sock):  # the peer has chosen another meanwhile
+        if self._alive(stream):
+            self._close_offered()
+            self.won.set_result(stream)
+        elif not self._offered:
+            self._lost()
+
+    def _alive(self, stream: Stream) -> bool:
+        """Take it off the offer, to be used, or closed where the peer has chosen another meanwhile."""
+        del self._offered[stream]
+        if _is_gone(stream.sock):
             stream.sock.close()
-            if not self._offered:
-                self._lost()
-            return
+            return False
         keep(stream.sock)
-        self._close_offered()
-        self.won.set_result(stream)
+        return True
 
     def fail(self, error: BaseException) -> None:
         """Trying on is useless."""

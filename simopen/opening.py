@@ -339,6 +339,8 @@ async def _in_window(connector: Connector, trace: _Trace) -> Stream:
         async with asyncio.timeout(max(0.0, (closes_ns - time.monotonic_ns()) / 1e9 + _EARLY_TIMER_S)):
             return await connector.stream()
     except TimeoutError:
+        if (stream := connector.last()) is not None:
+            return stream
         connector.end()
         report = trace.report()
         diagnosis = diagnose(report)

@@ -156,12 +156,8 @@ def test_a_row_that_runs_away_is_planned_for_alike_on_both_sides(
 ) -> None:
     """Once nothing of it can be foreseen, it is as good as random."""
     row, none = busy_row(THEIRS, A, mapping=mapping), busy_row(THEIRS, A, observations=())
-    for ours in (
-        profile(OURS, B),
-        busy_row(OURS, B),
-        profile(OURS, B, mapping=mapping),
-        profile(OURS, B, **RANDOM_NAT),
-    ):
+    known, keeping, lost = (profile(OURS, B, **fields) for fields in ({}, {"mapping": mapping}, RANDOM_NAT))
+    for ours in (known, keeping, lost, busy_row(OURS, B)):
         for theirs in (row, none):
             found = plan(ours, theirs, now_ns=wait_ns, spray=spray), plan(theirs, ours, now_ns=wait_ns, spray=spray)
             assert bool(found[0].shots) is bool(found[1].shots)
