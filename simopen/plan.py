@@ -232,7 +232,7 @@ def _beside(ours: Profile, theirs: Profile) -> _Way:
         wanted |= set(filter(_is_global6, ours.hosts + theirs.hosts))
     if _seen_at_one_address(ours, theirs):
         why.append("both have one public address, so they may be in one network")
-        wanted |= {host for host in ours.hosts + theirs.hosts if not _is_local(host)}
+        wanted |= {host for host in ours.hosts + theirs.hosts if _is_one_host(host)}
     at_theirs, at_ours = _named(ours, theirs, wanted), _named(theirs, ours, wanted)
     if not (at_theirs and at_ours):
         return _cannot("neither side's own addresses are of use")
@@ -242,14 +242,15 @@ def _beside(ours: Profile, theirs: Profile) -> _Way:
 def _named(one: Profile, other: Profile, wanted: set[Endpoint]) -> tuple[Shot, ...]:
     """One side's shots at the other's own addresses."""
     known = {*one.hosts, other.mapped}
-    hosts = [host for host in other.hosts if host in wanted and host not in known]
+    hosts = [host for host in dict.fromkeys(other.hosts) if host in wanted and host not in known]
     return tuple(Shot(one.hosts[0].port, host) for host in hosts[:MOST_HOSTS])
 
 
-def _is_local(host: Endpoint) -> bool:
-    """Whether it means another host on each machine or link; an IPv6 one may have lost its scope on the way."""
+def _is_one_host(host: Endpoint) -> bool:
+    """Not another one on each machine or link, nor many; an IPv6 one may have lost its scope on the way."""
     address = ipaddress.ip_address(host.address.partition("%")[0])
-    return address.is_loopback or address.is_link_local
+    many = address.is_multicast or address.is_unspecified or host.address == "255.255.255.255"
+    return not (address.is_loopback or address.is_link_local or many)
 
 
 def _is_global6(host: Endpoint) -> bool:

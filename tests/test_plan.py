@@ -79,11 +79,21 @@ def test_ipv6_comes_first_where_both_have_it() -> None:
     assert [shot.remote for shot in alone.shots] == [B]
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "fe80::1%2", "::1", "169.254.1.1"])
-def test_an_address_that_means_another_host_here_is_not_fired_at(address: str) -> None:
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1", "fe80::1%2", "::1", "169.254.1.1", "224.0.0.1", "ff02::1", "255.255.255.255", "0.0.0.0", "::"],
+)
+def test_an_address_that_means_another_host_here_or_many_is_not_fired_at(address: str) -> None:
     theirs = profile(THEIRS, A._replace(port=4001), hosts=(THEIRS, Endpoint(address, THEIRS.port)))
     ours, _ = both(profile(OURS, A), theirs)
     assert address not in {shot.remote.address for shot in ours.shots}
+
+
+def test_an_address_that_is_named_twice_is_fired_at_once() -> None:
+    """One local port has one stream to each endpoint."""
+    theirs = profile(THEIRS, A._replace(port=4001), hosts=(THEIRS, THEIRS))
+    ours, _ = both(profile(OURS, A), theirs)
+    assert [shot.remote for shot in ours.shots] == [THEIRS, A._replace(port=4001)]
 
 
 @pytest.mark.parametrize(
