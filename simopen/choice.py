@@ -2,7 +2,8 @@
 
 Theory of operation. Without words between the sides, only resets tell: a stream that was not chosen is closed by a RST.
 
-- The side that chooses takes the best rank that can still come, within `window.grace_ns` of the first.
+- The side that chooses takes the best rank that can still come, within `window.grace_ns` of the first, and half of
+  what the handshake took.
 - The side that follows takes a stream which a round trip has not brought a RST for: by then the peer has seen it, and
   closed it if it had chosen another.
 - Where neither has that part, both choose alike: the better rank, and the grace lets both see both.
@@ -37,7 +38,7 @@ class Choice:
     ) -> None:
         self.won: asyncio.Future[Stream] = loop.create_future()
         self._loop = loop
-        self._follows = chooses is False
+        self._chooses, self._follows = chooses is True, chooses is False
         self._coming = coming
         self._lost = lost
         self._offered: dict[Stream, int] = {}
@@ -49,6 +50,16 @@ class Choice:
         stream = await self.won
         self._taken = True
         return stream
+
+    def last(self) -> Stream | None:
+        """The best there is, now that the waiter's time is up; its socket is the caller's to close."""
+        if not (self.won.cancelled() or self.won.exception()):
+            self._taken = True
+            return self.won.result()
+        while self._offered:
+            if self._alive(stream := self._best()):
+                return stream
+        return None
 
     def offer(self, stream: Stream, rank: int, waited_ns: int) -> None:
         """Here is one, so long after the first shot."""
@@ -62,23 +73,34 @@ class Choice:
         elif not self._coming(min(self._offered.values())):
             self._keep_best()
         elif len(self._offered) == 1:
-            self._timers.append(self._loop.call_later(grace_ns(waited_ns) / 1e9, self._keep_best))
+            # One who chooses must be done before the other, who waits longer than the handshake took, believes.
+            wait_ns = min(grace_ns(waited_ns), stream.took_ns // 2) if self._chooses else grace_ns(waited_ns)
+            self._timers.append(self._loop.call_later(wait_ns / 1e9, self._keep_best))
 
     def _keep_best(self) -> None:
-        while self._offered:
-            self._keep(min(self._offered, key=self._offered.__getitem__))
+        while self._offered and not self.won.done():
+            self._keep(self._best())
+
+    def _best(self) -> Stream:
+        return min(self._offered, key=self._offered.__getitem__)
 
     def _keep(self, stream: Stream) -> None:
-        if self._offered.pop(stream, None) is None:  # another has been kept
+        if self.won.done() or stream not in self._offered:  # nobody waits any more, or another has been kept
             return
-        if _is_gone(stream.sock):  # the peer has chosen another meanwhile
+        if self._alive(stream):
+            self._close_offered()
+            self.won.set_result(stream)
+        elif not self._offered:
+            self._lost()
+
+    def _alive(self, stream: Stream) -> bool:
+        """Take it off the offer, to be used, or closed where the peer has chosen another meanwhile."""
+        del self._offered[stream]
+        if _is_gone(stream.sock):
             stream.sock.close()
-            if not self._offered:
-                self._lost()
-            return
+            return False
         keep(stream.sock)
-        self._close_offered()
-        self.won.set_result(stream)
+        return True
 
     def fail(self, error: BaseException) -> None:
         """Trying on is useless."""

@@ -18,7 +18,6 @@ import os
 import socket
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import ClassVar, TypeAlias
@@ -38,7 +37,7 @@ from simopen.window import Fire, GiveUp, Keep, Outcome, Window
 LocalEnd: TypeAlias = tuple[str, int]
 Claim: TypeAlias = tuple[LocalEnd, Endpoint]
 _ARMING_NS = 50_000_000  # what the scheduler gets at least
-PACE_NS = 2_000_000  # between two of the later shots: 500 a second
+_MADE_UP_NS = 20_000_000  # a delay that later shots make up for: as few as are due meanwhile
 
 
 class Connector:
@@ -61,7 +60,6 @@ class Connector:
         self._lanes: list[Lane] = []
         self._first: list[Lane] = []
         self._later: list[Lane] = []
-        self._queue: deque[Lane] = deque()
         self._listeners: dict[LocalEnd, Listener] = {}
         self._timers: dict[Lane, asyncio.Handle] = {}
         self._claims: set[Claim] = set()
@@ -103,7 +101,7 @@ class Connector:
                 self._open_lane(Lane(local, shot, 0 if shot.once else rank))
             except LocalEndpointError as error:
                 refused[local] = error
-        if not self._lanes:
+        if not (self._lanes or self._later):
             raise next(iter(refused.values()))
 
     def _open_lane(self, lane: Lane) -> None:
@@ -150,6 +148,10 @@ class Connector:
         """
         return await self._choice.stream()
 
+    def last(self) -> Stream | None:
+        """As `stream`, once its waiter has run out of time: what came up late, and was waiting for a better one."""
+        return self._choice.last()
+
     def look_out(self) -> bool:
         """Look whether a SYN of the peers' has come by now, before the instant. Nobody is let in.
 
@@ -188,10 +190,11 @@ class Connector:
         """Fire the shots that come before the instant, and close them again, so that their 5-tuples are free at it."""
         for lane in self._first:
             if time.monotonic_ns() > instant_ns - _ARMING_NS:
-                return
+                break
             planned_ns = instant_ns + lane.shot.after_ns
             await asyncio.sleep(max(0, planned_ns - time.monotonic_ns()) / 1e9)
-            lane.reload_and_fire(planned_ns)
+            with contextlib.suppress(LocalEndpointError):  # then this port is left out
+                lane.reload_and_fire(planned_ns)
         if self._first:
             for listener in self._listeners.values():  # else this host's kernel answers a peer's early SYN with a RST
                 listener.listen()
@@ -205,7 +208,7 @@ class Connector:
 
         Called within the last ms it brings code, data and the kernel's routes into the caches.
         """
-        lane = self._lanes[0]
+        lane = (self._lanes or self._later)[0]
         with contextlib.suppress(OSError), socket.socket(lane.peer.family, socket.SOCK_DGRAM) as probe:
             spin(0, [partial(probe.connect_ex, lane.target)])
 
@@ -214,29 +217,30 @@ class Connector:
         for lane, (at_ns, error) in zip(self._lanes, calls, strict=False):
             assert isinstance(error, int)
             lane.started_ns, lane.error = at_ns, error
-        self.fired_ns = self._lanes[0].started_ns
+        self.fired_ns = calls[0].at_ns if calls else time.monotonic_ns()
 
     def watch(self, window: Window) -> None:
         """After `fired`: follow every shot up, and fire the later ones, until there is a stream."""
         self._window = window
         for listener in self._listeners.values():  # first, or our own stream is taken for a stranger's
             listener.join(self)
-        self._queue = deque(sorted(self._later, key=lambda lane: lane.planned_ns))
-        self._fire_next()
+        self._await(iter(sorted(self._later, key=lambda lane: lane.planned_ns)))
         for lane in self._lanes:
             self._watch(lane)
 
-    def _fire_next(self) -> None:
-        """The next of the later shots, in its time and at its pace: what is late is not made up for."""
-        if self._queue:
-            lane = self._queue.popleft()
-            at_ns = max(lane.planned_ns, time.monotonic_ns() + PACE_NS)
-            wait_s = (at_ns - time.monotonic_ns()) / 1e9
-            self._timers[lane] = self._loop.call_later(wait_s, self._fire_later, lane)
+    def _await(self, row: Iterator[Lane], behind_ns: int = 0) -> None:
+        """Fire them one after the other. Where the loop comes round late, the rest is put off: never many at once."""
+        lane = next(row, None)
+        if lane is not None:
+            wait_s = max(0, lane.planned_ns + behind_ns - time.monotonic_ns()) / 1e9
+            self._timers[lane] = self._loop.call_later(wait_s, self._fire_later, lane, row, behind_ns)
 
-    def _fire_later(self, lane: Lane) -> None:
-        self._refire(lane, lane.planned_ns)
-        self._fire_next()
+    def _fire_later(self, lane: Lane, row: Iterator[Lane], behind_ns: int) -> None:
+        late_ns = time.monotonic_ns() - lane.planned_ns - behind_ns
+        if late_ns > _MADE_UP_NS:
+            behind_ns += late_ns
+        self._refire(lane, lane.planned_ns + behind_ns)
+        self._await(row, behind_ns)
 
     def _watch(self, lane: Lane) -> None:
         if not lane.shot.once:
@@ -260,7 +264,7 @@ class Connector:
             return
         lane.discard()
         if isinstance(action, GiveUp):
-            self._lane_dead(lane, outcome, error)
+            self._lane_dead(lane, self._hopeless(lane, outcome, error))
         elif isinstance(action, Fire) and not lane.shot.once:
             self._fire_at(lane, action.at_ns)
 
@@ -285,10 +289,12 @@ class Connector:
 
     def _refire(self, lane: Lane, planned_ns: int) -> None:
         del self._timers[lane]
+        if time.monotonic_ns() >= self._window.closes_ns:  # the loop was busy elsewhere
+            return
         try:
             lane.reload_and_fire(planned_ns)
         except LocalEndpointError as error:
-            self._fail(error)
+            self._lane_dead(lane, error)
             return
         self._watch(lane)
 
@@ -297,10 +303,10 @@ class Connector:
             if lane.idle and lane not in self._timers:
                 self._fire_at(lane, time.monotonic_ns())
 
-    def _lane_dead(self, lane: Lane, outcome: Outcome, error: int) -> None:
+    def _lane_dead(self, lane: Lane, error: PunchError) -> None:
         lane.dead = True
         if all(lane.dead for lane in (*self._lanes, *self._later)):
-            self._fail(self._hopeless(lane, outcome, error))
+            self._fail(error)
 
     def _hopeless(self, lane: Lane, outcome: Outcome, error: int) -> PunchError:
         if outcome is Outcome.HELD:

@@ -428,7 +428,10 @@ def foresee(profile: Profile, now_ns: int, count: int) -> tuple[dict[int, float]
     port = _punch_port(profile.observations, profile.hosts)
     if profile.allocation is not Allocation.SEQUENTIAL or profile.mapped is None or port is None:
         return ()
-    runs = _in_order(_runs(profile.observations))
+    runs = _runs(profile.observations)
+    if profile.mapped.address not in runs:
+        return ()
+    runs = _in_order(runs)
     last = runs[profile.mapped.address][-1]
     return walk.each_ahead(walk.weigh(tuple(runs.values())), last, port, now_ns / 1e9, count)
 

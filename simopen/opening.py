@@ -40,7 +40,7 @@ WINDOW_S = 10.0
 """Long enough for SYNs lost twice (the kernel resends after 1, 2, ... s) and for clocks that nobody has set in a
 while; short enough for somebody who waits for a verdict."""
 STREAM_LIMIT = 2**16  # asyncio's own default
-FEWEST_REPEATED = 16
+FEWEST_REPEATED = 4
 """SYNs that a plan may repeat after RSTs, however many it fires."""
 # From here on the scheduler's thread waits; until here the loop does, and looks every second whether the machine slept.
 _HANDOVER_NS = 2_000_000_000
@@ -347,6 +347,8 @@ async def _in_window(connector: Connector, trace: _Trace) -> Stream:
         async with asyncio.timeout(max(0.0, (closes_ns - time.monotonic_ns()) / 1e9 + _EARLY_TIMER_S)):
             return await connector.stream()
     except TimeoutError:
+        if (stream := connector.last()) is not None:
+            return stream
         connector.end()
         report = trace.report()
         diagnosis = diagnose(report)

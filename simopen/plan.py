@@ -40,7 +40,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
+from itertools import chain, takewhile
 from math import prod
 from random import Random
 from typing import NamedTuple
@@ -52,6 +52,8 @@ MOST_SYNS = 64
 """SYNs of a punch that does not spray, those after a RST included."""
 VOLLEY, ROUNDS, ROUND_NS = 8, 7, 400_000_000
 FEWEST_GUESSES, MOST_GUESSES, COVERED = 8, 48, 0.999
+LEAST_FORESEEN = 0.05
+"""Where all that is foreseen is less likely than this, it is as good as nothing."""
 FRESH, FRESH_APART = 4, 98
 """Local ports tried where each keeps its number, as somebody may have one of them already; away from those that the
 punch port's further mappings took next to it, and of its parity."""
@@ -68,7 +70,7 @@ SPRAY_AIMS = 3
 FIRST_NS, FIRST_LASTS_NS = 500_000_000, 300_000_000
 """More than clocks are apart that somebody keeps, and less than the 1 s after which a kernel sends its SYN again."""
 _SPARE_DESCRIPTORS = 32  # streams that strangers bring, the clock's sockets
-MOST_HOSTS = 6
+MOST_HOSTS = 4
 _PORTS = range(1024, 65_536)
 _LENIENT = {Filtering.ENDPOINT_INDEPENDENT, Filtering.ADDRESS_DEPENDENT}
 _OF_OWN = {Mapping.ADDRESS_DEPENDENT, Mapping.ADDRESS_AND_PORT_DEPENDENT}
@@ -193,7 +195,7 @@ def plan(ours: Profile, theirs: Profile, *, now_ns: int, spray: bool = False) ->
     `now_ns`: when the first SYN will leave, by the clock of the profiles' observations. `spray`: whether hundreds of
     SYNs a second are allowed.
 
-    Raises: ValueError for a profile of ours without a punch port.
+    Raises: ValueError for a profile that does not say which port it is of.
     """
     if not ours.hosts or not theirs.hosts:
         raise ValueError("a profile without hosts does not say which port it is of")
@@ -215,9 +217,9 @@ def _plan(way: _Way, ours: Profile, theirs: Profile) -> Plan:
     return Plan(way.ours, way.why, way.chance, chooses, way.sprays)
 
 
-def _name(profile: Profile) -> tuple[str, int, tuple[Endpoint, ...]]:
-    """What tells the two sides apart, alike on both. A mapping's port may have changed since; rarely all addresses."""
-    return (profile.mapped.address if profile.mapped else "", profile.hosts[0].port, profile.hosts)
+def _name(profile: Profile) -> tuple[Endpoint, tuple[Endpoint, ...]]:
+    """What tells the two sides apart, alike on both."""
+    return (profile.mapped or Endpoint("", 0), profile.hosts)
 
 
 def _beside(ours: Profile, theirs: Profile) -> _Way:
@@ -228,7 +230,7 @@ def _beside(ours: Profile, theirs: Profile) -> _Way:
         wanted |= set(filter(_is_global6, ours.hosts + theirs.hosts))
     if _seen_at_one_address(ours, theirs):
         why.append("both have one public address, so they may be in one network")
-        wanted |= {host for host in ours.hosts + theirs.hosts if not _is_local(host)}
+        wanted |= {host for host in ours.hosts + theirs.hosts if _is_one_host(host)}
     at_theirs, at_ours = _named(ours, theirs, wanted), _named(theirs, ours, wanted)
     if not (at_theirs and at_ours):
         return _cannot("neither side's own addresses are of use")
@@ -238,14 +240,15 @@ def _beside(ours: Profile, theirs: Profile) -> _Way:
 def _named(one: Profile, other: Profile, wanted: set[Endpoint]) -> tuple[Shot, ...]:
     """One side's shots at the other's own addresses."""
     known = {*one.hosts, other.mapped}
-    hosts = [host for host in other.hosts if host in wanted and host not in known]
+    hosts = [host for host in dict.fromkeys(other.hosts) if host in wanted and host not in known]
     return tuple(Shot(one.hosts[0].port, host) for host in hosts[:MOST_HOSTS])
 
 
-def _is_local(host: Endpoint) -> bool:
-    """Whether it means another host on each machine or link; an IPv6 one may have lost its scope on the way."""
+def _is_one_host(host: Endpoint) -> bool:
+    """Not another one on each machine or link, nor many; an IPv6 one may have lost its scope on the way."""
     address = ipaddress.ip_address(host.address.partition("%")[0])
-    return address.is_loopback or address.is_link_local
+    many = address.is_multicast or address.is_unspecified or host.address == "255.255.255.255"
+    return not (address.is_loopback or address.is_link_local or many)
 
 
 def _is_global6(host: Endpoint) -> bool:
@@ -262,9 +265,13 @@ def _across(ours: Profile, theirs: Profile, now_ns: int, *, spray: bool) -> _Way
     translated = Mapping.NONE not in (ours.mapping, theirs.mapping)
     if translated and _seen_at_one_address(ours, theirs) and False in (ours.hairpinning, theirs.hairpinning):
         return _cannot("both are behind one NAT, and it does not let its hosts meet at its public address")
-    both_move = ours.mapping in _OF_OWN and theirs.mapping in _OF_OWN
-    foreseen = VOLLEY * ROUNDS if both_move else 1
-    return _between(_face(ours, now_ns, foreseen), _face(theirs, now_ns, foreseen), spray=spray)
+    one, other = _face(ours, _ahead(theirs), now_ns), _face(theirs, _ahead(ours), now_ns)
+    return _between(one, other, spray=spray)
+
+
+def _ahead(other: Profile) -> int:
+    """How many mappings it takes to meet that side: volleys of them, unless it waits at one endpoint."""
+    return VOLLEY * ROUNDS if other.mapping in _OF_OWN else 1
 
 
 def _public(profile: Profile) -> Endpoint:
@@ -280,7 +287,7 @@ def _cannot(why: str, *, sprays: bool = False) -> _Way:
     return _Way((), (), why, 0.0, sprays)
 
 
-def _face(profile: Profile, now_ns: int, foreseen: int) -> _Face:
+def _face(profile: Profile, ahead: int, now_ns: int) -> _Face:
     port, public = profile.hosts[0].port, _public(profile)
     if profile.mapping not in _OF_OWN:
         return _Face(profile, port, ((port, public),), ())
@@ -288,7 +295,15 @@ def _face(profile: Profile, now_ns: int, foreseen: int) -> _Face:
         fresh = [_port(port, FRESH_APART * number) for number in range(1, FRESH + 1)]
         delta = profile.delta or 0
         return _Face(profile, port, tuple((each, Endpoint(public.address, _port(each, delta))) for each in fresh), ())
-    return _Face(profile, port, (), foresee(profile, now_ns, foreseen))
+    return _Face(profile, port, (), _likely(profile, ahead, now_ns))
+
+
+def _likely(profile: Profile, ahead: int, now_ns: int) -> tuple[dict[int, float], ...]:
+    """As far ahead as anything can be foreseen: of a busy row, nothing soon."""
+    if profile.allocation is not Allocation.SEQUENTIAL:
+        return ()
+    foreseen = foresee(profile, now_ns, ahead)
+    return tuple(takewhile(lambda chances: sum(chances.values()) >= LEAST_FORESEEN, foreseen))
 
 
 def _port(port: int, distance: int) -> int:
@@ -355,7 +370,8 @@ def _most_likely(chances: dict[int, float]) -> list[int]:
 
 def _volleys(ours: _Face, theirs: _Face) -> _Way:
     """Rounds of volleys, each side's at the port that the other's most likely takes."""
-    rounds = [(_volley(ours, number), _volley(theirs, number)) for number in range(ROUNDS)]
+    count = min(ROUNDS, *(-(-len(face.likely) // VOLLEY) for face in (ours, theirs) if face.likely))
+    rounds = [(_volley(ours, number), _volley(theirs, number)) for number in range(count)]
     mine = (_fired(one, other, number) for number, (one, other) in enumerate(rounds))
     its = (_fired(other, one, number) for number, (one, other) in enumerate(rounds))
     missed = prod(1 - one.chance * other.chance for one, other in rounds)

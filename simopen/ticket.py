@@ -44,6 +44,7 @@ _TICK_NS = 100_000  # what others' rate is estimated from: SYNs of one batch lea
 _TICKS_PER_S = 10**9 // _TICK_NS
 _HOUR = 3600 * _TICKS_PER_S
 _UNTOLD = 255
+_LONGEST_NUMBER = 5  # bytes: twice an hour of ticks takes four
 _IGNORED = dict.fromkeys(map(ord, "\"'`<>()[]*“”‘’„«»\u200b\u200c\u200d\u2060\ufeff\u00ad"))
 _NEW_FOR_OTHERS = {Mapping.ADDRESS_DEPENDENT, Mapping.ADDRESS_AND_PORT_DEPENDENT}
 _FORESEEABLE = {Allocation.PRESERVING, Allocation.CONSTANT_DELTA, Allocation.SEQUENTIAL}
@@ -246,6 +247,8 @@ class _Bytes:
         while (digit := self.take(1)[0]) > 127:
             rest |= (digit & 127) << shift
             shift += 7
+            if shift == 7 * _LONGEST_NUMBER:
+                raise ValueError("a number is too long")
         rest |= digit << shift
         return -(rest + 1) // 2 if rest & 1 else rest // 2
 
@@ -260,6 +263,8 @@ def _ticket(body: _Bytes) -> Ticket:
     choices, instant, local_port, confidence, step, busy = _HEADER.unpack(body.take(_HEADER.size))
     check_port(local_port, "the local port")
     count = body.take(1)[0]
+    if count >> 1 > MOST_HOSTS:
+        raise ValueError("there are too many hosts")
     mapped = body.endpoint(local_port) if count & 1 else None
     hosts = tuple(body.endpoint(local_port) for _ in range(count >> 1))
     delta = body.number()
@@ -281,7 +286,10 @@ def _seen(body: _Bytes, mapped: Endpoint, instant: int, local_port: int) -> Iter
     nowhere = ANY[mapped.family]
     stand_in = 4 if local_port in {2, 3} else 2
     port, at = mapped.port, instant * _TICKS_PER_S
-    for _ in range(body.take(1)[0]):
+    count = body.take(1)[0]
+    if count > MOST_MAPPINGS:
+        raise ValueError("there are too many mappings")
+    for _ in range(count):
         told = body.number()
         port, at = check_port(port + (told >> 2), "a mapped port"), at + body.number()
         local = Endpoint(nowhere, local_port if told & 2 else stand_in + (told & 1))

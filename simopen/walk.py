@@ -37,6 +37,7 @@ _RATES = {0.0: 0.45, 2.0: 0.14, 8.0: 0.14, 30.0: 0.14, 120.0: 0.08, 600.0: 0.05}
 _TRAFFIC = {(busy, rate): _BUSY[busy] * _RATES[rate] for busy in _BUSY for rate in _RATES}
 _KEEPS_PARITY = {False: 0.8, True: 0.2}
 _NEGLIGIBLE = 1e-5
+_TOO_RARE = 1e-4  # of a port's chance: a flat row has thousands of such, and they take seconds
 _MINOR = 0.003  # a hypothesis that plays no part where many mappings are foreseen
 
 
@@ -200,6 +201,6 @@ def _one_more(walk: Walk, chances: Mapping[int, float], local: int, elapsed_s: f
     moves = [(1 - JUMP) * chance for chance in walk.chances(elapsed_s)]
     for port, chance in chances.items():
         for steps, move in enumerate(moves, start=1):
-            if chance * move > _NEGLIGIBLE:
+            if chance * move > _TOO_RARE:
                 found[walk.lands(port, steps, local)] += chance * move
     return found

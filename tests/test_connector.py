@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 
 from simopen.address import Endpoint
 from simopen.connector import Connector
-from simopen.plan import Shot
+from simopen.plan import Shot, opened_first
 from simopen.report import Via
 from simopen.scheduler import spin
 from simopen.window import Window
@@ -36,3 +37,75 @@ async def test_a_stream_that_the_loop_has_not_accepted_yet_is_not_taken_for_anot
             stream = await connector.stream()
         with stream.sock:
             assert (stream.via, stream.remote) == (Via.ACCEPT, peer)
+
+
+async def test_a_first_port_that_somebody_has_leaves_the_later_ones(ports: tuple[int, int]) -> None:
+    peer = Endpoint(THERE, ports[1])
+    with socket.socket() as holder:
+        holder.bind((HERE, 0))
+        shots = [Shot(holder.getsockname()[1], peer), Shot(ports[0], peer, after_ns=1_000_000, once=True)]
+        with Connector.opened(HERE, shots) as connector, socket.create_server((THERE, ports[1])):
+            connector.rehearse()
+            connector.fired(spin(0, connector.aim(0)))
+            connector.watch(Window(0, FAR_NS))
+            async with asyncio.timeout(5):
+                stream = await connector.stream()
+            stream.sock.close()
+
+
+async def test_a_port_that_somebody_has_costs_only_its_own_first_shots(ports: tuple[int, int]) -> None:
+    peers = [Endpoint(THERE, port) for port in ports]
+    with socket.socket() as holder:
+        holder.bind((HERE, 0))
+        taken = holder.getsockname()[1]
+        shots = [Shot(port, peer) for port in (taken, ports[0]) for peer in peers]
+        with Connector.opened(HERE, opened_first(tuple(shots), 1)) as connector:
+            await connector.open_the_way(time.monotonic_ns() + 100_000_000)
+            assert [bool(lane.started_ns) for lane in connector._first] == [False, False, True, True]
+            assert [lane._sock for lane in connector._first] == [None] * 4
+
+
+async def test_first_shots_are_closed_even_where_the_instant_has_come_near(ports: tuple[int, int]) -> None:
+    """Between two of them; they would hold the 5-tuples of those that are due at it."""
+    with Connector.opened(HERE, opened_first((Shot(ports[0], Endpoint(THERE, ports[1])),), 1)) as connector:
+        [lane] = connector._first
+        lane.load()
+        await connector.open_the_way(time.monotonic_ns())
+        assert lane._sock is None
+
+
+async def test_later_shots_that_are_long_due_keep_their_pace(ports: tuple[int, int]) -> None:
+    peers = [Endpoint(THERE, port) for port in range(2000, 2200)]
+    shots = [Shot(ports[0], peer, number * 2_250_000, once=True) for number, peer in enumerate(peers)]
+    with Connector.opened(HERE, shots) as connector:
+        now_ns = time.monotonic_ns()
+        connector.fired(spin(0, connector.aim(now_ns - 5_000_000_000)))
+        connector.watch(Window(0, FAR_NS))
+        for _ in range(200):
+            await asyncio.sleep(0)
+        fired = sum(lane.started_ns > 0 for lane in connector._later)
+        assert 1 <= fired < 20 + 0.5 * (time.monotonic_ns() - now_ns) / 1e6
+
+
+async def test_no_shot_leaves_once_the_window_is_over(ports: tuple[int, int]) -> None:
+    shots = [Shot(ports[0], Endpoint(THERE, ports[1])), Shot(ports[0], Endpoint(THERE, ports[0]), 1_000_000)]
+    with Connector.opened(HERE, shots) as connector:
+        connector.fired(spin(0, connector.aim(0)))
+        connector.watch(Window(0, 1))
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert not connector._later[0].started_ns
+
+
+async def test_a_later_shot_without_a_socket_leaves_the_others(ports: tuple[int, int]) -> None:
+    peer = Endpoint(THERE, ports[1])
+    with socket.socket() as holder:
+        holder.bind((HERE, 0))
+        taken = Shot(holder.getsockname()[1], peer, after_ns=1, once=True)
+        shots = [Shot(ports[0], peer, after_ns=20_000_000, once=True), taken]
+        with Connector.opened(HERE, shots, listen=False) as connector, socket.create_server((THERE, ports[1])):
+            connector.fired(spin(0, connector.aim(0)))
+            connector.watch(Window(0, FAR_NS))
+            async with asyncio.timeout(5):
+                stream = await connector.stream()
+            stream.sock.close()

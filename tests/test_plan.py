@@ -9,7 +9,7 @@ import pytest
 
 from simopen.address import Endpoint
 from simopen.lab import nat as lab
-from simopen.nat import Allocation, Filtering, Mapping, Profile
+from simopen.nat import Allocation, Filtering, Mapping, Observation, Profile
 from simopen.plan import MOST_SYNS, SPRAY_PORTS, SPRAY_SHOTS, Plan, most_at_once, plan
 from tests.meeting import Meeting, meet
 from tests.modelled import Model
@@ -79,11 +79,21 @@ def test_ipv6_comes_first_where_both_have_it() -> None:
     assert [shot.remote for shot in alone.shots] == [B]
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "fe80::1%2", "::1", "169.254.1.1"])
-def test_an_address_that_means_another_host_here_is_not_fired_at(address: str) -> None:
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1", "fe80::1%2", "::1", "169.254.1.1", "224.0.0.1", "ff02::1", "255.255.255.255", "0.0.0.0", "::"],
+)
+def test_an_address_that_means_another_host_here_or_many_is_not_fired_at(address: str) -> None:
     theirs = profile(THEIRS, A._replace(port=4001), hosts=(THEIRS, Endpoint(address, THEIRS.port)))
     ours, _ = both(profile(OURS, A), theirs)
     assert address not in {shot.remote.address for shot in ours.shots}
+
+
+def test_an_address_that_is_named_twice_is_fired_at_once() -> None:
+    """One local port has one stream to each endpoint."""
+    theirs = profile(THEIRS, A._replace(port=4001), hosts=(THEIRS, THEIRS))
+    ours, _ = both(profile(OURS, A), theirs)
+    assert [shot.remote for shot in ours.shots] == [THEIRS, A._replace(port=4001)]
 
 
 @pytest.mark.parametrize(
@@ -139,6 +149,31 @@ def test_no_shot_comes_twice() -> None:
         for found in both(ours, theirs, spray=True):
             keys = [(shot.local_port, shot.remote) for shot in found.shots]
             assert len(keys) == len(set(keys))
+
+
+def busy_row(host: Endpoint, at: Endpoint, **fields: object) -> Profile:
+    """Others make hundreds of mappings a second."""
+    seen = [Observation(host, B, at._replace(port=at.port + n * 40 + n * n * 7 % 300), n * 10**8) for n in range(14)]
+    row = {"mapping": Mapping.ADDRESS_AND_PORT_DEPENDENT, "allocation": Allocation.SEQUENTIAL}
+    return profile(host, at, **{**row, "observations": tuple(seen), **fields})
+
+
+@pytest.mark.parametrize("wait_ns", [0, 2_000_000_000, 10_000_000_000, 3600_000_000_000])
+@pytest.mark.parametrize("spray", [False, True])
+@pytest.mark.parametrize("mapping", [Mapping.ADDRESS_DEPENDENT, Mapping.ADDRESS_AND_PORT_DEPENDENT])
+def test_a_row_that_runs_away_is_planned_for_alike_on_both_sides(
+    mapping: Mapping, wait_ns: int, *, spray: bool
+) -> None:
+    """Once nothing of it can be foreseen, it is as good as random."""
+    row, none = busy_row(THEIRS, A, mapping=mapping), busy_row(THEIRS, A, observations=())
+    known, keeping, lost = (profile(OURS, B, **fields) for fields in ({}, {"mapping": mapping}, RANDOM_NAT))
+    for ours in (known, keeping, lost, busy_row(OURS, B)):
+        for theirs in (row, none):
+            found = plan(ours, theirs, now_ns=wait_ns, spray=spray), plan(theirs, ours, now_ns=wait_ns, spray=spray)
+            assert bool(found[0].shots) is bool(found[1].shots)
+            assert found[0].why == found[1].why
+    sprayed = plan(known, row, now_ns=3600_000_000_000, spray=True)
+    assert len(sprayed.shots) == 1 + SPRAY_SHOTS
 
 
 HOME = lab.Nat()

@@ -12,7 +12,17 @@ from simopen.address import Endpoint
 from simopen.errors import Flaw, SimopenError, TicketError
 from simopen.lab import nat as lab
 from simopen.nat import Allocation, Filtering, Mapping, Pooling, Profile, classify, predict
-from simopen.ticket import LATE_S, MOST_HOSTS, Ticket, _digest, agreed_instant, in_utc, looks_like_ticket, parse_ticket
+from simopen.ticket import (
+    LATE_S,
+    MOST_HOSTS,
+    MOST_MAPPINGS,
+    Ticket,
+    _digest,
+    agreed_instant,
+    in_utc,
+    looks_like_ticket,
+    parse_ticket,
+)
 from tests.modelled import HOST, PUNCH_PORT, Model
 
 NOW = 1_900_000_000
@@ -233,6 +243,18 @@ def test_any_body_that_is_sealed_gives_a_ticket_or_the_ticket_error(body: bytes)
         return
     predict(ticket.profile, 0)
     assert parse_ticket(ticket.encode()).profile.mapped == ticket.profile.mapped
+
+
+def test_more_than_a_ticket_ever_says_is_altered() -> None:
+    """What it would take seconds to plan with, or overflow a float."""
+    header = base64.b32decode(TEXT + "=" * (-len(TEXT) % 8))[2:13]
+    host, nothing = b"\0\x0a\0\0\1", b"\0"
+    for rest in (
+        bytes([MOST_HOSTS + 1 << 1]) + (MOST_HOSTS + 1) * host + nothing + nothing,
+        b"\1" + host + nothing + bytes([MOST_MAPPINGS + 1]) + (MOST_MAPPINGS + 1) * b"\4\0",
+        b"\1" + host + 150 * b"\xff" + b"\1" + nothing,
+    ):
+        assert flaw_of(sealed(bytes([1, len(header + rest) + 6]) + header + rest)) is Flaw.ALTERED
 
 
 def test_100_000_random_and_mutated_texts_raise_only_the_ticket_error() -> None:

@@ -1,0 +1,68 @@
+"""Which stream is kept, and that nobody is left with two or none. The races themselves are in test_planning.py."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from simopen.address import Endpoint
+from simopen.choice import Choice
+from simopen.lane import Stream
+from simopen.report import Via
+from tests.loopback import HERE
+
+
+@pytest.fixture
+def stream() -> Iterator[Stream]:
+    with socket.create_server((HERE, 0)) as server, socket.create_connection(server.getsockname()) as peer:
+        sock, _ = server.accept()
+        with sock:
+            yield Stream(sock, Endpoint(*peer.getsockname()), Via.ACCEPT, 0, 1_000_000)
+
+
+def choosing(*, chooses: bool | None) -> Choice:
+    """Something better may always come."""
+    loop = asyncio.get_running_loop()
+    return Choice(loop, chooses=chooses, coming=lambda _: True, lost=lambda: None)
+
+
+@pytest.mark.parametrize("chooses", [None, True, False])
+@pytest.mark.parametrize("failed", [False, True])
+async def test_what_is_to_be_kept_in_the_moment_when_nobody_waits_any_more_is_closed(
+    stream: Stream, *, chooses: bool | None, failed: bool
+) -> None:
+    choice = choosing(chooses=chooses)
+    choice.offer(stream, 1, 0)
+    choice.fail(ConnectionError()) if failed else choice.won.cancel()
+    [timer] = choice._timers
+    while timer.when() > asyncio.get_running_loop().time():  # noqa: ASYNC110 - the timer's own call is awaited
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(0.001)
+    choice.end()
+    assert stream.sock.fileno() == -1
+
+
+@pytest.mark.parametrize("chooses", [None, True, False])
+async def test_what_waits_for_a_better_one_as_the_time_is_up_is_taken(stream: Stream, *, chooses: bool | None) -> None:
+    choice = choosing(chooses=chooses)
+    choice.offer(stream, 1, 2**60)
+    choice.won.cancel()
+    assert choice.last() is stream
+    choice.end()
+    assert stream.sock.fileno() != -1
+
+
+async def test_what_was_kept_in_the_moment_when_the_time_is_up_is_taken(stream: Stream) -> None:
+    choice = choosing(chooses=None)
+    waiter = asyncio.create_task(choice.stream())
+    await asyncio.sleep(0)
+    choice.offer(stream, 0, 0)
+    choice._keep_best()
+    waiter.cancel()
+    await asyncio.wait({waiter})
+    assert choice.last() is stream
+    choice.end()
+    assert stream.sock.fileno() != -1
