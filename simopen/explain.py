@@ -52,7 +52,7 @@ def _drawn(run: Run) -> str:
     if len(lines) > _MOST_LINES:
         lines[_KEPT : _KEPT - _MOST_LINES] = [f"... {len(lines) - _MOST_LINES} lines left out ..."]
     others = sum(len(run.record.syns(*way)) - len(run.story.syns(*way)) for way in ((LEFT, RIGHT), (RIGHT, LEFT)))
-    return "\n".join([*lines, *[f"{_syns(others)} of other connections left out"] * bool(others)])
+    return "\n".join([*lines, *[f"left out: {_syns(others)} that met nothing"] * bool(others)])
 
 
 def _failures(setting: Setting, runs: Sequence[Run]) -> list[str]:

@@ -19,6 +19,7 @@ from dataclasses import replace
 from typing import Any
 
 from simopen import clock, opening
+from simopen.address import Endpoint
 from simopen.clock import Estimate
 from simopen.discovery import holding
 from simopen.errors import ImpossiblePair, LocalEndpointError, PunchError, StunError
@@ -88,9 +89,9 @@ class Side:
         await self._held.aclose()
 
 
-def _seen(profile: Profile, port: int) -> list[tuple[str, int]]:
+def _seen(profile: Profile, port: int) -> list[Endpoint]:
     """Where the servers saw the punch port: one endpoint, unless each destination gets its own."""
-    return list(dict.fromkeys(tuple(each.mapped) for each in profile.observations if each.local.port == port))
+    return list(dict.fromkeys(each.mapped for each in profile.observations if each.local.port == port))
 
 
 def _failed(error: PunchError) -> Answer:
