@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from simopen import lab
-from simopen.lab import Allocation, Mapping, Nat
+from simopen.lab import Allocation, Mapping, Nat, stun_server
 from simopen.lab.packet import Flags, Headers
 from simopen.ticket import parse_ticket
 
@@ -68,9 +68,7 @@ async def two_sides(
     async with lab.Network(seed=1) as net:
         servers = [await net.host(name, delay_s=DELAY_S) for name in ("one", "two", "three")]
         for mine, its in zip(servers, [servers[1], servers[0], servers[0]], strict=True):
-            program = await mine.start([sys.executable, "-m", "tests.fake_stun", mine.address, its.address], cwd=ROOT)
-            assert program.stdout is not None
-            assert await program.stdout.readline() == b"ready\n"
+            await stun_server.start(mine, mine.address, its.address)
         sides = []
         for name, nat in (("left", left), ("right", right)):
             (tmp_path / name).mkdir()

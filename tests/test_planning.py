@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from simopen import lab
-from simopen.lab import Allocation, Filtering, Mapping, Nat, Unsolicited
+from simopen.lab import Allocation, Filtering, Mapping, Nat, Unsolicited, stun_server
 from simopen.plan import MOST_SYNS
 from tests.test_punching import this_loop
 
@@ -54,9 +54,7 @@ async def site(left: Nat | None, right: Nat | None, *, beside: bool = False) -> 
     async with lab.Network(seed=7) as net:
         servers = [await net.host(name, delay_s=0.01) for name in ("one", "other")]
         for mine, its in (servers, servers[::-1]):
-            program = await mine.start([sys.executable, "-m", "tests.fake_stun", mine.address, its.address], cwd=ROOT)
-            assert program.stdout is not None
-            assert await program.stdout.readline() == b"ready\n"
+            await stun_server.start(mine, mine.address, its.address)
         hosts = {"left": await net.host("left", delay_s=0.02, nat=left)}
         where: dict[str, Any] = {"beside": hosts["left"]} if beside else {"delay_s": 0.02, "nat": right}
         hosts["right"] = await net.host("right", **where)
