@@ -19,6 +19,7 @@ from simopen.trial import LEFT, RIGHT, Run, Setting, Summary, summed_up
 
 _MOST_REASONS = 5
 _MOST_NAMED = 4  # ports, one by one
+_LATE_MS = 20  # what is this late may have undone a plan
 _MOST_LINES, _KEPT = 60, 40  # of a sequence; more would be a pattern, not a story
 _VIA = {"connect": "its own SYN's socket", "accept": "the listener on the punch port"}
 
@@ -36,7 +37,8 @@ def story(setting: Setting, runs: Sequence[Run]) -> str:
 def _way_there(run: Run) -> list[str]:
     """What each side found out, and the plan made of that."""
     found = [f"{name} found: {each.profile}" for name, each in run.learnt.items()]
-    return found + [f"plan: {run.plan}"] * (run.plan is not None)
+    late = [f"{name} fired {ms:.0f} ms late: this machine is busy" for name, ms in run.late_ms.items() if ms > _LATE_MS]
+    return found + [f"plan: {run.plan}"] * (run.plan is not None) + late
 
 
 def _plans(runs: Sequence[Run]) -> list[str]:

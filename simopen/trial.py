@@ -93,6 +93,12 @@ class Run:
         return next((answer["plan"] for answer in self.answers.values() if answer.get("plan")), None)
 
     @property
+    def late_ms(self) -> dict[str, float]:
+        """How long after the instant each side's first shot left, or all ended without one; none where refused."""
+        told = {name: answer["report"] for name, answer in self.answers.items() if answer.get("report")}
+        return {name: report["late_s"] * 1e3 for name, report in told.items()}
+
+    @property
     def story(self) -> lab.Record:
         """The packets of the stream that came up; all of them where none did."""
         if not self.connected:
@@ -129,7 +135,7 @@ class Run:
         seen = {name: [f"{end.address}:{end.port}" for end in each.seen] for name, each in self.learnt.items()}
         nats = {name: str(each.profile) for name, each in self.learnt.items()}
         common: dict[str, object] = {"connected": self.connected, "refused": self.refused, "plan": self.plan}
-        common |= {"seen": seen, "learnt": nats, "errors": self.errors}
+        common |= {"seen": seen, "learnt": nats, "late_ms": self.late_ms, "errors": self.errors}
         if not self.connected:
             return common
         established = {name: self.established_ms(name) for name in (LEFT, RIGHT)}

@@ -137,6 +137,14 @@ def test_what_was_found_and_planned_comes_first() -> None:
     assert told.index(found[2]) < told.index(explain.verdict(connected(81), setting()))
 
 
+def test_a_side_that_was_late_is_named() -> None:
+    run = connected(81)
+    run.answers["left"]["report"], run.answers["right"]["report"] = {"late_s": 0.25}, {"late_s": 0.001}
+    told = explain.story(setting(), [run])
+    assert "left fired 250 ms late" in told
+    assert "right fired" not in told
+
+
 def test_of_several_runs_the_plans_are_counted() -> None:
     assert f"plan, 2 of 2 times: {WHY}" in explain.story(setting(), [connected(81), connected(82)])
 
