@@ -25,9 +25,12 @@ SPEC: a short name, or MAPPING[/FILTERING] and other words of RFC 4787, with com
 the host outwards, with + between them. `simopen lab --list` explains them all.
   simopen lab --left home --right home
   simopen lab --left home+cgn --right endpoint-independent/address-dependent,sequential,step=4 --apart 100ms
-  simopen lab --left home,reset --right mobile --delay 20ms --loss 2% --runs 20 --plot out.svg
+  simopen lab --left mobile --right home --spray
+  simopen lab --left home,reset --right home --delay 20ms --loss 2% --runs 20 --plot out.svg
+Each side asks STUN servers in the lab what its NATs do, the two exchange tickets and punch as `simopen connect TICKET`
+does. IPv4 only: with IPv6, which no NAT translates, they would meet past the NATs.
 """
-_MOST_RUNS = 60_000  # each has a port of its own
+_MOST_RUNS = 30_000  # each has a port of its own
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--apart", metavar="S", type=seconds, default="0s", help="right fires so much later than left")
     parser.add_argument(
         "--window", metavar="S", type=argument(window), default="10s", help="give up after (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--spray", action="store_true", help="where the two NATs leave nothing else, try very many ports (default: no)"
     )
     runs = argument(lambda text: count(text, _MOST_RUNS))
     parser.add_argument("--runs", metavar="N", type=runs, default=1, help="punch so often (default: once)")
@@ -94,6 +100,7 @@ async def _tried(options: argparse.Namespace, screen: Screen) -> tuple[Setting, 
         loss=options.loss,
         apart_s=options.apart,
         window_s=options.window,
+        spray=options.spray,
         seed=options.seed,
     )
     with screen.line(_progress(0, options.runs)) as update:
@@ -124,10 +131,10 @@ def _draw(path: str, run: Run, screen: Screen) -> None:
     from simopen.lab.acts import tcp_between
     from simopen.trial import LEFT, RIGHT
 
-    if not tcp_between(run.record, LEFT, RIGHT):
+    if not tcp_between(run.story, LEFT, RIGHT):
         screen.say(f"simopen: no packet went between the two, so there is nothing to draw in {path}")
         return
-    plot.time_sequence(run.record, LEFT, RIGHT, path)
+    plot.time_sequence(run.story, LEFT, RIGHT, path)
     screen.say(f"drawn: {path}")
 
 

@@ -1,42 +1,60 @@
 """What came of a punch in the lab, in sentences. Pure: what was tried goes in, lines come out.
 
 The lab sees what no host sees: which public endpoint each NAT gave, and which of them stopped a SYN. So where a side
-can only say "nothing came back", this says why.
+can only say "nothing came back", this says why; and of the plan, which is words about NATs in general, how it went.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
-from simopen.lab import Allocation, Record, Verdict
-from simopen.lab.acts import LETS_IN, OPENS, Act, acts, given
+from simopen.lab import Record, Verdict
+from simopen.lab.acts import LETS_IN, OPENS, Act, acts, flows
 from simopen.lab.figure import sequence
 from simopen.lab.packet import Endpoint
 from simopen.lab.presets import Nats, format_nats, short_name
+from simopen.plan import plan
 from simopen.trial import LEFT, RIGHT, Run, Setting, Summary, summed_up
 
 _MOST_REASONS = 5
+_MOST_NAMED = 4  # ports, one by one
+_LATE_MS = 20  # what is this late may have undone a plan
+_MOST_LINES, _KEPT = 60, 40  # of a sequence; more would be a pattern, not a story
 _VIA = {"connect": "its own SYN's socket", "accept": "the listener on the punch port"}
-# By how many of the two sides' ports nobody can foresee, since their NATs draw them.
-_WAITS_FOR = (
-    "this pair waits for port prediction",
-    "this pair waits for many guesses at once (birthday paradox)",
-    "no TCP means reach that: 2^32 guesses",
-)
 
 
 def story(setting: Setting, runs: Sequence[Run]) -> str:
     """Everything that one run, or several, came to."""
     if len(runs) == 1:
-        parts = [
-            verdict(runs[0], setting),
-            "\n".join(what_the_nats_did(runs[0])),
-            sequence(runs[0].record, LEFT, RIGHT),
-        ]
+        (run,) = runs
+        parts = ["\n".join(_way_there(run)), verdict(run, setting), "\n".join(what_the_nats_did(run)), _drawn(run)]
     else:
-        parts = [summary(summed_up(runs)), "\n".join(_failures(setting, runs))]
+        parts = ["\n".join(_plans(runs)), summary(summed_up(runs)), "\n".join(_failures(setting, runs))]
     return "\n\n".join([scene(setting), *filter(None, parts)])
+
+
+def _way_there(run: Run) -> list[str]:
+    """What each side found out, and the plan made of that."""
+    found = [f"{name} found: {each.profile}" for name, each in run.learnt.items()]
+    late = [f"{name} fired {ms:.0f} ms late: this machine is busy" for name, ms in run.late_ms.items() if ms > _LATE_MS]
+    return found + [f"plan: {run.plan}"] * (run.plan is not None) + late
+
+
+def _plans(runs: Sequence[Run]) -> list[str]:
+    """The plans and how often each was made, the commonest first."""
+    plans = Counter(run.plan for run in runs if run.plan)
+    told = [f"plan, {count} of {len(runs)} times: {why}" for why, count in plans.most_common(_MOST_REASONS)]
+    return told + [f"and {len(plans) - _MOST_REASONS} more plans: see --json"] * (len(plans) > _MOST_REASONS)
+
+
+def _drawn(run: Run) -> str:
+    """The sequence: of all SYNs only those of the stream that came up, and of a long one the middle left out."""
+    lines = sequence(run.story, LEFT, RIGHT).splitlines()
+    if len(lines) > _MOST_LINES:
+        lines[_KEPT : _KEPT - _MOST_LINES] = [f"... {len(lines) - _MOST_LINES} lines left out ..."]
+    others = sum(len(run.record.syns(*way)) - len(run.story.syns(*way)) for way in ((LEFT, RIGHT), (RIGHT, LEFT)))
+    return "\n".join([*lines, *[f"left out: {_syns(others)} that met nothing"] * bool(others)])
 
 
 def _failures(setting: Setting, runs: Sequence[Run]) -> list[str]:
@@ -108,10 +126,10 @@ def _text(end: Endpoint) -> str:
 
 
 def _nat_line(host: str, nat: int, chain: int, found: Sequence[Act]) -> str:
-    opened = [f"opened {_text(act.public)}" for act in found if act.what == OPENS and act.public]
+    opened = dict.fromkeys(act.public for act in found if act.what == OPENS and act.public)
     inward = Counter(act.what for act in found if not act.outward)
     let_in = inward.pop(LETS_IN, 0)
-    did = [*dict.fromkeys(opened), *([f"let in {_syns(let_in)}"] * bool(let_in))]
+    did = [f"opened {_ends(opened)}"] * bool(opened) + [f"let in {_syns(let_in)}"] * bool(let_in)
     did += [f"{_PAST.get(what, what)} {_syns(count)}" for what, count in inward.items()]
     return f"{nat_name(host, nat, chain)}: {', '.join(did) or 'saw no SYN'}"
 
@@ -132,34 +150,54 @@ def reason(run: Run, setting: Setting) -> str:
     """Why they did not connect, from what the packets show; "" where they did."""
     if run.connected:
         return ""
-    if not run.seen:
+    if len(run.learnt) < 2:
         return "; ".join(f"{name}: {error}" for name, error in run.errors.items())
+    if run.refused:
+        return "; ".join([*_moving(run), *dict.fromkeys(run.errors.values())])
     if wrong := list(_wrong_ports(run)):
-        return f"{'; '.join(wrong)}: {_WAITS_FOR[_drawn(run, setting)]}"
+        return "; ".join(wrong) + _spray_hint(run, setting)
     stopped = [words for name in (LEFT, RIGHT) if (words := _all_stopped(run.record, name))]
     return "; ".join(stopped) or "; ".join(f"{name} says: {error}" for name, error in run.errors.items())
 
 
+def _moving(run: Run) -> Iterator[str]:
+    for name, each in run.learnt.items():
+        if len(each.seen) > 1:
+            yield f"{name}'s NAT gave one local port {_ends(each.seen)} for {len(each.seen)} destinations"
+
+
 def _wrong_ports(run: Run) -> Iterator[str]:
+    """Where no SYN of one side left from where one of the other's, which left from its aim, was aimed."""
+    ways = {name: flows(run.record, name, _other(name)) for name in (LEFT, RIGHT)}
+    if not all(ways.values()) or {way[::-1] for way in ways[LEFT]} & set(ways[RIGHT]):
+        return
     for name in (LEFT, RIGHT):
-        got = given(run.record, name, _other(name))
-        if got is not None and got[0] != (fired_at := run.seen[name]):
-            yield (
-                f"{name}'s NAT gave {_place(got[0], fired_at)} to {_text(got[1])}, "
-                f"but {_other(name)} fired at {_place(fired_at, got[0])}"
-            )
+        given, aims = {way[0] for way in ways[name]}, {way[1] for way in ways[_other(name)]}
+        if not given & aims:
+            at, others = _ends({way[1] for way in ways[name]}), _other(name)
+            yield f"{name}'s NAT gave {_ends(given)} to SYNs to {at}, but {others} fired at {_ends(aims)}"
 
 
-def _place(end: Endpoint, other: Endpoint) -> str:
-    """The port, as long as the addresses agree."""
-    return f"port {end.port}" if end.address == other.address else _text(end)
+def _ends(ends: Collection[Endpoint]) -> str:
+    """`198.51.100.1:1314`, `198.51.100.1:1314, 1316`, `198.51.100.1 with 40 ports from 2000 to 2078`; `and` between."""
+    by_address: dict[str, list[int]] = {}
+    for end in sorted(ends):
+        by_address.setdefault(end.address, []).append(end.port)
+    return " and ".join(_at(address, ports) for address, ports in by_address.items())
 
 
-def _drawn(run: Run, setting: Setting) -> int:
-    """How many sides have a port that differs by destination and is drawn at random."""
-    sides = {LEFT: setting.left, RIGHT: setting.right}
-    moved = [name for name in sides if (got := given(run.record, name, _other(name))) and got[0] != run.seen[name]]
-    return sum(any(nat.allocation is Allocation.RANDOM for nat in sides[name]) for name in moved)
+def _at(address: str, ports: Sequence[int]) -> str:
+    if len(ports) > _MOST_NAMED:
+        return f"{address} with {len(ports)} ports from {ports[0]} to {ports[-1]}"
+    return f"{address}:{', '.join(map(str, ports))}"
+
+
+def _spray_hint(run: Run, setting: Setting) -> str:
+    """Where the plan would have sprayed, had it been allowed to."""
+    profiles = [run.learnt[name].profile for name in (LEFT, RIGHT)]
+    now_ns = max((seen.at_ns for profile in profiles for seen in profile.observations), default=0)
+    sprays = not setting.spray and plan(*profiles, now_ns=now_ns).sprays
+    return "; --spray tries very many ports" * sprays
 
 
 def _all_stopped(record: Record, source: str) -> str | None:

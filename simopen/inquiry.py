@@ -118,6 +118,7 @@ class Inquiry:
         self._hinted = False
         self._second_rounds: set[Endpoint] = set()
         self._probes: list[Binding] = []
+        self._hairpinned = False
 
     async def run(self, servers: Sequence[StunServer], timeout_s: float) -> None:
         """Ask until all is answered, or `timeout_s` is over, or enough is known and the rest had its time.
@@ -166,6 +167,7 @@ class Inquiry:
         if answer is not None:
             self._second_round(server, answer.other)
             self._hurry()
+            await self._try_hairpin()
 
     async def _hint(self, server: Endpoint) -> None:
         other = await other_address(server)
@@ -249,16 +251,19 @@ class Inquiry:
             return
         self._observe(binding, answer)
         self._probes.append(binding)
-        if len(self._probes) == 2:
-            await self._try_hairpin()
+        await self._try_hairpin()
 
     async def _try_hairpin(self) -> None:
-        """Between the first two ports; not where they are not translated, since then no NAT has a hand in it.
+        """Between the first two ports, once; not where they are not translated: then no NAT has a hand in it.
 
         Nor where the servers see different mappings: theirs are no use to anybody else, and the two SYNs would take two
-        ports of a row that is to be foreseen.
+        ports of a row that is to be foreseen. So it waits for the second server's word, where there is one.
         """
-        if len(set(self._mapped_by_address().values())) > 1:
+        mapped = self._mapped_by_address()
+        if self._hairpinned or len(self._probes) < 2 or len(mapped) < min(ENOUGH, self._servers):
+            return
+        self._hairpinned = True
+        if len(set(mapped.values())) > 1:
             return
         ends = [Mapped(each.local, self._mapped_of(each)) for each in self._probes[:2]]
         if any(each.local.address == each.mapped.address for each in ends):

@@ -1,25 +1,30 @@
-"""One side of `simopen lab`: a program on a lab host that punches when it is told, by the real library.
+"""One side of `simopen lab`: a program on a lab host that does what its user would, when it is told, by the library.
 
 Theory of operation: `python -m simopen.side` reads one order a line from standard input, JSON, and answers each with a
-line on standard output. `observe` connects from the punch port to the observer and tells which endpoint that saw; the
-connection stays open until the punch is over, as one to a rendezvous would. `punch` fires at the instant, and where a
-stream comes up, sends a byte through it and back. All hosts of a lab share CLOCK_MONOTONIC, so instants travel as that.
+line on standard output. `discover` is `simopen nat --ticket`: it finds out what the NATs do to the punch port, answers
+with a ticket, and holds the mapping until the punch is over. `punch` is `simopen connect TICKET`, and where a stream
+comes up, sends a byte through it and back. All hosts of a lab share CLOCK_MONOTONIC, so instants travel as that.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import math
 import socket
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 from simopen import clock, opening
-from simopen.address import ANY
+from simopen.address import Endpoint
 from simopen.clock import Estimate
-from simopen.errors import LocalEndpointError, PunchError
-from simopen.sockets import keep, open_socket
+from simopen.discovery import holding
+from simopen.errors import ImpossiblePair, LocalEndpointError, PunchError, StunError
+from simopen.nat import Profile
+from simopen.ticket import Ticket, in_utc, parse_ticket
 
 Order = dict[str, Any]
 Answer = dict[str, Any]
@@ -29,55 +34,72 @@ _PATIENCE_S = 5.0
 
 
 class Side:
-    """This host's end: the clock, and the connection to the observer."""
+    """This host's end: the clock, and the mapping that is held."""
 
     def __init__(self, now: Estimate) -> None:
         self._now = now
-        self._observed: socket.socket | None = None
+        self._held = contextlib.AsyncExitStack()
+        self._mine: Ticket | None = None
 
     async def obey(self, order: Order) -> Answer:
         """Carry out one order. What goes wrong with the network is in the answer, as `error`."""
         try:
-            return await {"observe": self._observe, "punch": self._punch}[order["do"]](order)
-        except LocalEndpointError as error:
+            return await {"discover": self._discover, "punch": self._punch}[order["do"]](order)
+        except (LocalEndpointError, StunError) as error:
             return {"error": str(error)}
 
-    async def _observe(self, order: Order) -> Answer:
-        """{"port", "observer": [address, port]}: the endpoint at which `port` is seen, as `seen`."""
-        loop = asyncio.get_running_loop()
-        self._observed = open_socket((ANY[socket.AF_INET], order["port"]), socket.AF_INET)
-        keep(self._observed)
-        try:
-            async with asyncio.timeout(_PATIENCE_S):
-                await loop.sock_connect(self._observed, tuple(order["observer"]))
-                said = await loop.sock_recv(self._observed, 100)
-        except OSError as error:
-            self.forget()
-            return {"error": f"no word from the observer: {error.strerror or 'no answer'}"}
-        address, port = said.split()
-        return {"seen": [address.decode(), int(port)]}
+    async def _discover(self, order: Order) -> Answer:
+        """{"local": [address, port], "servers": [address, ...]}: the `ticket`, and where the servers saw the port."""
+        await self.let_go()  # the other side may have had nothing to fire at
+        local, servers = tuple(order["local"]), order["servers"]
+        found = await self._held.enter_async_context(holding(local, servers=servers))
+        instant = math.ceil(self._now.utc_at(time.monotonic_ns()) / 1e9)  # the true one is not agreed on yet
+        text = Ticket(in_utc(found.profile, self._now.utc_at(0)), instant, found.port).encode()
+        self._mine = parse_ticket(text)  # both sides must plan with the very same
+        return {"ticket": text, "seen": _seen(found.profile, found.port)}
 
     async def _punch(self, order: Order) -> Answer:
-        """{"port", "peer": [address, port], "at_ns", "window_s", "asks"}: what came of it."""
-        at = self._now.utc_at(order["at_ns"]) / 1e9
+        """{"theirs": a ticket, "at_ns", "late_ns", "window_s", "spray", "asks"}: what came of it.
+
+        `late_ns`: how far this side's clock is behind. Both sides agree on one instant, so that their plans are one.
+        """
+        assert self._mine is not None
+        behind = replace(self._now, utc_ns=self._now.utc_ns - order["late_ns"])
         try:
             sock, report = await opening.punch(
-                tuple(order["peer"]), at=at, local=order["port"], window=order["window_s"], clock=self._now
+                parse_ticket(order["theirs"]).profile,
+                mine=self._mine.profile,
+                spray=order["spray"],
+                at=self._now.utc_at(order["at_ns"]) / 1e9,
+                window=order["window_s"],
+                clock=behind,
             )
         except PunchError as error:
-            fired_ns = error.report.fired_ns if error.report else None
-            return {"error": str(error), "fired_ns": fired_ns, "report": error.report and error.report.as_dict()}
+            return _failed(error)
         finally:
-            self.forget()
+            await self.let_go()
         with sock:
-            answer = {"fired_ns": report.fired_ns, "established_ns": report.established_ns, "via": report.via}
-            return {**answer, "report": report.as_dict(), **await _exchange(sock, asks=order["asks"])}
+            ends = {"local": sock.getsockname(), "remote": sock.getpeername(), "via": report.via}
+            times = {"fired_ns": report.fired_ns, "established_ns": report.established_ns}
+            told = {"plan": report.plan, "report": report.as_dict()}
+            return {**ends, **times, **told, **await _exchange(sock, asks=order["asks"])}
 
-    def forget(self) -> None:
-        """Close the connection to the observer."""
-        if self._observed is not None:
-            self._observed.close()
-            self._observed = None
+    async def let_go(self) -> None:
+        """Close the connections that hold the mapping."""
+        await self._held.aclose()
+
+
+def _seen(profile: Profile, port: int) -> list[Endpoint]:
+    """Where the servers saw the punch port: one endpoint, unless each destination gets its own."""
+    return list(dict.fromkeys(each.mapped for each in profile.observations if each.local.port == port))
+
+
+def _failed(error: PunchError) -> Answer:
+    report = error.report
+    said = {"error": str(error), "refused": isinstance(error, ImpossiblePair)}
+    if report is None:
+        return said
+    return {**said, "plan": report.plan, "fired_ns": report.fired_ns, "report": report.as_dict()}
 
 
 async def _exchange(sock: socket.socket, *, asks: bool) -> Answer:
@@ -105,7 +127,7 @@ async def serve() -> None:
     print(json.dumps({"ready": True}), flush=True)
     while line := await orders.readline():
         print(json.dumps(await side.obey(json.loads(line))), flush=True)
-    side.forget()
+    await side.let_go()
 
 
 if __name__ == "__main__":

@@ -84,6 +84,16 @@ async def test_hairpinning_is_found_under_every_filtering(
         assert (await discover(host, [one.address]))["hairpinning"] is hairpinning
 
 
+async def test_no_hairpin_takes_ports_of_a_row_that_is_to_be_foreseen() -> None:
+    """Two servers are asked side by side, and only the second one's word shows that each gets a mapping of its own."""
+    async with behind(Nat(APDM, allocation=Allocation.SEQUENTIAL)) as (net, host, servers):
+        said = await discover(host, [server.address for server in servers])
+        record = await net.record()
+    assert (said["mapping"], said["hairpinning"]) == (APDM.value, None)
+    syns = [each.sent for each in record if each.source == "left" and each.sent.is_syn]
+    assert {each.destination.address for each in syns} == {server.address for server in servers}
+
+
 async def test_where_nothing_is_translated_there_is_no_hairpin_to_speak_of() -> None:
     async with behind(None) as (_, host, (one, _)):
         assert (await discover(host, [one.address]))["hairpinning"] is None

@@ -7,18 +7,36 @@ from typing import Any
 import pytest
 
 from simopen import explain
+from simopen.address import Endpoint as Address
 from simopen.lab.packet import Endpoint
 from simopen.lab.presets import parse_nats
 from simopen.lab.record import Record
-from simopen.trial import Run, Setting, Summary, summed_up
+from simopen.nat import Allocation, Mapping, Profile
+from simopen.trial import Learnt, Run, Setting, Summary, summed_up
 from tests.lab.punches import punched
 
 MS = 1_000_000
-SEEN = {"left": Endpoint("198.51.100.1", 1314), "right": Endpoint("203.0.113.1", 1314)}
+WHY = "the SYNs cross"
 FAILED: dict[str, dict[str, Any]] = {
-    "left": {"fired_ns": 0, "error": "no stream"},
-    "right": {"fired_ns": 5 * MS, "error": "nothing came"},
+    "left": {"fired_ns": 0, "error": "no stream", "plan": WHY},
+    "right": {"fired_ns": 5 * MS, "error": "nothing came", "plan": WHY},
 }
+NO_WAY = "these two NATs leave no way: 2^32 pairs of ports to guess"
+REFUSED: dict[str, dict[str, Any]] = {name: {"error": NO_WAY, "refused": True} for name in ("left", "right")}
+
+
+def learnt(left: str = "home", right: str = "home") -> dict[str, Learnt]:
+    """What two sides find out whose first NATs were asked by way of two servers."""
+    return {"left": _learnt(left, "192.168.1.2", "198.51.100.1"), "right": _learnt(right, "192.168.2.2", "203.0.113.1")}
+
+
+def _learnt(spec: str, own: str, public: str) -> Learnt:
+    nat = parse_nats(spec)[0]
+    mapping, allocation = Mapping(nat.mapping.value), Allocation(nat.allocation.value)
+    seen = [1314] if mapping is Mapping.ENDPOINT_INDEPENDENT else [5000, 7000, 6000]
+    hosts, mapped = (Address(own, 1314),), Address(public, seen[-1])
+    profile = Profile(mapping, allocation, mapped=mapped, hosts=hosts, confidence=0.99)
+    return Learnt(profile, tuple(Endpoint(public, port) for port in seen))
 
 
 def connected(later_ms: float, record: Record | None = None) -> Run:
@@ -28,7 +46,9 @@ def connected(later_ms: float, record: Record | None = None) -> Run:
         "left": {"fired_ns": 0, "established_ns": done_ns + 10 * MS, "via": "connect", "rtt_s": 0.0805},
         "right": {"fired_ns": 5 * MS, "established_ns": done_ns, "via": "accept", "rtt_s": None},
     }
-    return Run(SEEN, answers, record or punched())
+    for name, own, other in (("left", "192.168.1.2", "203.0.113.1"), ("right", "192.168.2.2", "198.51.100.1")):
+        answers[name] |= {"plan": WHY, "local": [own, 1314], "remote": [other, 1314]}
+    return Run(learnt(), answers, record or punched())
 
 
 def setting(left: str = "home", right: str = "home", **more: Any) -> Setting:
@@ -59,7 +79,7 @@ def test_runs_are_summed_up(times: list[float], summary: Summary) -> None:
 
 
 def test_failures_count_and_are_not_timed() -> None:
-    runs = [connected(80), Run(SEEN, FAILED, Record([]))]
+    runs = [connected(80), Run(learnt(), FAILED, Record([]))]
     assert summed_up(runs) == Summary(2, 1, 80.0, 80.0)
     assert explain.summary(summed_up(runs)).startswith("1 of 2 connected (50%); ms after the later side's")
     assert "1 of 2 not connected: left says: no stream; right says: nothing came" in explain.story(setting(), runs)
@@ -68,25 +88,90 @@ def test_failures_count_and_are_not_timed() -> None:
 @pytest.mark.parametrize(
     ("left", "right", "reason"),
     [
-        ("random", "home", "to 203.0.113.1:1314, but right fired at port 1314: this pair waits for many guesses"),
-        ("sequential", "home", "but right fired at port 1314: this pair waits for port prediction"),
-        ("random", "random", "no TCP means reach that"),
+        (
+            "mobile",
+            "home",
+            "to SYNs to 203.0.113.1:1314, but right fired at 198.51.100.1:1314; --spray tries very many ports",
+        ),
         ("refuses-syns", "refuses-syns", "of left's 2 SYNs none arrived (2 filtered); of right's 2 SYNs none arrived"),
     ],
 )
 def test_the_packets_say_why_not(left: str, right: str, reason: str) -> None:
-    run = Run(SEEN, FAILED, punched(left, right))
+    run = Run(learnt(left, right), FAILED, punched(left, right))
     assert reason in explain.reason(run, setting(left, right))
 
 
-def test_a_side_that_learnt_no_endpoint_says_so() -> None:
-    run = Run({}, {"left": {"error": "no word from the observer: no answer"}, "right": {}}, Record([]))
+def test_both_sides_wrong_ports_are_named() -> None:
+    run = Run(learnt(), FAILED, punched("random", "random"))
+    told = explain.reason(run, setting())
+    assert "left's NAT gave 198.51.100.1:" in told
+    assert "right's NAT gave 203.0.113.1:" in told
+
+
+@pytest.mark.parametrize("more", [{"spray": True}, {}], ids=["it sprayed", "a spray would not help"])
+def test_the_spray_is_named_only_where_it_may_help(more: dict[str, Any]) -> None:
+    left = "mobile" if more else "random"
+    run = Run(learnt(left), FAILED, punched(left))
+    assert explain.reason(run, setting(left, **more)).endswith("but right fired at 198.51.100.1:1314")
+
+
+def test_a_pair_that_is_refused_names_the_ports_that_move() -> None:
+    run = Run(learnt("mobile"), REFUSED, Record([]))
+    moved = "left's NAT gave one local port 198.51.100.1:5000, 6000, 7000 for 3 destinations"
+    assert run.refused
+    assert explain.reason(run, setting("mobile")) == f"{moved}; {NO_WAY}"
+    assert "plan:" not in explain.story(setting("mobile"), [run])
+
+
+def test_a_side_that_learnt_nothing_says_so() -> None:
+    run = Run({"right": learnt()["right"]}, {"left": {"error": "no server answered"}, "right": {}}, Record([]))
     assert not run.connected
-    assert explain.reason(run, setting()) == "left: no word from the observer: no answer"
+    assert explain.reason(run, setting()) == "left: no server answered"
+
+
+def test_what_was_found_and_planned_comes_first() -> None:
+    told = explain.story(setting(), [connected(81)]).splitlines()
+    found = [line for line in told if line.startswith(("left found: ", "right found: ", "plan: "))]
+    assert found[0].startswith("left found: endpoint-independent mapping, port-preserving allocation")
+    assert found[2] == f"plan: {WHY}"
+    assert told.index(found[2]) < told.index(explain.verdict(connected(81), setting()))
+
+
+def test_a_side_that_was_late_is_named() -> None:
+    run = connected(81)
+    run.answers["left"]["report"], run.answers["right"]["report"] = {"late_s": 0.25}, {"late_s": 0.001}
+    told = explain.story(setting(), [run])
+    assert "left fired 250 ms late" in told
+    assert "right fired" not in told
+
+
+def test_of_several_runs_the_plans_are_counted() -> None:
+    assert f"plan, 2 of 2 times: {WHY}" in explain.story(setting(), [connected(81), connected(82)])
+
+
+def test_of_many_syns_those_of_the_stream_are_drawn() -> None:
+    run = connected(81)
+    run.answers["left"]["local"][1] = 1315  # as if it had come up from another port than the one whose SYN is here
+    assert explain.story(setting(), [run]).endswith("left out: 1 SYN that met nothing")
+    assert "left out" not in explain.story(setting(), [connected(81)])
+
+
+def test_a_long_story_loses_its_middle() -> None:
+    record = punched("refuses-syns,reset", "refuses-syns,reset")
+    assert len(record) > 200
+    told = explain.story(setting(), [Run(learnt(), FAILED, record)]).splitlines()
+    assert len(told) < 80
+    assert any(line.startswith("... ") and line.endswith(" lines left out ...") for line in told)
+
+
+def test_many_ports_are_summed_up() -> None:
+    ends = [Endpoint("198.51.100.1", port) for port in (7, 5, 9, 6, 8)]
+    run = Run({**learnt(), "left": Learnt(learnt()["left"].profile, tuple(ends))}, REFUSED, Record([]))
+    assert "198.51.100.1 with 5 ports from 5 to 9 for 5 destinations" in explain.reason(run, setting())
 
 
 def test_where_no_packet_explains_it_the_sides_do() -> None:
-    run = Run(SEEN, FAILED, Record([]))
+    run = Run(learnt(), FAILED, Record([]))
     assert explain.reason(run, setting()) == "left says: no stream; right says: nothing came"
 
 

@@ -55,13 +55,18 @@ def tcp_between(record: Record, left: str, right: str) -> Record:
     )
 
 
-def given(record: Record, source: str, destination: str) -> tuple[Endpoint, Endpoint] | None:
-    """The public endpoint of `source`'s last SYN to `destination`, and the endpoint fired at; None without NAT."""
-    for passage in reversed(record.syns(source, destination)):
-        outward = [step.headers for step in passage.steps if step.host == source and step.headers is not None]
-        if outward:
-            return outward[-1].source, outward[-1].destination
-    return None
+def flows(record: Record, source: str, destination: str) -> list[tuple[Endpoint, Endpoint]]:
+    """Of `source`'s SYNs to `destination`, each public endpoint that it left from, and the endpoint fired at."""
+    return list(dict.fromkeys(way for passage in record.syns(source, destination) if (way := _outside(passage))))
+
+
+def _outside(passage: Passage) -> tuple[Endpoint, Endpoint] | None:
+    """Without NAT, as the host sent it; None where it came to an end at a NAT of its own."""
+    own = [step.headers for step in passage.steps if step.host == passage.source]
+    if None in own:
+        return None
+    last = [passage.sent.headers, *filter(None, own)][-1]
+    return last.source, last.destination
 
 
 def _about_tcp(packet: Packet) -> bool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from simopen.lab.acts import acts, given, tcp_between
+from simopen.lab.acts import acts, flows, tcp_between
 from simopen.lab.packet import Endpoint
+from simopen.lab.record import Record
 from tests.lab.punches import punched
 
 LEFT, RIGHT = Endpoint("198.51.100.1", 1314), Endpoint("203.0.113.1", 1314)
@@ -60,13 +63,20 @@ def test_what_a_nat_saw_is_what_the_one_outside_of_it_passed_on() -> None:
     }
 
 
-def test_the_endpoint_given_is_the_outermost_nat_s() -> None:
-    assert given(punched("home+home", "open"), "left", "right") == (LEFT, Endpoint("203.0.113.1", 1314))
-    assert given(punched("open", "home"), "left", "right") is None
-    drawn = given(punched("home", "random"), "right", "left")
-    assert drawn is not None
-    assert drawn[0].address == RIGHT.address
-    assert drawn[0].port != RIGHT.port
+def test_a_flow_is_what_the_outermost_nat_made_of_it() -> None:
+    assert flows(punched("home+home", "open"), "left", "right") == [(LEFT, RIGHT)]
+    assert flows(punched("open", "home"), "left", "right") == [(LEFT, RIGHT)]
+    ((given, fired_at),) = flows(punched("home", "random"), "right", "left")
+    assert (given.address, fired_at) == (RIGHT.address, LEFT)
+    assert given.port != RIGHT.port
+
+
+def test_a_syn_that_its_own_nat_stops_has_no_flow() -> None:
+    stopped = [
+        replace(each, steps=tuple(step._replace(headers=None) for step in each.steps if step.host == each.source))
+        for each in punched()
+    ]
+    assert not flows(Record(stopped), "left", "right")
 
 
 def test_only_the_two_hosts_tcp_counts() -> None:

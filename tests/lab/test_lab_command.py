@@ -38,7 +38,7 @@ def as_json(*arguments: str) -> tuple[int, dict[str, Any]]:
         (["--loss", "100%"], "argument --loss: a share is from 0 to below 100%"),
         (["--loss", "-1"], "argument --loss: a share"),
         (["--loss", "some"], "argument --loss: 'some' is no share"),
-        (["--runs", "0"], "argument --runs: it must be a number from 1 to 60000"),
+        (["--runs", "0"], "argument --runs: it must be a number from 1 to 30000"),
         (["--runs", "many"], "argument --runs: it must be a number"),
         (["--window", "0"], "argument --window: it must be longer than zero"),
         (["--plot", "out.txt"], "argument --plot: 'out.txt' names no kind of picture"),
@@ -74,11 +74,15 @@ def test_one_run_is_explained_and_drawn(tmp_path: Path) -> None:
     assert status == 0
     assert "connected: " in out
     assert "through its own SYN's socket" in out
+    assert "left found: endpoint-independent mapping" in out
+    assert "plan: both public endpoints are known" in out
     assert "left's NAT: opened 198.51.100.1:1314, let in 1 SYN" in out
     assert "<CTL=SYN,ACK>" in out
     assert "ESTABLISHED" in out
     assert f"drawn: {picture}" in said
-    assert "lets in" in "".join(ElementTree.parse(picture).getroot().itertext())
+    drawn = "".join(ElementTree.parse(picture).getroot().itertext())
+    assert "lets in" in drawn
+    assert "3478" not in drawn  # the STUN servers' port
 
 
 @pytest.mark.lab
@@ -90,6 +94,9 @@ def test_one_run_is_explained_and_drawn(tmp_path: Path) -> None:
         ("home+cgn", "random,reset", ["--apart", "100ms"]),
         ("firewall", "icmp", ["--apart", "100ms"]),
         ("endpoint-independent/endpoint-independent", "mobile", []),
+        ("address-and-port-dependent,sequential", "home", []),
+        ("address-and-port-dependent,sequential", "address-and-port-dependent,sequential", ["--apart", "5ms"]),
+        ("mobile", "home", ["--spray"]),
     ],
 )
 def test_pairs_that_connect(left: str, right: str, extra: list[str]) -> None:
@@ -108,9 +115,12 @@ def test_pairs_that_connect(left: str, right: str, extra: list[str]) -> None:
 @pytest.mark.parametrize(
     ("left", "right", "why"),
     [
-        ("address-and-port-dependent,sequential", "home", ["left's NAT gave port", "waits for port prediction"]),
-        ("mobile", "home", ["left's NAT gave port", "but right fired at port", "birthday paradox"]),
-        ("mobile", "corporate", ["left's NAT gave", "right's NAT gave", "no TCP means"]),
+        ("mobile", "home", ["left's NAT gave 198.51.100.1:", "but right fired at 198.51.100.1:", "; --spray tries"]),
+        (
+            "mobile",
+            "corporate",
+            ["left's NAT gave one local port", "right's NAT gave one local port", "for 4 destinations; these two NATs"],
+        ),
         ("refuses-syns", "refuses-syns", ["of left's", "none arrived"]),
     ],
 )
@@ -118,8 +128,10 @@ def test_pairs_that_do_not_connect_say_why(left: str, right: str, why: list[str]
     status, told = as_json("--left", left, "--right", right, "--delay", "5ms", "--window", "1s")
     assert status == 1
     assert told["summary"] == {"runs": 1, "connected": 0, "share": 0, "median_ms": None, "p99_ms": None}
+    (run,) = told["runs"]
+    assert run["refused"] is (run["plan"] is None)
     for words in why:
-        assert words in told["runs"][0]["reason"]
+        assert words in run["reason"]
 
 
 @pytest.mark.lab
@@ -147,7 +159,7 @@ def test_an_interrupt_ends_it_quietly() -> None:
         assert process.stderr is not None
         process.stderr.readline()
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        while len(found := children.read_text().split()) < 4:  # the lab, two sides, the observer
+        while len(found := children.read_text().split()) < 5:  # the lab, two sides, two servers
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=LIMIT_S)
