@@ -20,7 +20,7 @@ def stream() -> Iterator[Stream]:
     with socket.create_server((HERE, 0)) as server, socket.create_connection(server.getsockname()) as peer:
         sock, _ = server.accept()
         with sock:
-            yield Stream(sock, Endpoint(*peer.getsockname()), Via.ACCEPT, 0, 1_000_000)
+            yield Stream(sock, Endpoint(*peer.getsockname()), Via.ACCEPT, 0, 20_000_000)
 
 
 def choosing(*, chooses: bool | None) -> Choice:
