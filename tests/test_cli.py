@@ -481,7 +481,41 @@ def test_interrupted_while_connected(ports: Ports) -> None:
         assert right.process.stdout is not None
         assert os.read(right.process.stdout.fileno(), 5) == b"hello"
         assert "\n5 bytes sent, 0 received\n" in interrupted(left)
-        assert right.end()[0] == 0
+        assert right.end()[0] == 1
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_peer_that_is_ended_in_the_middle_of_its_input(ports: Ports, signal_number: int) -> None:
+    """What has come is no whole file, and must not look like one."""
+    with running(*connecting(ports)) as left, running(*answering(ports)) as right:
+        right.end_of_input()
+        left.write(b"half a file")
+        assert right.process.stdout is not None
+        assert os.read(right.process.stdout.fileno(), 11) == b"half a file"
+        left.process.send_signal(signal_number)
+        status, _, said = right.end()
+    assert status == 1
+    assert "simopen: the stream broke (Connection reset by peer)" in said
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_peer_that_is_ended_after_its_input(ports: Ports, signal_number: int) -> None:
+    with running(*connecting(ports)) as left, running(*answering(ports)) as right:
+        left.write(b"a whole file")
+        left.end_of_input()
+        left.wait_for("connected to")
+        while not sent_its_end(Endpoint(HERE, ports[0])):
+            time.sleep(0.001)
+        left.process.send_signal(signal_number)
+        assert left.process.wait(LIMIT_S)
+        right.end_of_input()
+        status, heard, said = right.end()
+    assert (status, heard) == (0, b"a whole file"), said
+
+
+def sent_its_end(local: Endpoint) -> bool:
+    rows = [row for row in conntable.connections(socket.AF_INET) if row.local == local]
+    return any(row.state in ("FIN-WAIT-1", "FIN-WAIT-2") for row in rows)
 
 
 def test_interrupted_while_the_peer_takes_nothing(ports: Ports) -> None:
@@ -506,7 +540,7 @@ def test_interrupted_at_a_terminal_while_connected(ports: Ports) -> None:
             assert os.read(right.process.stdout.fileno(), 6) == b"hello\n"
             interrupted(left)
         right.end_of_input()
-        assert right.end()[0] == 0
+        assert right.end()[0] == 1
 
 
 def test_a_terminal_is_let_go_when_the_peer_ends(ports: Ports) -> None:
