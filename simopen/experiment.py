@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simopen.arguments import argument, count, share, window
@@ -62,6 +64,9 @@ def _picture(text: str) -> str:
     from simopen.lab import plot
 
     plot.check_suffix(text)
+    directory = Path(text).absolute().parent
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise ValueError(f"there is no directory {directory} to write to")
     return text
 
 
