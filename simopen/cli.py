@@ -107,7 +107,8 @@ def _failed(options: argparse.Namespace, screen: Screen, error: BaseException) -
     message = words or getattr(error, "strerror", None) or str(error)
     report = error.report if isinstance(error, PunchError) else None
     diagnosis = error.diagnosis if isinstance(error, PunchError) else None
-    logging.getLogger("simopen").debug("where it happened:", exc_info=error)
+    if options.verbose > 1:
+        logging.getLogger("simopen").debug("where it happened:", exc_info=error)
     if isinstance(error, BrokenPipeError):
         _let_go_of_broken_pipes()
     _tell_notes(screen, report)
@@ -177,7 +178,9 @@ def _command(
     parser.set_defaults(command=run)
     where = ", at the end and on standard error, as standard output carries the data" if name in _CARRYING else ""
     parser.add_argument("--json", action="store_true", help=f"tell the result as one line of JSON{where}")
-    parser.add_argument("-v", "--verbose", action="store_true", help="log what happens to standard error")
+    parser.add_argument(
+        "-v", "--verbose", action="count", default=0, help="log what happens to standard error; -vv: tracebacks, too"
+    )
     return parser
 
 

@@ -180,6 +180,7 @@ def test_help(arguments: list[str], words: list[str], capsys: pytest.CaptureFixt
         (["clock", "--timeout", "0s"], "argument --timeout: it must be longer than zero"),
         (["self", "99999"], "argument PORT: a port must lie"),
         (["demo", "--delay", "-1s"], "argument --delay"),
+        (["lab", "--plot", "/nope/x.svg"], "argument --plot: there is no directory /nope to write to"),
     ],
 )
 def test_bad_usage_is_told_in_one_clear_line(
@@ -264,10 +265,11 @@ def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
     assert f":{port} on this host: another program has it" in capsys.readouterr().err
 
 
-def test_verbose_says_where_an_error_came_from(ports: Ports) -> None:
-    status, _, said = simopen_run(*connecting(ports, "--window", "100ms", "--verbose"))
+@pytest.mark.parametrize(("flag", "tells"), [("-v", False), ("-vv", True)])
+def test_very_verbose_says_where_an_error_came_from(ports: Ports, flag: str, tells: bool) -> None:
+    status, _, said = simopen_run(*connecting(ports, "--window", "100ms", flag))
     assert status == 1
-    assert "Traceback" in said
+    assert ("Traceback" in said) is tells
     assert said.splitlines()[-1].startswith("  to do: ")
 
 
@@ -285,7 +287,7 @@ def test_two_processes_exchange_what_they_are_given(ports: Ports) -> None:
     assert [heard for _, heard, _ in ends] == [b"\0\xff I know.", b"I love you."]
     for (_, _, said), counts in zip(ends, ("11 bytes sent, 10 received", "10 bytes sent, 11 received"), strict=True):
         assert "connected to 127.0.0." in said
-        assert "ms after our first SYN" in said
+        assert re.search(r" in \d+\.\d ms \((by our own SYN|through the listener)\)", said)
         assert "the clock: " in said
         assert said.endswith(f"{counts}\n")
 
@@ -423,6 +425,13 @@ def test_self_as_json(ports: Ports) -> None:
     assert (status, heard) == (0, b"I love me.")
     me = f"127.0.0.1:{ports[0]}"
     assert json.loads(said) == {"local": me, "remote": me, "sent": 10, "received": 10, "error": None}
+
+
+def test_self_on_a_port_that_is_in_use(ports: Ports) -> None:
+    with running("self", ports[0]) as it:
+        it.wait_for("itself")
+        status, _, said = simopen_run("self", ports[0])
+    assert (status, said) == (1, f"simopen: port {ports[0]} is in use: name another (simopen self {ports[0] + 1})\n")
 
 
 def test_self_where_something_listens(ports: Ports) -> None:
@@ -683,6 +692,7 @@ def test_the_demo() -> None:
     assert (status, said) == (0, "")
     assert out.decode().count("I love you.") == 2
     assert "SYN-RECEIVED" in out.decode()
+    assert len({line.index("simopen connect") for line in out.decode().splitlines() if "$ " in line}) == 1
     assert "The SYNs crossed" in out.decode()
 
 
