@@ -24,7 +24,7 @@ from simopen.address import Endpoint
 from simopen.arguments import argument, port, window
 from simopen.clock import TimeSource
 from simopen.diagnosis import Diagnosis
-from simopen.errors import ClockError, PunchError, SimopenError
+from simopen.errors import OFFLINE, ClockError, PunchError, SimopenError
 from simopen.instant import parse_duration
 from simopen.pipe import Carried, pipe
 from simopen.report import Report
@@ -107,13 +107,16 @@ def _failed(options: argparse.Namespace, screen: Screen, error: BaseException) -
     message = words or getattr(error, "strerror", None) or str(error)
     report = error.report if isinstance(error, PunchError) else None
     diagnosis = error.diagnosis if isinstance(error, PunchError) else None
+    log = logging.getLogger("simopen")
+    for detail in getattr(error, "__notes__", ()):
+        log.debug(detail)
     if options.verbose > 1:
-        logging.getLogger("simopen").debug("where it happened:", exc_info=error)
+        log.debug("where it happened:", exc_info=error)
     if isinstance(error, BrokenPipeError):
         _let_go_of_broken_pipes()
     _tell_notes(screen, report)
     screen.say("\n".join(_diagnosed(diagnosis)) if diagnosis else f"simopen: {message}")
-    if isinstance(error, ClockError):
+    if isinstance(error, ClockError) and OFFLINE not in message:
         screen.say("simopen: does a firewall drop UDP port 123? Name a server that you can reach with --ntp")
     if options.json:
         told = {"report": report and report.as_dict(), "diagnosis": diagnosis and diagnosis.as_dict()}

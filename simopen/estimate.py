@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Any
 
 from simopen import ntp
-from simopen.errors import ClockError
+from simopen.errors import ClockError, no_names
 
 SUSPEND_S = 0.01
 """CLOCK_BOOTTIME ahead of CLOCK_MONOTONIC by this much means a suspend: no machine sleeps and wakes faster,
@@ -213,7 +213,7 @@ def judge(answers: Sequence[ntp.Answers], before: Reading, now: Reading) -> Esti
     hull = agreed(answers, now.monotonic_ns)
     evidence = tuple(_evidence(each, hull, now) for each in answers)
     if hull is None:
-        raise ClockError(_disagreement(evidence))
+        raise _disagreement(evidence)
     middle_ns = (hull[0] + hull[1]) // 2
     return Estimate(now.monotonic_ns + middle_ns, hull[1] - middle_ns, Source.NTP, now, evidence)
 
@@ -238,8 +238,13 @@ def _evidence(answers: ntp.Answers, hull: tuple[int, int] | None, now: Reading) 
     )
 
 
-def _disagreement(evidence: Sequence[Evidence]) -> str:
+def _disagreement(evidence: Sequence[Evidence]) -> ClockError:
+    each_said = " | ".join(map(str, evidence))
+    if len(evidence) > 1 and all((each.refused or "").startswith(ntp.NO_NAME) for each in evidence):
+        error = ClockError(no_names(len(evidence), "time"))
+        error.add_note(each_said)
+        return error
     answered = sum(each.offset_s is not None for each in evidence)
     what = {0: "no time server could be believed", 1: "one alone proves nothing"}
     said = what.get(answered, "the time servers disagree, and no majority is right")
-    return f"{said} ({answered} of {len(evidence)} answered): {' | '.join(map(str, evidence))}"
+    return ClockError(f"{said} ({answered} of {len(evidence)} answered): {each_said}")

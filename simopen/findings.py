@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from simopen.address import Endpoint
+from simopen.errors import OFFLINE
 from simopen.estimate import Estimate
 from simopen.nat import Mapping, Profile
 
@@ -216,6 +217,6 @@ def _why_silent(notes: Sequence[str], asked: int) -> str:
     told = " ".join(notes)
     if "captive portal" in told:
         return "open a web page, log in to this network, and ask again"
-    if told.count("the name ") >= asked:
+    if OFFLINE in told or told.count("the name ") >= asked:
         return "see that names are looked up here (/etc/resolv.conf), or name a server by its address with --stun"
     return "does a firewall let TCP out to any port? Name a server that you can reach with --stun"

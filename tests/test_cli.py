@@ -683,6 +683,18 @@ async def test_a_clock_that_nobody_can_tell_as_json() -> None:
     assert json.loads(err)["error"] == "ClockError"
 
 
+@pytest.mark.lab
+async def test_names_that_all_fail_are_told_once() -> None:
+    async with lab.Network() as net:
+        host = await net.host("left")
+        for command, option, kind in (("clock", "--ntp", "time"), ("nat", "--stun", "STUN")):
+            named = [*SIMOPEN, command, option, "one.example", option, "other.example", "--timeout", "2s"]
+            brief, verbose = await asyncio.gather(host.run(named), host.run([*named, "-v"]))
+            sentence = f"simopen: none of the 2 {kind} servers' names can be looked up: is this host online?"
+            assert brief.stderr.decode().splitlines()[1:] == [sentence]
+            assert verbose.stderr.count(b"other.example") == 1
+
+
 # --- the demo
 
 

@@ -220,6 +220,7 @@ def test_a_network_that_lets_only_the_web_out(asked: list[int], ports: list[int]
         (2, "a: is a captive portal in the way?; b: no answer within 4.0 s", "none of 2", "log in"),
         (1, "a: no answer within 4.0 s", "the server did not answer", "does a firewall"),
         (2, "the name 'a' has no address; the name 'b' was not looked up in time", "none of 2", "resolv.conf"),
+        (2, "none of the 2 STUN servers' names can be looked up: is this host online?", "none of 2", "resolv.conf"),
         (2, "the name 'a' has no address; b: no answer within 4.0 s", "none of 2", "does a firewall"),
     ],
 )
