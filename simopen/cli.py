@@ -34,7 +34,20 @@ _TICK_S = 0.1
 # So long before the instant nothing is drawn any more: it takes some ms with the GIL held, and the shot would wait.
 _QUIET_S = 0.3
 _STDIN, _STDOUT = 0, 1
-_STATUS = "exit status: 0 done, 1 no stream or a broken one, 2 bad usage, 130 interrupted, 143 terminated"
+_STATUS = "exit status: 0 done, 1 {}, 2 bad usage,\n130 interrupted, 143 terminated"
+_NO_STREAM = "no stream or a broken one"
+# What status 1 means.
+_FAILURES = {
+    "connect": _NO_STREAM,
+    "clock": "nobody could be believed",
+    "nat": "no server answered",
+    "doctor": "something fails",
+    "self": _NO_STREAM,
+    "demo": _NO_STREAM,
+    "lab": "not every run connected",
+}
+_EXAMPLES = {"connect": dial.EXAMPLE, "lab": experiment.EXAMPLES}
+_SECONDS = "S: seconds, or 250ms, 2m, 1h\n"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -143,12 +156,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="simopen",
         description="One direct TCP stream between two hosts behind NATs, by simultaneous open.",
-        epilog=_STATUS,
+        epilog=_STATUS.format("not done"),
     )
     parser.add_argument("--version", action="version", version=f"simopen {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     connect = _command(commands, "connect", _connect, "open a stream and connect it to stdin and stdout, like nc")
-    connect.epilog = dial.EXAMPLE
     dial.add_arguments(connect)
     _add_clock(_command(commands, "clock", _clock, "tell how far this machine's clock is off, and how sure that is"))
     nat = _command(
@@ -163,7 +175,6 @@ def _parser() -> argparse.ArgumentParser:
     _add_self(_command(commands, "self", _self, "connect one socket to itself: what you type comes back through TCP"))
     _add_demo(_command(commands, "demo", _demo, "two hosts behind two NATs on this machine, and the SYNs crossing"))
     lab = _command(commands, "lab", experiment.run, "two hosts behind the NATs that you name punch, and why it went so")
-    lab.epilog = experiment.EXAMPLES
     experiment.add_arguments(lab)
     return parser
 
@@ -178,6 +189,7 @@ def _command(
     parser = commands.add_parser(
         name, help=what, description=what[0].upper() + what[1:] + ".", formatter_class=formatter
     )
+    parser.epilog = _EXAMPLES.get(name, "") + _SECONDS * (name != "self") + _STATUS.format(_FAILURES[name])
     parser.set_defaults(command=run)
     where = ", at the end and on standard error, as standard output carries the data" if name in _CARRYING else ""
     parser.add_argument("--json", action="store_true", help=f"tell the result as one line of JSON{where}")
@@ -197,7 +209,7 @@ def _add_clock(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         type=argument(window),
         default=clock.CHECK_TIMEOUT_S,
-        help="wait for answers no longer than this (default: %(default)g s)",
+        help="wait for the servers' answers no longer than this (default: %(default)g s)",
     )
 
 

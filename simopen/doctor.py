@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         type=argument(window),
         default=TIMEOUT_S,
-        help="wait no longer (default: %(default)g s)",
+        help="wait for the servers' answers no longer than this (default: %(default)g s)",
     )
 
 

@@ -23,11 +23,14 @@ if TYPE_CHECKING:
     from simopen.trial import Run, Setting
 
 EXAMPLES = """\
-SPEC: a short name, or MAPPING[/FILTERING] and other words of RFC 4787, with commas between them; NATs in a row, from
-the host outwards, with + between them. `simopen lab --list` explains them all.
+SPEC: a short name, or MAPPING[/FILTERING] and other words of RFC 4787, with
+commas between them; NATs in a row, from the host outwards, with + between them.
+`simopen lab --list` explains them all.
   simopen lab --left home --right home
-  simopen lab --left home+cgn --right endpoint-independent/address-dependent,sequential,step=4 --apart 100ms
-  simopen lab --left home,reset --right mobile --delay 20ms --loss 2% --runs 20 --plot out.svg
+  simopen lab --left home+cgn --apart 100ms \\
+    --right endpoint-independent/address-dependent,sequential,step=4
+  simopen lab --left home,reset --right mobile --delay 20ms --loss 2% \\
+    --runs 20 --plot out.svg
 """
 _MOST_RUNS = 60_000  # each has a port of its own
 
@@ -41,12 +44,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--delay", metavar="S", type=seconds, default="40ms", help="one way (default: %(default)s)")
     parser.add_argument("--jitter", metavar="S", type=seconds, default="0s", help="up to so much more for a packet")
     parser.add_argument("--loss", metavar="SHARE", type=argument(share), default="0", help="each way, as 2%%")
-    parser.add_argument("--apart", metavar="S", type=seconds, default="0s", help="right fires so much later than left")
+    parser.add_argument(
+        "--apart", metavar="S", type=seconds, default="0s", help="right fires this much later than left"
+    )
     parser.add_argument(
         "--window", metavar="S", type=argument(window), default="10s", help="give up after (default: %(default)s)"
     )
     runs = argument(lambda text: count(text, _MOST_RUNS))
-    parser.add_argument("--runs", metavar="N", type=runs, default=1, help="punch so often (default: once)")
+    parser.add_argument("--runs", metavar="N", type=runs, default=1, help="punch this many times (default: once)")
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="of all chance: loss, jitter, random ports")
     parser.add_argument(
         "--plot", metavar="FILE", type=argument(_picture), help="draw the (first) run: .svg, .png, .pdf"

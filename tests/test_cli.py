@@ -160,6 +160,19 @@ def test_help(arguments: list[str], words: list[str], capsys: pytest.CaptureFixt
     assert [word for word in words if word not in said] == []
 
 
+@pytest.mark.parametrize("command", ["connect", "clock", "nat", "doctor", "self", "demo", "lab"])
+def test_help_fits_a_terminal(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    said = capsys.readouterr().out
+    assert [line for line in said.splitlines() if len(line) > 80] == []
+    assert "\nexit status: 0 done, 1 " in said
+    assert said.count("S: seconds, or 250ms") == (" S " in said or " S\n" in said)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
