@@ -25,6 +25,7 @@ from simopen.arguments import argument, port, window
 from simopen.clock import TimeSource
 from simopen.diagnosis import Diagnosis
 from simopen.errors import OFFLINE, ClockError, PunchError, SimopenError
+from simopen.estimate import human
 from simopen.instant import parse_duration
 from simopen.pipe import Carried, pipe
 from simopen.report import Report
@@ -33,6 +34,8 @@ from simopen.screen import Screen
 _TICK_S = 0.1
 # So long before the instant nothing is drawn any more: it takes some ms with the GIL held, and the shot would wait.
 _QUIET_S = 0.3
+# An instant further away than this is told with its date.
+_FAR_S = 43_200
 _STDIN, _STDOUT = 0, 1
 _STATUS = "exit status: 0 done, 1 {}, 2 bad usage,\n130 interrupted, 143 terminated"
 _NO_STREAM = "no stream or a broken one"
@@ -271,12 +274,14 @@ async def _with_countdown(
     call: dial.Call, window_s: float, source: TimeSource, screen: Screen
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Make the call while a line shows what it is waiting for."""
+    now_s = source.now_estimate().utc_ns / 1e9
+    until_s = (now_s if call.at is None else call.at) + window_s
     task = asyncio.ensure_future(call.streams())
     try:
-        with screen.line(_waiting_for(call, window_s, source)) as update:
+        with screen.line(_waiting_for(call, until_s, source)) as update:
             while not task.done():
                 if not 0 < _left_s(call, source) < _QUIET_S:
-                    update(_waiting_for(call, window_s, source))
+                    update(_waiting_for(call, until_s, source))
                 await asyncio.wait({task}, timeout=_TICK_S)
         return await task
     finally:
@@ -289,14 +294,25 @@ def _left_s(call: dial.Call, source: TimeSource) -> float:
     return 0.0 if call.at is None else call.at - source.now_estimate().utc_ns / 1e9
 
 
-def _waiting_for(call: dial.Call, window_s: float, source: TimeSource) -> str:
-    left_s = _left_s(call, source)
+def _waiting_for(call: dial.Call, until_s: float, source: TimeSource) -> str:
+    """Below 80 columns for an IPv4 peer."""
+    left_s, clock_now = _left_s(call, source), source.now_estimate()
+    if clock_now.utc_ns / 1e9 >= until_s:
+        return f"{call.whom}: the window ended at {_told(until_s)}"
     if call.at is None or left_s <= 0:
-        return f"trying {call.whom} for up to {window_s:g} s"
+        return f"trying {call.whom} until {_told(until_s)}"
     at = datetime.fromtimestamp(call.at, UTC)
-    here = f" ({at.astimezone():%H:%M:%S} here)" if at.astimezone().utcoffset() else ""
-    clock_now = source.now_estimate()
-    return f"{call.whom} at {at:%Y-%m-%d %H:%M:%S} UTC{here}, in {left_s:.1f} s; the clock: {clock_now}"
+    sure = "unchecked" if clock_now.bound_s is None else f"± {human(clock_now.bound_s)}"
+    if left_s > _FAR_S:
+        return f"{call.whom} at {at:%Y-%m-%d %H:%M:%S} UTC, in {left_s:.0f} s; clock {sure}"
+    here = f" ({at.astimezone():%H:%M} here)" if at.astimezone().utcoffset() else ""
+    left = f"{left_s:.{0 if left_s >= 100 else 1}f}"
+    return f"{call.whom} at {_told(call.at)}{here}, in {left} s; clock {sure}"
+
+
+def _told(utc_s: float) -> str:
+    minutes, seconds = divmod(int(utc_s) % 86_400, 60)
+    return f"{minutes // 60:02}:{minutes % 60:02}:{seconds:02} UTC"
 
 
 async def _clock(options: argparse.Namespace, screen: Screen) -> int:

@@ -65,7 +65,7 @@ class Evidence:
         return self.refused is None
 
     def __str__(self) -> str:
-        measured = "" if self.offset_s is None else f"{self.offset_s:+.4f} s ± {_human(self.bound_s)}"
+        measured = "" if self.offset_s is None else f"{self.offset_s:+.4f} s ± {human(self.bound_s)}"
         return f"{self.name}: {', '.join(filter(None, (measured, self.refused)))}"
 
 
@@ -134,7 +134,9 @@ class Estimate:
         }
 
     def __str__(self) -> str:
-        known = f"± {_human(self.bound_s)}" if self.bound_ns is not None else "± unknown"
+        if self.source is Source.PLAIN:
+            return "unchecked"
+        known = f"± {human(self.bound_s)}" if self.bound_ns is not None else "± unknown"
         offset_s = round(self.offset_s, 4) + 0.0  # no minus before a zero
         return f"{offset_s:+.4f} s {known} ({self._who()})"
 
@@ -142,7 +144,7 @@ class Estimate:
         if self.source is Source.NTP:
             agreeing = sum(each.accepted for each in self.servers)
             return f"NTP, {agreeing} of {len(self.servers)} server{'s' * (len(self.servers) != 1)}"
-        return {Source.PLAIN: "the local clock, unchecked"}.get(self.source, f"the {self.source}'s word")
+        return f"the {self.source}'s word"
 
 
 def slept_s(before: Reading, after: Reading) -> float:
@@ -152,7 +154,8 @@ def slept_s(before: Reading, after: Reading) -> float:
     return asleep_s if asleep_s > SUSPEND_S else 0.0
 
 
-def _human(seconds: float | None) -> str:
+def human(seconds: float | None) -> str:
+    """A duration for people: `12 ms`."""
     if seconds is None:
         return "unknown"
     scales = (("s", 1.0), ("ms", 1e-3))
