@@ -30,4 +30,7 @@ async def main(host: str, port: str, instant: str, *flags: str) -> None:
 if __name__ == "__main__":
     if len(sys.argv) < 4:
         sys.exit(__doc__)
-    asyncio.run(main(*sys.argv[1:]))
+    try:
+        asyncio.run(main(*sys.argv[1:]))
+    except (simopen.SimopenError, ValueError) as error:
+        sys.exit(str(error))

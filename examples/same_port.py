@@ -28,4 +28,7 @@ async def main(port: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 1314))
+    try:
+        asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 1314))
+    except (simopen.SimopenError, ValueError) as error:
+        sys.exit(str(error))

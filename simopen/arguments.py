@@ -6,6 +6,7 @@ And the options that several commands have.
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -42,8 +43,8 @@ def instant(text: str) -> float:
 
 def window(text: str) -> float:
     """A duration longer than zero, in seconds."""
-    if not (seconds := parse_duration(text)) > 0:
-        raise ValueError("it must be longer than zero, as 10s is")
+    if not 0 < (seconds := parse_duration(text)) < math.inf:
+        raise ValueError("it must be longer than zero, as 10s is, and finite")
     return seconds
 
 

@@ -24,7 +24,8 @@ from simopen.address import Endpoint
 from simopen.arguments import argument, port, window
 from simopen.clock import TimeSource
 from simopen.diagnosis import Diagnosis
-from simopen.errors import ClockError, PunchError, SimopenError
+from simopen.errors import OFFLINE, ClockError, PunchError, SimopenError
+from simopen.estimate import human
 from simopen.instant import parse_duration
 from simopen.pipe import Carried, pipe
 from simopen.report import Report
@@ -33,8 +34,23 @@ from simopen.screen import Screen
 _TICK_S = 0.1
 # So long before the instant nothing is drawn any more: it takes some ms with the GIL held, and the shot would wait.
 _QUIET_S = 0.3
+# An instant further away than this is told with its date.
+_FAR_S = 43_200
 _STDIN, _STDOUT = 0, 1
-_STATUS = "exit status: 0 done, 1 no stream or a broken one, 2 bad usage, 130 interrupted, 143 terminated"
+_STATUS = "exit status: 0 done, 1 {}, 2 bad usage,\n130 interrupted, 143 terminated"
+_NO_STREAM = "no stream or a broken one"
+# What status 1 means.
+_FAILURES = {
+    "connect": _NO_STREAM,
+    "clock": "nobody could be believed",
+    "nat": "no server answered",
+    "doctor": "something fails",
+    "self": _NO_STREAM,
+    "demo": _NO_STREAM,
+    "lab": "not every run connected",
+}
+_EXAMPLES = {"connect": dial.EXAMPLE, "lab": experiment.EXAMPLES}
+_SECONDS = "S: seconds, or 250ms, 2m, 1h\n"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -107,12 +123,16 @@ def _failed(options: argparse.Namespace, screen: Screen, error: BaseException) -
     message = words or getattr(error, "strerror", None) or str(error)
     report = error.report if isinstance(error, PunchError) else None
     diagnosis = error.diagnosis if isinstance(error, PunchError) else None
-    logging.getLogger("simopen").debug("where it happened:", exc_info=error)
+    log = logging.getLogger("simopen")
+    for detail in getattr(error, "__notes__", ()):
+        log.debug(detail)
+    if options.verbose > 1:
+        log.debug("where it happened:", exc_info=error)
     if isinstance(error, BrokenPipeError):
         _let_go_of_broken_pipes()
     _tell_notes(screen, report)
     screen.say("\n".join(_diagnosed(diagnosis)) if diagnosis else f"simopen: {message}")
-    if isinstance(error, ClockError):
+    if isinstance(error, ClockError) and OFFLINE not in message:
         screen.say("simopen: does a firewall drop UDP port 123? Name a server that you can reach with --ntp")
     if options.json:
         told = {"report": report and report.as_dict(), "diagnosis": diagnosis and diagnosis.as_dict()}
@@ -139,12 +159,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="simopen",
         description="One direct TCP stream between two hosts behind NATs, by simultaneous open.",
-        epilog=_STATUS,
+        epilog=_STATUS.format("not done"),
     )
     parser.add_argument("--version", action="version", version=f"simopen {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     connect = _command(commands, "connect", _connect, "open a stream and connect it to stdin and stdout, like nc")
-    connect.epilog = dial.EXAMPLE
     dial.add_arguments(connect)
     _add_clock(_command(commands, "clock", _clock, "tell how far this machine's clock is off, and how sure that is"))
     nat = _command(
@@ -159,7 +178,6 @@ def _parser() -> argparse.ArgumentParser:
     _add_self(_command(commands, "self", _self, "connect one socket to itself: what you type comes back through TCP"))
     _add_demo(_command(commands, "demo", _demo, "two hosts behind two NATs on this machine, and the SYNs crossing"))
     lab = _command(commands, "lab", experiment.run, "two hosts behind the NATs that you name punch, and why it went so")
-    lab.epilog = experiment.EXAMPLES
     experiment.add_arguments(lab)
     return parser
 
@@ -174,10 +192,13 @@ def _command(
     parser = commands.add_parser(
         name, help=what, description=what[0].upper() + what[1:] + ".", formatter_class=formatter
     )
+    parser.epilog = _EXAMPLES.get(name, "") + _SECONDS * (name != "self") + _STATUS.format(_FAILURES[name])
     parser.set_defaults(command=run)
     where = ", at the end and on standard error, as standard output carries the data" if name in _CARRYING else ""
     parser.add_argument("--json", action="store_true", help=f"tell the result as one line of JSON{where}")
-    parser.add_argument("-v", "--verbose", action="store_true", help="log what happens to standard error")
+    parser.add_argument(
+        "-v", "--verbose", action="count", default=0, help="log what happens to standard error; -vv: tracebacks, too"
+    )
     return parser
 
 
@@ -191,7 +212,7 @@ def _add_clock(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         type=argument(window),
         default=clock.CHECK_TIMEOUT_S,
-        help="wait for answers no longer than this (default: %(default)g s)",
+        help="wait for the servers' answers no longer than this (default: %(default)g s)",
     )
 
 
@@ -253,12 +274,14 @@ async def _with_countdown(
     call: dial.Call, window_s: float, source: TimeSource, screen: Screen
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Make the call while a line shows what it is waiting for."""
+    now_s = source.now_estimate().utc_ns / 1e9
+    until_s = (now_s if call.at is None else call.at) + window_s
     task = asyncio.ensure_future(call.streams())
     try:
-        with screen.line(_waiting_for(call, window_s, source)) as update:
+        with screen.line(_waiting_for(call, until_s, source)) as update:
             while not task.done():
                 if not 0 < _left_s(call, source) < _QUIET_S:
-                    update(_waiting_for(call, window_s, source))
+                    update(_waiting_for(call, until_s, source))
                 await asyncio.wait({task}, timeout=_TICK_S)
         return await task
     finally:
@@ -271,14 +294,25 @@ def _left_s(call: dial.Call, source: TimeSource) -> float:
     return 0.0 if call.at is None else call.at - source.now_estimate().utc_ns / 1e9
 
 
-def _waiting_for(call: dial.Call, window_s: float, source: TimeSource) -> str:
-    left_s = _left_s(call, source)
+def _waiting_for(call: dial.Call, until_s: float, source: TimeSource) -> str:
+    """Below 80 columns for an IPv4 peer."""
+    left_s, clock_now = _left_s(call, source), source.now_estimate()
+    if clock_now.utc_ns / 1e9 >= until_s:
+        return f"{call.whom}: the window ended at {_told(until_s)}"
     if call.at is None or left_s <= 0:
-        return f"trying {call.whom} for up to {window_s:g} s"
+        return f"trying {call.whom} until {_told(until_s)}"
     at = datetime.fromtimestamp(call.at, UTC)
-    here = f" ({at.astimezone():%H:%M:%S} here)" if at.astimezone().utcoffset() else ""
-    clock_now = source.now_estimate()
-    return f"{call.whom} at {at:%Y-%m-%d %H:%M:%S} UTC{here}, in {left_s:.1f} s; the clock: {clock_now}"
+    sure = "unchecked" if clock_now.bound_s is None else f"± {human(clock_now.bound_s)}"
+    if left_s > _FAR_S:
+        return f"{call.whom} at {at:%Y-%m-%d %H:%M:%S} UTC, in {left_s:.0f} s; clock {sure}"
+    here = f" ({at.astimezone():%H:%M} here)" if at.astimezone().utcoffset() else ""
+    left = f"{left_s:.{0 if left_s >= 100 else 1}f}"
+    return f"{call.whom} at {_told(call.at)}{here}, in {left} s; clock {sure}"
+
+
+def _told(utc_s: float) -> str:
+    minutes, seconds = divmod(int(utc_s) % 86_400, 60)
+    return f"{minutes // 60:02}:{minutes % 60:02}:{seconds:02} UTC"
 
 
 async def _clock(options: argparse.Namespace, screen: Screen) -> int:

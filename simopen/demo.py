@@ -65,11 +65,15 @@ async def on_loopback(why: str | None, *, as_json: bool) -> int:
 
 
 def _scene(left: lab.Host, right: lab.Host, delay_s: float) -> str:
+    ends = (("left", left, right), ("right", right, left))
+    rows = [(f"{one.address} behind {one.public_address}", name, other.public_address) for name, one, other in ends]
+    width = max(len(where) for where, *_ in rows)
     return (
         f"Two hosts, each behind a NAT that drops what nobody asked for, {delay_s * 1e3:g} ms apart one way:\n"
-        f"  {left.address} behind {left.public_address}  left$  simopen connect {right.public_address} {PORT} --at T\n"
-        f"  {right.address} behind {right.public_address}  right$ simopen connect {left.public_address} {PORT} --at T\n"
-        f"Both fire from port {PORT} at the same instant, in {_LEAD_S:g} s ..."
+        + "".join(
+            f"  {where:{width}}  {name + '$':6} simopen connect {peer} {PORT} --at T\n" for where, name, peer in rows
+        )
+        + f"Both fire from port {PORT} at the same instant, in {_LEAD_S:g} s ..."
     )
 
 

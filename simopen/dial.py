@@ -25,10 +25,11 @@ EXAMPLE = """\
 both sides run it for the same instant, each with the other's public address:
   one$    simopen connect 203.0.113.7 1314 --at 22:14:30
   other$  simopen connect 198.51.100.9 1314 --at 22:14:30
-or each with the ticket that the other's `simopen nat --ticket` printed and holds:
+or each with the ticket that the other's `simopen nat --ticket` printed, which
+the other leaves running:
   one$    simopen connect OTHERS-TICKET
   other$  simopen connect ONES-TICKET
-what each then types, the other reads; with < FILE and > FILE, a file goes across
+what each then types, the other reads; with < FILE and > FILE, a file crosses
 """
 # What the tickets say, and nobody else.
 _IN_TICKETS = {

@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         type=argument(window),
         default=TIMEOUT_S,
-        help="wait no longer (default: %(default)g s)",
+        help="wait for the servers' answers no longer than this (default: %(default)g s)",
     )
 
 
@@ -73,6 +73,8 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
     screen.table("is this host fit to punch?", ("check", "verdict", "found", "what to do"), rows)
     for note in (note for each in found for note in each.notes):
         screen.say(f"simopen: note: {note}")
+    failing = ", ".join(each.check for each in found if each.verdict is Verdict.FAIL)
+    screen.say(f"not fit: {failing}" if failing else "fit")
     return status
 
 

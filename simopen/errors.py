@@ -36,6 +36,14 @@ class ClockError(SimopenError):
     """Nobody could say what time it is. The message says who was asked and what each answered."""
 
 
+OFFLINE = "is this host online?"
+
+
+def no_names(count: int, kind: str) -> str:
+    """What to say, once, where the name of none of several servers can be looked up."""
+    return f"none of the {count} {kind} servers' names can be looked up: {OFFLINE}"
+
+
 class LabError(SimopenError):
     """The lab cannot be had here, or something in it failed. The message says what is missing."""
 

@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Any
 
 from simopen import ntp
-from simopen.errors import ClockError
+from simopen.errors import ClockError, no_names
 
 SUSPEND_S = 0.01
 """CLOCK_BOOTTIME ahead of CLOCK_MONOTONIC by this much means a suspend: no machine sleeps and wakes faster,
@@ -65,7 +65,7 @@ class Evidence:
         return self.refused is None
 
     def __str__(self) -> str:
-        measured = "" if self.offset_s is None else f"{self.offset_s:+.4f} s ± {_human(self.bound_s)}"
+        measured = "" if self.offset_s is None else f"{self.offset_s:+.4f} s ± {human(self.bound_s)}"
         return f"{self.name}: {', '.join(filter(None, (measured, self.refused)))}"
 
 
@@ -134,7 +134,9 @@ class Estimate:
         }
 
     def __str__(self) -> str:
-        known = f"± {_human(self.bound_s)}" if self.bound_ns is not None else "± unknown"
+        if self.source is Source.PLAIN:
+            return "unchecked"
+        known = f"± {human(self.bound_s)}" if self.bound_ns is not None else "± unknown"
         offset_s = round(self.offset_s, 4) + 0.0  # no minus before a zero
         return f"{offset_s:+.4f} s {known} ({self._who()})"
 
@@ -142,7 +144,7 @@ class Estimate:
         if self.source is Source.NTP:
             agreeing = sum(each.accepted for each in self.servers)
             return f"NTP, {agreeing} of {len(self.servers)} server{'s' * (len(self.servers) != 1)}"
-        return {Source.PLAIN: "the local clock, unchecked"}.get(self.source, f"the {self.source}'s word")
+        return f"the {self.source}'s word"
 
 
 def slept_s(before: Reading, after: Reading) -> float:
@@ -152,7 +154,8 @@ def slept_s(before: Reading, after: Reading) -> float:
     return asleep_s if asleep_s > SUSPEND_S else 0.0
 
 
-def _human(seconds: float | None) -> str:
+def human(seconds: float | None) -> str:
+    """A duration for people: `12 ms`."""
     if seconds is None:
         return "unknown"
     scales = (("s", 1.0), ("ms", 1e-3))
@@ -213,7 +216,7 @@ def judge(answers: Sequence[ntp.Answers], before: Reading, now: Reading) -> Esti
     hull = agreed(answers, now.monotonic_ns)
     evidence = tuple(_evidence(each, hull, now) for each in answers)
     if hull is None:
-        raise ClockError(_disagreement(evidence))
+        raise _disagreement(evidence)
     middle_ns = (hull[0] + hull[1]) // 2
     return Estimate(now.monotonic_ns + middle_ns, hull[1] - middle_ns, Source.NTP, now, evidence)
 
@@ -238,8 +241,13 @@ def _evidence(answers: ntp.Answers, hull: tuple[int, int] | None, now: Reading) 
     )
 
 
-def _disagreement(evidence: Sequence[Evidence]) -> str:
+def _disagreement(evidence: Sequence[Evidence]) -> ClockError:
+    each_said = " | ".join(map(str, evidence))
+    if len(evidence) > 1 and all((each.refused or "").startswith(ntp.NO_NAME) for each in evidence):
+        error = ClockError(no_names(len(evidence), "time"))
+        error.add_note(each_said)
+        return error
     answered = sum(each.offset_s is not None for each in evidence)
     what = {0: "no time server could be believed", 1: "one alone proves nothing"}
     said = what.get(answered, "the time servers disagree, and no majority is right")
-    return f"{said} ({answered} of {len(evidence)} answered): {' | '.join(map(str, evidence))}"
+    return ClockError(f"{said} ({answered} of {len(evidence)} answered): {each_said}")

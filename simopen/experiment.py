@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simopen.arguments import argument, count, share, window
@@ -21,14 +23,18 @@ if TYPE_CHECKING:
     from simopen.trial import Run, Setting
 
 EXAMPLES = """\
-SPEC: a short name, or MAPPING[/FILTERING] and other words of RFC 4787, with commas between them; NATs in a row, from
-the host outwards, with + between them. `simopen lab --list` explains them all.
+SPEC: a short name, or MAPPING[/FILTERING] and other words of RFC 4787, with
+commas between them; NATs in a row, from the host outwards, with + between them.
+`simopen lab --list` explains them all.
   simopen lab --left home --right home
-  simopen lab --left home+cgn --right endpoint-independent/address-dependent,sequential,step=4 --apart 100ms
+  simopen lab --left home+cgn --apart 100ms \\
+    --right endpoint-independent/address-dependent,sequential,step=4
   simopen lab --left mobile --right home --spray
-  simopen lab --left home,reset --right home --delay 20ms --loss 2% --runs 20 --plot out.svg
-Each side asks STUN servers in the lab what its NATs do, the two exchange tickets and punch as `simopen connect TICKET`
-does. IPv4 only: with IPv6, which no NAT translates, they would meet past the NATs.
+  simopen lab --left home,reset --right home --delay 20ms --loss 2% \\
+    --runs 20 --plot out.svg
+Each side asks STUN servers in the lab what its NATs do, the two exchange tickets
+and punch as `simopen connect TICKET` does. IPv4 only: with IPv6, which no NAT
+translates, they would meet past the NATs.
 """
 _MOST_RUNS = 30_000  # each has a port of its own
 
@@ -42,7 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--delay", metavar="S", type=seconds, default="40ms", help="one way (default: %(default)s)")
     parser.add_argument("--jitter", metavar="S", type=seconds, default="0s", help="up to so much more for a packet")
     parser.add_argument("--loss", metavar="SHARE", type=argument(share), default="0", help="each way, as 2%%")
-    parser.add_argument("--apart", metavar="S", type=seconds, default="0s", help="right fires so much later than left")
+    parser.add_argument(
+        "--apart", metavar="S", type=seconds, default="0s", help="right fires this much later than left"
+    )
     parser.add_argument(
         "--window", metavar="S", type=argument(window), default="10s", help="give up after (default: %(default)s)"
     )
@@ -50,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--spray", action="store_true", help="where the two NATs leave nothing else, try very many ports (default: no)"
     )
     runs = argument(lambda text: count(text, _MOST_RUNS))
-    parser.add_argument("--runs", metavar="N", type=runs, default=1, help="punch so often (default: once)")
+    parser.add_argument("--runs", metavar="N", type=runs, default=1, help="punch this many times (default: once)")
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="of all chance: loss, jitter, random ports")
     parser.add_argument(
         "--plot", metavar="FILE", type=argument(_picture), help="draw the (first) run: .svg, .png, .pdf"
@@ -68,6 +76,9 @@ def _picture(text: str) -> str:
     from simopen.lab import plot
 
     plot.check_suffix(text)
+    directory = Path(text).absolute().parent
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise ValueError(f"there is no directory {directory} to write to")
     return text
 
 

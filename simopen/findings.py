@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from simopen.address import Endpoint
+from simopen.errors import OFFLINE
 from simopen.estimate import Estimate
 from simopen.nat import Mapping, Profile
 
@@ -24,7 +25,7 @@ DESCRIPTORS = 1_100
 """About 1,000 SYNs of a spray are in flight at once (256 local ports, fired at again before they are given up)."""
 _WEB_PORTS = {80, 443}
 _CARRIERS = ipaddress.ip_network("100.64.0.0/10")  # RFC 6598
-_NOTHING = "nothing"
+_NOTHING = "-"
 
 
 class Verdict(StrEnum):
@@ -158,10 +159,12 @@ def judge_ipv4(source: str | None, source6: str | None) -> Finding:
     if address.is_link_local:
         return Finding(Check.IPV4, Verdict.WARN, f"{source}, which goes no further than the link", "is DHCP working?")
     if address in _CARRIERS:
-        return Finding(Check.IPV4, Verdict.OK, f"{source}, behind the provider's NAT: `simopen nat` tells what it does")
+        return Finding(
+            Check.IPV4, Verdict.OK, f"has a route, from {source}, an address behind a provider's NAT: see `simopen nat`"
+        )
     if address.is_private:
-        return Finding(Check.IPV4, Verdict.OK, f"{source}, behind a NAT: `simopen nat` tells what it does")
-    return Finding(Check.IPV4, Verdict.OK, f"{source}, a public address")
+        return Finding(Check.IPV4, Verdict.OK, f"has a route, from {source}, a private address: see `simopen nat`")
+    return Finding(Check.IPV4, Verdict.OK, f"has a route, from {source}, a public address")
 
 
 def judge_ipv6(source: str | None, source4: str | None) -> Finding:
@@ -170,7 +173,11 @@ def judge_ipv6(source: str | None, source4: str | None) -> Finding:
         return _no_route(Check.IPV6, source4, _ASK_FOR_IPV6)
     if not ipaddress.ip_address(source).is_global:
         return Finding(Check.IPV6, Verdict.WARN, f"{source}, which the internet does not reach", _ASK_FOR_IPV6)
-    return Finding(Check.IPV6, Verdict.OK, f"{source}, a public address: to peers with IPv6, no NAT is in the way")
+    return Finding(
+        Check.IPV6,
+        Verdict.OK,
+        f"has a route, from {source}, a public address: to peers with IPv6, no NAT is in the way",
+    )
 
 
 def _no_route(check: Check, other: str | None, advice: str) -> Finding:
@@ -216,6 +223,6 @@ def _why_silent(notes: Sequence[str], asked: int) -> str:
     told = " ".join(notes)
     if "captive portal" in told:
         return "open a web page, log in to this network, and ask again"
-    if told.count("the name ") >= asked:
+    if OFFLINE in told or told.count("the name ") >= asked:
         return "see that names are looked up here (/etc/resolv.conf), or name a server by its address with --stun"
     return "does a firewall let TCP out to any port? Name a server that you can reach with --stun"

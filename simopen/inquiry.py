@@ -20,7 +20,7 @@ from typing import Self
 from simopen import stun
 from simopen.address import ANY, Endpoint, canonical, resolve
 from simopen.binding import Binding, StunServer, other_address
-from simopen.errors import LocalEndpointError, ResolutionError, StunError
+from simopen.errors import LocalEndpointError, ResolutionError, StunError, no_names
 from simopen.hairpin import Mapped, hairpins
 from simopen.nat import Observation
 from simopen.sockets import open_socket
@@ -134,7 +134,16 @@ class Inquiry:
                     self._group.create_task(self._server(server, len(range(number, PROBES, len(servers)))))
         self._drop_silent()
         if not self.held:
-            raise StunError(f"no STUN server told this host's mapping: {'; '.join(dict.fromkeys(self.notes))}")
+            raise self._nobody()
+
+    def _nobody(self) -> StunError:
+        told = tuple(dict.fromkeys(self.notes))
+        each_said = "; ".join(told)
+        if len(told) == self._servers > 1 and all(note.startswith("the name ") for note in told):
+            error = StunError(no_names(self._servers, "STUN"))
+            error.add_note(each_said)
+            return error
+        return StunError(f"no STUN server told this host's mapping: {each_said}")
 
     def close(self) -> None:
         """Close every connection."""

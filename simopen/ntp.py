@@ -26,6 +26,8 @@ MAX_REFERENCE_AGE_S = 86_400
 """A server that has not heard from its own source for a day coasts: 15 ppm make 1.3 s of that (RFC 5905's
 PHI), and its root dispersion should have said so. ntpd polls at most every 2**17 s, public servers far more
 often."""
+NO_NAME = "its name"
+"""How the words begin with which a server is refused whose name has no address."""
 PHI_PPM = 15
 """RFC 5905 §7.2: what a clock may gain or lose between two looks at it."""
 ROUNDING_NS = 500

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import logging
 import math
@@ -176,12 +177,19 @@ async def connect_self(
     except BaseException as error:
         sock.close()
         if isinstance(error, OSError):
-            raise PunchError(f"the kernel would not connect {endpoint} to itself: {error.strerror}") from error
+            raise _self_error(error, endpoint) from error
         raise
     if not selfish:
         sock.close()
         raise PunchError(f"something on this host listens on {endpoint} and took the connection")
     return await _streams(sock, limit, None)
+
+
+def _self_error(error: OSError, endpoint: Endpoint) -> PunchError:
+    if error.errno == errno.EADDRNOTAVAIL:  # its 5-tuple is taken, by another that is connected to itself
+        other = endpoint.port + 1 if endpoint.port < 65535 else endpoint.port - 1
+        return PunchError(f"port {endpoint.port} is in use: name another (simopen self {other})")
+    return PunchError(f"the kernel would not connect {endpoint} to itself: {error.strerror}")
 
 
 def _window_ns(window: float) -> int:

@@ -5,6 +5,9 @@ them. So one daemon thread reads, one writes, and queues of a few chunks between
 slower side. A thread waits in poll(2) until its descriptor is ready or it is told to stop, so that it neither outlives
 `pipe` nor takes input that nobody will send. What poll cannot foresee is a read that another process empties first, or
 a terminal that is stopped in the middle of a write: such a thread ends when that call returns, or with the process.
+
+A process that dies closes its sockets, and the kernel would tell the peer of a clean end, though half of a file is
+missing. So until the source has ended and the kernel has all of it, whoever closes the stream resets it.
 """
 
 from __future__ import annotations
@@ -14,10 +17,13 @@ import contextlib
 import os
 import queue
 import select
+import socket
 import stat
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+
+from simopen import sockets
 
 CHUNK = 2**16
 _CHUNKS = 16
@@ -47,13 +53,15 @@ async def pipe(
     The source's end is passed on as the stream's EOF, and the stream goes on in the other direction. When the peer
     ends, a terminal is not read any further: whoever sits there may have nothing more to say. `carried`, where given,
     counts while it goes on. A stream that breaks is not raised but told in `carried.error`, once all that came before
-    is in the sink. The descriptors stay open, and may be non-blocking; the writer is the caller's to close.
+    is in the sink. The descriptors stay open, and may be non-blocking; the writer is the caller's to close: that is a
+    reset, which the peer can tell from an end, where this was cancelled or failed before the source's end was sent.
 
     Raises:
         OSError: the source or the sink failed; `strerror` says which.
     """
     carried = carried or Carried()
     terminal = os.isatty(source)
+    _when_closed(writer, sockets.drop)
     with _Source(source) as chunks, _Sink(sink) as pieces:
         sending = asyncio.create_task(_send(writer, chunks, carried))
         receiving = asyncio.create_task(_receive(reader, pieces, carried))
@@ -67,6 +75,9 @@ async def pipe(
             sending.cancel()
             receiving.cancel()
             await asyncio.gather(sending, receiving, return_exceptions=True)
+    if sending.cancelled() and not carried.error:  # a terminal, and the peer has ended: a clean end here, too
+        with _noting(carried):
+            await _hand_over(writer)
     return carried
 
 
@@ -80,8 +91,23 @@ async def _send(writer: asyncio.StreamWriter, chunks: _Source, carried: Carried)
         if carried.error:
             return  # the reader learns of it too, and ends
     with _noting(carried):
-        _require_open(writer)
+        await _hand_over(writer)
         writer.write_eof()
+
+
+async def _hand_over(writer: asyncio.StreamWriter) -> None:
+    """Wait until the kernel has all that was written; from then on it sees to it, whatever becomes of this process."""
+    _require_open(writer)
+    writer.transport.set_write_buffer_limits(high=0)
+    await writer.drain()
+    _when_closed(writer, sockets.keep)
+
+
+def _when_closed(writer: asyncio.StreamWriter, arrange: Callable[[socket.socket], None]) -> None:
+    sock = writer.get_extra_info("socket")
+    if sock is not None:
+        with contextlib.suppress(OSError):  # it is closed already
+            arrange(sock)
 
 
 def _require_open(writer: asyncio.StreamWriter) -> None:

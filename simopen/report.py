@@ -164,8 +164,8 @@ class Report:
         """One sentence: the stream and how it came, or what was tried in vain."""
         if self.remote is None or self.elapsed_s is None:
             return f"no stream: {tally(self.attempts)}"
-        how = "our SYN's own socket" if self.via is Via.CONNECT else "the listener on the same port"
-        return f"connected to {self.remote} {self.elapsed_s * 1e3:.1f} ms after our first SYN, through {how}"
+        how = "by our own SYN" if self.via is Via.CONNECT else "through the listener"
+        return f"connected to {self.remote} in {self.elapsed_s * 1e3:.1f} ms ({how})"
 
 
 def tally(attempts: Sequence[Attempt]) -> str:

@@ -146,10 +146,10 @@ async def _ask_server(server: TimeServer, answers: ntp.Answers, local: ntp.Reads
     try:
         addresses = await _resolve(server)
     except OSError as error:
-        answers.refuse(f"its name cannot be resolved ({error.strerror or error})")
+        answers.refuse(f"{ntp.NO_NAME} cannot be resolved ({error.strerror or error})")
         return
     except asyncio.CancelledError:
-        answers.refuse("its name was not resolved in time")
+        answers.refuse(f"{ntp.NO_NAME} was not resolved in time")
         raise
     async with _tasks(_Lane(answers, *each, local).run() for each in addresses) as waiting:
         while waiting and not (answers.no_more or answers.samples):

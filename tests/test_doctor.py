@@ -58,9 +58,7 @@ async def test_a_host_that_is_well(ports: tuple[int, int]) -> None:
     async with two_clocks() as ntp, full_server((THERE, "127.0.0.3"), ports, told=one_endpoint) as servers:
         found = await examined(ntp, [str(next(iter(servers)))])
     assert "2 of 2 servers" in found[Check.CLOCK].found
-    assert found[Check.SIMULTANEOUS_OPEN] == Finding(
-        Check.SIMULTANEOUS_OPEN, OK, "one socket connected to itself", "nothing"
-    )
+    assert found[Check.SIMULTANEOUS_OPEN] == Finding(Check.SIMULTANEOUS_OPEN, OK, "one socket connected to itself", "-")
     assert found[Check.PORT_SHARING].verdict is OK
     assert f"mapping, seen as {PUBLIC}:" in found[Check.STUN].found
 
@@ -125,7 +123,7 @@ async def test_a_check_that_breaks_is_unknown(looking: Callable[[], Any], words:
     found = await in_time(Check.FIREWALL, looking(), 0.01)
     assert (found.check, found.verdict) == (Check.FIREWALL, UNKNOWN)
     assert words in found.found
-    assert found.advice != "nothing"
+    assert found.advice != "-"
 
 
 # --- firewalls
@@ -197,6 +195,9 @@ async def test_the_command_tells_it_in_a_table() -> None:
     assert [row.startswith(str(check)) for row, check in zip(rows, Check, strict=True)] == [True] * len(Check)
     assert "open a web page" in rows[-1]
     assert said.startswith("examining this host ...\nsimopen: note: no STUN server told")
+    failing = [row.split("  ")[0] for row in rows if "  fails  " in row]
+    assert said.splitlines()[-1] == f"not fit: {', '.join(failing)}"
+    assert "STUN over TCP" in failing
 
 
 async def test_the_command_tells_it_as_one_line_of_json() -> None:
@@ -247,9 +248,11 @@ async def on(host: lab.Host, *words: str) -> tuple[int, dict[str, dict[str, Any]
 async def test_a_host_behind_a_nat() -> None:
     async with behind(lab.Nat()) as (_, host, (one, _)):
         status, found = await on(host, "--no-ntp", "--stun", one.address)
+        plain = await host.run([sys.executable, "-m", "simopen", "doctor", "--no-ntp", "--stun", one.address])
     assert status == 0
+    assert plain.stderr.endswith(b"\nfit\n")
     assert found["IPv4"]["verdict"] == "ok"
-    assert found["IPv4"]["found"].startswith(f"{host.address}, behind a NAT")
+    assert found["IPv4"]["found"].startswith(f"has a route, from {host.address}, a private address")
     assert found["IPv6"]["found"].startswith(host.address6)
     assert f"endpoint-independent mapping, seen as {host.public_address}:" in found["STUN over TCP"]["found"]
 

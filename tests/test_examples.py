@@ -58,6 +58,22 @@ def test_love_says_how_to_use_it() -> None:
     assert "python love.py 203.0.113.7 1314 22:14:30" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["love.py", "127.0.0.1", "1314", "soon"], "'soon' is no instant"),
+        (["love.py", "no..name", "1314", "+1s", "--no-ntp"], "'no..name' has no address"),
+        (["selfie.py", "70000"], "65535, not 70000"),
+        (["same_port.py", "70000"], "65535, not 70000"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(words: list[str], complaint: str) -> None:
+    done = run(*words)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert complaint in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_same_port(ports: tuple[int, int]) -> None:
     done = run("same_port.py", ports[0])
     assert (done.returncode, done.stderr) == (0, "")

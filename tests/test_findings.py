@@ -43,9 +43,9 @@ def told(finding: Finding) -> str:
 @pytest.mark.parametrize(
     ("by_kernel", "checked", "verdict", "words"),
     [
-        (None, estimate(3, 12), OK, ["+0.0030 s ± 12 ms", "nothing"]),
+        (None, estimate(3, 12), OK, ["+0.0030 s ± 12 ms", "| -"]),
         (kernel(5), estimate(3, 12), OK, ["+0.0030 s ± 12 ms", "± 5.0 ms (the kernel's word)"]),
-        (kernel(5), "nobody answered", OK, ["the kernel's word", "nobody answered", "nothing"]),
+        (kernel(5), "nobody answered", OK, ["the kernel's word", "nobody answered", "| -"]),
         (kernel(500), "nobody answered", WARN, ["install chrony"]),
         (None, "nobody answered", WARN, ["nobody says", "nobody answered", "--ntp", "install chrony"]),
         (None, estimate(-2000, 12), WARN, ["-2.0000 s", "simopen corrects for it"]),
@@ -66,8 +66,8 @@ def test_the_clock(by_kernel: Estimate | None, checked: Estimate | str, verdict:
 @pytest.mark.parametrize(
     ("connected", "switch", "verdict", "words"),
     [
-        (True, None, OK, "nothing"),
-        (True, "1", OK, "nothing"),
+        (True, None, OK, "| -"),
+        (True, "1", OK, "| -"),
         (False, "0", FAIL, "sudo sysctl -w net.ipv4.tcp_simult_connect=1"),
         (False, None, FAIL, "only the listener connects"),
         (False, "1", FAIL, "firewall"),
@@ -94,7 +94,7 @@ def test_a_port_that_can_be_shared_and_one_that_cannot() -> None:
     [
         (math.inf, math.inf, OK, "may have inf"),
         (DESCRIPTORS, DESCRIPTORS, OK, "may have 1,100"),
-        (256, math.inf, OK, "take up to inf | nothing"),
+        (256, math.inf, OK, "take up to inf | -"),
         (1024, 524_288, OK, "may have 1,024, and take up to 524,288"),
         (1024, 1024, WARN, "have root raise the hard limit"),
         (256, DESCRIPTORS - 1, WARN, "only a spray needs 1,100"),
@@ -118,7 +118,7 @@ def chains(**policies: str) -> str:
 @pytest.mark.parametrize(
     ("nft", "legacy", "services", "verdict", "words"),
     [
-        ("", "", [], OK, "drops nothing by policy | nothing"),
+        ("", "", [], OK, "drops nothing by policy | -"),
         (chains(input="accept", output="accept"), "", [], OK, "drops nothing by policy"),
         (chains(forward="drop"), "", [], OK, "drops nothing by policy"),
         (chains(input="drop", output="accept"), "", [], OK, "what comes in unasked is dropped"),
@@ -147,9 +147,9 @@ def test_a_chain_with_a_priority_of_its_own_counts() -> None:
 @pytest.mark.parametrize(
     ("source", "source6", "verdict", "words"),
     [
-        ("8.8.8.8", None, OK, "8.8.8.8, a public address"),
-        ("192.168.1.2", None, OK, "192.168.1.2, behind a NAT"),
-        ("100.64.0.1", None, OK, "the provider's NAT"),
+        ("8.8.8.8", None, OK, "has a route, from 8.8.8.8, a public address"),
+        ("192.168.1.2", None, OK, "has a route, from 192.168.1.2, a private address"),
+        ("100.64.0.1", None, OK, "a provider's NAT"),
         ("169.254.3.4", None, WARN, "DHCP"),
         (None, "2a00::1", WARN, "IPv6"),
         (None, None, FAIL, "bring the network up"),
@@ -185,7 +185,7 @@ MAPPED = Endpoint("198.51.100.1", 2314)
     ("mapping", "verdict", "words"),
     [
         (Mapping.NONE, OK, "no translation"),
-        (Mapping.ENDPOINT_INDEPENDENT, OK, "endpoint-independent mapping, seen as 198.51.100.1:2314 | nothing"),
+        (Mapping.ENDPOINT_INDEPENDENT, OK, "endpoint-independent mapping, seen as 198.51.100.1:2314 | -"),
         (Mapping.ADDRESS_DEPENDENT, WARN, "address-dependent mapping"),
         (Mapping.ADDRESS_AND_PORT_DEPENDENT, WARN, "symmetric NAT"),
         (Mapping.UNKNOWN, UNKNOWN, "name more STUN servers"),
@@ -220,6 +220,7 @@ def test_a_network_that_lets_only_the_web_out(asked: list[int], ports: list[int]
         (2, "a: is a captive portal in the way?; b: no answer within 4.0 s", "none of 2", "log in"),
         (1, "a: no answer within 4.0 s", "the server did not answer", "does a firewall"),
         (2, "the name 'a' has no address; the name 'b' was not looked up in time", "none of 2", "resolv.conf"),
+        (2, "none of the 2 STUN servers' names can be looked up: is this host online?", "none of 2", "resolv.conf"),
         (2, "the name 'a' has no address; b: no answer within 4.0 s", "none of 2", "does a firewall"),
     ],
 )

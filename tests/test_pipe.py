@@ -350,6 +350,53 @@ async def test_a_stream_that_was_closed_here_is_told(ends: bool) -> None:
             os.close(sink)
 
 
+# --- how the peer tells an end from a break
+
+
+async def test_closed_before_the_source_has_ended_the_stream_is_reset() -> None:
+    async with streams() as (left, right):
+        with a_pipe() as source, a_pipe() as sink:
+            task = asyncio.create_task(pipe(*left, source=source[0], sink=sink[1]))
+            os.write(source[1], b"half")
+            assert await right[0].readexactly(4) == b"half"
+            task.cancel()
+            await asyncio.wait({task})
+            left[1].transport.abort()
+            with pytest.raises(ConnectionResetError):
+                await right[0].read()
+
+
+async def test_closed_after_the_source_has_ended_the_peer_has_all_of_it(tmp_path: Path) -> None:
+    """The peer reads only when this side is gone, but the kernel has taken the last byte."""
+    (tmp_path / "in").write_bytes(whole := os.urandom(10_000))
+    async with streams() as (left, right):
+        with a_pipe() as sink, (tmp_path / "in").open("rb") as source:
+            task = asyncio.create_task(pipe(*left, source=source.fileno(), sink=sink[1]))
+            await until(lambda: ended(left))
+            task.cancel()
+            await asyncio.wait({task})
+            left[1].transport.abort()
+            assert await right[0].read() == whole
+
+
+async def test_closed_after_the_peer_has_ended_a_terminals_stream_ends_too() -> None:
+    async with streams() as (left, right):
+        keyboard, terminal = pty.openpty()
+        with a_pipe() as sink:
+            right[1].write_eof()
+            assert await pipe(*left, source=terminal, sink=sink[1]) == Carried()
+        left[1].close()
+        assert await right[0].read() == b""
+        os.close(keyboard)
+        os.close(terminal)
+
+
+def ended(pair: Pair) -> bool:
+    """Whether its FIN has left: the kernel's state of the connection is no longer ESTABLISHED (1)."""
+    state = pair[1].get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+    return bool(state[0] != 1)
+
+
 # --- cancellation. That no thread is left is for the guard in conftest.py to see.
 
 

@@ -135,10 +135,10 @@ def test_what_never_left_is_not_counted_as_sent() -> None:
 @pytest.mark.parametrize(
     ("made", "words"),
     [
-        (report(), "connected to 203.0.113.7:1314 81.0 ms after our first SYN, through our SYN's own socket"),
+        (report(), "connected to 203.0.113.7:1314 in 81.0 ms (by our own SYN)"),
         (
             report(via=Via.ACCEPT, remote=OTHER),
-            "connected to [2001:db8::7]:1314 81.0 ms after our first SYN, through the listener on the same port",
+            "connected to [2001:db8::7]:1314 in 81.0 ms (through the listener)",
         ),
         (report(**FAILED, attempts=(attempt(None),)), "no stream: 1 SYN to 203.0.113.7:1314 (1 no answer)"),
         (report(**FAILED, attempts=()), "no stream: nothing sent"),
