@@ -22,6 +22,14 @@ if TYPE_CHECKING:
     from simopen.nat import Profile
     from simopen.ticket import Ticket
 
+EXAMPLE = """\
+to meet a peer, make a ticket each, in one terminal, and leave it running:
+  one$    simopen nat --ticket
+  other$  simopen nat --ticket
+and exchange them; then each, in another terminal of the same host, before the instant:
+  one$    simopen connect OTHERS-TICKET
+  other$  simopen connect ONES-TICKET
+"""
 Row = tuple[str, str, str]
 
 _MAPPING = {
