@@ -135,8 +135,8 @@ class Invitation:
 
 
 _FORGETS = (
-    "the mapping has changed again, after {:.0f} s: this NAT seems to forget an idle mapping within that time, so agree "
-    "on an instant that is nearer, on both sides: simopen nat --ticket --at +20s"
+    "the mapping has changed again, after {:.0f} s: this NAT seems to forget an idle mapping within that time, so "
+    "agree on an instant that is nearer, on both sides: simopen nat --ticket --at +20s"
 )
 _END = {
     True: "`simopen connect` was run here and is done with the mapping; it is let go",
