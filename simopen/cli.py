@@ -169,6 +169,7 @@ def _parser() -> argparse.ArgumentParser:
     nat = _command(
         commands, "nat", survey.run, "tell what the NATs in front of this host do to TCP, and what that means"
     )
+    nat.epilog = survey.EXAMPLE
     survey.add_arguments(nat)
     fit = _command(
         commands, "doctor", doctor.run, "tell whether this host is fit to punch, and what to do where it is not"
@@ -233,6 +234,8 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
 async def _connect(options: argparse.Namespace, screen: Screen) -> int:
     source = clock.chosen(options.ntp, ask=not options.no_ntp)
     with dial.called(options, source) as call:
+        for line in call.told:
+            screen.say(f"simopen: {line}")
         reader, writer = await _with_countdown(call, options.window, source, screen)
     report: Report = writer.get_extra_info("simopen")
     _tell_notes(screen, report)

@@ -73,11 +73,10 @@ class Diagnosis:
         }
 
 
-def impossible(why: str) -> Diagnosis:
-    """For two NATs that no plan connects; `why` is the plan's own sentence."""
-    return Diagnosis(
-        Cause.IMPOSSIBLE_PAIR, why, (), "Use another network on one of the two sides, IPv6 on both, or a relay"
-    )
+def impossible(why: str, *, sprays: bool = False) -> Diagnosis:
+    """For two NATs that no plan connects; `why` is the plan's own sentence. `sprays`: one would, were it allowed to."""
+    advice = "Use another network on one of the two sides, IPv6 on both, or a relay"
+    return Diagnosis(Cause.IMPOSSIBLE_PAIR, why, (), f"{_SPRAY[False]}. Else: {advice}" if sprays else advice)
 
 
 def stopped(report: Report, why: str) -> Diagnosis:
@@ -88,7 +87,7 @@ def stopped(report: Report, why: str) -> Diagnosis:
 def diagnose(report: Report) -> Diagnosis:
     """The cause that the report of a failed punch bears out. The first of `_CASES` that applies."""
     case = next(case for case in _CASES if case.applies(report))
-    return Diagnosis(case.cause, case.sentence(report), tuple(_facts(report)), case.advice)
+    return Diagnosis(case.cause, case.sentence(report), tuple(_facts(report)), _advice(case, report))
 
 
 def remarks(report: Report) -> tuple[str, ...]:
@@ -186,14 +185,36 @@ def _refused(report: Report) -> str:
     return f"only {answers} came back: what answers there expected nothing from this side while it fired"
 
 
+def _advice(case: _Case, report: Report) -> str:
+    if report.plan is None or case.by_ticket is None:
+        return case.advice
+    if report.spray is None or case.cause not in {Cause.REFUSED, Cause.SILENCE}:
+        return case.by_ticket
+    return f"{case.by_ticket}. {_SPRAY[report.spray]}"
+
+
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """When it applies, and its words. What they claim, `applies` has seen."""
+    """When it applies, and its words. What they claim, `applies` has seen.
+
+    `by_ticket`: the advice where a plan decided what to fire, and so nobody agreed on an instant or a port.
+    """
 
     cause: Cause
     applies: Callable[[Report], bool]
     sentence: Callable[[Report], str]
     advice: str
+    by_ticket: str | None = None
+
+
+_NEW_TICKETS = (
+    "Did the peer run `simopen connect` with your latest ticket in time, with `simopen nat --ticket` still running "
+    "there? If not, make new tickets on both sides; if so, compare what `simopen clock` says on both"
+)
+_SPRAY = {
+    False: "Run it again with --spray on both sides, with new tickets: that tries hundreds of ports a second",
+    True: "This side was run with --spray: was the peer, too? Both must be",
+}
 
 
 # From what is certain to what is left.
@@ -203,12 +224,15 @@ _CASES = (
         lambda report: not report.fired_ns,
         _missed,
         "Agree on a later instant, and check this machine's clock with `simopen clock`",
+        "Make new tickets on both sides, with more time: simopen nat --ticket --at +5m; and check this machine's clock "
+        "with `simopen clock`",
     ),
     _Case(
         Cause.PORT_TAKEN,
         lambda report: _shut(report) and Outcome.TAKEN in _outcomes(report),
         _taken,
         "Wait a minute, or use another local port",
+        "Make new tickets on both sides",
     ),
     _Case(
         Cause.NO_ROUTE,
@@ -221,6 +245,7 @@ _CASES = (
         _too_early,
         _apart,
         "Run `simopen clock` on both sides, and compare the instants",
+        "Run `simopen clock` on both sides; then make new tickets, and use no older ones",
     ),
     _Case(
         Cause.WRONG_PORT,
@@ -228,6 +253,7 @@ _CASES = (
         _wrong_port,
         "More than one punch here waits for that address: name the port that the peer's NAT chooses, or give each "
         "punch a local port of its own",
+        "More than one punch here waits for that address: make new tickets on both sides, without --local-port",
     ),
     _Case(
         Cause.BROKEN,
@@ -241,6 +267,7 @@ _CASES = (
         _refused,
         "Either the peer never fired: was it run, for the same instant, and was its window still open? Or it fired at "
         "or from another endpoint than was agreed; or a NAT or firewall in between answers for it",
+        f"{_NEW_TICKETS}. Or a NAT or firewall in between answers for the peer",
     ),
     _Case(
         Cause.UNREACHABLE,
@@ -255,6 +282,7 @@ _CASES = (
         "Either the peer fired at another instant, or not at all, and its side drops what it did not ask for; or one "
         "side fired at another endpoint than the other's public one, or from another port; or a firewall drops "
         "this side's SYNs or the peer's",
+        f"{_NEW_TICKETS}. Or a firewall drops this side's SYNs or the peer's",
     ),
 )
 

@@ -12,14 +12,17 @@ import contextlib
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from simopen import arguments, opening, wallet
 from simopen.address import Endpoint, is_literal
 from simopen.arguments import argument
 from simopen.clock import TimeSource
+from simopen.diagnosis import ago
 from simopen.errors import Flaw, TicketError
-from simopen.ticket import Ticket, agreed_instant, looks_like_ticket, parse_ticket
+from simopen.plan import Plan
+from simopen.ticket import LATE_S, Ticket, agreed_instant, looks_like_ticket, parse_ticket
 
 EXAMPLE = """\
 both sides run it for the same instant, each with the other's public address:
@@ -29,6 +32,7 @@ or each with the ticket that the other's `simopen nat --ticket` printed, which
 the other leaves running:
   one$    simopen connect OTHERS-TICKET
   other$  simopen connect ONES-TICKET
+with a TICKET, leave out PORT, --at, --local-port and --local-address
 what each then types, the other reads; with < FILE and > FILE, a file crosses
 """
 # What the tickets say, and nobody else.
@@ -42,11 +46,15 @@ _IN_TICKETS = {
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Whom this side will fire at, by name; at which instant (UTC seconds; None: now); and the call that does it."""
+    """Whom this side will fire at, by name; at which instant (UTC seconds; None: now); and the call that does it.
+
+    `told`: what is worth saying before that.
+    """
 
     whom: str
     at: float | None
     streams: Callable[[], Coroutine[object, object, tuple[StreamReader, StreamWriter]]]
+    told: tuple[str, ...] = ()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,7 +87,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--spray",
         action="store_true",
-        help="with a TICKET: where the two NATs leave nothing else, try very many ports (default: no)",
+        help="with a TICKET, and on both sides: where the two NATs leave nothing else, try very many ports, with up to "
+        "450 SYNs a second for 5 s (default: no)",
     )
     parser.add_argument(
         "--first-ttl",
@@ -121,7 +130,8 @@ def called(options: argparse.Namespace, source: TimeSource, where: Path | None =
 
     `where`: this side's wallet; left out, the usual one.
 
-    Raises: ValueError for what cannot be meant; TicketError, which is one, for a ticket that cannot be used.
+    Raises: ValueError for what cannot be meant; TicketError, which is one, for a ticket that cannot be used;
+    ImpossiblePair for two tickets that leave no way.
     """
     if _means_host(options):
         yield _to_host(options, source)
@@ -189,7 +199,9 @@ def _to_host(options: argparse.Namespace, source: TimeSource) -> Call:
 
 
 def _to_ticket(theirs: Ticket, mine: Ticket, options: argparse.Namespace, source: TimeSource) -> Call:
-    instant = agreed_instant(mine, theirs, source.now_estimate().utc_ns / 1e9)
+    now_s = source.now_estimate().utc_ns / 1e9
+    instant = agreed_instant(mine, theirs, now_s)
+    plan = opening.possible(mine.profile, theirs.profile, now_ns=instant * 10**9, spray=options.spray)
     return Call(
         str(theirs.profile.mapped or "the ticket's owner"),
         instant,
@@ -203,4 +215,25 @@ def _to_ticket(theirs: Ticket, mine: Ticket, options: argparse.Namespace, source
             listen=options.listen,
             clock=source,
         ),
+        (*_if_old(theirs, now_s), *_planned(plan, spray=options.spray)),
     )
+
+
+def _if_old(theirs: Ticket, now_s: float) -> Iterator[str]:
+    """Its owner may have a `connect` that holds the mapping until the later instant, and may not."""
+    late_s = now_s - theirs.instant
+    if late_s > LATE_S:
+        yield (
+            f"note: your peer's ticket was for {datetime.fromtimestamp(theirs.instant, UTC):%H:%M:%S} UTC, "
+            f"{ago(round(late_s * 1e9))} ago: it works only if your peer's `simopen connect` has been running since; "
+            f"else ask for a new one"
+        )
+
+
+def _planned(plan: Plan, *, spray: bool) -> Iterator[str]:
+    yield f"plan: {plan.why}"
+    if plan.sprays and not spray:
+        yield (
+            "note: this way fails where that NAT asks for the port, too; run with --spray on both sides, this is then "
+            "tried with hundreds of SYNs a second"
+        )

@@ -3,13 +3,15 @@
 Theory of operation: the ticket goes to whoever copies it, and lies in the `wallet` for `simopen connect`, which runs
 beside this program on the same port: it listens and fires, this one only keeps its connections to the servers. Both
 tickets carry an instant, and the later one counts, so this side's own may pass while a `connect` still waits: as long
-as one does, the mapping is held. A mapping that changes meanwhile makes the ticket stale, and a new one is made.
+as one does, the mapping is held. A mapping that changes before the instant makes the ticket stale, and a new one is
+made; where that one goes stale as soon, so would the next, and it ends.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +20,7 @@ from pathlib import Path
 from simopen import wallet
 from simopen.clock import FixedClock, TimeSource
 from simopen.discovery import Discovery
-from simopen.errors import ClockError
+from simopen.errors import ClockError, SimopenError
 from simopen.instant import next_slot
 from simopen.screen import Screen
 from simopen.ticket import LATE_S, Ticket, in_utc
@@ -31,6 +33,25 @@ PACE_S = 4.0
 """A row of ports is watched for so long: of the rates that `walk` tells apart, the lowest but none, 2 a second, would
 show by then with 99 %."""
 _TICK_S = 1.0
+
+
+async def learn_the_time(source: TimeSource, screen: Screen, at: float | None = None) -> None:
+    """What comes first, as the ticket goes by it.
+
+    Raises: ValueError for an instant (`at`, UTC seconds) that has passed.
+    """
+    bound_s = source.now_estimate().bound_s
+    if not isinstance(source, FixedClock) and (bound_s is None or bound_s > source.limit_s):
+        try:
+            await source.refresh()
+        except ClockError as error:
+            screen.say(f"simopen: note: the clock's offset is not known well, so the ticket goes by it: {error}")
+    _refuse_past(at, source)
+
+
+def _refuse_past(at: float | None, source: TimeSource) -> None:
+    if at is not None and at <= source.now_estimate().utc_ns / 1e9:
+        raise ValueError("the ticket's instant has passed: name a later one with --at, or leave it out")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,27 +69,20 @@ class Invitation:
 
         `at`: the instant, UTC seconds, rounded up to whole ones; None: about two minutes ahead.
 
-        Raises: ValueError for an instant that has passed; SimopenError where the ticket cannot be left in `where`.
+        Raises: ValueError for an instant that has passed; SimopenError where the ticket cannot be left in `where`, or
+        the mapping changes sooner than a new ticket could be of use.
         """
-        await self._learn_the_time()
         await self._learn_the_pace()
-        ticket = self._made(at)
-        while await self._went_stale(ticket):
-            stale, ticket = ticket, self._made(None)
+        _refuse_past(at, self.source)
+        ticket, is_first = self._made(at), True
+        while (lasted_s := await self._went_stale(ticket)) is not None:
+            if not is_first and lasted_s < LEAD_S:
+                raise SimopenError(_FORGETS.format(lasted_s))
+            stale, ticket, is_first = ticket, self._made(None), False
             self.screen.say(
                 f"simopen: the mapping has changed from {stale.profile.mapped} to {ticket.profile.mapped}, so that "
                 f"ticket is of no more use: give your peer the new one, and run `simopen connect` anew on both sides"
             )
-        self.screen.say("the instant and its window are over; the mapping is let go")
-
-    async def _learn_the_time(self) -> None:
-        bound_s = self.source.now_estimate().bound_s
-        if isinstance(self.source, FixedClock) or (bound_s is not None and bound_s <= self.source.limit_s):
-            return
-        try:
-            await self.source.refresh()
-        except ClockError as error:
-            self.screen.say(f"simopen: note: the clock's offset is not known well, so the ticket goes by it: {error}")
 
     async def _learn_the_pace(self) -> None:
         """Of a row of ports: the peer must foresee where it will be at the instant, minutes from now."""
@@ -79,39 +93,66 @@ class Invitation:
 
     def _made(self, at: float | None) -> Ticket:
         now = self.source.now_estimate()
-        now_s = now.utc_ns / 1e9
-        instant = next_slot(SLOT_S, lead_s=LEAD_S, now=now_s) if at is None else at
-        if instant <= now_s:
-            raise ValueError("the ticket's instant has passed: name a later one with --at, or leave it out")
+        instant = next_slot(SLOT_S, lead_s=LEAD_S, now=now.utc_ns / 1e9) if at is None else at
         return Ticket(in_utc(self.found.profile, now.utc_at(0)), math.ceil(instant), self.found.port)
 
-    async def _went_stale(self, ticket: Ticket) -> bool:
-        """Hold the mapping until nobody needs it any more, or it has changed: then this is True."""
+    async def _went_stale(self, ticket: Ticket) -> float | None:
+        """Hold the mapping until nobody needs it any more (None), or it has changed: after so many seconds."""
+        began_s = time.monotonic()
         with wallet.left(ticket, self.where) as wanted:
             self.show(ticket)
             self.screen.say(_to_do(ticket))
-            with self.screen.line(self._left(ticket)) as update:
-                while self._left_s(ticket) > -LATE_S or wanted():
-                    if self.found.profile.mapped != ticket.profile.mapped:
-                        return True
-                    update(self._left(ticket))
-                    await asyncio.sleep(_TICK_S)
-        return False
+            try:
+                changed, was_wanted = await self._watched(ticket, wanted)
+            except asyncio.CancelledError:
+                self.screen.say("the mapping is let go, and the ticket is void")
+                raise
+        if changed:
+            return time.monotonic() - began_s
+        self.screen.say(_END[was_wanted])
+        return None
+
+    async def _watched(self, ticket: Ticket, wanted: Callable[[], bool]) -> tuple[bool, bool]:
+        """Whether the mapping changed before the instant (later, a new ticket is of no use), and was ever wanted."""
+        was_wanted = False
+        with self.screen.line(self._left(ticket)) as update:
+            while (is_wanted := wanted()) or self._left_s(ticket) > -LATE_S:
+                if self._left_s(ticket) > 0 and self.found.profile.mapped != ticket.profile.mapped:
+                    return True, was_wanted
+                was_wanted |= is_wanted
+                update(self._left(ticket))
+                await asyncio.sleep(_TICK_S)
+        return False, was_wanted
 
     def _left_s(self, ticket: Ticket) -> float:
         return ticket.instant - self.source.now_estimate().utc_ns / 1e9
 
     def _left(self, ticket: Ticket) -> str:
         left_s = self._left_s(ticket)
-        return (
-            f"the mapping is held; {left_s:.0f} s left" if left_s > 0 else "the instant has come; the mapping is held"
-        )
+        if left_s <= 0:
+            return "this ticket's instant has come; the mapping is held"
+        return f"both fire in {left_s:.0f} s ({_time_of(ticket)}) at the earliest; the mapping is held"
+
+
+_FORGETS = (
+    "the mapping has changed again, after {:.0f} s: this NAT seems to forget an idle mapping within that time, so "
+    "agree on an instant that is nearer, on both sides: simopen nat --ticket --at +20s"
+)
+_END = {
+    True: "`simopen connect` was run here and is done with the mapping; it is let go",
+    False: "no `simopen connect` was seen here in time, and the mapping is let go: if you have not met, start again on "
+    "both sides, with more time: simopen nat --ticket --at +5m",
+}
 
 
 def _to_do(ticket: Ticket) -> str:
-    at = datetime.fromtimestamp(ticket.instant, UTC)
-    here = f" ({at.astimezone():%H:%M:%S} here)" if at.astimezone().utcoffset() else ""
     return (
-        f"give this ticket to your peer, and leave this running; with your peer's ticket, before "
-        f"{at:%H:%M:%S} UTC{here}, say on this host, in another terminal:\n  simopen connect PEERS-TICKET"
+        f"1. Send this ticket to your peer; leave this running.\n"
+        f"2. In another terminal on this host, before {_time_of(ticket)}: simopen connect PEERS-TICKET"
     )
+
+
+def _time_of(ticket: Ticket) -> str:
+    at = datetime.fromtimestamp(ticket.instant, UTC)
+    here = f", {at.astimezone():%H:%M:%S} here" if at.astimezone().utcoffset() else ""
+    return f"{at:%H:%M:%S} UTC{here}"

@@ -27,7 +27,7 @@ from simopen.errors import ClockError, ImpossiblePair, MissedInstant, PunchError
 from simopen.instant import Instant, instant_ns
 from simopen.lane import Stream
 from simopen.nat import Profile
-from simopen.plan import MOST_SYNS, Shot, most_at_once, opened_first, plan
+from simopen.plan import MOST_SYNS, Plan, Shot, most_at_once, opened_first, plan
 from simopen.report import MOST_TOLD, Report
 from simopen.sockets import is_self_connected, keep, make_room, open_socket, source_address
 from simopen.ticket import Ticket, agreed_instant
@@ -229,6 +229,7 @@ class _Aim:
     chooses: bool | None = None
     left: int | None = None
     plan: str | None = None
+    spray: bool | None = None
 
     @property
     def peers(self) -> tuple[Endpoint, ...]:
@@ -249,14 +250,21 @@ def _planned(theirs: Profile, mine: Profile | Ticket | None, local: Local, order
     if not isinstance(mine, Profile) or local is not None:
         raise TypeError("with a peer's profile, this side's own goes along as `mine`, and names the local port")
     now_ns = order.clock.now_estimate().utc_ns if order.at_ns is None else order.at_ns
-    found = plan(mine, theirs, now_ns=now_ns, spray=spray)
-    if not found.shots:
-        why = f"these two NATs leave no way: {found.why}"
-        raise ImpossiblePair(why, diagnosis=impossible(why))
+    found = possible(mine, theirs, now_ns=now_ns, spray=spray)
     shots, notes = _reachable(found.shots, None)
     make_room(most_at_once(shots))
     left = max(FEWEST_REPEATED, MOST_SYNS - len(shots))
-    return _Aim((None, mine.hosts[0].port), shots, notes, found.chooses, left, found.why)
+    sprayed = spray if found.sprays else None
+    return _Aim((None, mine.hosts[0].port), shots, notes, found.chooses, left, found.why, sprayed)
+
+
+def possible(ours: Profile, theirs: Profile, *, now_ns: int, spray: bool) -> Plan:
+    """`plan`, where it has any shots. Raises: ImpossiblePair where it has none; ValueError as `plan` does."""
+    found = plan(ours, theirs, now_ns=now_ns, spray=spray)
+    if not found.shots:
+        why = f"these two NATs leave no way: {found.why}"
+        raise ImpossiblePair(why, diagnosis=impossible(why, sprays=found.sprays))
+    return found
 
 
 def _reachable(shots: Sequence[Shot], address: str | None) -> tuple[tuple[Shot, ...], tuple[str, ...]]:
@@ -337,6 +345,7 @@ class _Trace:
             early_ns=self.connector.early_ns,
             holder=self.connector.holder,
             plan=self.aim.plan,
+            spray=self.aim.spray,
             notes=self.aim.notes + self.notes,
         )
         if stream is None:

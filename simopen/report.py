@@ -86,6 +86,7 @@ class Report:
     `instant_ns` is when the first shot was due, `fired_ns` when it was fired: never earlier; 0 where nothing was.
     `via`, `remote` and `established_ns` are None where no stream came up.
     `plan` says why these endpoints were fired at, where profiles decided that; then `peers` is the first few of them.
+    `spray` is whether it fired at very many ports; None where that would not have helped.
     `strangers` counts the connections that came from elsewhere and were closed at once; `arrivals` are the first few of
     them, and of those from a peer's address. `early_ns` is when a SYN from a peer's address came before the instant.
     """
@@ -107,6 +108,7 @@ class Report:
     established_ns: int | None = None
     holder: str | None = None
     plan: str | None = None
+    spray: bool | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -129,6 +131,7 @@ class Report:
             "local": f"{_host(self.local)}:{self.local[1]}",
             "peers": [str(peer) for peer in self.peers],
             "plan": self.plan,
+            "spray": self.spray,
             "window_s": self.window_s,
             "listening": self.listening,
             "clock": self.clock.as_dict(),

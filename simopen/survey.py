@@ -18,10 +18,19 @@ from simopen.outlook import prospects
 from simopen.screen import Screen
 
 if TYPE_CHECKING:
+    from simopen.clock import TimeSource
     from simopen.discovery import Discovery
     from simopen.nat import Profile
     from simopen.ticket import Ticket
 
+EXAMPLE = """\
+to meet a peer, make a ticket each, in one terminal, and leave it running:
+  one$    simopen nat --ticket
+  other$  simopen nat --ticket
+and exchange them; then each, in another terminal of the same host, before the instant:
+  one$    simopen connect OTHERS-TICKET
+  other$  simopen connect ONES-TICKET
+"""
 Row = tuple[str, str, str]
 
 _MAPPING = {
@@ -60,7 +69,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--stun", metavar="HOST[:PORT]", action="append", help="ask this STUN server, over TCP; may be repeated"
     )
     parser.add_argument(
-        "--timeout", metavar="S", type=seconds, default="4s", help="wait no longer (default: %(default)s)"
+        "--timeout",
+        metavar="S",
+        type=seconds,
+        default="4s",
+        help="wait for the servers' answers no longer than this (default: %(default)s)",
     )
     parser.add_argument(
         "--ticket",
@@ -77,20 +90,28 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
     Raises: StunError where no server answered; LocalEndpointError for a port that cannot be had.
     """
     from simopen.binding import DEFAULT_SERVERS
+    from simopen.clock import chosen
     from simopen.discovery import holding
+    from simopen.invitation import learn_the_time
 
     if options.at is not None and not options.ticket:
         raise ValueError("--at goes with --ticket: a ticket carries an instant")
+    source = chosen(options.ntp, ask=not options.no_ntp)
+    if options.ticket:
+        await learn_the_time(source, screen, options.at)
     async with contextlib.AsyncExitStack() as stack:
         with screen.line("asking the STUN servers ..."):
             servers = options.stun or DEFAULT_SERVERS
             held = holding(options.local_port, servers=servers, timeout=options.timeout)
             found = await stack.enter_async_context(held)
-        await (_invite if options.ticket else _tell)(found, options, screen)
+        if options.ticket:
+            await _invite(found, source, options, screen)
+        else:
+            _tell(found, options, screen)
     return 0
 
 
-async def _tell(found: Discovery, options: argparse.Namespace, screen: Screen) -> None:
+def _tell(found: Discovery, options: argparse.Namespace, screen: Screen) -> None:
     found.give_up()
     if options.json:
         print(json.dumps(_all_of(found)))
@@ -98,19 +119,26 @@ async def _tell(found: Discovery, options: argparse.Namespace, screen: Screen) -
         _draw(found, screen, sys.stdout)
 
 
-async def _invite(found: Discovery, options: argparse.Namespace, screen: Screen) -> None:
-    from simopen import clock, wallet
+async def _invite(found: Discovery, source: TimeSource, options: argparse.Namespace, screen: Screen) -> None:
+    from simopen import wallet
     from simopen.invitation import Invitation
 
-    _draw(found, screen, sys.stderr)  # standard output is for the ticket
-    source = clock.chosen(options.ntp, ask=not options.no_ntp)
-    show = partial(_show, found, as_json=options.json)
+    if options.verbose:
+        _draw(found, screen, sys.stderr)  # standard output is for the ticket
+    else:
+        screen.say(f"public endpoint {found.profile.mapped}: {_MAPPING[found.profile.mapping.value]}")
+        _tell_notes(found, screen)
+    show = partial(_show, found, screen, as_json=options.json)
     await Invitation(found, source, screen, show, wallet.directory()).hold(options.at)
 
 
 def _draw(found: Discovery, screen: Screen, where: TextIO) -> None:
     title, columns = "the NATs in front of this host, as TCP meets them", ("what", "found", "means")
     screen.table(title, columns, rows(found.profile), where)
+    _tell_notes(found, screen)
+
+
+def _tell_notes(found: Discovery, screen: Screen) -> None:
     for note in found.notes:
         screen.say(f"simopen: note: {note}")
 
@@ -119,10 +147,14 @@ def _all_of(found: Discovery) -> dict[str, object]:
     return as_dict(found.profile) | {"notes": found.notes, "servers": list(map(str, found.servers))}
 
 
-def _show(found: Discovery, ticket: Ticket, *, as_json: bool) -> None:
+def _show(found: Discovery, screen: Screen, ticket: Ticket, *, as_json: bool) -> None:
     text = ticket.encode()
     told = json.dumps(_all_of(found) | {"ticket": text, "instant": ticket.instant}) if as_json else text
+    if is_seen := sys.stdout.isatty():
+        screen.say("")
     print(told, flush=True)  # whoever reads it in a pipe waits for it
+    if is_seen:
+        screen.say("")
 
 
 def rows(profile: Profile) -> list[Row]:

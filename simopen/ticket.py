@@ -109,7 +109,8 @@ def agreed_instant(mine: Ticket, theirs: Ticket, now: float) -> int:
         raise TicketError(Flaw.OWN, "give the one that your peer's `simopen nat --ticket` printed")
     instant = max(mine.instant, theirs.instant)
     if now > instant + LATE_S:
-        raise TicketError(Flaw.EXPIRED, f"its instant was {now - instant:.0f} s ago; make new ones on both sides")
+        advice = "make new ones on both sides, with more time: simopen nat --ticket --at +5m"
+        raise TicketError(Flaw.EXPIRED, f"its instant was {now - instant:.0f} s ago; {advice}")
     return instant
 
 

@@ -110,6 +110,7 @@ async def connected(left: Nat, right: Nat, words: tuple[str, ...], tmp_path: Pat
         still_held = [each.returncode for each in (holder, its_holder)]
         record = await net.record()
     assert [heard for heard, _ in ended] == [WORDS, WORDS]
+    assert all(said.startswith("simopen: plan: ") for _, said in ended)
     assert "connected to 198.51.100." in ended[0][1]
     assert "connected to 203.0.113." in ended[1][1]
     assert still_held == [None, None]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -118,6 +120,28 @@ def test_an_error_of_this_host_speaks_for_itself() -> None:
 
 def test_an_impossible_pair_gives_the_plans_reason() -> None:
     assert str(impossible("both NATs choose ports at random")).startswith("both NATs choose ports at random. Use")
+    assert "--spray on both sides" in impossible("one does: allow the spray", sprays=True).advice
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (failed(shot(None)), "simopen connect"),
+        (failed(shot(RST)), "simopen connect"),
+        (failed(shot(None), spray=False), "Run it again with --spray on both sides, with new tickets"),
+        (failed(shot(RST), spray=False), "Run it again with --spray on both sides, with new tickets"),
+        (failed(shot(None), spray=True), "was the peer, too?"),
+        (failed(fired_ns=0, ended_ns=START + 10**10, spray=False), "more time: simopen nat --ticket --at +5m"),
+        (failed(shot(errno.EADDRNOTAVAIL, immediate=True)), "new tickets on both sides"),
+        (failed(shot(RST), early_ns=START - 12_300 * MS), "simopen clock"),
+        (failed(shot(RST), arrivals=(arrival(MOVED),), strangers=1), "new tickets on both sides"),
+    ],
+)
+def test_where_a_plan_decided_the_advice_speaks_of_tickets(made: Report, words: str) -> None:
+    advice = diagnose(replace(made, plan="one reason")).advice
+    assert words in advice
+    assert not re.search("agreed|another local port|compare the instants|name the port", advice)
+    assert ("--spray" in advice) == (made.spray is not None and made.fired_ns > 0)
 
 
 def connected(*attempts: Attempt, after_ms: int, **changes: Any) -> Report:

@@ -26,9 +26,15 @@ THEIRS = replace(
     MINE,
     instant=MINE.instant + 20,
     local_port=7,
-    profile=replace(SIMPLE.profile, mapped=Endpoint("198.51.100.9", 8), hosts=()),
+    profile=replace(SIMPLE.profile, mapped=Endpoint("198.51.100.9", 8), hosts=(Endpoint("192.168.1.9", 7),)),
 )
 TEXT = THEIRS.encode()
+
+
+def lost(ticket: Ticket) -> Ticket:
+    """As if its NAT chose a new random port for each destination."""
+    profile = replace(ticket.profile, mapping=Mapping.ADDRESS_AND_PORT_DEPENDENT, allocation=Allocation.RANDOM)
+    return replace(ticket, profile=replace(profile, hosts=ticket.profile.hosts[:1]))
 
 
 def typed(*words: str) -> argparse.Namespace:
@@ -37,8 +43,10 @@ def typed(*words: str) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def called(*words: str, where: Path) -> dial.Call:
-    with dial.called(typed(*words), FixedClock(clock.plain()), where) as call:
+def called(*words: str, where: Path, now_s: float | None = None) -> dial.Call:
+    now = clock.plain()
+    now = now if now_s is None else replace(now, utc_ns=round(now_s * 1e9))
+    with dial.called(typed(*words), FixedClock(now), where) as call:
         return call
 
 
@@ -128,6 +136,34 @@ def test_a_ticket_whose_own_instant_is_over_is_good_as_long_as_the_later_one(tmp
     assert called(OLD.encode(), "--mine", MINE.encode(), where=tmp_path).at == MINE.instant
 
 
+@pytest.mark.parametrize(("now_s", "words"), [(8, None), (12.3, "was for 07:06:40 UTC, 12.3 s ago: it works only if")])
+def test_a_peers_ticket_whose_own_instant_is_over_is_worth_a_note(
+    now_s: float, words: str | None, tmp_path: Path
+) -> None:
+    theirs, mine = replace(THEIRS, instant=MINE.instant), replace(MINE, instant=MINE.instant + 60)
+    call = called(theirs.encode(), "--mine", mine.encode(), where=tmp_path, now_s=MINE.instant + now_s)
+    notes = [each for each in call.told if "peer's ticket" in each]
+    assert len(notes) == (words is not None)
+    assert all(words and words in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "words", "told"),
+    [
+        (THEIRS, [], ["plan: both public endpoints are known, so the SYNs cross"]),
+        (THEIRS, ["--spray"], ["plan: both public endpoints are known, so the SYNs cross"]),
+        (lost(THEIRS), [], ["plan: one side's public port cannot be told", "note: this way fails where that NAT asks"]),
+        (lost(THEIRS), ["--spray"], ["plan: one side's public port cannot be told"]),
+    ],
+)
+def test_the_plan_is_told_before_the_call(theirs: Ticket, words: list[str], told: list[str], tmp_path: Path) -> None:
+    ours = called(theirs.encode(), "--mine", MINE.encode(), *words, where=tmp_path).told
+    its = called(MINE.encode(), "--mine", theirs.encode(), *words, where=tmp_path).told
+    assert ours == its  # it is true on either side
+    assert len(ours) == len(told)
+    assert all(said.startswith(words) for said, words in zip(ours, told, strict=True))
+
+
 @pytest.mark.parametrize("host", ["localhost", "203.0.113.7", "::1", "peer.example.org", "x", ""])
 def test_a_host_without_a_port_is_told_so(host: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="PORT is missing"):
@@ -158,19 +194,17 @@ def test_a_damaged_ticket_of_ones_own_is_told_as_such(capsys: pytest.CaptureFixt
     assert "argument --mine: the ticket is cut short: " in capsys.readouterr().err.splitlines()[-1]
 
 
-def lost(ticket: Ticket) -> str:
-    """As if its NAT chose a new random port for each destination."""
-    profile = replace(ticket.profile, mapping=Mapping.ADDRESS_AND_PORT_DEPENDENT, allocation=Allocation.RANDOM)
-    return replace(ticket, profile=replace(profile, hosts=SIMPLE.profile.hosts[:1])).encode()
-
-
 @pytest.mark.parametrize(
     ("words", "status", "complaint"),
     [
         ([TEXT[:-7]], 2, "the ticket is cut short: "),
         ([TEXT], 2, "no ticket is held on this host"),
         (["localhost"], 2, "PORT is missing"),
-        ([lost(THEIRS), "--mine", lost(MINE)], 1, "these two NATs leave no way: both sides' public ports"),
+        (
+            [lost(THEIRS).encode(), "--mine", lost(MINE).encode()],
+            1,
+            "no stream: these two NATs leave no way: both sides' public ports",
+        ),
     ],
 )
 def test_the_command_ends_at_once_and_says_why(words: list[str], status: int, complaint: str, tmp_path: Path) -> None:
@@ -179,4 +213,4 @@ def test_the_command_ends_at_once_and_says_why(words: list[str], status: int, co
     command = [sys.executable, "-m", "simopen", "connect", "--no-ntp", *words]
     done = subprocess.run(command, env=environment, input=b"", capture_output=True, timeout=30, check=False)
     assert (done.returncode, done.stdout) == (status, b"")
-    assert complaint in done.stderr.decode()
+    assert done.stderr.decode().startswith(f"simopen: {complaint}")  # no countdown before that

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -18,8 +19,8 @@ from simopen import clock, wallet
 from simopen.address import Endpoint
 from simopen.clock import Clock, Estimate, TimeSource
 from simopen.discovery import Discovery, holding
-from simopen.errors import ClockError
-from simopen.invitation import LEAD_S, SLOT_S, Invitation
+from simopen.errors import ClockError, SimopenError
+from simopen.invitation import LEAD_S, SLOT_S, Invitation, learn_the_time
 from simopen.nat import Mapping
 from simopen.screen import Screen
 from simopen.ticket import LATE_S, Ticket, parse_ticket
@@ -62,9 +63,18 @@ class Holding:
 
     def __init__(self, found: Discovery, hands: TimeSource, where: Path, at: float | None) -> None:
         self.found = found
+        self.shown = 0
         self._shown: asyncio.Queue[Ticket] = asyncio.Queue()
-        invitation = Invitation(found, hands, Screen(), self._shown.put_nowait, where)
-        self.task = asyncio.create_task(invitation.hold(at))
+        self._invitation = Invitation(found, hands, Screen(), self._show, where)
+        self.task = asyncio.create_task(self._hold(at))
+
+    async def _hold(self, at: float | None) -> None:
+        await learn_the_time(self._invitation.source, self._invitation.screen, at)
+        await self._invitation.hold(at)
+
+    def _show(self, ticket: Ticket) -> None:
+        self.shown += 1
+        self._shown.put_nowait(ticket)
 
     async def next(self) -> Ticket:
         """The next ticket that it shows; raises what `hold` does, where that comes first."""
@@ -128,12 +138,15 @@ async def test_it_is_held_until_its_window_is_over(tmp_path: Path, capsys: pytes
         await under_way.end()
     assert lying(tmp_path) == []
     said = capsys.readouterr().err.splitlines()
-    assert said[0].startswith("give this ticket to your peer, and leave this running")
-    assert said[1] == "  simopen connect PEERS-TICKET"
-    assert said[-1] == "the instant and its window are over; the mapping is let go"
+    assert said[0] == "1. Send this ticket to your peer; leave this running."
+    assert re.fullmatch(r"2\. .* before \d\d:\d\d:\d\d UTC.*: simopen connect PEERS-TICKET", said[1])
+    assert re.fullmatch(r"both fire in \d+ s \(\d\d:\d\d:\d\d UTC.*\) at the earliest; .* held", said[2])
+    assert said[-1].startswith("no `simopen connect` was seen here in time, and the mapping is let go")
 
 
-async def test_it_is_held_while_a_connect_waits_for_the_peers_later_instant(tmp_path: Path) -> None:
+async def test_it_is_held_while_a_connect_waits_for_the_peers_later_instant(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     hands = Hands()
     async with invited(hands, tmp_path) as under_way:
         await under_way.next()
@@ -142,12 +155,15 @@ async def test_it_is_held_while_a_connect_waits_for_the_peers_later_instant(tmp_
             done, _ = await asyncio.wait({under_way.task}, timeout=2.5)  # it looks every second
             assert not done
         await under_way.end()
+    assert capsys.readouterr().err.endswith(
+        "`simopen connect` was run here and is done with the mapping; it is let go\n"
+    )
 
 
 async def test_where_the_mapping_changes_there_is_a_new_ticket(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The server hangs up after each answer, so that it is asked anew every second."""
+    """The server hangs up after each answer, so that it is asked anew every second. The second time, it ends."""
     public = ["198.51.100.1"]
     hands = Hands()
 
@@ -164,6 +180,10 @@ async def test_where_the_mapping_changes_there_is_a_new_ticket(
         second = await under_way.next()
         with wallet.in_use(tmp_path) as there:
             assert [each.encode() for each in there] == [second.encode()]
+        public[0] = "198.51.100.3"
+        with pytest.raises(SimopenError, match=r"changed again, after \d+ s: .* simopen nat --ticket --at \+20s"):
+            await under_way.next()
+    assert lying(tmp_path) == []
     assert (first.profile.mapped, second.profile.mapped) == (("198.51.100.1", 2314), ("198.51.100.2", 2314))
     assert first.instant == pytest.approx(hands.now_s() + 40, abs=LONG_S)
     assert second.instant > first.instant
@@ -172,11 +192,42 @@ async def test_where_the_mapping_changes_there_is_a_new_ticket(
     assert "run `simopen connect` anew on both sides" in said
 
 
-async def test_an_instant_that_has_passed_is_refused(tmp_path: Path) -> None:
+async def test_where_it_changes_after_the_instant_no_new_ticket_is_made(tmp_path: Path) -> None:
+    public = ["198.51.100.1"]
     hands = Hands()
-    async with invited(hands, tmp_path, hands.now_s() - 1) as under_way:
+    async with (
+        FakeStun(told=lambda seen, server: Endpoint(public[0], 2314), answers=1) as server,
+        holding(servers=[server.name], timeout=LONG_S) as found,
+        held(found, hands, tmp_path) as under_way,
+    ):
+        ticket = await under_way.next()
+        with wallet.in_use(tmp_path) as there:
+            hands.ahead_ns += HOUR_NS
+            public[0] = "198.51.100.2"
+            assert (await found.refresh()).mapped != ticket.profile.mapped
+            done, _ = await asyncio.wait({under_way.task}, timeout=2.5)  # it looks every second
+            assert not done
+            assert [each.encode() for each in there] == [ticket.encode()]
+        await under_way.end()
+        assert under_way.shown == 1
+
+
+@pytest.mark.parametrize("learning", [True, False])
+async def test_an_instant_that_has_passed_is_refused(learning: bool, tmp_path: Path) -> None:
+    """Before any server is asked, and after, which may take a while."""
+    hands = Hands()
+    at = hands.now_s() - 1
+    async with FakeStun() as server, holding(servers=[server.name], timeout=LONG_S) as found:
+        invitation = Invitation(found, hands, Screen(), lambda ticket: None, tmp_path)
         with pytest.raises(ValueError, match="has passed: name a later one with --at"):
-            await under_way.next()
+            await (learn_the_time(hands, Screen(), at) if learning else invitation.hold(at))
+
+
+async def test_the_command_refuses_it_before_it_asks(tmp_path: Path) -> None:
+    async with inviting(tmp_path, "--at", "2001-09-09T01:46:40Z", "--stun", "127.0.0.9:9") as process:
+        _, said = await process.communicate()
+    assert process.returncode == 2
+    assert said.startswith(b"simopen: the ticket's instant has passed")
 
 
 async def test_time_servers_are_asked(tmp_path: Path) -> None:
@@ -243,8 +294,19 @@ async def test_the_ticket_stands_alone_on_standard_output_while_the_mapping_is_h
     assert (process.returncode, out) == (130, b"")
     assert not file.exists()
     assert ticket.profile.mapping is Mapping.ENDPOINT_INDEPENDENT
-    assert "endpoint-independent" in said.decode()  # the table
-    assert said.decode().endswith("simopen: interrupted; everything is closed\n")
+    told = said.decode().splitlines()
+    assert told[0] == "asking the STUN servers ..."
+    assert told[1].startswith(f"public endpoint {ticket.profile.mapped}: every peer sees the same public endpoint")
+    assert told[2].startswith("1. Send this ticket")  # and no table
+    assert told[-2:] == ["the mapping is let go, and the ticket is void", "simopen: interrupted; everything is closed"]
+
+
+async def test_the_whole_table_is_there_for_who_asks(tmp_path: Path) -> None:
+    async with FakeStun() as server, inviting(tmp_path, "--stun", server.name, "--timeout", "20s", "-v") as process:
+        parse_ticket(await line_of(process))
+        process.send_signal(signal.SIGINT)
+        _, said = await process.communicate()
+    assert "the NATs in front of this host" in said.decode()
 
 
 async def test_as_json_the_ticket_is_among_the_rest(tmp_path: Path) -> None:
