@@ -32,9 +32,9 @@ commas between them; NATs in a row, from the host outwards, with + between them.
   simopen lab --left mobile --right home --spray
   simopen lab --left home,reset --right home --delay 20ms --loss 2% \\
     --runs 20 --plot out.svg
-Each side asks STUN servers in the lab what its NATs do, the two exchange tickets
-and punch as `simopen connect TICKET` does. IPv4 only: with IPv6, which no NAT
-translates, they would meet past the NATs.
+each side asks STUN servers in the lab what its NATs do, the two exchange
+tickets and punch as `simopen connect TICKET` does; IPv4 only: with IPv6, which
+no NAT translates, they would meet past the NATs
 """
 _MOST_RUNS = 30_000  # each has a port of its own
 

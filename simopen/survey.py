@@ -27,7 +27,7 @@ EXAMPLE = """\
 to meet a peer, make a ticket each, in one terminal, and leave it running:
   one$    simopen nat --ticket
   other$  simopen nat --ticket
-and exchange them; then each, in another terminal of the same host, before the instant:
+and exchange them; then each, in another terminal of the same host:
   one$    simopen connect OTHERS-TICKET
   other$  simopen connect ONES-TICKET
 """
