@@ -49,7 +49,7 @@ _FAILURES = {
     "demo": _NO_STREAM,
     "lab": "not every run connected",
 }
-_EXAMPLES = {"connect": dial.EXAMPLE, "lab": experiment.EXAMPLES}
+_EXAMPLES = {"connect": dial.EXAMPLE, "nat": survey.EXAMPLE, "lab": experiment.EXAMPLES}
 _SECONDS = "S: seconds, or 250ms, 2m, 1h\n"
 
 
@@ -169,7 +169,6 @@ def _parser() -> argparse.ArgumentParser:
     nat = _command(
         commands, "nat", survey.run, "tell what the NATs in front of this host do to TCP, and what that means"
     )
-    nat.epilog = survey.EXAMPLE
     survey.add_arguments(nat)
     fit = _command(
         commands, "doctor", doctor.run, "tell whether this host is fit to punch, and what to do where it is not"
