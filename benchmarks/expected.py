@@ -25,7 +25,7 @@ class Outlook(Enum):
     CONNECTS = "connects"
     PREDICTS = "by prediction"
     SPRAYS = "by spraying"
-    NEVER = "no TCP can"
+    NEVER = "refused"
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ class Try(NamedTuple):
 
     @property
     def took_ms(self) -> float | None:
-        """Until it was as expected, so until the refusal where no TCP can; None where it never was."""
+        """Until it was as expected, so until the refusal where there is no way; None where it never was."""
         return self.punch.refused_ms if self.cell.expected.outlook is Outlook.NEVER else self.punch.both_ms
 
     @property
