@@ -27,6 +27,8 @@ from simopen.sockets import open_socket
 
 PROBES = 7
 """Other local ports that ask: `nat` needs five mappings to tell random ports, and eight to call addresses paired."""
+ROW = 64
+"""Two new mappings at most so far apart may be of a row of ports: at random, that happens once in 500 times."""
 SECOND_ROUNDS = 3
 """Servers whose other addresses are asked: one is enough, the rest is for those that name a wrong one."""
 ENOUGH = 2
@@ -188,7 +190,11 @@ class Inquiry:
             return
         self._second_rounds.add(server)
         for end in stun.second_round(server, other):
-            self._group.create_task(self._ask(end))
+            self._group.create_task(self._ask_second(end))
+
+    async def _ask_second(self, end: Endpoint) -> None:
+        if await self._ask(end) is not None:
+            await self._try_hairpin()
 
     def _hurry(self) -> None:
         """Bring the end forward, now that something is known."""
@@ -266,15 +272,18 @@ class Inquiry:
         """Between the first two ports, once; not where they are not translated: then no NAT has a hand in it.
 
         Nor where the servers see different mappings: theirs are no use to anybody else, and the two SYNs would take two
-        ports of a row that is to be foreseen. So it waits for the second server's word, where there is one.
+        ports of a row that is to be foreseen. So it waits for a second server's word, where there will be one; for that
+        of the first one's other address, a round trip later, only where there seems to be a row.
         """
         mapped = self._mapped_by_address()
         if self._hairpinned or len(self._probes) < 2 or len(mapped) < min(ENOUGH, self._servers):
             return
+        ends = [Mapped(each.local, self._mapped_of(each)) for each in self._probes[:2]]
+        if len(mapped) < ENOUGH and _in_a_row(ends):
+            return
         self._hairpinned = True
         if len(set(mapped.values())) > 1:
             return
-        ends = [Mapped(each.local, self._mapped_of(each)) for each in self._probes[:2]]
         if any(each.local.address == each.mapped.address for each in ends):
             return
         trip_s = max(each.handshake_s for each in self._probes[:2])
@@ -360,3 +369,8 @@ class Inquiry:
         if changed:
             self.notes.append(f"{binding.server}: saw {before[-1].mapped} before, sees {answer.mapped} now")
         return changed
+
+
+def _in_a_row(ends: Sequence[Mapped]) -> bool:
+    one, other = (each.mapped for each in ends)
+    return one.address == other.address and abs(one.port - other.port) <= ROW
