@@ -51,6 +51,7 @@ from simopen.nat import Allocation, Filtering, Mapping, Profile, foresee
 MOST_SYNS = 64
 """SYNs of a punch that does not spray, those after a RST included."""
 VOLLEY, ROUNDS, ROUND_NS = 8, 7, 400_000_000
+AS_GOOD = 0.05
 FEWEST_GUESSES, MOST_GUESSES, COVERED = 8, 48, 0.999
 LEAST_FORESEEN = 0.05
 """Where all that is foreseen is less likely than this, it is as good as nothing."""
@@ -395,7 +396,11 @@ def _volley(face: _Face, number: int) -> _Volley:
     taken: Counter[int] = Counter()
     for chances in face.likely[number * VOLLEY : (number + 1) * VOLLEY]:
         taken.update(chances)
-    port, chance = max(taken.items(), key=lambda each: (each[1], -each[0]))
+    best = max(taken.values())
+    # In the middle of those that are as good: what nobody saw may have moved the row a little, either way.
+    good = [port for port in taken if taken[port] >= best - AS_GOOD]
+    port = good[len(good) // 2]
+    chance = taken[port]
     return _Volley(_ports_of(face.port, number * VOLLEY, VOLLEY), Endpoint(face.address, port), min(1.0, chance))
 
 
