@@ -161,9 +161,11 @@ async def test_one_local_port_to_many_destinations_at_once(ports: tuple[int, int
         writer.write(peer[0].encode())
         writer.write_eof()
     assert [(await reader.read()).decode() for reader, _ in theirs] == [peer[0] for peer in peers]
-    states = [conntable.state(mine, Endpoint(*peer)) for peer in peers]
+    states = {peer: conntable.state(mine, Endpoint(*peer)) for peer in peers}
+    remotes = [writer.get_extra_info("peername") for _, writer in ours]
     await close(*streams)
-    assert None not in states
+    assert remotes == peers
+    assert None not in states.values()
 
 
 async def test_connect_self_reads_what_it_writes(ports: tuple[int, int]) -> None:

@@ -158,8 +158,8 @@ def busy_row(host: Endpoint, at: Endpoint, **fields: object) -> Profile:
     return profile(host, at, **{**row, "observations": tuple(seen), **fields})
 
 
-@pytest.mark.parametrize("wait_ns", [2_000_000_000, 3600_000_000_000])
-@pytest.mark.parametrize("spray", [True])
+@pytest.mark.parametrize("wait_ns", [0, 2_000_000_000, 10_000_000_000, 3600_000_000_000])
+@pytest.mark.parametrize("spray", [False, True])
 @pytest.mark.parametrize("mapping", [Mapping.ADDRESS_DEPENDENT, Mapping.ADDRESS_AND_PORT_DEPENDENT])
 def test_a_row_that_runs_away_is_planned_for_alike_on_both_sides(
     mapping: Mapping, wait_ns: int, *, spray: bool
