@@ -73,7 +73,6 @@ def missed(bar: Bar, tries: Sequence[Try], rtt_ms: float, *, lone: bool) -> list
     wrong = {
         f"{good} of {len(tries)}": good < (math.floor(asked) if lone else asked),
         f"median {median(took or [math.inf]) / rtt_ms:.2f} RTT": bar.median_rtt is not None
-        and len(tries) > 1  # of one there is none
         and median(took or [math.inf]) > bar.median_rtt * rtt_ms,
         f"{sent} SYNs": bar.syns is not None and sent > bar.syns,
         f"{in_a_second} SYNs/s": bar.syns_per_s is not None and in_a_second > bar.syns_per_s,
