@@ -25,14 +25,18 @@ Every host is a network namespace; a process of its own forwards the packets bet
 Nothing else in simopen imports this package but the command line.
 """
 
-from simopen.lab.chain import Chain
-from simopen.lab.conditions import Conditions
-from simopen.lab.control import available
-from simopen.lab.nat import Allocation, Filtering, Mapping, Nat, Pooling, Translator, Unsolicited
-from simopen.lab.network import Completed, Host, Network
-from simopen.lab.packet import Endpoint, Flags, Packet
-from simopen.lab.record import Origin, Passage, Record, Verdict
-from simopen.lab.router import Input, LinuxRouter
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from simopen.lab.chain import Chain
+    from simopen.lab.conditions import Conditions
+    from simopen.lab.control import available
+    from simopen.lab.nat import Allocation, Filtering, Mapping, Nat, Pooling, Translator, Unsolicited
+    from simopen.lab.network import Completed, Host, Network
+    from simopen.lab.packet import Endpoint, Flags, Packet
+    from simopen.lab.record import Origin, Passage, Record, Verdict
+    from simopen.lab.router import Input, LinuxRouter
 
 __all__ = [
     "Allocation",
@@ -58,3 +62,42 @@ __all__ = [
     "Verdict",
     "available",
 ]
+
+# Each name is loaded when it is first looked up (PEP 562): a lab host's programs and the nursery need few of them.
+_HOMES = {
+    "Allocation": "nat",
+    "Chain": "chain",
+    "Completed": "network",
+    "Conditions": "conditions",
+    "Endpoint": "packet",
+    "Filtering": "nat",
+    "Flags": "packet",
+    "Host": "network",
+    "Input": "router",
+    "LinuxRouter": "router",
+    "Mapping": "nat",
+    "Nat": "nat",
+    "Network": "network",
+    "Origin": "record",
+    "Packet": "packet",
+    "Passage": "record",
+    "Pooling": "nat",
+    "Record": "record",
+    "Translator": "nat",
+    "Unsolicited": "nat",
+    "Verdict": "record",
+    "available": "control",
+}
+
+
+if not TYPE_CHECKING:  # to a type checker it would mean that every name exists
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import socket
-import subprocess
 import sys
-from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections import deque
 from functools import cache
 from importlib.util import find_spec
-from pathlib import Path
 
 from simopen.errors import LabError
-from simopen.lab.messages import Answer, Failed, LinkKind, Request, receive, send
+from simopen.lab.messages import Answer, Failed, Fork, LinkKind, Request, receive, send
+from simopen.lab.nursery import Child, nursery
 
-_SUPERVISOR = ("-P", "-m", "simopen.lab.supervisor")
 _PROBE_TIMEOUT_S = 30
 _CLOSE_TIMEOUT_S = 10
-_TAIL = 2000  # characters of a program's complaint in an error message
 
 Reply = tuple[Answer, list[int]]
 
@@ -32,16 +29,16 @@ Reply = tuple[Answer, list[int]]
 class Control:
     """One lab process, and the conversation with it."""
 
-    def __init__(self, channel: socket.socket, process: Process) -> None:
+    def __init__(self, channel: socket.socket, child: Child) -> None:
         self._channel = channel
-        self._process = process
+        self._child = child
         self._waiting: deque[asyncio.Future[Reply]] = deque()
         self._asking = asyncio.Lock()
         asyncio.get_running_loop().add_reader(channel.fileno(), self._read)
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        return self._child.pid
 
     async def request(self, message: Request) -> Reply:
         """Ask, and wait for the answer; the descriptors with it are the caller's.
@@ -66,13 +63,16 @@ class Control:
         """End the lab and all that runs in it. Raises: LabError where it had failed."""
         self.hang_up()
         try:
-            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
-                _, complaint = await self._process.communicate()
-        except TimeoutError:
-            self._process.kill()
-            _, complaint = await self._process.communicate()
-        if self._process.returncode:
-            raise LabError(f"the lab's process ended with {self._process.returncode}: {tail(complaint)}")
+            try:
+                async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                    await _readable(self._child.handle)
+            except TimeoutError:
+                self._child.kill()
+            returncode, complaint = self._child.reap()
+        finally:
+            self._child.close()
+        if returncode:
+            raise LabError(f"the lab's process ended with {returncode}: {complaint}")
 
     def hang_up(self) -> None:
         """Close the socket, which ends the lab. Waiting requests fail."""
@@ -116,19 +116,20 @@ class Control:
         self._waiting.clear()
 
 
-async def start_lab(seed: int, link: LinkKind) -> tuple[Control, int | None]:
-    """Start a lab. Returns its control, and the descriptor of its user namespace where it has one.
+async def start_lab(seed: int, link: LinkKind) -> tuple[Control, int, int | None]:
+    """Start a lab. Returns its control, its lifeline, and the descriptor of its user namespace where it has one.
 
     Raises: LabError.
     """
     require_extra()
-    control = await _spawn(seed, link)
+    await asyncio.to_thread(nursery)  # the first time that takes as long as its imports
+    control = _spawn(seed, link)
     try:
-        _, fds = await control.first_word()
+        _, (lifeline, *others) = await control.first_word()
     except BaseException as error:
         await _abandon(control, error)
         raise
-    return control, fds[0] if fds else None
+    return control, lifeline, others[0] if others else None
 
 
 @cache
@@ -142,16 +143,10 @@ def available(link: str = "auto", *, router: bool = False) -> str | None:
     kind = LinkKind(link)
     try:
         require_extra()
-    except LabError as error:
+        returncode, complaint = _try(Fork(kind, router=router))
+    except (LabError, OSError) as error:
         return str(error)
-    arguments = [sys.executable, *_SUPERVISOR, "--probe", kind.value, *(["--router"] if router else [])]
-    try:
-        probe = subprocess.run(
-            arguments, capture_output=True, env=_environment(), timeout=_PROBE_TIMEOUT_S, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"no lab can be had here: {error}"
-    return None if probe.returncode == 0 else f"no lab can be had here: {tail(probe.stderr)}"
+    return None if returncode == 0 else f"no lab can be had here: {complaint}"
 
 
 def require_extra() -> None:
@@ -163,36 +158,43 @@ def require_extra() -> None:
         raise LabError(f"the lab needs {' and '.join(missing)}: pip install 'simopen[lab]'")
 
 
-def tail(output: bytes) -> str:
-    """The end of a program's output, as text for a message."""
-    return output.decode(errors="replace").strip()[-_TAIL:]
-
-
 def close_all(fds: list[int]) -> None:
     for fd in fds:
         os.close(fd)
 
 
-async def _spawn(seed: int, link: LinkKind) -> Control:
+def _spawn(seed: int, link: LinkKind) -> Control:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setblocking(False)
+    with theirs:
+        try:
+            child = nursery().fork(Fork(link, seed), theirs)
+        except BaseException:
+            ours.close()
+            raise
+    return Control(ours, child)
+
+
+def _try(job: Fork) -> tuple[int, str]:
+    """Have a lab tried. Raises: LabError."""
+    child = nursery().fork(job)
     try:
-        arguments = (*_SUPERVISOR, str(theirs.fileno()), str(seed), link.value)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *arguments,
-            stdin=DEVNULL,
-            stderr=PIPE,
-            pass_fds=(theirs.fileno(),),
-            env=_environment(),
-            start_new_session=True,  # Ctrl-C is the owner's to handle
-        )
-    except BaseException:
-        ours.close()
-        raise
+        ended = select.poll()
+        ended.register(child.handle, select.POLLIN)
+        if not ended.poll(_PROBE_TIMEOUT_S * 1000):
+            child.kill()
+        return child.reap()
     finally:
-        theirs.close()
-    return Control(ours, process)
+        child.close()
+
+
+async def _readable(fd: int) -> None:
+    loop, ready = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(fd, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(fd)
 
 
 async def _abandon(control: Control, error: BaseException) -> None:
@@ -214,10 +216,3 @@ async def _granted(answer: asyncio.Future[Reply]) -> Reply:
         close_all(fds)
         raise LabError(message.reason)
     return message, fds
-
-
-def _environment() -> dict[str, str]:
-    """The environment in which the lab's process finds the very modules that this process would."""
-    package = str(Path(__file__).resolve().parents[2])
-    paths = [str(Path(path).resolve()) for path in sys.path]  # "" is the working directory
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([package, *paths])}

@@ -1,15 +1,19 @@
 """Enter a host's namespaces, then become the program to run there.
 
-Run by path, as `python -I -S launcher.py USER_NAMESPACE NETWORK_NAMESPACE PARENT PROGRAM ARGUMENT...`: two descriptors
-(-1: none) and the starter's pid. It must be quick and have one thread, since setns(2) refuses a user namespace to a
-process with more; so it imports nothing of this package. A preexec_fn would do this between fork and exec in the
-user's process, where another thread may hold any lock.
+Run by path, as `python -I -S launcher.py USER_NAMESPACE NETWORK_NAMESPACE LIFELINE PROGRAM ARGUMENT...`: descriptors
+(-1: none). It must be quick and have one thread, since setns(2) refuses a user namespace to a process with more; so it
+imports nothing of this package. A preexec_fn would do this between fork and exec in the user's process, where another
+thread may hold any lock.
+
+The lab closes its end of the lifeline, a pipe, before it looks for what runs in its hosts, to end it. So who is in a
+host and then finds the other end open will be found.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import select
 import sys
 
 _CLONE_NEWUSER = 0x10000000
@@ -27,14 +31,21 @@ def _enter(fd: int, kind: int) -> None:
     os.close(fd)
 
 
+def _is_cut(lifeline: int) -> bool:
+    poll = select.poll()
+    poll.register(lifeline, 0)  # POLLHUP comes unasked
+    return bool(poll.poll(0))
+
+
 def main(arguments: list[str]) -> None:
     """Does not return: becomes the program, or exits with a reason on standard error."""
-    user, network, parent = (int(argument) for argument in arguments[:3])
+    user, network, lifeline = (int(argument) for argument in arguments[:3])
     program = arguments[3:]
     _enter(user, _CLONE_NEWUSER)
     _enter(network, _CLONE_NEWNET)
-    if os.getppid() != parent:
-        sys.exit("the lab's owner is gone")  # from inside the namespace the lab would have found and ended us
+    if _is_cut(lifeline):
+        sys.exit("the lab is gone")
+    os.close(lifeline)
     try:
         os.execvp(program[0], program)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What the user's process and the lab's process say to each other.
+"""What the user's process says to the lab's process and to the nursery, and they to it.
 
 Theory of operation. A Unix SOCK_SEQPACKET pair carries one pickled message per datagram, and file descriptors beside
 it. Every request has one answer, in order. A record may be long: it travels as a memory file, of which only the
@@ -31,7 +31,7 @@ class LinkKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The lab's first word. Comes with the user namespace's descriptor where the lab made one."""
+    """The lab's first word. Comes with its lifeline (see `launcher.py`), and the user namespace where it made one."""
 
     link: LinkKind
 
@@ -81,11 +81,45 @@ class Failed:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """To the nursery: fork a lab, on the socket that comes with this, or without one try whether a lab can be had.
+
+    First comes the file for what it complains of. `router`: whether to try a real router as well.
+    """
+
+    link: LinkKind
+    seed: int = 0
+    router: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Forked:
+    """Comes with the process's pidfd."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reap:
+    """To the nursery: wait for the end of the process that it forked, and forget it."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reaped:
+    returncode: int
+
+
 Request = AddHost | FetchRecord | ForgetRecord
 Answer = Ready | HostAdded | RecordFetched | Done | Failed
+NurseryRequest = Fork | Reap
+NurseryAnswer = Done | Forked | Reaped | Failed
+Message = Request | Answer | NurseryRequest | NurseryAnswer
 
 
-def send(channel: socket.socket, message: Request | Answer, fds: tuple[int, ...] = ()) -> None:
+def send(channel: socket.socket, message: Message, fds: tuple[int, ...] = ()) -> None:
     """Send one message; the other side gets duplicates of the descriptors. Raises: OSError."""
     socket.send_fds(channel, [pickle.dumps(message)], fds)
 

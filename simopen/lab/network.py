@@ -22,9 +22,10 @@ from typing import Self
 
 from simopen.errors import LabError
 from simopen.lab.conditions import Addresses, Conditions
-from simopen.lab.control import Control, Reply, close_all, start_lab, tail
+from simopen.lab.control import Control, Reply, close_all, start_lab
 from simopen.lab.messages import AddHost, FetchRecord, ForgetRecord, HostAdded, LinkKind, Request
 from simopen.lab.nat import Nat
+from simopen.lab.nursery import tail
 from simopen.lab.record import Record
 from simopen.lab.router import LinuxRouter
 
@@ -96,11 +97,11 @@ class Host:
         The three streams as `asyncio.create_subprocess_exec` takes them. A program that cannot be executed ends with
         127. Raises: LabError where the network is closed.
         """
-        user_namespace = self._network.user_namespace
-        fds = [self._namespace] if user_namespace is None else [user_namespace, self._namespace]
+        user_namespace, lifeline = self._network.user_namespace, self._network.lifeline
+        fds = [fd for fd in (user_namespace, self._namespace, lifeline) if fd is not None]
         self._network.require_open()
         process = await asyncio.create_subprocess_exec(
-            *_launching(user_namespace, self._namespace),
+            *_launching(user_namespace, self._namespace, lifeline),
             *argv,
             stdin=stdin,
             stdout=stdout,
@@ -163,12 +164,13 @@ class Network:
         self._control: Control | None = None
         self._processes: list[Process] = []
         self._namespaces: list[int] = []
+        self.lifeline: int | None = None
         self.user_namespace: int | None = None
 
     async def __aenter__(self) -> Self:
         if self._control is not None:
             raise RuntimeError("a network is entered once")
-        self._control, self.user_namespace = await start_lab(self._seed, self._link)
+        self._control, self.lifeline, self.user_namespace = await start_lab(self._seed, self._link)
         return self
 
     async def __aexit__(
@@ -264,10 +266,10 @@ class Network:
             await asyncio.gather(*map(_see_off, self._processes))
         finally:
             self._processes.clear()
-            close_all(self._namespaces)
-            close_all([] if self.user_namespace is None else [self.user_namespace])
+            held = (*self._namespaces, self.lifeline, self.user_namespace)
+            close_all([fd for fd in held if fd is not None])
             self._namespaces.clear()
-            self._control = self.user_namespace = None
+            self._control = self.lifeline = self.user_namespace = None
 
 
 def _told_apart(
@@ -298,9 +300,8 @@ def kill_group(process: Process) -> None:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def _launching(user_namespace: int | None, namespace: int) -> tuple[str, ...]:
-    user = -1 if user_namespace is None else user_namespace
-    return (sys.executable, "-I", "-S", _LAUNCHER, str(user), str(namespace), str(os.getpid()))
+def _launching(*fds: int | None) -> tuple[str, ...]:
+    return (sys.executable, "-I", "-S", _LAUNCHER, *("-1" if fd is None else str(fd) for fd in fds))
 
 
 async def _end(process: Process, talk: asyncio.Task[tuple[bytes, bytes]]) -> None:

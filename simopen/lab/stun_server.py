@@ -14,9 +14,12 @@ import ipaddress
 import struct
 import sys
 from functools import partial
+from typing import TYPE_CHECKING
 
 from simopen.address import Endpoint, normalise
-from simopen.lab.network import Host
+
+if TYPE_CHECKING:  # the server itself, in a process of its own, has no use for the lab's code
+    from simopen.lab.network import Host
 
 PORT, OTHER_PORT = 3478, 3479
 COOKIE = 0x2112A442

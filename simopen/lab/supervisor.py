@@ -1,7 +1,7 @@
-"""The lab's own process: `python -m simopen.lab.supervisor FD`.
+"""The lab's own process, a fork of the nursery.
 
 Theory of operation. One thread, one epoll: it forwards packets between the hosts' links through the `Core`, and obeys
-the user's process on the socket FD. It is a process of its own so that the user's Python does not hold its GIL. When
+the user's process on a socket. It is a process of its own so that the user's Python does not hold its GIL. When
 that socket ends, however its owner went, it kills what runs in its hosts and goes, and the namespaces with it.
 
 A delivery waits in a timerfd, since epoll's own time-out is in ms. The real-time scheduler keeps programs under test
@@ -189,36 +189,29 @@ class Supervisor:
         self._watch(link.fileno(), partial(self._forward, request.name))
 
 
-def main(arguments: list[str]) -> int:
-    """Run a lab on the socket of that descriptor; with `--probe`, only say whether one could be had."""
-    if arguments[0] == "--probe":
-        return _probe(LinkKind(arguments[1]), router="--router" in arguments)
-    fd, seed, link = arguments
-    with socket.socket(fileno=int(fd)) as channel:
-        os.set_inheritable(channel.fileno(), False)
-        with suppress(BrokenPipeError, ConnectionResetError):  # the user's process is gone: so are we
-            return _serve(channel, int(seed), LinkKind(link))
+def serve(fd: int, seed: int, link: LinkKind) -> int:
+    """Run a lab on the socket of that descriptor, to its end. Returns the process's exit status."""
+    with socket.socket(fileno=fd) as channel, suppress(BrokenPipeError, ConnectionResetError):  # our user is gone
+        try:
+            user_namespace, link = _enter(link)
+        except OSError as error:
+            send(channel, Failed(f"no namespaces for a lab here: {error}"))
+            return 0
+        _hurry()
+        supervisor = Supervisor(channel, seed, link)
+        theirs, lifeline = os.pipe()
+        try:
+            send(channel, Ready(link), (theirs,) if user_namespace is None else (theirs, user_namespace))
+            os.close(theirs)
+            supervisor.run()
+        finally:
+            os.close(lifeline)
+            supervisor.end_hosts()
     return 0
 
 
-def _serve(channel: socket.socket, seed: int, link: LinkKind) -> int:
-    try:
-        user_namespace, link = _enter(link)
-    except OSError as error:
-        send(channel, Failed(f"no namespaces for a lab here: {error}"))
-        return 0
-    _hurry()
-    supervisor = Supervisor(channel, seed, link)
-    try:
-        send(channel, Ready(link), () if user_namespace is None else (user_namespace,))
-        supervisor.run()
-    finally:
-        supervisor.end_hosts()
-    return 0
-
-
-def _probe(link: LinkKind, *, router: bool) -> int:
-    """Make one host, behind a real router or not, and say on standard error why that failed."""
+def probe(link: LinkKind, router: bool) -> int:
+    """Make one host, behind a real router or not. Returns the exit status; a failure's cause is on standard error."""
     from simopen.lab.gateway import make_host_behind
     from simopen.lab.namespaces import make_host
 
@@ -262,7 +255,3 @@ def _memory_file(data: bytes) -> int:
     with os.fdopen(os.dup(fd), "wb") as file:
         file.write(data)
     return fd
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
