@@ -26,6 +26,7 @@ Pure: no socket and no clock. Times are ns of any one clock; only their order an
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -347,8 +348,20 @@ def _fit_of_sequence(runs: tuple[walk.Run, ...]) -> float:
 
 def _fits_of_orders(runs: tuple[walk.Run, ...]) -> tuple[float, float]:
     """As the SYNs left; or, rarely, in another order, where some were overtaken or sent again."""
-    ways = sum(lgamma(len(run) + 1) for run in runs)
+    ways = sum(map(_log_ways, runs))
     return log(0.9) + walk.evidence(runs), log(0.1) - ways + walk.evidence(tuple(map(_by_port, runs)))
+
+
+def _log_ways(run: walk.Run) -> float:
+    """The log of how many orders are no further from that of the ports than this one: which were late, and where."""
+    places = {(each.port, each.local): place for place, each in enumerate(_by_port(run))}
+    rising: list[int] = []  # at each index the lowest end of a rising subsequence of that length
+    for each in run:
+        place = places[each.port, each.local]
+        at = bisect_left(rising, place)
+        rising[at : at + 1] = [place]
+    late = len(run) - len(rising)
+    return min(2 * late * log(len(run)), lgamma(len(run) + 1))
 
 
 def _in_order(runs: dict[str, walk.Run]) -> dict[str, walk.Run]:

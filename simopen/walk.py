@@ -78,11 +78,6 @@ class Walk(NamedTuple):
             return float((1 - self.busy) * self.busy ** (steps - 1))
         return next(islice(self.chances(elapsed_s), steps - 1, None), 0.0)
 
-    def lands(self, port: int, steps: int, local: int) -> int:
-        """The port that many steps after `port`, for that local port."""
-        target = port + steps * self.step
-        return wrapped(target + ((target ^ local) & 1 if self.keeps_parity else 0))
-
 
 def wrapped(port: int) -> int:
     """A number that ran past either end of the range, back in it."""
@@ -191,16 +186,27 @@ def _after(walk: Walk, last: Taken, local: int, at_s: float, before: int) -> dic
 def _each_after(walk: Walk, last: Taken, local: int, at_s: float) -> Iterator[dict[int, float]]:
     """The chances of the next mapping, of the one after it, …"""
     chances = {last.port: 1.0}
-    for elapsed_s in chain([at_s - last.at_s], repeat(0.0)):
-        chances = _one_more(walk, chances, local, elapsed_s)
+    for moves in chain([_moves(walk, at_s - last.at_s)], repeat(_moves(walk, 0.0))):
+        chances = _one_more(walk, chances, local, moves)
         yield chances
 
 
-def _one_more(walk: Walk, chances: Mapping[int, float], local: int, elapsed_s: float) -> dict[int, float]:
+def _moves(walk: Walk, elapsed_s: float) -> list[tuple[int, float]]:
+    return [(steps * walk.step, (1 - JUMP) * chance) for steps, chance in enumerate(walk.chances(elapsed_s), start=1)]
+
+
+def _one_more(
+    walk: Walk, chances: Mapping[int, float], local: int, moves: Sequence[tuple[int, float]]
+) -> dict[int, float]:
+    """Where a row is busy, this goes round thousands of times: no calls in there."""
     found: dict[int, float] = defaultdict(float)
-    moves = [(1 - JUMP) * chance for chance in walk.chances(elapsed_s)]
+    most = max(chances.values(), default=0.0)
+    moves = [(distance, move) for distance, move in moves if most * move > _TOO_RARE]
     for port, chance in chances.items():
-        for steps, move in enumerate(moves, start=1):
+        for distance, move in moves:
             if chance * move > _TOO_RARE:
-                found[walk.lands(port, steps, local)] += chance * move
+                target = port + distance
+                if walk.keeps_parity:
+                    target += (target ^ local) & 1
+                found[LOWEST + (target - LOWEST) % SPAN] += chance * move
     return found

@@ -253,6 +253,16 @@ def test_the_next_of_a_sequence_comes_first_and_later_ones_count_those_before() 
     assert len(predict(profile, 4 * MS, most=3)) == 3
 
 
+def test_a_syn_that_was_overtaken_makes_no_nat_busy() -> None:
+    """The ninth SYN took the eleventh port: nobody else's mappings are needed to explain that."""
+    row = [*range(5000, 5008), 5010, 5008, 5009]
+    observations = ports(*((PUNCH_PORT + 2 * index, port) for index, port in enumerate(row)))
+    profile = replace(classify(observations), mapping=Mapping.ADDRESS_AND_PORT_DEPENDENT)
+    assert profile.allocation is Allocation.SEQUENTIAL
+    [first, *_] = predict(profile, now_ns=observations[-1].at_ns + 2_000_000_000, remote=PEER)
+    assert (first.endpoint.port, first.probability > 0.5) == (5011, True)
+
+
 def test_time_that_passes_on_a_busy_nat_makes_a_prediction_less_sure_and_further_off() -> None:
     nat = lab.Nat(mapping=lab.Mapping.ADDRESS_AND_PORT_DEPENDENT, allocation=lab.Allocation.SEQUENTIAL)
     model = Model([nat], seed=8, others_per_s=40)

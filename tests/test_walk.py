@@ -42,9 +42,9 @@ def test_others_at_a_rate_come_by_the_clock_and_others_by_chance_do_not() -> Non
 
 
 def test_where_parity_is_kept_a_port_of_the_wrong_one_is_skipped() -> None:
-    walk = Walk(1, True, 0.0, 0.0)
-    assert [walk.lands(7000, 1, local) for local in (50001, 50002)] == [7001, 7002]
-    assert walk.lands(HIGHEST, 1, 50001) == LOWEST + 1
+    quiet = {Walk(1, True, 0.0, 0.0): 0.0}
+    for last, local, port in ((7000, 50001, 7001), (7000, 50002, 7002), (HIGHEST, 50001, LOWEST + 1)):
+        assert ahead(quiet, Taken(last, 50000, 0.0), local, 0.0) == pytest.approx({port: 0.99})
 
 
 @pytest.mark.parametrize(
