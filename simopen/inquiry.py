@@ -117,8 +117,8 @@ class Inquiry:
         self.hairpinning: bool | None = None
         self._open: set[Binding] = set()
         self._asked: set[Endpoint] = set()
-        self._hinted = False
         self._second_rounds: set[Endpoint] = set()
+        self._awaited = 0  # questions of second rounds that are not answered yet
         self._probes: list[Binding] = []
         self._hairpinned = False
 
@@ -181,35 +181,39 @@ class Inquiry:
             await self._try_hairpin()
 
     async def _hint(self, server: Endpoint) -> None:
-        other = await other_address(server)
-        self._hinted = self._hinted or other is not None
-        self._second_round(server, other)
+        self._second_round(server, await other_address(server))
 
     def _second_round(self, server: Endpoint, other: Endpoint | None) -> None:
         if other is None or server in self._second_rounds or len(self._second_rounds) >= SECOND_ROUNDS:
             return
         self._second_rounds.add(server)
         for end in stun.second_round(server, other):
+            self._awaited += 1
             self._group.create_task(self._ask_second(end))
 
     async def _ask_second(self, end: Endpoint) -> None:
-        if await self._ask(end) is not None:
+        answer = await self._ask(end)
+        self._awaited -= 1
+        self._hurry()
+        if answer is not None:
             await self._try_hairpin()
 
     def _hurry(self) -> None:
         """Bring the end forward, now that something is known."""
         now_s = asyncio.get_running_loop().time()
-        if not self._limit.expired():
+        if self.held and not self._limit.expired():
             self._limit.reschedule(min(self._limit.when() or now_s, self._end_s(now_s)))
 
     def _end_s(self, now_s: float) -> float:
-        """When to stop waiting. An answer takes two round trips, a second round two more: one of them saved by UDP."""
+        """When to stop waiting: an answer takes two round trips, so a third one is half as much again.
+
+        Where two servers' addresses see one mapping, all is settled. Else it takes the second rounds to tell.
+        """
         mapped = self._mapped_by_address()
-        if len(mapped) < min(ENOUGH, self._servers):
-            return now_s + PATIENCE_S
         settled = len(mapped) >= ENOUGH and len(set(mapped.values())) == 1
-        rounds = 1.5 if settled or self._hinted else 2.0
-        return self._began_s + rounds * (now_s - self._began_s) + GRACE_S
+        if len(mapped) < min(ENOUGH, self._servers) or (self._awaited and not settled):
+            return now_s + PATIENCE_S
+        return self._began_s + 1.5 * (now_s - self._began_s) + GRACE_S
 
     def _mapped_by_address(self) -> dict[str, Endpoint]:
         """What each server's address saw of the punch port, for the address family with more of them."""
@@ -372,5 +376,8 @@ class Inquiry:
 
 
 def _in_a_row(ends: Sequence[Mapped]) -> bool:
+    """Not where local ports keep their numbers: those may well lie side by side."""
+    if all(each.local.port == each.mapped.port for each in ends):
+        return False
     one, other = (each.mapped for each in ends)
     return one.address == other.address and abs(one.port - other.port) <= ROW

@@ -11,7 +11,7 @@ import contextlib
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
-from typing import Self
+from typing import Any, Self
 
 from simopen.address import Endpoint, normalise
 from simopen.lab.stun_server import ERROR, ERROR_CODE, attribute, message, success
@@ -142,12 +142,14 @@ async def full_server(
     told: Translation = as_seen,
     udp: bool = True,
     answers: int | None = None,
+    others_drip_s: float = 0.0,
 ) -> AsyncIterator[dict[Endpoint, FakeStun]]:
     """Two addresses with two ports each, as RFC 5780 wants them; the first that is listed is the one to ask."""
     async with contextlib.AsyncExitStack() as stack:
-        servers = {}
+        servers: dict[Endpoint, FakeStun] = {}
         for mine, its in (hosts, hosts[::-1]):
             for port, other in (ports, ports[::-1]):
-                server = FakeStun(mine, port, told=told, other=Endpoint(its, other), udp=udp, answers=answers)
+                how: dict[str, Any] = {"udp": udp, "answers": answers, "drip_s": others_drip_s if servers else 0.0}
+                server = FakeStun(mine, port, told=told, other=Endpoint(its, other), **how)
                 servers[Endpoint(mine, port)] = await stack.enter_async_context(server)
         yield servers

@@ -73,6 +73,14 @@ async def test_one_full_server_shows_the_mapping(
     assert profile.hosts == (local,)
 
 
+@pytest.mark.parametrize("udp", [True, False], ids=["udp", "no-udp"])
+async def test_a_second_round_that_is_late_is_waited_for(*, udp: bool, ports: tuple[int, int], local: Endpoint) -> None:
+    """Without it nothing is known of the mapping: half a second, where the first answer took some ms."""
+    async with full_server(HOSTS, ports, told=address_and_port_dependent, udp=udp, others_drip_s=0.01) as servers:
+        profile = await simopen.discover(local, servers=[str(next(iter(servers)))], timeout=LONG_S)
+    assert profile.mapping is Mapping.ADDRESS_AND_PORT_DEPENDENT
+
+
 async def test_two_plain_servers_show_whether_the_mapping_depends_on_the_address(local: Endpoint) -> None:
     async with FakeStun(HERE, told=endpoint_independent) as one, FakeStun(THERE, told=endpoint_independent) as other:
         profile = await simopen.discover(local, servers=[one.name, other.name], timeout=LONG_S)
