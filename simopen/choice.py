@@ -4,8 +4,8 @@ Theory of operation. Without words between the sides, only resets tell: a stream
 
 - The side that chooses takes the best rank that can still come, within `window.grace_ns` of the first, and half of
   what the handshake took.
-- The side that follows takes a stream which a round trip has not brought a RST for: by then the peer has seen it, and
-  closed it if it had chosen another.
+- The side that follows takes the one that is left: a stream which a round trip has not brought a RST for, when all
+  others have got theirs; or the one on which the peer speaks.
 - Where neither has that part, both choose alike: the better rank, and the grace lets both see both.
 """
 
@@ -22,6 +22,7 @@ from simopen.window import grace_ns
 
 _ROUNDS, _SLACK_S = 1.5, 0.02  # for the peer's loop to come round to closing, and a slower way of the RST
 _LONGEST_S = 1.0
+_LOOK_S = 0.01
 
 
 class Choice:
@@ -44,6 +45,7 @@ class Choice:
         self._offered: dict[Stream, int] = {}
         self._timers: list[asyncio.TimerHandle] = []
         self._taken = False
+        self._patient_until_s = 0.0
 
     async def stream(self) -> Stream:
         """The stream that is kept; its socket is the caller's to close."""
@@ -69,7 +71,8 @@ class Choice:
         self._offered[stream] = rank
         if self._follows:
             wait_s = min(_ROUNDS * stream.took_ns / 1e9, _LONGEST_S) + _SLACK_S
-            self._timers.append(self._loop.call_later(wait_s, self._keep, stream))
+            self._patient_until_s = self._patient_until_s or self._loop.time() + wait_s + _LONGEST_S
+            self._timers.append(self._loop.call_later(wait_s, self._believe, stream))
         elif not self._coming(min(self._offered.values())):
             self._keep_best()
         elif len(self._offered) == 1:
@@ -80,6 +83,23 @@ class Choice:
     def _keep_best(self) -> None:
         while self._offered and not self.won.done():
             self._keep(self._best())
+
+    def _believe(self, stream: Stream) -> None:
+        """Keep it where the peer has, however long the peer's loop takes to come round to closing the others."""
+        if self.won.done() or stream not in self._offered:
+            return
+        spoken = {each: _has_spoken(each.sock) for each in self._offered}
+        for gone in (each for each in spoken if spoken[each] is None):
+            del self._offered[gone]
+            gone.sock.close()
+        if not self._offered:
+            self._lost()
+        elif chosen := next((each for each in spoken if spoken[each]), None):
+            self._keep(chosen)
+        elif len(self._offered) > 1 and self._loop.time() < self._patient_until_s:
+            self._timers.append(self._loop.call_later(_LOOK_S, self._believe, stream))
+        else:
+            self._keep(stream if len(self._offered) == 1 else self._best())
 
     def _best(self) -> Stream:
         return min(self._offered, key=self._offered.__getitem__)
@@ -125,3 +145,14 @@ class Choice:
 
 def _is_gone(sock: socket.socket) -> bool:
     return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+
+
+def _has_spoken(sock: socket.socket) -> bool | None:
+    """Whether the peer has sent something on it, or ended it in order; None where it has reset it."""
+    try:
+        sock.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Iterator
 
@@ -12,15 +13,24 @@ from simopen.address import Endpoint
 from simopen.choice import Choice
 from simopen.lane import Stream
 from simopen.report import Via
+from simopen.sockets import drop
 from tests.loopback import HERE
+
+
+@contextlib.contextmanager
+def connected() -> Iterator[tuple[Stream, socket.socket]]:
+    """A stream, and the peer's end of it."""
+    with socket.create_server((HERE, 0)) as server, socket.create_connection(server.getsockname()) as peer:
+        sock, _ = server.accept()
+        sock.setblocking(False)
+        with sock:
+            yield Stream(sock, Endpoint(*peer.getsockname()), Via.ACCEPT, 0, 20_000_000), peer
 
 
 @pytest.fixture
 def stream() -> Iterator[Stream]:
-    with socket.create_server((HERE, 0)) as server, socket.create_connection(server.getsockname()) as peer:
-        sock, _ = server.accept()
-        with sock:
-            yield Stream(sock, Endpoint(*peer.getsockname()), Via.ACCEPT, 0, 20_000_000)
+    with connected() as (stream, _):
+        yield stream
 
 
 def choosing(*, chooses: bool | None) -> Choice:
@@ -66,3 +76,33 @@ async def test_what_was_kept_in_the_moment_when_the_time_is_up_is_taken(stream: 
     assert choice.last() is stream
     choice.end()
     assert stream.sock.fileno() != -1
+
+
+@pytest.mark.parametrize("speaks", [False, True], ids=["resets the other", "speaks"])
+async def test_who_follows_keeps_what_the_peer_keeps_however_late_that_shows(*, speaks: bool) -> None:
+    """The first one's round trip is long over, and the peer's loop has been busy elsewhere."""
+    choice = choosing(chooses=False)
+    with connected() as (first, its_peer), connected() as (second, other_peer):
+        for stream in (first, second):
+            choice.offer(stream, 0, 0)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await asyncio.shield(choice.won)
+        if speaks:
+            other_peer.send(b"hello")
+        else:
+            drop(its_peer)
+            its_peer.close()
+        assert await choice.stream() is second
+        assert first.sock.fileno() == -1
+    choice.end()
+
+
+async def test_who_follows_and_is_told_nothing_takes_one_in_the_end() -> None:
+    """The RST may have been lost on the way."""
+    choice = choosing(chooses=False)
+    with connected() as (first, _), connected() as (second, _):
+        for stream in (first, second):
+            choice.offer(stream, 0, 0)
+        assert await choice.stream() is first
+    choice.end()
