@@ -29,7 +29,8 @@ async def meet(local: list[Any], servers: list[str], **options: Any) -> dict[str
             sock, report = await simopen.punch(peer, mine=mine, at=now.utc_at(int(at)) / 1e9, clock=now, **options)
         except simopen.PunchError as error:
             diagnosis = error.diagnosis and error.diagnosis.as_dict()
-            return {"error": type(error).__name__, "message": str(error), "diagnosis": diagnosis}
+            story = {"notes": found.notes, "profile": str(found.profile)}
+            return {"error": type(error).__name__, "message": str(error), "diagnosis": diagnosis, **story}
         with sock:
             await loop.sock_sendall(sock, b"I love you.")
             heard = b""

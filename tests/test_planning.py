@@ -42,6 +42,13 @@ class Ended:
     said: dict[str, dict[str, Any]]
     syns: dict[str, int]
     record: lab.Record
+    tickets: dict[str, bytes]
+
+    @property
+    def story(self) -> str:
+        """All that it takes to find out why, in full: pytest shortens what is no text."""
+        packets = (f"{each.sent_ns / 1e6:.3f} {each.source} {each.sent} {each.verdict.value}" for each in self.record)
+        return "\n".join([json.dumps(self.said, indent=1), *map(str, self.tickets.items()), *packets])
 
     @property
     def met(self) -> bool:
@@ -72,7 +79,8 @@ async def meet(left: Nat | None, right: Nat | None, *, beside: bool = False, **o
         answers = await asyncio.gather(*map(heard, programs.values()))
         record = await here["net"].record()
     syns = {name: _syns(record, name, here["server"]) for name in programs}
-    return Ended({name: json.loads(line) for name, line in zip(programs, answers, strict=True)}, syns, record)
+    said = {name: json.loads(line) for name, line in zip(programs, answers, strict=True)}
+    return Ended(said, syns, record, profiles)
 
 
 async def start(host: lab.Host, server: str, *, ipv6: bool = False, **options: Any) -> Process:
@@ -112,7 +120,7 @@ def _syns(record: lab.Record, name: str, server: str) -> int:
 )
 async def test_what_a_plan_gets_through(left: Nat | None, right: Nat | None) -> None:
     ended = await meet(left, right)
-    assert ended.met, ended.said
+    assert ended.met, ended.story
     assert max(ended.syns.values()) <= MOST_SYNS
 
 
@@ -121,7 +129,7 @@ async def test_what_a_plan_gets_through(left: Nat | None, right: Nat | None) -> 
 )
 async def test_the_spray_meets_random_ports_and_leaves_one_stream(left: Nat, right: Nat) -> None:
     ended = await meet(left, right, spray=True)
-    assert ended.met, ended.said
+    assert ended.met, ended.story
 
 
 async def test_without_leave_there_is_no_spray() -> None:
@@ -142,4 +150,4 @@ async def test_what_no_tcp_can_is_refused_before_the_instant(left: Nat, right: N
 
 async def test_two_behind_one_nat_meet_at_their_own_addresses() -> None:
     ended = await meet(HOME, None, beside=True)
-    assert ended.met, ended.said
+    assert ended.met, ended.story
