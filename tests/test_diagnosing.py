@@ -167,7 +167,8 @@ async def test_a_peer_that_was_late_and_met(apart_s: float) -> None:
         early, late, indeed_s = await apart(net, apart_s)
     assert early["heard"] == late["heard"] == WORDS
     notes = [note for note in early["report"]["notes"] if "after this side" in note]
-    assert [seconds(note) for note in notes] == [pytest.approx(indeed_s, abs=0.2)]
+    # To a tenth, which is how seldom a late shot is repeated, and a round trip; told in tenths of a second.
+    assert [seconds(note) for note in notes] == [pytest.approx(indeed_s, abs=indeed_s / 10 + 0.04 + 0.05)]
 
 
 async def test_a_peer_that_was_early_and_met() -> None:

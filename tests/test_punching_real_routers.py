@@ -26,14 +26,16 @@ async def test_instants_that_differ_still_meet(each: Input, apart_s: float) -> N
     router = LinuxRouter(each)
     async with lab.Network() as net:
         left, right = [await net.host(name, delay_s=DELAY_S, nat=router) for name in ("left", "right")]
-        for said in await meet(left, right, apart_s=apart_s):
+        both = await meet(left, right, apart_s=apart_s)
+        for said in both:
             assert said.get("heard") == WORDS, said
         record = await net.record()
     if apart_s and each is Input.DROP:
         assert not any(passage.sent.is_rst for passage in record)
         assert [passage.source for passage in record if passage.sent.is_syn][:2] == ["left", "right"]
-    else:
-        assert record.syns_crossed("left", "right")
+    else:  # or the peer's SYN came between a refusal and the next shot, to the listener
+        caught = "accept" in {said["report"]["via"] for said in both}
+        assert caught or record.syns_crossed("left", "right")
 
 
 async def test_what_leaves_a_random_router_has_another_port_and_is_answered_where_it_came_from() -> None:
