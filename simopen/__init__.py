@@ -6,8 +6,9 @@ Run on two hosts with the same instant `t`, each naming the other's endpoint, th
 stream, opened by SYNs that crossed on the way.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from simopen.lazy import loader
 
 if TYPE_CHECKING:
     from simopen.address import Endpoint
@@ -67,8 +68,6 @@ __all__ = [
     "punch",
 ]
 
-# Each name is loaded when it is first looked up (PEP 562): `import simopen` costs a millisecond, and who only
-# catches its errors or reads its version never pays for the rest.
 _HOMES = {
     "Attempt": "report",
     "Cause": "diagnosis",
@@ -102,12 +101,7 @@ _HOMES = {
 
 
 if not TYPE_CHECKING:  # to a type checker it would mean that every name exists
-
-    def __getattr__(name: str) -> object:
-        if name not in _HOMES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        found = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-        return found
+    __getattr__ = loader(globals(), _HOMES)
 
 
 def __dir__() -> list[str]:

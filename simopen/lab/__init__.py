@@ -20,13 +20,16 @@ In pytest, `pytest_plugins = ["simopen.lab.pytest_plugin"]` in a conftest gives 
 `Network` for each test, which skips with the reason where no lab can be had. On the command line,
 `simopen lab --left home+cgn --right sequential` punches between two such hosts and explains what happened.
 
-Every host is a network namespace; a process of its own forwards the packets between them. Needs Linux and
+Every host is a network namespace; a process of its own forwards the packets between them. The first network of a
+program takes a third of a second, and leaves a process behind until the program ends, which the labs of the others are
+forked from in some ms. Needs Linux and
 `pip install 'simopen[lab]'`, no root where ordinary users may make user namespaces. `available()` says what is missing.
 Nothing else in simopen imports this package but the command line.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from simopen.lazy import loader
 
 if TYPE_CHECKING:
     from simopen.lab.chain import Chain
@@ -63,7 +66,6 @@ __all__ = [
     "available",
 ]
 
-# Each name is loaded when it is first looked up (PEP 562): a lab host's programs and the nursery need few of them.
 _HOMES = {
     "Allocation": "nat",
     "Chain": "chain",
@@ -91,12 +93,7 @@ _HOMES = {
 
 
 if not TYPE_CHECKING:  # to a type checker it would mean that every name exists
-
-    def __getattr__(name: str) -> object:
-        if name not in _HOMES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        found = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-        return found
+    __getattr__ = loader(globals(), _HOMES)
 
 
 def __dir__() -> list[str]:
