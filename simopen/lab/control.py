@@ -144,9 +144,11 @@ def available(link: str = "auto", *, router: bool = False) -> str | None:
     try:
         require_extra()
         returncode, complaint = _try(Fork(kind, router=router))
-    except (LabError, OSError) as error:
+    except LabError as error:
         return str(error)
-    return None if returncode == 0 else f"no lab can be had here: {complaint}"
+    except OSError as error:
+        return f"no lab can be had here: {error}"
+    return None if returncode == 0 else f"no lab can be had here: {complaint or f'the trial ended with {returncode}'}"
 
 
 def require_extra() -> None:

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import threading
 import traceback
+from functools import partial
 from pathlib import Path
 from subprocess import DEVNULL
 from typing import NoReturn
@@ -58,11 +59,15 @@ class Child:
     def reap(self) -> tuple[int, str]:
         """Wait for its end. Returns its status as `subprocess` has it, and the end of what it wrote to standard error.
 
-        Raises: LabError where the nursery has ended before.
+        Where the nursery has ended before, nobody knows the status: then it is 1 where there is a complaint, else 0.
         """
-        answer, _ = self._nursery.request(Reap(self.pid))
+        complaint = partial(_contents, self._complaint)
+        try:
+            answer, _ = self._nursery.request(Reap(self.pid))
+        except LabError:
+            return int(bool(complaint())), complaint()
         assert isinstance(answer, Reaped)
-        return answer.returncode, _contents(self._complaint)
+        return answer.returncode, complaint()
 
     def close(self) -> None:
         """Let go of it. It goes on."""
@@ -78,17 +83,12 @@ class Nursery:
         self._owner = os.getpid()
         self._complaint = os.memfd_create("simopen-nursery-complaint")
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", __name__, str(theirs.fileno())],
-                stdin=DEVNULL,
-                stdout=DEVNULL,
-                stderr=self._complaint,
-                pass_fds=(theirs.fileno(),),
-                env=_environment(),
-                cwd="/",
-                start_new_session=True,  # Ctrl-C is the owner's to handle
-            )
+        try:
+            with theirs:
+                self._process = _start(theirs.fileno(), self._complaint)
+        except BaseException:
+            self._let_go()
+            raise
         atexit.register(self.close)
         try:
             self._receive()
@@ -126,9 +126,12 @@ class Nursery:
         """End it. The labs go on."""
         atexit.unregister(self.close)
         if self.usable:
-            self._channel.close()
+            self._let_go()
             self._process.wait()
-            os.close(self._complaint)
+
+    def _let_go(self) -> None:
+        self._channel.close()
+        os.close(self._complaint)
 
     def _receive(self) -> tuple[NurseryAnswer, list[int]]:
         try:
@@ -163,6 +166,19 @@ def nursery() -> Nursery:
 def tail(output: bytes) -> str:
     """The end of a program's output, as text for a message."""
     return output.decode(errors="replace").strip()[-_TAIL:]
+
+
+def _start(channel: int, complaint: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", __name__, str(channel)],
+        stdin=DEVNULL,
+        stdout=DEVNULL,
+        stderr=complaint,
+        pass_fds=(channel,),
+        env=_environment(),
+        cwd="/",
+        start_new_session=True,  # Ctrl-C is the owner's to handle
+    )
 
 
 def _contents(file: int) -> str:

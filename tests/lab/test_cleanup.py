@@ -15,6 +15,7 @@ import pytest
 
 from simopen import lab
 from simopen.errors import LabError
+from simopen.lab.nursery import nursery
 from tests.lab.programs import python
 
 pytestmark = pytest.mark.lab
@@ -178,6 +179,16 @@ async def test_a_lab_that_was_killed_says_so_and_leaves_nothing(nothing_stays: N
     with pytest.raises(LabError, match="ended with -9"):
         await net.__aexit__(None, None, None)
     assert not is_alive(process.pid)
+
+
+async def test_where_what_labs_are_forked_from_was_killed_the_next_one_has_it_anew() -> None:
+    async with lab.Network() as running:
+        nursery()._process.kill()
+        with pytest.raises(LabError, match="has ended"):
+            await lab.Network().__aenter__()
+        async with lab.Network() as net:
+            await net.host("left")
+        await running.host("left")
 
 
 def test_when_the_owner_is_killed_the_lab_and_its_programs_end() -> None:
