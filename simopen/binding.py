@@ -21,7 +21,7 @@ from typing import Self
 from simopen import stun
 from simopen.address import Endpoint, normalise, server_name, sockaddr
 from simopen.errors import StunError
-from simopen.sockets import drop, keep, open_socket
+from simopen.sockets import connect, drop, keep, open_socket
 
 STUN_PORT = 3478
 
@@ -145,7 +145,7 @@ class Binding:
 
     async def _connect(self) -> None:
         began_ns = self.at_ns = time.monotonic_ns()
-        await asyncio.get_running_loop().sock_connect(self._sock, sockaddr(self.server))
+        await connect(self._sock, self.server)
         keep(self._sock)
         self.handshake_s = (time.monotonic_ns() - began_ns) / 1e9
         self.local = normalise(self._sock.getsockname())

@@ -17,9 +17,9 @@ import sys
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from typing import NamedTuple, Self
 
-from simopen.address import Endpoint, sockaddr
+from simopen.address import Endpoint
 from simopen.errors import LocalEndpointError
-from simopen.sockets import open_socket
+from simopen.sockets import connect, open_socket
 
 _TOKEN_BYTES = 16
 _MOST_SHOTS, _FLOOR_S = 3, 0.005
@@ -75,7 +75,7 @@ class _Lane:
     async def connect(self) -> bool:
         for _ in range(_MOST_SHOTS):
             try:
-                await asyncio.get_running_loop().sock_connect(self.sock, sockaddr(self._peer))
+                await connect(self.sock, self._peer)
             except ConnectionError:
                 self.sock.close()
                 self.sock = open_socket(self._local, self._local.family)

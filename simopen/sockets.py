@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import os
@@ -21,6 +22,7 @@ from simopen.errors import LocalEndpointError
 _LINGER = "hh" if sys.platform == "win32" else "ii"
 _NO_LINGER = struct.pack(_LINGER, 0, 0)
 _RESET_ON_CLOSE = struct.pack(_LINGER, 1, 0)
+_UNDER_WAY = {errno.EINPROGRESS, errno.EWOULDBLOCK}
 
 
 def open_socket(local: tuple[str, int], family: socket.AddressFamily) -> socket.socket:
@@ -46,6 +48,31 @@ def open_socket(local: tuple[str, int], family: socket.AddressFamily) -> socket.
         sock.close()
         raise _local_error(error, local) from error
     return sock
+
+
+async def connect(sock: socket.socket, endpoint: Endpoint) -> None:
+    """Connect it, and wait until it is. The SYN leaves with this call, and so in the order of such calls.
+
+    Not by the loop's `sock_connect`: uvloop's first has a thread look up the address, though it is in numbers.
+
+    Raises: OSError.
+    """
+    error = sock.connect_ex(sockaddr(endpoint))
+    if error in _UNDER_WAY:
+        await _writable(sock.fileno())
+        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if error:
+        raise OSError(error, os.strerror(error))
+
+
+async def _writable(fd: int) -> None:
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_writer(fd, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_writer(fd)
 
 
 def _share_port(sock: socket.socket) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from contextlib import AsyncExitStack
 
@@ -17,6 +18,7 @@ from tests.loopback import HERE, THERE, ports
 
 __all__ = ["ports"]
 LONG_S = 30.0
+CLOSED = 7  # linux/tcp_states.h
 
 
 def test_ways_to_name_a_server() -> None:
@@ -49,6 +51,15 @@ def test_what_is_no_sequence_of_names_is_a_type_error() -> None:
 
 def test_the_default_servers_are_six_different_names() -> None:
     assert len(set(parse_servers(DEFAULT_SERVERS))) == len(DEFAULT_SERVERS) == 6
+
+
+async def test_its_syn_leaves_at_once(ports: tuple[int, int]) -> None:
+    """What is foreseen of a row of ports depends on the order of the SYNs, and on when each left."""
+    async with FakeStun() as server, Binding((HERE, ports[0]), server.end) as binding:
+        asking = asyncio.create_task(binding.ask())
+        await asyncio.sleep(0)
+        assert binding._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != CLOSED
+        await asking
 
 
 @pytest.mark.parametrize("host", [HERE, "::1"])
