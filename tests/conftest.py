@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import uvloop
+from hypothesis import settings
 
 from simopen import lab
 
@@ -22,6 +23,9 @@ NO_SKIP = bool(os.environ.get("SIMOPEN_NO_SKIP"))
 NEVER_SKIPPED = ("lab", "real_server")
 # What is told to close does so within some turns of the loop, or when its thread next looks: this long at most.
 TURNS, TURN_S = 200, 0.005
+# An example that takes long says that the machine is busy.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:

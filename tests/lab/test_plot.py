@@ -83,7 +83,7 @@ PUNCHES = st.builds(
 )
 
 
-@settings(max_examples=8, deadline=None, phases=[Phase.explicit, Phase.generate])  # shrinking would draw for minutes
+@settings(max_examples=8, phases=[Phase.explicit, Phase.generate])  # shrinking would draw for minutes
 @given(PUNCHES)
 def test_no_text_ever_covers_another(record: Record) -> None:
     figure = plot.sequence_figure(record, "left", "right")
