@@ -23,6 +23,7 @@ from tests.lab.packets import echo, icmp_error, tcp, udp
 from tests.lab.programs import PROBE, python
 
 _KEEP_QUIET = b"table inet quiet { chain input { type filter hook input priority 0; policy drop; }; }"
+_PRIVATE = 20_000
 _APART = 16  # between the scripts' ports: where one's own is taken, a model takes the next
 _MARKING = 9  # the port of the datagrams that mark a step's end
 
@@ -60,7 +61,7 @@ _ICMP_ERRORS = {"port-unreachable": (3, 3), "host-unreachable": (3, 1), "time-ex
 
 
 class Remote(NamedTuple):
-    """One of the endpoints outside."""
+    """One of the endpoints outside. Each script's ports lie elsewhere, and are told as these."""
 
     host: str
     port: int
@@ -141,12 +142,13 @@ class _Probe:
 class Exchange:
     """Three hosts with a probe each, and the scripts played between them."""
 
-    def __init__(self, public_address: str, inside: _Probe, there: _Probe, elsewhere: _Probe) -> None:
+    def __init__(self, public_address: str, inside: _Probe, there: _Probe, elsewhere: _Probe, *, random: bool) -> None:
         self._public_address = public_address
+        self._random = random
         self._inside = inside
         self._outside = {probe.name: probe for probe in (there, elsewhere)}
         self._marks = 0
-        self._port = 20_000
+        self._shift = 0
 
     @classmethod
     async def on(cls, net: lab.Network, nat: lab.Nat | lab.LinuxRouter) -> Exchange:
@@ -156,12 +158,18 @@ class Exchange:
             await _answer_at_any_rate(inside.router)
         outside = [await net.host(name) for name in ("there", "elsewhere")]
         probes = [await _Probe.on(host) for host in (inside, *outside)]
-        return cls(inside.public_address, *probes)
+        random = nat.random if isinstance(nat, lab.LinuxRouter) else nat.allocation is lab.Allocation.RANDOM
+        return cls(inside.public_address, *probes, random=random)
 
     async def play(self, script: Sequence[Step]) -> list[list[str]]:
-        """What was seen after each step: sorted lines of who got what. Every script has a private port of its own."""
-        self._port += _APART
-        conversation = _Conversation(self._inside.address, self._public_address, self._port, self._addresses())
+        """What was seen after each step: sorted lines of who got what.
+
+        Every script has ports of its own, outside as well: what goes to a port that nothing is mapped to must not
+        meet another script's mapping, which a NAT with random ports may have put there.
+        """
+        self._shift += _APART
+        private, public = Endpoint(self._inside.address, _PRIVATE + self._shift), self._public_address
+        conversation = _Conversation(private, public, self._addresses(), self._shift, random=self._random)
         hosts = {remote.host for step in script for remote in _remotes(step)}
         return [await self._take(step, conversation, hosts) for step in script]
 
@@ -193,11 +201,13 @@ class Exchange:
 class _Conversation:
     """One script's endpoints: what they are called, and where the next packet goes."""
 
-    def __init__(self, private: str, public: str, port: int, outside: dict[str, str]) -> None:
-        self._private, self._public = Endpoint(private, port), Endpoint(public, port)
-        self._outside = outside
-        self._names = {private: "inside", public: "public"} | {address: name for name, address in outside.items()}
-        self._ports = {port: "p"}
+    def __init__(self, private: Endpoint, public: str, outside: dict[str, str], shift: int, *, random: bool) -> None:
+        self._private, self._public = private, Endpoint(public, private.port)
+        self._outside, self._shift = outside, shift
+        names = {private.address: "inside", public: "public"}
+        self._names = names | {address: name for name, address in outside.items()}
+        # A random port that is by chance the private one is no kept one.
+        self._ports = {private: "p"} if random else {private: "p", self._public: "p"}
         self._reached_from: dict[tuple[str, int], Endpoint] = {}
         self._last: dict[str, Packet] = {}
 
@@ -227,7 +237,7 @@ class _Conversation:
         return self._last[remote.host].data
 
     def _endpoint(self, remote: Remote) -> Endpoint:
-        return Endpoint(self._outside[remote.host], remote.port)
+        return Endpoint(self._outside[remote.host], remote.port + self._shift)
 
     def _mapped(self, remote: Remote) -> Endpoint:
         known = self._reached_from
@@ -240,8 +250,8 @@ class _Conversation:
     def _called(self, endpoint: Endpoint) -> str:
         address = self._names.get(endpoint.address, endpoint.address)
         if address not in {"inside", "public"} or not endpoint.port:
-            return f"{address}:{endpoint.port}"
-        return f"{address}:{self._ports.setdefault(endpoint.port, f'q{len(self._ports)}')}"
+            return f"{address}:{max(0, endpoint.port - self._shift)}"
+        return f"{address}:{self._ports.setdefault(endpoint, f'q{len(set(self._ports.values()))}')}"
 
 
 def _remotes(step: Step) -> tuple[Remote, ...]:
