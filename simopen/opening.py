@@ -19,7 +19,7 @@ from socket import AF_INET6, socket
 from typing import Any, NamedTuple, TypeAlias
 
 from simopen import scheduler
-from simopen.address import Endpoint, Local, Peer, canonical, local_endpoint, peer_endpoints, resolve, sockaddr
+from simopen.address import Endpoint, Local, Peer, canonical, local_endpoint, peer_endpoints, resolve
 from simopen.clock import CHECK_TIMEOUT_S, Estimate, FixedClock, Source, TimeSource, as_clock
 from simopen.connector import Connector, self_connection
 from simopen.diagnosis import ago, diagnose, impossible, remarks, stopped
@@ -29,6 +29,7 @@ from simopen.lane import Stream
 from simopen.nat import Profile
 from simopen.plan import MOST_SYNS, Plan, Shot, most_at_once, opened_first, plan
 from simopen.report import MOST_TOLD, Report
+from simopen.sockets import connect as connect_socket
 from simopen.sockets import is_self_connected, keep, make_room, open_socket, source_address
 from simopen.ticket import Ticket, agreed_instant
 from simopen.window import Window
@@ -171,7 +172,7 @@ async def connect_self(
     endpoint = Endpoint(canonical(address or "127.0.0.1"), port)
     sock = open_socket(endpoint, endpoint.family)
     try:
-        await asyncio.get_running_loop().sock_connect(sock, sockaddr(endpoint))
+        await connect_socket(sock, endpoint)
         selfish = is_self_connected(sock)
         keep(sock)
     except BaseException as error:

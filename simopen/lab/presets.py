@@ -44,7 +44,7 @@ PRESETS: dict[str, Preset] = {
         (Nat(filtering=Filtering.ENDPOINT_INDEPENDENT, allocation=Allocation.RANDOM, pool=4),),
         "a carrier's NAT as RFC 6888 asks: one mapping for all destinations, random port, lets anybody in",
     ),
-    # Richter et al. (2016, "A Multi-perspective Analysis of Carrier-Grade NAT Deployment", §6) saw this mapping and
+    # Richter et al. (2016, "A Multi-perspective Analysis of Carrier-Grade NAT Deployment") saw this mapping and
     # random ports in cellular networks far more than elsewhere; it is their restrictive end, not their average.
     "mobile": Preset(
         (Nat(mapping=NatMapping.ADDRESS_AND_PORT_DEPENDENT, allocation=Allocation.RANDOM),),
