@@ -45,8 +45,9 @@ async def discover(
 ) -> Profile:
     """What the NATs in front of a local port do to TCP, in RFC 4787's terms.
 
-    Takes three round trips to the servers: four where UDP is blocked and the answers differ. The mapping may be gone
-    once it returns: `simopen.discovery.holding` keeps it.
+    Takes three round trips to the servers: four where UDP is blocked and the answers differ. Meanwhile the nearest
+    router is asked for its outer address, by NAT-PMP. The mapping may be gone once it returns:
+    `simopen.discovery.holding` keeps it.
 
     Args:
         local: the local port or (IP address, port) to ask from; left out, one that is free.
@@ -197,9 +198,12 @@ class Discovery:
         seen = [each for each in self._inquiry.observations if each.server.family == family]
         if not seen:
             return None
-        return _classified(tuple(seen), self._hosts, self._inquiry.hairpinning)
+        gateway = self._inquiry.gateway if family == socket.AF_INET else None
+        return _classified(tuple(seen), self._hosts, self._inquiry.hairpinning, gateway)
 
 
 @functools.lru_cache(maxsize=4)  # it takes up to 0.3 s (measured), and most looks find nothing new
-def _classified(seen: tuple[Observation, ...], hosts: tuple[Endpoint, ...], hairpinning: bool | None) -> Profile:
-    return classify(seen, hosts=hosts, hairpinning=hairpinning)
+def _classified(
+    seen: tuple[Observation, ...], hosts: tuple[Endpoint, ...], hairpinning: bool | None, gateway: str | None
+) -> Profile:
+    return classify(seen, hosts=hosts, hairpinning=hairpinning, gateway=gateway)

@@ -2,8 +2,9 @@
 
 Theory of operation. All servers are asked side by side from the punch port, each over TCP; and, so that its other
 addresses are known one round trip earlier, over UDP for these alone. The other addresses are asked as soon as they are
-known. A few other local ports ask too, to show how ports are allocated, and then try the NAT's hairpin. Whatever is
-still silent when enough is known gets a little longer, not the whole time-out.
+known. A few other local ports ask too, to show how ports are allocated, and then try the NAT's hairpin. Meanwhile the
+nearest router is asked for its outer address. Whatever is still silent when enough is known gets a little longer, not
+the whole time-out; the router gets no time of its own.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from simopen import stun
 from simopen.address import ANY, Endpoint, canonical, resolve
 from simopen.binding import Binding, StunServer, other_address
 from simopen.errors import LocalEndpointError, ResolutionError, StunError, no_names
+from simopen.gateway import outer_address
 from simopen.hairpin import Mapped, hairpins
 from simopen.nat import Observation
-from simopen.sockets import open_socket
+from simopen.sockets import open_socket, source_address
 
 PROBES = 7
 """Other local ports that ask: `nat` needs five mappings to tell random ports, and eight to call addresses paired."""
@@ -107,6 +109,7 @@ class Inquiry:
     """All the questions that leave from one punch port. `close` it, whatever happened.
 
     `held`: the connections that hold the mapping, by server. `hairpinning`: None where that could not be seen.
+    `gateway`: the nearest router's outer address; None where it did not say.
     """
 
     def __init__(self, punch_port: PunchPort) -> None:
@@ -115,6 +118,8 @@ class Inquiry:
         self.observations: list[Observation] = []
         self.notes: list[str] = []
         self.hairpinning: bool | None = None
+        self.gateway: str | None = None
+        self._router: asyncio.Task[None] | None = None
         self._open: set[Binding] = set()
         self._asked: set[Endpoint] = set()
         self._second_rounds: set[Endpoint] = set()
@@ -130,10 +135,13 @@ class Inquiry:
         """
         await asyncio.to_thread(stun.request, bytes(stun.TRANSACTION_BYTES))  # loads the codec: 0.1 s and more
         self._servers, self._began_s = len(servers), asyncio.get_running_loop().time()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s) as self._limit, asyncio.TaskGroup() as self._group:
-                for number, server in enumerate(servers):
-                    self._group.create_task(self._server(server, len(range(number, PROBES, len(servers)))))
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s) as self._limit, asyncio.TaskGroup() as self._group:
+                    for number, server in enumerate(servers):
+                        self._group.create_task(self._server(server, len(range(number, PROBES, len(servers)))))
+        finally:
+            await self._leave_router()
         self._drop_silent()
         if not self.held:
             raise self._nobody()
@@ -166,10 +174,21 @@ class Inquiry:
         if not first:
             self.notes.append(f"{server}: it has no address of the family that this host's port has")
             return
+        if socket.AF_INET in first and self._router is None:
+            self._router = asyncio.create_task(self._ask_router(first[socket.AF_INET]))
         for endpoint in first.values():
             self._group.create_task(self._first_round(endpoint))
         for _ in range(probes):
             self._group.create_task(self._ask_from_elsewhere(first.get(socket.AF_INET) or found[0]))
+
+    async def _ask_router(self, server: Endpoint) -> None:
+        source = source_address(server, self._punch_port.address)
+        self.gateway = None if source is None else await outer_address(server, source)
+
+    async def _leave_router(self) -> None:
+        if self._router is not None:
+            self._router.cancel()
+            await asyncio.wait({self._router})
 
     async def _first_round(self, server: Endpoint) -> None:
         hint = self._group.create_task(self._hint(server))

@@ -12,7 +12,7 @@ UNKNOWN. What is needed for which verdict, best made within three round trips:
   two local ports a sequence, five mappings random ports. The busier a sequence, the more it takes to know its step.
 - pooling: eight mappings at one address are paired, two addresses are arbitrary.
 - none: `local` or one of the hosts is what the server saw.
-- layers: 0 without translation; else the outer address of the nearest router, where the caller knows it (UPnP, PCP).
+- layers: 0 without translation; else the outer address of the nearest router, where that tells (`gateway.py`).
 - filtering needs somebody who connects back, so here it stays UNKNOWN; hairpinning is the caller's test.
 
 What counts is what is seen from outside: NATs in a row are one NAT, and one that gives a local port the same public
@@ -26,6 +26,7 @@ Pure: no socket and no clock. Times are ns of any one clock; only their order an
 
 from __future__ import annotations
 
+import ipaddress
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -153,8 +154,7 @@ def classify(
     """The profile that these observations support. They may come in any order, but of one address family.
 
     The punch port is that of `hosts`; without hosts, the local port with most observations. `gateway`: the outer
-    address of the nearest router, where it is known; one that is not the mapped one, such as a private or shared one
-    (RFC 6598), shows that a further NAT follows.
+    address of the nearest router, where it is known; one that is not a public one shows that a further NAT follows.
 
     Raises: ValueError for two address families at once.
     """
@@ -171,7 +171,7 @@ def classify(
         allocation=allocation,
         pooling=_pooling(seen, bool(notes)),
         hairpinning=hairpinning,
-        layers=_layers(mapping, mapped, gateway),
+        layers=_layers(mapping, seen, gateway),
         mapped=mapped,
         hosts=tuple(hosts),
         step=step,
@@ -404,12 +404,15 @@ def _pooling(seen: Sequence[Observation], contradicted: bool) -> Pooling:
     return Pooling.PAIRED if len(new_mappings(seen)) >= ENOUGH_FOR_PAIRED else Pooling.UNKNOWN
 
 
-def _layers(mapping: Mapping, mapped: Endpoint | None, gateway: str | None) -> int | None:
+def _layers(mapping: Mapping, seen: Sequence[Observation], gateway: str | None) -> int | None:
+    """A public address that no server saw tells nothing: a router may have several ways out."""
     if mapping is Mapping.NONE:
         return 0
-    if mapped is None or gateway is None:
+    if not seen or gateway is None:
         return None
-    return 1 if gateway == mapped.address else 2
+    if gateway in {each.mapped.address for each in seen}:
+        return 1
+    return None if ipaddress.ip_address(gateway).is_global else 2
 
 
 def predict(

@@ -57,6 +57,12 @@ _HAIRPINNING = {
     False: ("no", "peers behind the same NAT must meet at their own addresses"),
     None: ("unknown", "it could not be tried"),
 }
+_LAYERS = {
+    0: ("none", "nothing is translated"),
+    1: ("one", "a port that is opened on the nearest router is open to the world"),
+    2: ("two or more", "a further NAT, a carrier's maybe: opening a port on the nearest router does not help"),
+    None: ("unknown", "the nearest router does not say (NAT-PMP)"),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -169,6 +175,7 @@ def rows(profile: Profile) -> list[Row]:
             "to tell, somebody must connect back, which no STUN server does over TCP",
         ),
         ("hairpinning", *_HAIRPINNING[profile.hairpinning]),
+        ("NATs in a row", *_LAYERS[profile.layers]),
         ("sure of the first two", f"{profile.confidence:.0%}", f"from {len(profile.observations)} answers"),
     ]
     if profile.mapped is not None:

@@ -29,7 +29,7 @@ FLOORS = [
     {"listener", "clock", "report", "binding", "hairpin", "findings", "outlook"},
     {"estimate", "ticket"},
     {"timeserver", "arguments", "lookout"},
-    {"conntable"},
+    {"conntable", "gateway"},
     {"ntp", "sockets", "scheduler", "window", "instant", "stun", "plan"},
     {"nat"},
     {"address", "walk"},

@@ -7,19 +7,20 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
 from simopen import lab
 from simopen.inquiry import PROBES
-from simopen.lab import Allocation, Filtering, Mapping, Nat, Unsolicited, stun_server
+from simopen.lab import Allocation, Filtering, LinuxRouter, Mapping, Nat, Unsolicited, stun_server
 from simopen.lab.packet import Flags, Protocol
 from tests.test_punching import this_loop
 
 pytestmark = pytest.mark.lab
 
 HERE = Path(__file__).parent
+Routed: TypeAlias = Nat | LinuxRouter | Sequence[Nat | LinuxRouter] | None
 PORT = 1314
 ROUND_TRIP_NS = 400_000_000  # of two hosts with 0.1 s each
 MOST_SYNS = 64
@@ -27,7 +28,7 @@ MOST_SYNS = 64
 
 @asynccontextmanager
 async def behind(
-    nat: Nat | Sequence[Nat] | None, *, delay_s: float = 0.01, server_delay_s: float | None = None
+    nat: Routed, *, delay_s: float = 0.01, server_delay_s: float | None = None
 ) -> AsyncIterator[tuple[lab.Network, lab.Host, list[lab.Host]]]:
     """A network with a host behind these NATs, and an RFC 5780 server on two more."""
     async with lab.Network() as net:

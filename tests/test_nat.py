@@ -184,7 +184,8 @@ def test_how_busy_a_nat_is(busy: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gateway", "layers"), [(None, None), ("203.0.113.1", 1), ("100.64.3.4", 2), ("192.168.0.2", 2)]
+    ("gateway", "layers"),
+    [(None, None), ("203.0.113.1", 1), ("100.64.3.4", 2), ("192.168.0.2", 2), ("0.0.0.0", 2), ("8.8.8.8", None)],
 )
 def test_layers_are_told_by_the_nearest_routers_outer_address(gateway: str | None, layers: int | None) -> None:
     assert classify(seen((A1, 7), (A2, 7)), gateway=gateway).layers == layers
@@ -227,7 +228,7 @@ some_observations = st.builds(Observation, some_ends, some_ends, some_ends, st.i
 
 
 @given(st.lists(some_observations, max_size=12), some_ends, st.integers(0, 10**13), st.integers(0, 2))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_whatever_was_seen_gives_a_profile_and_sane_predictions(
     observations: list[Observation], remote: Endpoint, now_ns: int, before: int
 ) -> None:

@@ -36,6 +36,10 @@ def test_every_class_has_words(mapping: Mapping, allocation: Allocation, pooling
         (Profile(hairpinning=True), "hairpinning", "yes"),
         (Profile(hairpinning=False), "hairpinning", "no"),
         (Profile(hairpinning=None), "hairpinning", "unknown"),
+        (Profile(layers=0), "NATs in a row", "none"),
+        (Profile(layers=1), "NATs in a row", "one"),
+        (Profile(layers=2), "NATs in a row", "two or more"),
+        (Profile(layers=None), "NATs in a row", "unknown"),
         (Profile(allocation=Allocation.CONSTANT_DELTA, delta=-7), "port allocation", "constant-delta, -7"),
         (
             Profile(allocation=Allocation.SEQUENTIAL, step=2, busy=0.25),

@@ -56,7 +56,7 @@ def make_host_beside(gateway: int, number: int, addresses: Addresses) -> int:
 
 def _make_inner_host(number: int, addresses: Addresses) -> int:
     lan = f"lan{number}"
-    host = make_joined_host(number, addresses, lan)
+    host = make_joined_host(number, addresses, lan, inside_of(addresses))
     try:
         with IPRoute() as netlink:
             join(netlink, lan, addresses, inside_of(addresses))

@@ -60,15 +60,17 @@ def make_host(number: int, addresses: Addresses, *, tun: bool) -> tuple[int, Lin
     return host, link or _hold_far_end(number)
 
 
-def make_joined_host(number: int, addresses: Addresses, far_end: str) -> int:
+def make_joined_host(number: int, addresses: Addresses, far_end: str, router: str) -> int:
     """Make a host's namespace, joined to the namespace that the caller is in, where the link's far end gets that name.
+
+    `router`: the IPv4 address there, the host's next hop.
 
     Returns the host's namespace. Raises: OSError; pyroute2's NetlinkError.
     """
     with _network_namespace() as (host, home), IPRoute() as netlink:
         # One MAC for both: an interface without ARP sends to its own, and the other end must know that as its own.
         _add_veth(netlink, number, home, {"ifname": far_end, "address": _mac(number).hex(":")})
-        _configure(netlink, addresses)
+        _configure(netlink, addresses, router)
     return host
 
 
@@ -163,13 +165,17 @@ def _bring_up(netlink: Any, index: int) -> None:
     netlink.link("set", index=index, state="up")
 
 
-def _configure(netlink: Any, addresses: Addresses) -> None:
+def _configure(netlink: Any, addresses: Addresses, router: str | None = None) -> None:
     index = _index(netlink, INTERFACE)
     netlink.link("set", index=1, state="up")
     _bring_up(netlink, index)
     netlink.addr("add", index=index, address=addresses.private, prefixlen=32)
     netlink.addr("add", index=index, address=addresses.private6, prefixlen=128, flags=_IFA_F_NODAD)
-    netlink.route("add", dst="0.0.0.0/0", oif=index, scope=_SCOPE_LINK)
+    if router is not None:
+        netlink.route("add", dst=f"{router}/32", oif=index, scope=_SCOPE_LINK)
+        netlink.route("add", dst="0.0.0.0/0", oif=index, gateway=router)
+    else:
+        netlink.route("add", dst="0.0.0.0/0", oif=index, scope=_SCOPE_LINK)
     netlink.route("add", dst="::/0", oif=index)
 
 
