@@ -97,9 +97,11 @@ async def by_simopen(peer: str, port: int, at_ns: int, now: simopen.Estimate) ->
     try:
         await simopen.punch((peer, port), at=now.utc_at(at_ns) / 1e9, window=0.02, clock=now, listen=False)
     except simopen.PunchError as error:
-        if error.report is not None:
-            return error.report.attempts[0].started_ns
-        raise
+        if error.report is None:
+            raise
+        if not error.report.attempts:  # it came too late for the whole window, so it is at least as late as this
+            return error.report.ended_ns
+        return error.report.attempts[0].started_ns
     raise RuntimeError(f"somebody answered at {peer}:{port}")
 
 
@@ -145,7 +147,8 @@ async def shoot(method: str, peer: str, runs: int, ahead_s: float = AHEAD_S) -> 
                 instant_ns(now.utc_at(at_ns) / 1e9) or 0
             )  # as exactly as seconds in a float can say it
             called_ns = await METHODS[method](peer, port, at_ns, now)
-            left_ns = wire.left_ns(port) - realtime_less_monotonic_ns
+            seen_ns = wire.left_ns(port)
+            left_ns = seen_ns - realtime_less_monotonic_ns if seen_ns else called_ns
             shots.append(Shot((called_ns - at_ns) / 1e3, (left_ns - at_ns) / 1e3))
     finally:
         wire.close()
