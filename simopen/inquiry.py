@@ -182,8 +182,9 @@ class Inquiry:
             self._group.create_task(self._ask_from_elsewhere(first.get(socket.AF_INET) or found[0]))
 
     async def _ask_router(self, server: Endpoint) -> None:
-        source = source_address(server, self._punch_port.address)
-        self.gateway = None if source is None else await outer_address(server, source)
+        with contextlib.suppress(LocalEndpointError):  # for want of descriptors, say: then nobody knows
+            source = source_address(server, self._punch_port.address)
+            self.gateway = None if source is None else await outer_address(server, source)
 
     async def _leave_router(self) -> None:
         if self._router is not None:

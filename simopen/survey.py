@@ -61,7 +61,7 @@ _LAYERS = {
     0: ("none", "nothing is translated"),
     1: ("one", "a port that is opened on the nearest router is open to the world"),
     2: ("two or more", "a further NAT, a carrier's maybe: opening a port on the nearest router does not help"),
-    None: ("unknown", "the nearest router does not say (NAT-PMP)"),
+    None: ("unknown", "what the nearest router says (NAT-PMP), if anything, does not tell"),
 }
 
 
