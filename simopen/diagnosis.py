@@ -76,7 +76,7 @@ class Diagnosis:
 def impossible(why: str, *, sprays: bool = False) -> Diagnosis:
     """For two NATs that no plan connects; `why` is the plan's own sentence. `sprays`: one would, were it allowed to."""
     advice = "Use another network on one of the two sides, IPv6 on both, or a relay"
-    return Diagnosis(Cause.IMPOSSIBLE_PAIR, why, (), f"{_SPRAY[False]}. Else: {advice}" if sprays else advice)
+    return Diagnosis(Cause.IMPOSSIBLE_PAIR, why, (), f"{_ALLOW_SPRAY}. Else: {advice}" if sprays else advice)
 
 
 def stopped(report: Report, why: str) -> Diagnosis:
@@ -211,9 +211,11 @@ _NEW_TICKETS = (
     "Did the peer run `simopen connect` with your latest ticket in time, with `simopen nat --ticket` still running "
     "there? If not, make new tickets on both sides; if so, compare what `simopen clock` says on both"
 )
+_SPRAYING = "that tries hundreds of ports a second"
+_ALLOW_SPRAY = f"Run it again with --spray on both sides (spray=True in a program): {_SPRAYING}"
 _SPRAY = {
-    False: "Run it again with --spray on both sides, with new tickets: that tries hundreds of ports a second",
-    True: "This side was run with --spray: was the peer, too? Both must be",
+    False: f"Or make the new tickets with `simopen nat --ticket --spray`, on both sides: {_SPRAYING}",
+    True: "This side sprayed: was the peer allowed to, too, by both tickets or by --spray? Both sides must be",
 }
 
 

@@ -22,7 +22,7 @@ from simopen.clock import TimeSource
 from simopen.diagnosis import ago
 from simopen.errors import Flaw, TicketError
 from simopen.plan import Plan
-from simopen.ticket import LATE_S, Ticket, agreed_instant, looks_like_ticket, parse_ticket
+from simopen.ticket import LATE_S, Ticket, agreed_instant, both_spray, looks_like_ticket, parse_ticket
 
 EXAMPLE = """\
 both sides run it for the same instant, each with the other's public address:
@@ -88,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--spray",
         action="store_true",
         help="with a TICKET, and on both sides: where the two NATs leave nothing else, try very many ports, with up to "
-        "450 SYNs a second for 5 s (default: no)",
+        "450 SYNs a second for 5 s (default: where both tickets were made with --spray)",
     )
     parser.add_argument(
         "--first-ttl",
@@ -201,7 +201,8 @@ def _to_host(options: argparse.Namespace, source: TimeSource) -> Call:
 def _to_ticket(theirs: Ticket, mine: Ticket, options: argparse.Namespace, source: TimeSource) -> Call:
     now_s = source.now_estimate().utc_ns / 1e9
     instant = agreed_instant(mine, theirs, now_s)
-    plan = opening.possible(mine.profile, theirs.profile, now_ns=instant * 10**9, spray=options.spray)
+    spray = options.spray or both_spray(mine, theirs)
+    plan = opening.possible(mine.profile, theirs.profile, now_ns=instant * 10**9, spray=spray)
     return Call(
         str(theirs.profile.mapped or "the ticket's owner"),
         instant,
@@ -209,13 +210,13 @@ def _to_ticket(theirs: Ticket, mine: Ticket, options: argparse.Namespace, source
             theirs.profile,
             mine=mine.profile,
             at=instant,
-            spray=options.spray,
+            spray=spray,
             first_ttl=options.first_ttl,
             window=options.window,
             listen=options.listen,
             clock=source,
         ),
-        (*_if_old(theirs, now_s), *_planned(plan, spray=options.spray)),
+        (*_if_old(theirs, now_s), *_planned(plan, mine, theirs, spray=spray)),
     )
 
 
@@ -230,10 +231,21 @@ def _if_old(theirs: Ticket, now_s: float) -> Iterator[str]:
         )
 
 
-def _planned(plan: Plan, *, spray: bool) -> Iterator[str]:
+def _planned(plan: Plan, mine: Ticket, theirs: Ticket, *, spray: bool) -> Iterator[str]:
+    """The plan; and where it sprays, or would, what the two tickets say of that."""
+    if plan.sprays and spray and not both_spray(mine, theirs):
+        yield f"plan: {plan.why}, if your peer runs with --spray, too: {_lacking(mine, theirs)}"
+        return
     yield f"plan: {plan.why}"
     if plan.sprays and not spray:
         yield (
-            "note: this way fails where that NAT asks for the port, too; run with --spray on both sides, this is then "
-            "tried with hundreds of SYNs a second"
+            "note: this way fails where that NAT asks for the port, too; with hundreds of SYNs a second it would be "
+            f"tried, but {_lacking(mine, theirs)}: run this with --spray on both sides, or make both tickets by "
+            "`simopen nat --ticket --spray`"
         )
+
+
+def _lacking(mine: Ticket, theirs: Ticket) -> str:
+    if mine.spray:
+        return "your peer's ticket does not allow it"
+    return "your own ticket does not allow it" if theirs.spray else "neither ticket allows it"

@@ -128,16 +128,17 @@ class Discovery:
         """What each server that was of no use did, one sentence each."""
         return tuple(dict.fromkeys(self._inquiry.notes))
 
-    def ticket(self, at: float | None = None, now: Estimate | None = None) -> Ticket:
+    def ticket(self, at: float | None = None, now: Estimate | None = None, *, spray: bool = False) -> Ticket:
         """What the peer needs to know, as one word once encoded; good as long as this holds the mapping.
 
         `at`: the instant, UTC seconds; left out, a full ten seconds about two minutes ahead. `now`: what the time is;
-        left out, the kernel's word or the local clock.
+        left out, the kernel's word or the local clock. `spray`: allow a plan hundreds of SYNs a second, where the
+        peer's ticket does, too.
         """
         now = now or kernel_word() or plain()
         if at is None:
             at = next_slot(lead_s=TICKET_LEAD_S, now=now.utc_at(time.monotonic_ns()) / 1e9)
-        return Ticket(in_utc(self.profile, now.utc_at(0)), math.ceil(at), self.port)
+        return Ticket(in_utc(self.profile, now.utc_at(0)), math.ceil(at), self.port, spray)
 
     async def refresh(self) -> Profile:
         """Ask every server that answered once more, connecting anew where it hung up; return what that shows."""

@@ -56,13 +56,17 @@ def _refuse_past(at: float | None, source: TimeSource) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Invitation:
-    """What is held, by which clock; `show` prints a ticket, and `where` it lies for `simopen connect`."""
+    """What is held, by which clock; `show` prints a ticket, and `where` it lies for `simopen connect`.
+
+    `spray`: whether its tickets allow a spray.
+    """
 
     found: Discovery
     source: TimeSource
     screen: Screen
     show: Callable[[Ticket], None]
     where: Path
+    spray: bool = False
 
     async def hold(self, at: float | None = None) -> None:
         """Show a ticket, hold its mapping until its window is over, and show another where the mapping changes.
@@ -94,7 +98,7 @@ class Invitation:
     def _made(self, at: float | None) -> Ticket:
         now = self.source.now_estimate()
         instant = next_slot(SLOT_S, lead_s=LEAD_S, now=now.utc_ns / 1e9) if at is None else at
-        return Ticket(in_utc(self.found.profile, now.utc_at(0)), math.ceil(instant), self.found.port)
+        return Ticket(in_utc(self.found.profile, now.utc_at(0)), math.ceil(instant), self.found.port, self.spray)
 
     async def _went_stale(self, ticket: Ticket) -> float | None:
         """Hold the mapping until nobody needs it any more (None), or it has changed: after so many seconds."""

@@ -31,7 +31,7 @@ from simopen.plan import MOST_SYNS, Plan, Shot, most_at_once, opened_first, plan
 from simopen.report import MOST_TOLD, Report
 from simopen.sockets import connect as connect_socket
 from simopen.sockets import is_self_connected, keep, make_room, open_socket, source_address
-from simopen.ticket import Ticket, agreed_instant
+from simopen.ticket import Ticket, agreed_instant, both_spray
 from simopen.window import Window
 
 logger = logging.getLogger("simopen")
@@ -89,7 +89,8 @@ async def punch(
         mine: this side's own ticket or profile, as the peer has it: the two make the plan of what to fire. Profiles'
             observations are timed in UTC ns, as a ticket's are. The local port is the profile's; left out, the instant
             is the later one of two tickets.
-        spray: whether a plan may take up to 450 SYNs a second for 5 s, at random ports of the peer's NAT.
+        spray: whether a plan may take up to 450 SYNs a second for 5 s, at random ports of the peer's NAT. It may, too,
+            where both tickets allow it; to pass it here is to know that the peer does, as its plan must be the same.
         first_ttl: hops, 1 to 255: half a second before the instant, first shots that go no further open this side's
             own NAT, so that it lets in a peer who fires a little early, and does not answer, close a mapping or shut
             the peer out. Enough to get out of one's own NATs, and too few to reach the peer's.
@@ -113,6 +114,7 @@ async def punch(
     source = as_clock(clock)
     if isinstance(peer, Ticket) and isinstance(mine, Ticket):
         at = agreed_instant(mine, peer, source.now_estimate().utc_ns / 1e9) if at is None else at
+        spray = spray or both_spray(mine, peer)
         peer, mine = peer.profile, mine.profile
     order = _Order(instant_ns(at), _window_ns(window), source)
     hops = _hops(first_ttl, at)

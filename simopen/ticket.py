@@ -10,6 +10,9 @@ A ticket carries what `plan` and `nat.predict` ask of the peer's profile, and no
 latest new mappings at the address last seen (at most `MOST_MAPPINGS`), to 0.1 ms, without the servers' names,
 and of other local ports only their parity. Their times are UTC ns, so that `predict` takes UTC ns, too.
 
+Its owner's consent to a spray is a bit that a reader of this version from before it existed passes over. What one side
+would fire then goes with nothing at the other, so it counts for nothing unless both tickets have it: see `both_spray`.
+
 Pure: text, bytes and `now` in, values out.
 """
 
@@ -62,16 +65,21 @@ _CHOICES: tuple[tuple[str, Sequence[object], int], ...] = (
 )
 
 
+_SPRAYS = 1 << sum(bits for _, _, bits in _CHOICES)  # the bit above them
+
+
 @dataclass(frozen=True, slots=True)
 class Ticket:
     """A profile, the instant (UTC seconds, 0 to 2^32 - 1) and the local port from which its owner will fire.
 
-    The profile's observations are timed in UTC ns: see `in_utc`.
+    The profile's observations are timed in UTC ns: see `in_utc`. `spray`: whether its owner lets a plan take hundreds
+    of SYNs a second, provided that the peer's ticket does, too.
     """
 
     profile: Profile
     instant: int
     local_port: int
+    spray: bool = False
 
     def encode(self) -> str:
         """One word of capitals and 2 to 7: about 50 characters, or 100 where ports are predicted.
@@ -112,6 +120,11 @@ def agreed_instant(mine: Ticket, theirs: Ticket, now: float) -> int:
         advice = "make new ones on both sides, with more time: simopen nat --ticket --at +5m"
         raise TicketError(Flaw.EXPIRED, f"its instant was {now - instant:.0f} s ago; {advice}")
     return instant
+
+
+def both_spray(mine: Ticket, theirs: Ticket) -> bool:
+    """Whether both owners let a plan spray: the same on both sides, whatever either is told afterwards."""
+    return mine.spray and theirs.spray
 
 
 def looks_like_ticket(text: str) -> bool:
@@ -172,7 +185,7 @@ def _body(ticket: Ticket) -> Iterator[bytes]:
     profile = ticket.profile
     busy = _UNTOLD if profile.busy is None else round(200 * profile.busy)
     confidence = round(200 * profile.confidence)
-    choices = _packed(profile)
+    choices = _packed(profile) | _SPRAYS * ticket.spray
     yield _HEADER.pack(choices, ticket.instant, ticket.local_port, confidence, profile.step or 0, busy)
     hosts = [host for host in profile.hosts if "%" not in host.address][:MOST_HOSTS]  # a scope is this host's own
     yield bytes([len(hosts) << 1 | (profile.mapped is not None)])
@@ -279,7 +292,7 @@ def _ticket(body: _Bytes) -> Ticket:
         confidence=min(confidence, 200) / 200,
     )
     seen = tuple(_seen(body, mapped, instant, local_port)) if mapped else ()
-    return Ticket(replace(profile, observations=seen), instant, local_port)
+    return Ticket(replace(profile, observations=seen), instant, local_port, bool(choices & _SPRAYS))
 
 
 def _seen(body: _Bytes, mapped: Endpoint, instant: int, local_port: int) -> Iterator[Observation]:

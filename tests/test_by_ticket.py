@@ -41,10 +41,10 @@ class Side:
         environment = {**os.environ, "XDG_RUNTIME_DIR": str(self.directory)}
         return await self.host.start([*SIMOPEN, *words, "--no-ntp"], env=environment, cwd=ROOT)
 
-    async def invite(self, servers: list[str], at_s: float) -> tuple[Process, str]:
+    async def invite(self, servers: list[str], at_s: float, *words: str) -> tuple[Process, str]:
         """`simopen nat --ticket`, and what it printed."""
         asked = [word for server in servers for word in ("--stun", server)]
-        holder = await self.start("nat", "--ticket", "--at", str(at_s), *asked)
+        holder = await self.start("nat", "--ticket", "--at", str(at_s), *asked, *words)
         assert holder.stdout is not None
         assert holder.stderr is not None
         async with asyncio.timeout(LONG_S):
@@ -81,6 +81,7 @@ async def two_sides(
 
 APDM = Mapping.ADDRESS_AND_PORT_DEPENDENT
 SEQUENTIAL, RANDOM = (Nat(mapping=APDM, allocation=each) for each in (Allocation.SEQUENTIAL, Allocation.RANDOM))
+# What each side's `simopen nat --ticket` is told, too.
 PAIRS = {
     "home and home": (Nat(), Nat(), ()),
     "moved ports": (Nat(allocation=Allocation.RANDOM), Nat(allocation=Allocation.RANDOM), ()),
@@ -104,9 +105,9 @@ async def connected(left: Nat, right: Nat, words: tuple[str, ...], tmp_path: Pat
     async with two_sides(left, right, tmp_path) as (net, (one, other), servers):
         at_s = time.time() + LEAD_S
         # Not the same instant: the later one counts, and the earlier side's mapping is held for as long.
-        invited = await asyncio.gather(one.invite(servers, at_s), other.invite(servers, at_s + 1))
+        invited = await asyncio.gather(one.invite(servers, at_s, *words), other.invite(servers, at_s + 1, *words))
         (holder, ticket), (its_holder, its_ticket) = invited
-        ended = await asyncio.gather(one.connect(its_ticket, *words), other.connect(ticket, *words))
+        ended = await asyncio.gather(one.connect(its_ticket), other.connect(ticket))
         still_held = [each.returncode for each in (holder, its_holder)]
         record = await net.record()
     assert [heard for heard, _ in ended] == [WORDS, WORDS]

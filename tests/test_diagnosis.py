@@ -128,9 +128,9 @@ def test_an_impossible_pair_gives_the_plans_reason() -> None:
     [
         (failed(shot(None)), "simopen connect"),
         (failed(shot(RST)), "simopen connect"),
-        (failed(shot(None), spray=False), "Run it again with --spray on both sides, with new tickets"),
-        (failed(shot(RST), spray=False), "Run it again with --spray on both sides, with new tickets"),
-        (failed(shot(None), spray=True), "was the peer, too?"),
+        (failed(shot(None), spray=False), "the new tickets with `simopen nat --ticket --spray`, on both sides"),
+        (failed(shot(RST), spray=False), "the new tickets with `simopen nat --ticket --spray`, on both sides"),
+        (failed(shot(None), spray=True), "This side sprayed: was the peer allowed to, too"),
         (failed(fired_ns=0, ended_ns=START + 10**10, spray=False), "more time: simopen nat --ticket --at +5m"),
         (failed(shot(errno.EADDRNOTAVAIL, immediate=True)), "new tickets on both sides"),
         (failed(shot(RST), early_ns=START - 12_300 * MS), "simopen clock"),
@@ -141,7 +141,7 @@ def test_where_a_plan_decided_the_advice_speaks_of_tickets(made: Report, words: 
     advice = diagnose(replace(made, plan="one reason")).advice
     assert words in advice
     assert not re.search("agreed|another local port|compare the instants|name the port", advice)
-    assert ("--spray" in advice) == (made.spray is not None and made.fired_ns > 0)
+    assert ("spray" in advice) == (made.spray is not None and made.fired_ns > 0)
 
 
 def connected(*attempts: Attempt, after_ms: int, **changes: Any) -> Report:

@@ -164,6 +164,29 @@ def test_the_plan_is_told_before_the_call(theirs: Ticket, words: list[str], told
     assert all(said.startswith(words) for said, words in zip(ours, told, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("mine", "theirs", "flag", "words"),
+    [
+        (False, False, False, "but neither ticket allows it: run this with --spray on both sides"),
+        (True, False, False, "but your peer's ticket does not allow it: run"),
+        (False, True, False, "but your own ticket does not allow it: run"),
+        (True, True, False, None),
+        (True, True, True, None),
+        (False, False, True, "if your peer runs with --spray, too: neither ticket allows it"),
+        (True, False, True, "if your peer runs with --spray, too: your peer's ticket does not allow it"),
+        (False, True, True, "if your peer runs with --spray, too: your own ticket does not allow it"),
+    ],
+)
+def test_whether_it_sprays_is_in_the_tickets(
+    mine: bool, theirs: bool, flag: bool, words: str | None, tmp_path: Path
+) -> None:
+    text, own = replace(lost(THEIRS), spray=theirs).encode(), replace(MINE, spray=mine).encode()
+    told = "\n".join(called(text, "--mine", own, *["--spray"] * flag, where=tmp_path).told)
+    assert ("2048 shots at random ports" in told) == (flag or (mine and theirs))
+    assert (words or "2048") in told
+    assert ("not allow" in told or "neither" in told) == (words is not None)
+
+
 @pytest.mark.parametrize("host", ["localhost", "203.0.113.7", "::1", "peer.example.org", "x", ""])
 def test_a_host_without_a_port_is_told_so(host: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="PORT is missing"):

@@ -319,8 +319,23 @@ async def test_as_json_the_ticket_is_among_the_rest(tmp_path: Path) -> None:
     assert told["servers"] == [server.name]
 
 
-async def test_an_instant_without_a_ticket_is_bad_usage() -> None:
-    command = [sys.executable, "-m", "simopen", "nat", "--at", "+1m"]
+async def test_consent_to_a_spray_is_in_the_ticket(tmp_path: Path) -> None:
+    async with FakeStun() as server, holding(servers=[server.name]) as found:
+        assert [found.ticket(spray=each).spray for each in (False, True)] == [False, True]
+        assert not found.ticket().spray
+        async with inviting(tmp_path, "--stun", server.name, "--timeout", "20s", "--spray") as process:
+            assert parse_ticket(await line_of(process)).spray
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--at", "+1m"], b"simopen: --at goes with --ticket: a ticket carries an instant\n"),
+        (["--spray"], b"simopen: --spray goes with --ticket: a ticket carries your consent to it\n"),
+    ],
+)
+async def test_what_a_ticket_carries_is_bad_usage_without_one(words: list[str], complaint: bytes) -> None:
+    command = [sys.executable, "-m", "simopen", "nat", *words]
     process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
     _, said = await process.communicate()
-    assert (process.returncode, said) == (2, b"simopen: --at goes with --ticket: a ticket carries an instant\n")
+    assert (process.returncode, said) == (2, complaint)

@@ -11,6 +11,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,10 @@ from simopen.address import Endpoint
 from simopen.clock import FixedClock, LocalClock, Reading
 from simopen.lab import Allocation, Mapping, Nat
 from simopen.lane import Lane
-from simopen.nat import Profile
+from simopen.nat import Filtering, Profile
 from simopen.plan import Shot
 from simopen.report import Report
+from simopen.ticket import Ticket
 from tests.loopback import HERE, THERE, ports
 from tests.meeting import profiles
 from tests.modelled import Model
@@ -224,6 +226,20 @@ async def test_a_pair_that_cannot_connect_says_why_at_once() -> None:
     assert caught.value.diagnosis.cause is simopen.Cause.IMPOSSIBLE_PAIR
     assert caught.value.diagnosis.sentence == str(caught.value)
     assert caught.value.report is None
+
+
+@pytest.mark.parametrize("both", [False, True])
+async def test_two_tickets_that_allow_it_need_no_further_word_to_spray(both: bool) -> None:
+    """Where nothing but the spray is left, a pair is impossible unless both owners allow it."""
+    random = Nat(Mapping.ADDRESS_AND_PORT_DEPENDENT, allocation=Allocation.RANDOM)
+    ours, theirs = profiles(Model([random], seed=1), Model([Nat()], seed=2, site=1))
+    theirs = replace(theirs, filtering=Filtering.ADDRESS_AND_PORT_DEPENDENT)
+    at = round(time.time()) - 60
+    mine, its = Ticket(ours, at, ours.hosts[0].port, spray=True), Ticket(theirs, at, theirs.hosts[0].port, spray=both)
+    with pytest.raises(simopen.PunchError) as caught:
+        await simopen.punch(its, mine=mine, at=at, window=1, clock=plain())
+    # With the spray, it gets as far as the instant, which has passed; or as this host's routes.
+    assert isinstance(caught.value, simopen.ImpossiblePair) is not both
 
 
 async def test_an_instant_long_past_is_missed(ports: tuple[int, int]) -> None:

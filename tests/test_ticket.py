@@ -19,6 +19,7 @@ from simopen.ticket import (
     Ticket,
     _digest,
     agreed_instant,
+    both_spray,
     in_utc,
     looks_like_ticket,
     parse_ticket,
@@ -131,6 +132,21 @@ def test_too_much_and_out_of_order_is_altered(text: str) -> None:
     assert flaw_of(text) is Flaw.ALTERED
 
 
+def test_consent_to_a_spray_is_one_bit_that_older_readers_pass_over() -> None:
+    """They unpack the lowest 14 bits of the first two bytes after version and length, and look at no others."""
+    texts = (SIMPLE.encode(), replace(SIMPLE, spray=True).encode())
+    plain, consenting = (base64.b32decode(text + "=" * (-len(text) % 8)) for text in texts)
+    assert consenting[2] == plain[2] | 0x40
+    assert consenting[3:-4] == plain[3:-4]
+    assert consenting[:2] == plain[:2]
+
+
+@pytest.mark.parametrize(("mine", "theirs"), [(False, False), (False, True), (True, False), (True, True)])
+def test_a_spray_takes_both_owners_and_both_come_to_the_same(mine: bool, theirs: bool) -> None:
+    one, other = replace(SIMPLE, spray=mine), replace(SIMPLE, spray=theirs, local_port=1)
+    assert both_spray(one, other) == both_spray(other, one) == (mine and theirs)
+
+
 def test_another_version_is_told() -> None:
     assert flaw_of(sealed(bytes([2, 12]) + b"future")) is Flaw.OTHER_VERSION
     with pytest.raises(TicketError, match=r"version 2, and this simopen reads 1; install"):
@@ -224,7 +240,7 @@ profiles = st.builds(
 )
 
 
-@given(st.builds(Ticket, profiles, st.integers(0, 2**32 - 1), ports))
+@given(st.builds(Ticket, profiles, st.integers(0, 2**32 - 1), ports, st.booleans()))
 def test_whatever_it_says_comes_back(ticket: Ticket) -> None:
     assert parse_ticket(ticket.encode()) == ticket
 
