@@ -15,7 +15,8 @@
     ├── StunError                no STUN server told this host's mapping
     └── TicketError              a ticket that cannot be used; also a ValueError
 
-A bad argument is a `ValueError` or a `TypeError`, raised before anything is sent.
+A bad argument is a `ValueError` or a `TypeError`, raised before anything is sent. Every error can be pickled and
+copied, with its report, diagnosis and notes: it comes whole out of another process.
 """
 
 from __future__ import annotations
@@ -69,6 +70,11 @@ class TicketError(SimopenError, ValueError):
     def __init__(self, flaw: Flaw, advice: str) -> None:
         super().__init__(f"the ticket is {flaw.value}: {advice}")
         self.flaw = flaw
+        self._advice = advice
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """An exception is made again from its message alone, unless it says otherwise."""
+        return type(self), (self.flaw, self._advice), self.__dict__
 
 
 class PunchError(SimopenError, ConnectionError):

@@ -17,6 +17,9 @@ instant:
 An event loop's own timers will not do: asyncio's wake 0.9 ms late at the median, uvloop's up to 1.3 ms early.
 
 Limit: where C code of another thread holds the GIL (a long `json.dumps`, say), the calls come when it lets go.
+
+A process that is forked has no threads but the one that forked it, and maybe a lock that another held for ever. So
+every scheduler begins anew in the child, and what the parent waits for is the parent's alone to make.
 """
 
 from __future__ import annotations
@@ -28,10 +31,11 @@ import os
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import call
-from typing import NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self
 
 # A sleep ends up to 0.4 ms late with every core busy, and then the GIL is to be had. Not more: a core is kept busy.
 SPIN_NS = 900_000
@@ -99,6 +103,10 @@ class _Shot:
         while self.begun and not self.ended:
             time.sleep(0)
 
+    def disown(self) -> None:
+        """It is the parent's: in a forked child nobody makes these calls, nor waits until they have been made."""
+        self.cancelled = self.ended = True
+
     def settle(self) -> None:
         """Hand the outcome to who waits; in the loop's thread."""
         if self.done.done():
@@ -110,13 +118,28 @@ class _Shot:
 
 
 class Scheduler:
-    """Makes calls at instants of CLOCK_MONOTONIC. Safe to share between threads and event loops."""
+    """Makes calls at instants of CLOCK_MONOTONIC. Safe to share between threads and event loops, and over a fork."""
+
+    _all: ClassVar[weakref.WeakSet[Scheduler]] = weakref.WeakSet()
 
     def __init__(self) -> None:
+        self._begin()
+        self._all.add(self)
+
+    def _begin(self) -> None:
         self._heap: list[_Shot] = []
+        self._taken: list[_Shot] = []
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._order = 0
+
+    @classmethod
+    def begin_anew(cls) -> None:
+        """Every scheduler as it was made; in a child, right after the fork."""
+        for scheduler in tuple(cls._all):
+            for shot in (*scheduler._heap, *scheduler._taken):
+                shot.disown()
+            scheduler._begin()
 
     async def at(
         self, when_ns: int, *calls: Callable[[], object], rehearsal: Callable[[], object] | None = None
@@ -193,7 +216,7 @@ class Scheduler:
             return []
 
     def _take(self, until_ns: int) -> list[_Shot]:
-        shots = []
+        shots = self._taken = []
         while self._heap and self._heap[0].when_ns <= until_ns:
             shots.append(heapq.heappop(self._heap))
         return shots
@@ -227,6 +250,13 @@ class _Hurry:
                 sys.setswitchinterval(HURRIED_INTERVAL_S)
             elif not on and _Hurry._hurried == 0:
                 sys.setswitchinterval(_Hurry._usual_s)
+
+    @classmethod
+    def begin_anew(cls) -> None:
+        """In a child, right after the fork: those that were in a hurry are not there."""
+        if cls._hurried:
+            sys.setswitchinterval(cls._usual_s)
+        cls._lock, cls._hurried = threading.Lock(), 0
 
 
 def _settle(shots: list[_Shot]) -> None:
@@ -288,3 +318,7 @@ def _go_anywhere() -> None:
 
 shared = Scheduler()
 """The process's scheduler: every wait of every loop goes through one thread."""
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=Scheduler.begin_anew)
+    os.register_at_fork(after_in_child=_Hurry.begin_anew)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 import threading
 import time
@@ -9,6 +10,9 @@ from functools import partial
 import pytest
 
 from simopen.scheduler import HURRIED_INTERVAL_S, Scheduler
+from tests.loopback import ports
+
+__all__ = ["ports"]
 
 MS = 1_000_000
 
@@ -159,3 +163,45 @@ def test_a_loop_that_is_gone_does_not_stop_the_others() -> None:
 
     asyncio.run(leave())
     asyncio.run(stay())
+
+
+@pytest.mark.parametrize("new_loop", ["asyncio", "uvloop"])
+def test_parent_and_child_of_a_fork_each_keep_their_instants(new_loop: str, ports: tuple[int, int]) -> None:
+    """The child has none of the parent's threads; the parent waits for two instants as it forks."""
+    forked = [sys.executable, "-m", "tests.forker", new_loop, *map(str, ports)]
+    done = subprocess.run(forked, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(done.stdout.splitlines()) == ["child: I love you. True", "parent: I love you."]
+
+
+UNDER_WAY = """
+import asyncio, os, threading
+from simopen.scheduler import Scheduler
+
+scheduler, begun, go_on = Scheduler(), threading.Event(), threading.Event()
+
+def under_way():
+    begun.set()
+    go_on.wait()
+
+async def forks():
+    waiter = asyncio.ensure_future(scheduler.at(0, under_way))
+    await asyncio.to_thread(begun.wait)
+    if (pid := os.fork()) == 0:
+        waiter.get_coro().close()
+        os._exit(0)
+    status = os.waitpid(pid, 0)[1]
+    go_on.set()
+    await waiter
+    return os.waitstatus_to_exitcode(status)
+
+raise SystemExit(asyncio.run(forks()))
+"""
+
+
+def test_a_child_does_not_wait_for_calls_that_are_under_way_in_its_parent() -> None:
+    """It would, as it unwinds what it was forked in."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", UNDER_WAY], capture_output=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -1,0 +1,75 @@
+"""A program that waits for an instant, forks while it waits, and meets itself in the parent and in the child.
+
+`python -m tests.forker LOOP PORT PORT`: the two ports are the parent's on 127.0.0.1 and 127.0.0.2, and the child's on
+127.0.0.3 and 127.0.0.4. It prints what each of the two has heard. A program of its own, since a fork of a test would be
+a second test run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Coroutine
+from typing import TypeVar
+
+import uvloop
+
+import simopen
+from simopen.clock import plain
+from simopen.scheduler import shared
+
+T = TypeVar("T")
+FACTORIES = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+WORDS = b"I love you."
+
+
+async def meet(one: tuple[str, int], other: tuple[str, int]) -> str:
+    """Two punches of one process, at an instant."""
+    at = time.time() + 0.5
+    left, right = await asyncio.gather(
+        simopen.connect(other, local=one, at=at, window=5, clock=plain()),
+        simopen.connect(one, local=other, at=at, window=5, clock=plain()),
+    )
+    left[1].write(WORDS)
+    heard = await right[0].readexactly(len(WORDS))
+    for _, writer in (left, right):
+        writer.transport.abort()
+    return heard.decode()
+
+
+async def parent(one: int, other: int, new_loop: str) -> int:
+    """Forks right before an instant that it waits for, then goes on as if nothing had happened."""
+    far = asyncio.create_task(shared.at(time.monotonic_ns() + 10**13, bool))
+    near = asyncio.create_task(shared.at(time.monotonic_ns() + 5_000_000, os.getpid))
+    while sys.getswitchinterval() == USUAL_S and not near.done():  # noqa: ASYNC110 - close to the instant
+        await asyncio.sleep(0)
+    pid = os.fork()
+    if pid == 0:
+        os._exit(child(one, other, new_loop))
+    [fired] = await near
+    assert fired.result == os.getpid()
+    print("parent:", await meet(("127.0.0.1", one), ("127.0.0.2", other)), flush=True)
+    far.cancel()
+    await asyncio.gather(far, return_exceptions=True)
+    _, status = await asyncio.to_thread(os.waitpid, pid, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+def child(one: int, other: int, new_loop: str) -> int:
+    heard = run(new_loop, meet(("127.0.0.3", one), ("127.0.0.4", other)))
+    print("child:", heard, sys.getswitchinterval() == USUAL_S, flush=True)
+    return 0
+
+
+def run(new_loop: str, main: Coroutine[object, object, T]) -> T:
+    with asyncio.Runner(loop_factory=FACTORIES[new_loop]) as runner:
+        return runner.run(main)
+
+
+USUAL_S = sys.getswitchinterval()
+
+if __name__ == "__main__":
+    loop, *ports = sys.argv[1:]
+    sys.exit(run(loop, parent(int(ports[0]), int(ports[1]), loop)))
