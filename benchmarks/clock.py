@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import ntplib
 
-from benchmarks.common import LOOPS, Row, conditions, described, options_parser, progress, run_on, save, shape, table
+from benchmarks.common import LOOPS, Row, measuring, options_parser, progress, run_on, save, shape, table
 from simopen.clock import check_clock
 from simopen.errors import ClockError
 from simopen.estimate import Estimate
@@ -118,11 +118,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--loop", choices=LOOPS, default="asyncio")
     options = parser.parse_args()
-    given = conditions(
+    with measuring(
         loop=options.loop, seed=options.seed, offset_s=OFFSET_S, delay_up_to_ms=DELAY_S * 1e3, side_by_side=BATCH
-    )
-    print(described(given), flush=True)
-    outcomes = run_on(options.loop, run(options.trials, options.seed))
+    ) as given:
+        outcomes = run_on(options.loop, run(options.trials, options.seed))
     rows = [row(method, outcomes) for method in METHODS]
     table("the estimate against the truth, which is inside its bound or not", rows)
     save(options.json, "clock", given, rows)

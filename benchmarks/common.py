@@ -15,13 +15,15 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
 import uvloop
 
+from benchmarks import stolen
 from simopen.screen import plain_table
 
 T = TypeVar("T")
@@ -62,14 +64,32 @@ def conditions(**more: object) -> Row:
     }
 
 
-_MACHINE = ("machine", "system", "python", "uvloop", "date", "load")
+@contextmanager
+def measuring(**more: object) -> Iterator[Row]:
+    """Tell the conditions, let the measuring be done, and add what share of the machine's time was stolen meanwhile."""
+    given = conditions(**more)
+    print(f"{_machine(given)}{_rest(given)}", flush=True)
+    before = stolen.ticks()
+    yield given
+    given["stolen_percent"] = stolen.percent_between(before, stolen.ticks())
+    print(stolen.in_words(given["stolen_percent"]), flush=True)
 
 
-def described(given: Mapping[str, object]) -> str:
-    """Conditions in words."""
-    machine = "{machine}, {system}, Python {python}, uvloop {uvloop}, {date}, load {load} before".format_map(given)
-    more = [f"{name.replace('_', ' ')} {value}" for name, value in given.items() if name not in _MACHINE]
-    return "; ".join([machine, *more])
+_MACHINE = ("machine", "system", "python", "uvloop", "date", "load", "stolen_percent")
+
+
+def described(given: Mapping[str, Any]) -> str:
+    """Conditions in words, after the measuring."""
+    return f"{_machine(given)}, {stolen.in_words(given.get('stolen_percent'))}{_rest(given)}"
+
+
+def _machine(given: Mapping[str, object]) -> str:
+    return "{machine}, {system}, Python {python}, uvloop {uvloop}, {date}, load {load} before".format_map(given)
+
+
+def _rest(given: Mapping[str, object]) -> str:
+    more = (f"; {name.replace('_', ' ')} {value}" for name, value in given.items() if name not in _MACHINE)
+    return "".join(more)
 
 
 def _cpu() -> str:

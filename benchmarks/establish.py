@@ -22,8 +22,7 @@ from dataclasses import dataclass
 
 from benchmarks.common import (
     Row,
-    conditions,
-    described,
+    measuring,
     median,
     options_parser,
     progress,
@@ -210,9 +209,8 @@ def main() -> None:
     parser.add_argument("--answer", nargs="+", default=list(NATS), choices=NATS)
     parser.add_argument("--loop", nargs="+", default=["asyncio", "uvloop"], choices=["asyncio", "uvloop"])
     options = parser.parse_args()
-    given = conditions(runs=options.runs, rival_runs=options.rival_runs, loops=" and ".join(options.loop))
-    print(described(given), flush=True)
-    runs = asyncio.run(measure(options))
+    with measuring(runs=options.runs, rival_runs=options.rival_runs, loops=" and ".join(options.loop)) as given:
+        runs = asyncio.run(measure(options))
     rows = summary(runs)
     table("ms after the later side's first SYN ('loop': asyncio.open_connection in a loop)", rows)
     for run in runs:

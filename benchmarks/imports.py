@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 
-from benchmarks.common import Row, conditions, described, median, options_parser, rounded, save, shape, shown, table
+from benchmarks.common import Row, measuring, median, options_parser, rounded, save, shape, shown, table
 
 BAR = 1.3
 STATEMENTS = {
@@ -49,9 +49,8 @@ def main() -> None:
     parser = options_parser(__doc__)
     parser.add_argument("--runs", type=int, default=30)
     options = parser.parse_args()
-    given = conditions(runs=options.runs)
-    print(described(given), flush=True)
-    rows = measure(options.runs)
+    with measuring(runs=options.runs) as given:
+        rows = measure(options.runs)
     table("ms for an interpreter that imports", rows)
     net = {row["import"]: row["net_ms"] for row in rows}
     ratio = net["simopen"] / net["asyncio, ssl"]

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import sys
 from collections.abc import Iterable, Sequence
 
-from benchmarks.common import Row, conditions, described, median, options_parser, quantile, rounded, save, table
+from benchmarks.common import Row, measuring, median, options_parser, quantile, rounded, save, table
 from simopen import lab
 
 BAR_US = 200.0  # either way from the delay asked for, at the median
@@ -112,9 +113,9 @@ def main() -> None:
     parser.add_argument("--links", nargs="+", choices=LINKS, default=LINKS)
     parser.add_argument("--spin", type=int, default=0, help="programs that keep a core busy meanwhile")
     options = parser.parse_args()
-    given = conditions(packets_a_second=options.rate, delay_ms=options.delay * 1e3, busy_programs=options.spin)
-    print(described(given), flush=True)
-    rows = [row for link in links(options.links) for path in PATHS for row in asyncio.run(measure(options, link, path))]
+    with measuring(packets_a_second=options.rate, delay_ms=options.delay * 1e3, busy_programs=options.spin) as given:
+        each = [asyncio.run(measure(options, *place)) for place in itertools.product(links(options.links), PATHS)]
+    rows = [row for of_place in each for row in of_place]
     table(f"µs later than asked for, one way; the bar is {BAR_US:g} at p50", rows)
     save(options.json, "lab_error", given, rows)
 

@@ -22,8 +22,7 @@ import simopen
 from benchmarks.common import (
     LOOPS,
     Row,
-    conditions,
-    described,
+    measuring,
     options_parser,
     progress,
     rounded,
@@ -136,12 +135,11 @@ def main() -> None:
     parser.add_argument("--loop", nargs="+", default=list(LOOPS), choices=LOOPS)
     parser.add_argument("--rtt", type=float, default=80, metavar="MS")
     options = parser.parse_args()
-    given = conditions(rtt_ms=options.rtt)
-    print(described(given), flush=True)
-    rows = []
-    for connects, loop in itertools.product(options.connects, options.loop):
-        progress(f"{connects} connects on {loop}")
-        rows.append(row(connects, loop, asyncio.run(measure(connects, loop, options.rtt))))
+    with measuring(rtt_ms=options.rtt) as given:
+        rows = []
+        for connects, loop in itertools.product(options.connects, options.loop):
+            progress(f"{connects} connects on {loop}")
+            rows.append(row(connects, loop, asyncio.run(measure(connects, loop, options.rtt))))
     table("two processes, left and right", rows)
     save(options.json, "many", given, rows)
 

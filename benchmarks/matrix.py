@@ -26,8 +26,7 @@ from typing import NamedTuple
 from benchmarks.cells import ALL_KINDS, CELLS, KINDS, Cell, among, one_of_each_line
 from benchmarks.common import (
     Row,
-    conditions,
-    described,
+    measuring,
     median,
     options_parser,
     progress,
@@ -224,9 +223,8 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=ALL_KINDS, metavar="KIND", help="only cells of these kinds")
     parser.add_argument("--short", action="store_true", help="one cell of each line")
     options = parser.parse_args()
-    given = conditions(runs=options.runs, rtt_ms=options.rtt, at_once=options.at_once)
-    print(described(given), flush=True)
-    rows = rows_of(asyncio.run(measure(options, chosen(options))), options.rtt)
+    with measuring(runs=options.runs, rtt_ms=options.rtt, at_once=options.at_once) as given:
+        rows = rows_of(asyncio.run(measure(options, chosen(options))), options.rtt)
     report(rows)
     save(options.json, "matrix", given, rows)
     if options.json:

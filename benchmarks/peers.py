@@ -1,10 +1,11 @@
 """simopen beside what else there is, in the same lab and the same run: success, time, processor time, memory.
 
     python -m benchmarks.peers [--runs 20] [--rival NAME ...] [--answer none drop reset] [--apart 0 30 100 500]
-                               [--rtt 80] [--at-once 4] [--loud] [--json FILE]
+                               [--rtt 80] [--at-once 4] [--here] [--loud] [--json FILE]
 
 Every rival runs in a virtual environment of its own (made in benchmarks/.peers when it is missing), as one process per
-host, which is given its orders one after the other. Each is told the peer's endpoint and the instant: nobody needs a
+host, which is given its orders one after the other. `--here`: none is made; only what needs nothing but simopen and the
+standard library takes part, run by this interpreter. Each is told the peer's endpoint and the instant: nobody needs a
 rendezvous, STUN, a relay or NTP. What else each was and was not given stands at the top of its module in
 `benchmarks.rivals`. The clocks of both hosts are one; the instants are `apart` apart, the right side's the later one.
 
@@ -28,7 +29,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.common import Row, conditions, described, median, options_parser, progress, rounded, save, shape, table
+from benchmarks.common import Row, measuring, median, options_parser, progress, rounded, save, shape, table
 from benchmarks.orders import Agent, Order
 from simopen import lab
 
@@ -43,6 +44,11 @@ class Rival:
     module: str
     packages: tuple[str, ...] = ()
     window_s: float = 10.0
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it needs a package that this project does without."""
+        return any("==" in package for package in self.packages)
 
 
 RIVALS = {
@@ -132,7 +138,8 @@ async def lanes(net: lab.Network, options: argparse.Namespace) -> AsyncIterator[
     async with AsyncExitStack() as stack:
 
         async def start(host: lab.Host, rival: str) -> Agent:
-            command = [str(environment(rival)), "-m", f"benchmarks.rivals.{RIVALS[rival].module}"]
+            python = sys.executable if options.here else environment(rival)
+            command = [str(python), "-m", f"benchmarks.rivals.{RIVALS[rival].module}"]
             agent = await Agent.start(host, command, env=env, stderr=stderr)
             stack.push_async_callback(agent.close)
             return agent
@@ -230,6 +237,14 @@ def _row(place: tuple[str, str, float], pairs: Sequence[tuple[Run, float | None]
     }
 
 
+def without_environments(rivals: Sequence[str]) -> list[str]:
+    """Those of them that need no environment of their own; the others are told of."""
+    foreign = [name for name in rivals if RIVALS[name].is_foreign]
+    if foreign:
+        print(f"without {' and '.join(foreign)}, which need environments of their own: python -m benchmarks peers")
+    return [name for name in rivals if name not in foreign]
+
+
 def main() -> None:
     parser = options_parser(__doc__)
     parser.add_argument("--runs", type=int, default=20)
@@ -238,14 +253,17 @@ def main() -> None:
     parser.add_argument("--apart", type=float, nargs="+", default=[0, 30, 100, 500], metavar="MS")
     parser.add_argument("--rtt", type=float, default=80, metavar="MS")
     parser.add_argument("--at-once", type=int, default=4, help="punches under way at any time")
+    parser.add_argument("--here", action="store_true", help="make no environments, and leave out whom that leaves out")
     parser.add_argument("--loud", action="store_true", help="show what the rivals write to standard error")
     options = parser.parse_args()
-    for name in options.rival:
-        environment(name)
+    if options.here:
+        options.rival = without_environments(options.rival)
+    else:
+        for name in options.rival:
+            environment(name)
     versions = ", ".join(package for name in options.rival for package in RIVALS[name].packages if "==" in package)
-    given = conditions(runs=options.runs, rtt_ms=options.rtt, at_once=options.at_once, versions=versions)
-    print(described(given), flush=True)
-    rows = asyncio.run(measure(options))
+    with measuring(runs=options.runs, rtt_ms=options.rtt, at_once=options.at_once, versions=versions) as given:
+        rows = asyncio.run(measure(options))
     table("ms after the later instant", rows)
     save(options.json, "peers", given, rows)
 

@@ -32,8 +32,7 @@ import simopen
 from benchmarks.common import (
     LOOPS,
     Row,
-    conditions,
-    described,
+    measuring,
     median,
     options_parser,
     progress,
@@ -256,9 +255,8 @@ def main() -> None:
     parser.add_argument("--loop", nargs="+", default=list(LOOPS), choices=LOOPS)
     parser.add_argument("--load", nargs="+", default=LOADS, choices=LOADS)
     options = parser.parse_args()
-    given = conditions(runs=options.runs)
-    print(described(given), flush=True)
-    found = asyncio.run(measure(options))
+    with measuring(runs=options.runs) as given:
+        found = asyncio.run(measure(options))
     rows = [row(loop, method, kind, shots) for (loop, method, kind), shots in found.items()]
     table("µs after the instant", rows)
     save(options.json, "precision", given, rows)

@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from benchmarks.common import Row, conditions, described, options_parser, rounded, save, table
+from benchmarks.common import Row, measuring, options_parser, rounded, save, table
 from benchmarks.simulation import clocks, population, validation
 from benchmarks.simulation.punching import Side, punch
 from simopen.lab.nat import Nat, Unsolicited
@@ -95,14 +95,13 @@ def main() -> int:
     asked = options.question or [name for name in QUESTIONS if name != "validate"]
     if unknown := set(asked) - set(QUESTIONS):
         parser.error(f"no such question: {', '.join(sorted(unknown))}; there are {', '.join(QUESTIONS)}")
-    given = conditions(
+    with measuring(
         punches=options.punches,
         seed=options.seed,
         lab_runs_a_cell=options.runs,
         clock_errors="normal around 0, independent",
-    )
-    print(described(given), flush=True)
-    answers = {name: QUESTIONS[name](options) for name in asked}
+    ) as given:
+        answers = {name: QUESTIONS[name](options) for name in asked}
     rows = [{"question": name, **row} for name, (_, found) in answers.items() for row in found]
     save(options.json, "simulate", given, rows)
     return 0 if all(held for held, _ in answers.values()) else 1

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import common, matrix, peers, readme
+from benchmarks import common, matrix, peers, readme, stolen
 from benchmarks.__main__ import PLAN
 from benchmarks.cells import CELLS, KINDS, Cell, among, one_of_each_line
 from benchmarks.expected import BARS, Bar, Face, Line, Outlook, expected
@@ -201,6 +201,72 @@ def test_a_result_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     common.save(str(tmp_path / "new" / "many.json"), "many", given, rows)
     assert readme.load(tmp_path / "new") == {"many": {"benchmark": "many", "conditions": given, "rows": rows}}
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["many.json"]
+
+
+def test_what_is_measured_says_how_much_time_was_stolen_meanwhile(capsys: pytest.CaptureFixture[str]) -> None:
+    with common.measuring(runs=3) as given:
+        pass
+    assert given["runs"] == 3
+    share = given["stolen_percent"]
+    assert share is None or 0 <= share <= 100
+    assert capsys.readouterr().out.splitlines()[1:] == [stolen.in_words(share)]
+    assert f", {stolen.in_words(share)}; runs 3" in common.described(given)
+
+
+STAT = "cpu  {user} 0 8000 110000 300 0 100 {steal} 50 0\ncpu0 1 0 1 1 1 0 1 1 0 0\nintr 1\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "percent", "words"),
+    [
+        ((20_000, 30), (21_993, 37), 0.35, "0.35 % stolen"),
+        ((20_000, 30), (21_990, 40), 0.5, "0.5 % stolen"),
+        ((20_000, 30), (21_989, 41), 0.55, "0.55 % stolen: tails say nothing"),
+        ((20_000, 30), (21_938, 92), 3.1, "3.1 % stolen: tails say nothing"),
+        ((20_000, 30), (21_000, 1030), 50.0, "50 % stolen: tails say nothing"),
+        ((20_000, 30), (21_000, 20), 0.0, "0 % stolen"),
+        ((20_000, 30), (20_000, 30), None, "stolen time unknown"),
+    ],
+)
+def test_the_share_of_all_cores_ticks(
+    tmp_path: Path, before: tuple[int, int], after: tuple[int, int], percent: float | None, words: str
+) -> None:
+    counts = []
+    for number, (user, steal) in enumerate((before, after)):
+        path = tmp_path / str(number)
+        path.write_text(STAT.format(user=user, steal=steal))
+        counts.append(stolen.ticks(path))
+    assert all(counts)
+    assert stolen.percent_between(*counts) == percent
+    assert stolen.in_words(percent) == words
+
+
+@pytest.mark.parametrize("text", [None, "", "cpu", "cpu 1 2 3 4", "cpu 1 2 3 4 5 6 7 x", "intr 1 2 3 4 5 6 7 8"])
+def test_where_nobody_counts_stolen_time_it_is_unknown(tmp_path: Path, text: str | None) -> None:
+    path = tmp_path / "stat"
+    if text is not None:
+        path.write_text(text)
+    assert stolen.ticks(path) is None
+    assert stolen.percent_between(None, stolen.Ticks(1, 2)) is None
+
+
+def test_a_table_of_a_run_with_stolen_time_is_marked() -> None:
+    result = imports_result(21.7)
+    result["conditions"] = common.conditions(runs=5) | {"stolen_percent": 3.1}
+    assert "3.1 % stolen: tails say nothing" in readme.rendered(BLOCK.format(""), {"imports": result})
+    assert "stolen time unknown" in readme.rendered(BLOCK.format(""), {"imports": imports_result(21.7)})
+
+
+def test_a_short_run_makes_no_environment() -> None:
+    assert "--here" in PLAN["peers"][1].split()
+    assert "--here" not in PLAN["peers"][0].split()
+
+
+def test_who_needs_an_environment_of_its_own_is_left_out_and_told_of(capsys: pytest.CaptureFixture[str]) -> None:
+    assert peers.without_environments(list(peers.RIVALS)) == ["simopen", "connect", "loop"]
+    assert "without warpgate and libp2p" in capsys.readouterr().out
+    assert peers.without_environments(["loop"]) == ["loop"]
+    assert capsys.readouterr().out == ""
 
 
 def imports_result(median_ms: float) -> dict[str, object]:
