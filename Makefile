@@ -1,13 +1,14 @@
-# Every target does its own set-up: a virtual environment in .venv, made anew when pyproject.toml changes.
+# Every target does its own set-up: a virtual environment in .venv, made anew when pyproject.toml changes. Another Python
+# takes an environment of its own: make test PYTHON=python3.13 VENV=.venv313
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 # The suite starts a thousand interpreters: none should compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench dist clean
 
 demo: $(READY)
 	@$(BIN)/simopen demo
@@ -23,6 +24,14 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks $(BENCH)
 
+# The archives for a package index, and whether they and their page there are whole.
+dist: $(READY)
+	rm -rf dist
+	$(BIN)/python -m pip install --quiet 'build>=1.2' 'readme-renderer[md]>=44' 'twine>=6'
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python -m tests.archives dist
+
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "simopen needs Python 3.11 or later; say make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
@@ -30,4 +39,4 @@ $(READY): pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv[0-9]* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

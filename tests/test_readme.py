@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ import simopen
 from benchmarks import readme
 from simopen import lab
 from simopen.cli import _parser
+from tests.archives import LINK, check_page
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^(?:\w*\$\s+)(simopen .*)$", README, re.MULTILINE)
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 NAMES = {"simopen": simopen, "lab": lab}
@@ -50,3 +53,20 @@ def test_no_measured_figure_is_typed() -> None:
     prose = re.sub(r"`[^`]*`|\([^)]*\)|RFC \d+|libp2p", "", measured)
     assert measured
     assert not re.findall(r"\d+", prose)
+
+
+def test_what_is_linked_to_here_exists() -> None:
+    relative = [target for target in LINK.findall(README) if not target.startswith("https://")]
+    assert relative
+    assert all((ROOT / target).exists() for target in relative)
+
+
+def test_an_index_page_made_of_it_has_no_link_that_leads_nowhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    page = README
+    for each in project["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]["substitutions"]:
+        page = re.sub(each["pattern"], each["replacement"], page)
+    check_page(page)
+    assert "`examples/love.py`" in page
+    assert len(LINK.findall(page)) == len(re.findall(r"\]\(https://", README))
+    assert all(url.startswith("https://") for url in project["project"]["urls"].values())
