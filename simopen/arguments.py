@@ -48,6 +48,11 @@ def window(text: str) -> float:
     return seconds
 
 
+def or_off(text: str) -> float | None:
+    """A duration longer than zero, in seconds; None for `off`."""
+    return None if text.strip().lower() == "off" else window(text)
+
+
 def hops(text: str) -> int:
     """A number of hops, as an IP packet's TTL counts them."""
     if not text.isdecimal() or not 1 <= int(text) <= 255:

@@ -21,6 +21,7 @@ from simopen.arguments import argument
 from simopen.clock import TimeSource
 from simopen.diagnosis import ago
 from simopen.errors import Flaw, TicketError
+from simopen.liveness import KEEPALIVE_S, USER_TIMEOUT_S, Liveness
 from simopen.plan import Plan
 from simopen.ticket import LATE_S, Ticket, agreed_instant, both_spray, looks_like_ticket, parse_ticket
 
@@ -110,7 +111,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=True,
         help="also accept the stream on the local port (default: yes); --no-listen: by simultaneous open only",
     )
+    _add_liveness(parser)
     arguments.add_time_servers(parser)
+
+
+def _add_liveness(parser: argparse.ArgumentParser) -> None:
+    """A value that no stream can have is refused here, before anybody waits for an instant."""
+    parser.add_argument(
+        "--keepalive",
+        metavar="S",
+        type=argument(lambda text: Liveness(keepalive=arguments.or_off(text)).keepalive),
+        default=KEEPALIVE_S,
+        help="probe an idle stream after this long, so that NATs do not forget it (default: %(default)g s; off: never)",
+    )
+    parser.add_argument(
+        "--user-timeout",
+        metavar="S",
+        type=argument(lambda text: Liveness(user_timeout=arguments.or_off(text)).user_timeout),
+        default=USER_TIMEOUT_S,
+        help="end the stream where the peer acknowledges nothing, or takes nothing, for this long (default: "
+        "%(default)g s; off: the kernel's own, some 15 min)",
+    )
 
 
 def _host(text: str) -> str:
@@ -194,6 +215,8 @@ def _to_host(options: argparse.Namespace, source: TimeSource) -> Call:
             listen=options.listen,
             first_ttl=options.first_ttl,
             clock=source,
+            keepalive=options.keepalive,
+            user_timeout=options.user_timeout,
         ),
     )
 
@@ -215,6 +238,8 @@ def _to_ticket(theirs: Ticket, mine: Ticket, options: argparse.Namespace, source
             window=options.window,
             listen=options.listen,
             clock=source,
+            keepalive=options.keepalive,
+            user_timeout=options.user_timeout,
         ),
         (*_if_old(theirs, now_s), *_planned(plan, mine, theirs, spray=spray)),
     )

@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from socket import AF_INET6, socket
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from simopen import scheduler
 from simopen.address import Endpoint, Local, Peer, canonical, local_endpoint, peer_endpoints, resolve
@@ -26,12 +26,14 @@ from simopen.diagnosis import ago, diagnose, impossible, remarks, stopped
 from simopen.errors import ClockError, ImpossiblePair, MissedInstant, PunchError, ResolutionError, WindowClosed
 from simopen.instant import Instant, instant_ns
 from simopen.lane import Stream
+from simopen.liveness import KEEPALIVE_S, USER_TIMEOUT_S, Liveness
 from simopen.nat import Profile
 from simopen.plan import MOST_SYNS, Plan, Shot, most_at_once, opened_first, plan
 from simopen.report import MOST_TOLD, Report
 from simopen.sockets import connect as connect_socket
 from simopen.sockets import is_self_connected, keep, make_room, open_socket, source_address
 from simopen.ticket import Ticket, agreed_instant, both_spray
+from simopen.upgrade import Writer
 from simopen.window import Window
 
 logger = logging.getLogger("simopen")
@@ -77,6 +79,8 @@ async def punch(
     window: float = WINDOW_S,
     listen: bool = True,
     clock: ClockArgument = None,
+    keepalive: float | None = KEEPALIVE_S,
+    user_timeout: float | None = USER_TIMEOUT_S,
 ) -> tuple[socket, Report]:
     """Open one direct TCP stream to a peer that does the same at the same instant; returns (socket, report).
 
@@ -101,6 +105,11 @@ async def punch(
             or whose NAT chose another port. Without it only simultaneous open connects.
         clock: an `Estimate` of `check_clock`, a `Clock`, or NTP servers to ask; left out, the kernel's word where it is
             good enough, else public NTP servers. Asked while waiting; it never delays a shot.
+        keepalive: seconds, 1 to 32,767, in whole ones: on an idle stream the kernel then sends a probe, which keeps
+            NATs from forgetting it; where nobody answers, further ones follow three times as often. None: no probes.
+        user_timeout: seconds, from 0.001 on: a peer that acknowledges nothing for so long, neither data nor probes, is
+            gone, and so is one that takes nothing for so long while data waits for it; whoever reads or writes then
+            meets ETIMEDOUT, a reader by a third of `keepalive` later. None: the kernel's own, minutes. Linux only.
 
     Raises:
         TypeError, ValueError: a bad argument, a naive datetime among them.
@@ -111,7 +120,7 @@ async def punch(
         WindowClosed: the window ended without a stream.
         PunchError: all of these but the first two; `report` tells what was tried, `diagnosis` why it failed.
     """
-    source = as_clock(clock)
+    source, liveness = as_clock(clock), Liveness(keepalive, user_timeout)
     if isinstance(peer, Ticket) and isinstance(mine, Ticket):
         at = agreed_instant(mine, peer, source.now_estimate().utc_ns / 1e9) if at is None else at
         spray = spray or both_spray(mine, peer)
@@ -130,6 +139,7 @@ async def punch(
     with Connector.opened(aim.local[0], shots, listen=listen, chooses=aim.chooses) as connector:
         trace.connector = connector
         stream = await _in_window(connector, trace)
+    liveness.arrange(stream.sock)
     return stream.sock, trace.report(stream)
 
 
@@ -144,25 +154,43 @@ async def connect(
     window: float = WINDOW_S,
     listen: bool = True,
     clock: ClockArgument = None,
+    keepalive: float | None = KEEPALIVE_S,
+    user_timeout: float | None = USER_TIMEOUT_S,
     limit: int = STREAM_LIMIT,
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Like `asyncio.open_connection`, to a peer that does the same at the same instant.
 
     Returns asyncio's own (reader, writer); `writer.get_extra_info("simopen")` is the `Report`. `limit` is the reader's
     buffer limit in bytes. Everything else, and what is raised, is as in `punch`.
+
+    `writer.start_tls(context, server_side=...)` takes the stream to TLS in either role (`upgrade.Writer.start_tls`).
     """
     sock, report = await punch(
-        peer, mine=mine, spray=spray, first_ttl=first_ttl, at=at, local=local, window=window, listen=listen, clock=clock
+        peer,
+        mine=mine,
+        spray=spray,
+        first_ttl=first_ttl,
+        at=at,
+        local=local,
+        window=window,
+        listen=listen,
+        clock=clock,
+        keepalive=keepalive,
+        user_timeout=user_timeout,
     )
     return await _streams(sock, limit, report)
 
 
 async def connect_self(
-    local: int | tuple[str, int], *, limit: int = STREAM_LIMIT
+    local: int | tuple[str, int],
+    *,
+    keepalive: float | None = KEEPALIVE_S,
+    user_timeout: float | None = USER_TIMEOUT_S,
+    limit: int = STREAM_LIMIT,
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """One socket, connected to itself: what is written to it, it reads (RFC 9293 §3.5, with nobody else in play).
 
-    `local`: a port on 127.0.0.1, or (IP address of this host, port).
+    `local`: a port on 127.0.0.1, or (IP address of this host, port). The rest is as in `connect`.
 
     Raises:
         TypeError, ValueError: not a port or an (IP address, port) pair.
@@ -170,6 +198,7 @@ async def connect_self(
         PunchError: the kernel did not connect the socket to itself: simultaneous open is switched off, or something
             listens on that port.
     """
+    liveness = Liveness(keepalive, user_timeout)
     address, port = local_endpoint(local, 0)
     endpoint = Endpoint(canonical(address or "127.0.0.1"), port)
     sock = open_socket(endpoint, endpoint.family)
@@ -177,6 +206,7 @@ async def connect_self(
         await connect_socket(sock, endpoint)
         selfish = is_self_connected(sock)
         keep(sock)
+        liveness.arrange(sock)
     except BaseException as error:
         sock.close()
         if isinstance(error, OSError):
@@ -453,17 +483,6 @@ def _missed(late_ns: int, trace: _Trace) -> str:
     )
 
 
-class _Writer(asyncio.StreamWriter):
-    """asyncio's own writer, which also hands out the report. (uvloop's transports take no extra info.)"""
-
-    _simopen_report: Report | None = None
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        if name == "simopen":
-            return self._simopen_report
-        return super().get_extra_info(name, default)
-
-
 async def _streams(
     sock: socket, limit: int, report: Report | None
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -476,6 +495,6 @@ async def _streams(
         with contextlib.suppress(OSError):
             sock.close()
         raise
-    writer = _Writer(transport, protocol, reader, loop)
-    writer._simopen_report = report
+    writer = Writer(transport, protocol, reader, loop)
+    writer.simopen_report = report
     return reader, writer

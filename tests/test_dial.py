@@ -237,3 +237,26 @@ def test_the_command_ends_at_once_and_says_why(words: list[str], status: int, co
     done = subprocess.run(command, env=environment, input=b"", capture_output=True, timeout=30, check=False)
     assert (done.returncode, done.stdout) == (status, b"")
     assert done.stderr.decode().startswith(f"simopen: {complaint}")  # no countdown before that
+
+
+@pytest.mark.parametrize(
+    ("words", "keepalive", "user_timeout"),
+    [
+        ([], 45, 300),
+        (["--keepalive", "1m", "--user-timeout", "off"], 60, None),
+        (["--keepalive", "off", "--user-timeout", "20"], None, 20),
+    ],
+)
+def test_how_long_a_silent_stream_lives(words: list[str], keepalive: float | None, user_timeout: float | None) -> None:
+    options = typed("peer.example.org", "9", *words)
+    assert (options.keepalive, options.user_timeout) == (keepalive, user_timeout)
+
+
+@pytest.mark.parametrize("option", ["--keepalive", "--user-timeout"])
+@pytest.mark.parametrize("value", ["0", "-1s", "never", "1e300", "nan", "400d"])
+def test_a_life_that_no_stream_can_have_is_bad_usage(
+    option: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        typed("peer.example.org", "9", f"{option}={value}")
+    assert option in capsys.readouterr().err
