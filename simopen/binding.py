@@ -10,6 +10,7 @@ What an answer is worth is `stun`'s matter, what it says of the NAT is `nat`'s; 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
@@ -45,6 +46,10 @@ your own as `servers`, any RFC 8489 server that listens on TCP. Two that answer 
 
 Left out: stun.l.google.com (UDP only) and whatever is in lists of UDP servers alone.
 """
+
+_MOST_STRAYS = 64
+"""Datagrams that are no answer. A server sends one answer, maybe twice, and what it does not say here, over TCP. One
+that is long and almost right takes 1 ms to be refused."""
 
 _WORDS = {
     errno.ECONNREFUSED: "it refused the connection",
@@ -172,8 +177,9 @@ def _words(error: OSError) -> str:
 async def other_address(server: Endpoint) -> Endpoint | None:
     """A server's OTHER-ADDRESS, asked over UDP: one round trip, where TCP needs two to tell it.
 
-    Only that is asked: what UDP is mapped to says nothing about TCP. None where nothing can be sent there. Waits for
-    a good answer as long as it takes: bound it with a time-out, and do without where UDP is blocked.
+    Only that is asked: what UDP is mapped to says nothing about TCP. None where nothing can be sent there, or where
+    more than a few things come back that are no answer. Waits for a good one as long as it takes: bound it with a
+    time-out, and do without where UDP is blocked.
     """
     loop, transaction = asyncio.get_running_loop(), os.urandom(stun.TRANSACTION_BYTES)
     try:
@@ -181,10 +187,10 @@ async def other_address(server: Endpoint) -> Endpoint | None:
             sock.setblocking(False)
             sock.connect(sockaddr(server))
             sock.send(stun.request(transaction))
-            while True:
-                try:
+            for _ in range(_MOST_STRAYS):
+                with contextlib.suppress(StunError):  # a stray: anyone can send one
                     return stun.parse(await loop.sock_recv(sock, stun.MOST_BYTES), transaction, server).other
-                except StunError:
-                    continue  # a stray: anyone can send one
+                await asyncio.sleep(0)  # where more is there already, `sock_recv` does not let the loop run
     except OSError:
-        return None
+        pass
+    return None

@@ -17,12 +17,16 @@
 
 A bad argument is a `ValueError` or a `TypeError`, raised before anything is sent. Every error can be pickled and
 copied, with its report, diagnosis and notes: it comes whole out of another process.
+
+The words of any of them fit a screen, whatever a name, a server or a peer had to say.
 """
 
 from __future__ import annotations
 
 from enum import Enum
 from typing import TYPE_CHECKING
+
+from simopen.wording import LONGEST, shortened
 
 if TYPE_CHECKING:
     from simopen.diagnosis import Diagnosis
@@ -31,6 +35,9 @@ if TYPE_CHECKING:
 
 class SimopenError(Exception):
     """Anything that simopen raises on its own account."""
+
+    def __str__(self) -> str:
+        return shortened(super().__str__(), LONGEST)
 
 
 class ClockError(SimopenError):

@@ -17,6 +17,7 @@ from typing import Any
 
 from simopen import ntp
 from simopen.errors import ClockError, no_names
+from simopen.wording import listed
 
 SUSPEND_S = 0.01
 """CLOCK_BOOTTIME ahead of CLOCK_MONOTONIC by this much means a suspend: no machine sleeps and wakes faster,
@@ -224,7 +225,7 @@ def judge(answers: Sequence[ntp.Answers], before: Reading, now: Reading) -> Esti
 def _evidence(answers: ntp.Answers, hull: tuple[int, int] | None, now: Reading) -> Evidence:
     best = answers.best
     if best is None:
-        reasons = "; ".join(answers.refusals) or f"no answer to {answers.queries} queries"
+        reasons = answers.reasons or f"no answer to {answers.queries} queries"
         return Evidence(answers.name, refused=reasons)
     low_ns, high_ns = interval(best, now.monotonic_ns)
     agrees = hull is not None and low_ns <= hull[1] and hull[0] <= high_ns
@@ -242,7 +243,7 @@ def _evidence(answers: ntp.Answers, hull: tuple[int, int] | None, now: Reading) 
 
 
 def _disagreement(evidence: Sequence[Evidence]) -> ClockError:
-    each_said = " | ".join(map(str, evidence))
+    each_said = listed(evidence, " | ")
     if len(evidence) > 1 and all((each.refused or "").startswith(ntp.NO_NAME) for each in evidence):
         error = ClockError(no_names(len(evidence), "time"))
         error.add_note(each_said)

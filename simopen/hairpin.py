@@ -23,6 +23,8 @@ from simopen.sockets import connect, open_socket
 
 _TOKEN_BYTES = 16
 _MOST_SHOTS, _FLOOR_S = 3, 0.005
+_MOST_ACCEPTED = 32
+"""Only what comes from our own other port counts, and it is among the first: nobody else knows of this one yet."""
 
 
 class Mapped(NamedTuple):
@@ -123,13 +125,32 @@ async def _heard_crossing(lane: _Lane, token: bytes) -> bool:
 
 
 async def _heard_accepted(listening: socket.socket, token: bytes) -> bool:
-    with contextlib.suppress(OSError):
-        while True:
+    """Whoever else connects may say nothing, and keeps nobody waiting."""
+    heard = asyncio.Event()
+    with contextlib.ExitStack() as stack:
+        async with _running([_accept(listening, token, stack, heard)]) as tasks:
+            ended = asyncio.create_task(heard.wait())
+            try:
+                await asyncio.wait([ended, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                ended.cancel()
+    return heard.is_set()
+
+
+async def _accept(listening: socket.socket, token: bytes, stack: contextlib.ExitStack, heard: asyncio.Event) -> bool:
+    """Accept a few, and listen to all of them."""
+    async with asyncio.TaskGroup() as group:
+        for _ in range(_MOST_ACCEPTED):
             sock, _ = await asyncio.get_running_loop().sock_accept(listening)
-            with sock:
-                if await _hears(sock, token):
-                    return True
-    return False
+            group.create_task(_listen_to(stack.enter_context(sock), token, heard))
+            await asyncio.sleep(0)  # where more are there already, `sock_accept` does not let the loop run
+    return heard.is_set()
+
+
+async def _listen_to(sock: socket.socket, token: bytes, heard: asyncio.Event) -> None:
+    with contextlib.suppress(OSError):
+        if await _hears(sock, token):
+            heard.set()
 
 
 async def _hears(sock: socket.socket, token: bytes) -> bool:

@@ -26,6 +26,7 @@ from simopen.gateway import outer_address
 from simopen.hairpin import Mapped, hairpins
 from simopen.nat import Observation
 from simopen.sockets import open_socket, source_address
+from simopen.wording import listed
 
 PROBES = 7
 """Other local ports that ask: `nat` needs five mappings to tell random ports, and eight to call addresses paired."""
@@ -133,8 +134,11 @@ class Inquiry:
         Raises:
             StunError: nobody answered; the message says what each server did.
         """
+        loop = asyncio.get_running_loop()
+        called_s = loop.time()
         await asyncio.to_thread(stun.request, bytes(stun.TRANSACTION_BYTES))  # loads the codec: 0.1 s and more
-        self._servers, self._began_s = len(servers), asyncio.get_running_loop().time()
+        self._servers, self._began_s = len(servers), loop.time()
+        timeout_s = max(timeout_s / 2, timeout_s - (self._began_s - called_s))  # which must not take all of it
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout_s) as self._limit, asyncio.TaskGroup() as self._group:
@@ -148,7 +152,7 @@ class Inquiry:
 
     def _nobody(self) -> StunError:
         told = tuple(dict.fromkeys(self.notes))
-        each_said = "; ".join(told)
+        each_said = listed(told)
         if len(told) == self._servers > 1 and all(note.startswith("the name ") for note in told):
             error = StunError(no_names(self._servers, "STUN"))
             error.add_note(each_said)

@@ -40,7 +40,8 @@ _FLAGS, _SYN_ACK, _SYN = 13, 0x12, 0x02  # in the TCP header, where a TCP socket
 _PASS, _DROP = 0xFFFFFFFF, 0
 # Those who are turned away wait here until the next look; one too many would be counted as dropped.
 _BACKLOG = 1024
-
+# At one look: the loop waits meanwhile, 25 µs for each, and as many sockets as `MOST_AT_ONCE` may look at one time.
+_MOST_TURNED_AWAY = 64
 
 # A descriptor each, and ten looks a second: a thousand punches that wait for one instant need not all look.
 MOST_AT_ONCE = 16
@@ -67,9 +68,9 @@ class Lookout:
     def saw(self) -> bool:
         """Whether such a SYN has come by now."""
         turned_away = 0
-        while turned_away < _BACKLOG and self._turn_away():
+        while turned_away < _MOST_TURNED_AWAY and self._turn_away():
             turned_away += 1
-        self._flooded |= turned_away == _BACKLOG  # then one of theirs may have been dropped, too
+        self._flooded |= turned_away == _MOST_TURNED_AWAY  # the queue may be full, and one of theirs dropped, too
         return not self._flooded and self._drops() > 0
 
     def _turn_away(self) -> bool:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from simopen.errors import ClockError
+from simopen.wording import shortened
 
 ERA_S = 2**32
 """Seconds in an NTP era. Era 1 begins 2036-02-07 06:28:16 UTC."""
@@ -37,6 +38,8 @@ STEP_NS = 20_000
 
 MIN_ANSWERS, MAX_ANSWERS = 4, 8
 """Below four, the least delay may have met a queue each time; beyond eight, little is gained."""
+MOST_REASONS = 6
+"""Kinds of reasons that are told of one server: so many sentences, and that there were more."""
 PATIENCE_S = 0.5
 """After this long, one good answer will do: the rest was lost, or the server limits its rate."""
 
@@ -61,7 +64,14 @@ class Refused(ClockError):  # noqa: N818 - says what happened; always caught in 
 
 
 class Stray(Refused):
-    """A datagram that anyone could have sent: it does not prove that it answers a query of ours."""
+    """A datagram that anyone could have sent: it does not prove that it answers a query of ours.
+
+    `kind`: what those have in common that differ in a number only.
+    """
+
+    def __init__(self, reason: str, kind: str | None = None) -> None:
+        super().__init__(reason)
+        self.kind = kind or reason
 
 
 class KissOfDeath(Refused):
@@ -162,11 +172,11 @@ def _unpack(data: bytes) -> Any:
     try:
         packet.from_data(data)
     except ntplib.NTPException as error:
-        raise Stray(f"{len(data)} bytes are no NTP packet (48 at least)") from error
+        raise Stray(f"{len(data)} bytes are no NTP packet (48 at least)", "no packet") from error
     if packet.mode != 4:
-        raise Stray(f"mode {packet.mode} is not a server's answer (4)")
+        raise Stray(f"mode {packet.mode} is not a server's answer (4)", "mode")
     if packet.version not in {3, 4}:  # some answer 3 to a 4; the header is the same (RFC 5905 §7.3)
-        raise Stray(f"version {packet.version} is neither 3 nor 4")
+        raise Stray(f"version {packet.version} is neither 3 nor 4", "version")
     return packet
 
 
@@ -228,7 +238,10 @@ def sample(address: str, t1_ns: int, answer: Answer, t4_ns: int) -> Sample:
 
 @dataclass(slots=True)
 class Answers:
-    """All that one server said in one check. Filled while the check runs; read by whoever judges it."""
+    """All that one server said in one check. Filled while the check runs; read by whoever judges it.
+
+    `refusals`: why something was not believed, one reason of each kind, and few of them.
+    """
 
     name: str
     samples: list[Sample] = field(default_factory=list)
@@ -236,22 +249,38 @@ class Answers:
     queries: int = 0
     no_more: bool = False
     _refused: int = 0
+    _first: dict[str, str] = field(default_factory=dict)  # by kind
+    _alike: dict[str, set[str]] = field(default_factory=dict)  # all of a kind, by the first one
+    _others: int = 0
 
     @property
     def best(self) -> Sample | None:
         """The sample of the least delay: the one that met the emptiest queues."""
         return min(self.samples, key=lambda each: each.delay_ns, default=None)
 
-    def refuse(self, reason: str, *, final: bool = False) -> None:
+    @property
+    def reasons(self) -> str:
+        """Why what came was not believed, in a few sentences; empty where nothing came."""
+        told = [reason + _and_more(self._alike.get(reason)) for reason in self.refusals]
+        return "; ".join(told) + f"; and {self._others:,} for other reasons" * bool(self._others)
+
+    def refuse(self, reason: str, kind: str | None = None, *, final: bool = False) -> None:
         """Note why something was not believed; each reason once. `final`: ask this server no more."""
         self.no_more = self.no_more or final
-        if reason not in self.refusals:
-            self.refusals.append(reason)
+        first = self._first.get(kind or reason)
+        if first is None and len(self.refusals) >= MOST_REASONS:
+            self._others += 1
+            return
+        if first is None:
+            first = self._first[kind or reason] = shortened(reason)
+            self.refusals.append(first)
+        self._alike.setdefault(first, set()).add(reason)
 
     def take(self, error: Refused) -> None:
         """Note a refused datagram. Strays do not count against the server: anyone can send them."""
         self._refused += not isinstance(error, Stray)
-        self.refuse(str(error), final=isinstance(error, KissOfDeath) or self._refused >= MIN_ANSWERS)
+        kind = error.kind if isinstance(error, Stray) else None
+        self.refuse(str(error), kind, final=isinstance(error, KissOfDeath) or self._refused >= MIN_ANSWERS)
 
     def settled(self, elapsed_s: float) -> bool:
         """Another query would gain nothing: the least delay of four or more was met twice, or patience is
@@ -262,3 +291,7 @@ class Answers:
             return bool(self.samples) and elapsed_s >= PATIENCE_S
         least, second, *_ = sorted(each.delay_ns for each in self.samples)
         return second - least <= max(100_000, least // 10) or elapsed_s >= PATIENCE_S
+
+
+def _and_more(alike: set[str] | None) -> str:
+    return f" (and {len(alike) - 1:,} like it)" if alike and len(alike) > 1 else ""

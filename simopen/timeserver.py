@@ -174,6 +174,8 @@ _RECVERR = {  # linux/in.h, linux/in6.h: so that an unconnected socket hears of 
 }
 _DATAGRAM_MAX = 1024  # 48 and room for extension fields; longer ones are cut, and only the header is read
 _BATCH = 16  # a flood must not keep the loop
+_MOST_DATAGRAMS = 4096
+"""Where eight answers are asked for: what comes then is a flood, in which none would be found any more."""
 
 
 class _Lane:
@@ -185,6 +187,7 @@ class _Lane:
         self._began_s = self._loop.time()
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._sent: dict[bytes, ntp.Reads] = {}
+        self._heard = 0
 
     async def run(self) -> None:
         """Query until the server is settled, or this address turns out to be dead."""
@@ -240,8 +243,9 @@ class _Lane:
 
     async def _pump(self, sock: socket.socket) -> None:
         try:
-            while True:
+            while not self._over.done():
                 self._received(*await self._loop.sock_recvfrom(sock, _DATAGRAM_MAX), None)
+                await asyncio.sleep(0)  # where more is there already, nothing else lets the loop run
         except OSError as error:
             self._dead(error)
 
@@ -252,7 +256,7 @@ class _Lane:
 
     def _readable(self, sock: socket.socket) -> None:
         try:
-            for _ in range(_BATCH):
+            for _ in range(_BATCH if not self._over.done() else 0):
                 data, control, _, source = sock.recvmsg(_DATAGRAM_MAX, socket.CMSG_SPACE(_TIMESPEC.size))
                 self._received(data, source, _stamp_ns(control))
         except (BlockingIOError, InterruptedError):
@@ -262,6 +266,11 @@ class _Lane:
 
     def _received(self, data: bytes, source: Any, stamp_ns: int | None) -> None:
         now = self._local.read()
+        self._heard += 1
+        if self._heard > _MOST_DATAGRAMS:
+            self._answers.refuse(f"more than {_MOST_DATAGRAMS:,} datagrams came (at {_text(self._to)}): a flood")
+            self._finish()
+            return
         try:
             self._answers.samples.append(self._sample(data, source, now, stamp_ns))
         except ntp.Refused as refused:
@@ -271,7 +280,7 @@ class _Lane:
 
     def _sample(self, data: bytes, source: Any, now: ntp.Reads, stamp_ns: int | None) -> ntp.Sample:
         if source[:2] != self._to[:2]:
-            raise ntp.Stray(f"an answer came from {_text(source)} instead of {_text(self._to)}")
+            raise ntp.Stray(f"an answer came from {_text(source)} instead of {_text(self._to)}", "from elsewhere")
         answer = ntp.parse(data, self._sent)
         sent = self._sent.pop(data[24:32])
         return ntp.sample(_text(self._to), sent.monotonic_ns, answer, ntp.arrival_ns(sent, now, stamp_ns))

@@ -35,6 +35,7 @@ FLOORS = [
     {"nat"},
     {"address", "walk"},
     {"errors", "lazy"},
+    {"wording"},
 ]
 # Annotations only: errors name the report that they carry, and a report the clock's estimate.
 FOR_TYPES = {("errors", "report"), ("errors", "diagnosis"), ("report", "clock")}
@@ -44,6 +45,7 @@ PURE = {
     "report",
     "diagnosis",
     "errors",
+    "wording",
     "estimate",
     "ntp",
     "stun",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 import time
 from contextlib import AsyncExitStack
 
@@ -207,3 +208,52 @@ async def test_over_udp_strays_are_passed_over() -> None:
 
 async def test_where_udp_is_refused_there_is_no_other_address(ports: tuple[int, int]) -> None:
     assert await other_address(Endpoint(HERE, ports[1])) is None
+
+
+class Flood:
+    """A UDP server that has `count` datagrams for whoever asks, made from the question, and sends them all at once."""
+
+    def __init__(self, count: int, make: Wrong) -> None:
+        self._count, self._make = count, make
+        self._sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._sock.setblocking(False)
+        self._sock.bind((HERE, 0))
+        self.end = Endpoint(*self._sock.getsockname())
+        asyncio.get_running_loop().add_reader(self._sock, self._readable)
+
+    def _readable(self) -> None:
+        request, client = self._sock.recvfrom(2048)
+        for _ in range(self._count):
+            self._sock.sendto(self._make(request, success(request, Endpoint(*client))), client)
+
+    def close(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._sock)
+        self._sock.close()
+
+
+def heavy(request: bytes, right: bytes) -> bytes:
+    """Right as far as its last attribute, which nobody knows."""
+    body = 9 * struct.pack("!HH", 0x8022, 0) + struct.pack("!HH", 0x7FFF, 0)
+    return right[:2] + struct.pack("!H", len(body)) + right[4:20] + body
+
+
+@pytest.mark.parametrize("make", [garbage, other_transaction, heavy, error_code])
+async def test_a_flood_over_udp_does_not_keep_the_loop_and_ends_the_question(make: Wrong) -> None:
+    """So many wait in the socket at once that whoever reads them without a pause lets nothing else run."""
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    flood = Flood(200, make)
+    counting = asyncio.create_task(count_turns())
+    try:
+        async with asyncio.timeout(LONG_S):
+            assert await other_address(flood.end) is None
+    finally:
+        counting.cancel()
+        flood.close()
+    assert turns > 50

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 
+from simopen import hairpin
 from simopen.address import Endpoint
 from simopen.hairpin import Mapped, hairpins
 from tests.loopback import HERE, ports
@@ -44,3 +46,29 @@ async def test_it_can_be_cancelled(ports: tuple[int, int]) -> None:
             task.cancel()
             await asyncio.wait({task})
     assert task.cancelled()
+
+
+async def test_strangers_who_connect_and_say_nothing_keep_nobody_waiting(ports: tuple[int, int]) -> None:
+    """They are in the listener's queue before our own other port is, and more may come than are accepted."""
+    token = b"one of 16 bytes."
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(socket.create_server((HERE, ports[0]), backlog=128))
+        listening.setblocking(False)
+        for said in (b"", b"", token[:5], bytes(16)):
+            stranger = stack.enter_context(socket.create_connection((HERE, ports[0])))
+            stranger.sendall(said)
+        other = stack.enter_context(socket.create_connection((HERE, ports[0])))
+        other.sendall(token)
+        async with asyncio.timeout(LONG_S):
+            assert await hairpin._heard_accepted(listening, token)
+
+
+async def test_of_a_flood_of_strangers_only_the_first_are_accepted(ports: tuple[int, int]) -> None:
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(socket.create_server((HERE, ports[0]), backlog=128))
+        listening.setblocking(False)
+        for _ in range(60):
+            stack.enter_context(socket.create_connection((HERE, ports[0]))).sendall(bytes(16))
+        async with asyncio.timeout(LONG_S):
+            assert not await hairpin._heard_accepted(listening, b"one of 16 bytes.")
+        listening.accept()[0].close()  # there is one left

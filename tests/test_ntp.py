@@ -215,3 +215,22 @@ def test_four_refused_answers_end_it_but_strays_do_not() -> None:
         heard.take(Refused("stratum 16"))
     assert heard.settled(0.0)
     assert heard.refusals == ["somebody else", "stratum 16"]
+
+
+def test_reasons_that_differ_in_a_number_are_one() -> None:
+    heard = answers()
+    for port in range(1, 4001):
+        heard.take(Stray(f"an answer came from 192.0.2.1:{port} instead of 192.0.2.1:123", "from elsewhere"))
+    heard.take(Stray("mode 3 is not a server's answer (4)", "mode"))
+    assert heard.reasons.split("; ") == [
+        "an answer came from 192.0.2.1:1 instead of 192.0.2.1:123 (and 3,999 like it)",
+        "mode 3 is not a server's answer (4)",
+    ]
+
+
+def test_few_kinds_of_reasons_are_told_and_the_others_are_counted() -> None:
+    heard = answers()
+    for number in range(40):
+        heard.refuse(f"{number} " + "x" * 10_000)
+    assert heard.reasons.endswith("; and 34 for other reasons")
+    assert len(heard.reasons) < 2_000

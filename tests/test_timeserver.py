@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import re
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -277,6 +278,40 @@ async def test_the_time_that_an_answer_lies_in_the_socket_unread_does_not_count(
         answers = await ask_one(fake)
     assert answers.best is not None
     assert answers.best.delay_ns < 50_000_000
+
+
+@pytest.mark.parametrize("watches", [True, False])
+def test_a_flood_ends_with_few_words_and_lets_the_loop_run(watches: bool) -> None:
+    """Datagrams from very many ports: each is refused, and they are one reason."""
+
+    async def main() -> tuple[ntp.Answers, int]:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, NoReaders)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+            server.bind(("127.0.0.1", 0))
+            server.setblocking(False)
+            (asked,) = parse_servers([("127.0.0.1", server.getsockname()[1])])
+            loop.closed_to_users = not watches
+            asking = asyncio.create_task(ask([asked], MACHINE, LONG_S, never))
+            _, client = await loop.sock_recvfrom(server, 1024)
+            turns = 0
+            while not asking.done():
+                for _ in range(50):
+                    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+                        stranger.sendto(bytes(48), client)
+                turns += 1
+                await asyncio.sleep(0)
+            return (await asking)[0], turns
+
+    with asyncio.Runner(loop_factory=NoReaders) as runner:
+        answers, turns = runner.run(main())
+    assert turns > 50
+    assert len(answers.refusals) == 2
+    assert re.search(
+        r"from 127.0.0.1:\d+ instead of 127.0.0.1:\d+ \(and [\d,]+ like it\); more than 4,096 datagrams",
+        answers.reasons,
+    )
+    assert len(answers.reasons) < 300
 
 
 class NoReaders(asyncio.SelectorEventLoop):

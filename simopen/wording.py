@@ -1,0 +1,35 @@
+"""What others said, cut to what a person reads: an error, a note and a diagnosis fit a screen, whoever made the words.
+
+Theory of operation. Pure: texts in, a text out. How many servers, addresses, ports and reasons there are, and how long
+each is, is often for others to choose: a name may have 4,000 addresses, one server may answer from as many ports. So
+whatever lists such things lists them here: each once, the first few of them, and how many more there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+LONGEST = 2_000
+"""Characters of an error's whole message: 25 lines of 80 columns."""
+LONGEST_EACH = 200
+"""Characters of one thing in a list: a sentence that names a host, of 253 characters at most, and says what it did."""
+MOST = 8
+"""Things in a list: more than a command asks unless told otherwise, and 8 of the longest are below `LONGEST`."""
+_CUT = " ..."
+
+
+def shortened(text: str, longest: int = LONGEST_EACH) -> str:
+    """The text, or its beginning and `...`, in `longest` characters at most."""
+    return text if len(text) <= longest else text[: longest - len(_CUT)] + _CUT
+
+
+def first_few(texts: Iterable[object], most: int = MOST) -> tuple[str, ...]:
+    """Each text once, shortened; of more than `most`, the first ones and `and 37 more`."""
+    told = tuple(dict.fromkeys(map(str, texts)))
+    more = (f"and {len(told) - most:,} more",) if len(told) > most else ()
+    return tuple(map(shortened, told[:most])) + more
+
+
+def listed(texts: Iterable[object], separator: str = "; ", most: int = MOST) -> str:
+    """`first_few` of the texts, in one line."""
+    return separator.join(first_few(texts, most))
