@@ -6,10 +6,9 @@ Run on two hosts with the same instant `t`, each naming the other's endpoint, th
 stream, opened by SYNs that crossed on the way.
 """
 
-from typing import TYPE_CHECKING
-
 from simopen.lazy import loader
 
+TYPE_CHECKING = False  # `typing` takes five times as long to load as this
 if TYPE_CHECKING:
     from simopen.address import Endpoint
     from simopen.clock import Clock, Estimate, check_clock

@@ -27,9 +27,10 @@ from simopen.diagnosis import Diagnosis
 from simopen.errors import OFFLINE, ClockError, PunchError, SimopenError
 from simopen.estimate import human
 from simopen.instant import parse_duration
+from simopen.interrupts import Ending
 from simopen.pipe import Carried, pipe
 from simopen.report import Report
-from simopen.screen import Screen
+from simopen.screen import Screen, countdown, fitted, write_in_any_encoding
 
 _TICK_S = 0.1
 # So long before the instant nothing is drawn any more: it takes some ms with the GIL held, and the shot would wait.
@@ -56,6 +57,7 @@ _SECONDS = "S: seconds, or 250ms, 2m, 1h\n"
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return the exit status."""
     _have_standard_streams()
+    write_in_any_encoding(sys.stdout, sys.stderr)
     try:
         options = _parser().parse_args(argv)  # reading NATs loads the lab, which takes its time
     except KeyboardInterrupt:
@@ -90,19 +92,31 @@ def _let_go_of_broken_pipes() -> None:
 
 
 def _run(command: Coroutine[object, object, int]) -> int:
+    """The command's status. Ctrl-C and SIGTERM cancel it, so that a terminal gets its cursor back, and hosts end.
+
+    Raises: KeyboardInterrupt and CancelledError where one of them came.
+    """
+    with Ending() as ending:
+        try:
+            return _runner()(_watched(command, ending))
+        except asyncio.CancelledError:
+            if ending.number == signal.SIGINT:
+                raise KeyboardInterrupt from None
+            raise
+
+
+def _runner() -> Callable[[Coroutine[object, object, int]], int]:
     try:
         import uvloop
     except ImportError:
-        return asyncio.run(_until_terminated(command))
-    return uvloop.run(_until_terminated(command))
+        return asyncio.run
+    return uvloop.run
 
 
-async def _until_terminated(command: Coroutine[object, object, int]) -> int:
-    """SIGTERM ends the command as SIGINT does: a terminal gets its cursor back, the lab its hosts ended."""
+async def _watched(command: Coroutine[object, object, int], ending: Ending) -> int:
     task = asyncio.current_task()
     assert task is not None
-    with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):  # Windows; not in the main thread
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    ending.watch(asyncio.get_running_loop(), task)
     return await command
 
 
@@ -282,8 +296,9 @@ async def _with_countdown(
     try:
         with screen.line(_waiting_for(call, until_s, source)) as update:
             while not task.done():
-                if not 0 < _left_s(call, source) < _QUIET_S:
-                    update(_waiting_for(call, until_s, source))
+                left_s = _left_s(call, source)
+                if not 0 < left_s < _QUIET_S:
+                    update(_waiting_for(call, until_s, source), countdown(left_s))
                 await asyncio.wait({task}, timeout=_TICK_S)
         return await task
     finally:
@@ -325,9 +340,9 @@ async def _clock(options: argparse.Namespace, screen: Screen) -> int:
         return 0
     columns = ("server", "offset", "±", "delay", "stratum", "verdict")
     screen.table("what each server says", columns, [_row(each) for each in estimate.servers])
-    print(f"add {estimate} to this machine's clock to get true time")
-    kernel = clock.kernel_word()
-    print(f"the kernel says: {kernel}" if kernel else "the kernel says: nobody disciplines this clock")
+    print(fitted(f"add {estimate} to this machine's clock to get true time", sys.stdout))
+    kernel = clock.kernel_word() or "nobody disciplines this clock"
+    print(fitted(f"the kernel says: {kernel}", sys.stdout))
     return 0
 
 

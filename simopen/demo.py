@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 
 from simopen import lab
 from simopen.lab.figure import sequence
+from simopen.screen import fitted
 from simopen.sockets import open_socket
 
 WORDS = "I love you."
@@ -54,7 +55,8 @@ async def on_loopback(why: str | None, *, as_json: bool) -> int:
     """Two processes on this machine's loopback. `why` not the lab; None where nobody wanted it. Returns the status."""
     with _two_ports() as ports:
         if not as_json:
-            print(f"No lab here: {why}.\n" * bool(why) + "Two processes on loopback, no NAT and no record of packets:")
+            print(fitted(f"No lab here: {why}.\n", sys.stdout) * bool(why), end="")
+            print("Two processes on loopback, no NAT and no record of packets:")
             print(f"left is 127.0.0.1:{ports[0]}, right is 127.0.0.1:{ports[1]}; both fire in {_LEAD_S:g} s ...")
         at = time.time() + _LEAD_S
         ended = await asyncio.gather(
@@ -108,12 +110,13 @@ def _two_ports() -> Iterator[tuple[int, int]]:
 
 def _tell(names: Sequence[str], ended: Sequence[lab.Completed], *, as_json: bool, crossed: bool | None) -> int:
     said = {name: _last_line(done.stderr) for name, done in zip(names, ended, strict=True)}
-    heard = {name: done.stdout.decode().strip() for name, done in zip(names, ended, strict=True)}
+    heard = {name: done.stdout.decode(errors="replace").strip() for name, done in zip(names, ended, strict=True)}
     if as_json:
         print(json.dumps({"heard": heard, "crossed": crossed, **said}))
     else:
         for name in names:
-            print(f"{name:>6} hears: {heard[name] or 'nothing: ' + str(said[name].get('message'))}{_took(said[name])}")
+            word = heard[name] or f"nothing: {said[name].get('message')}"
+            print(fitted(f"{name:>6} hears: {word}{_took(said[name])}", sys.stdout))
     return 0 if all(word == WORDS for word in heard.values()) else 1
 
 

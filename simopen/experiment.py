@@ -9,12 +9,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simopen.arguments import argument, count, share, window
 from simopen.instant import parse_duration
-from simopen.screen import Screen
+from simopen.screen import Screen, fitted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -134,7 +135,7 @@ def _tell(options: argparse.Namespace, setting: Setting, runs: Sequence[Run]) ->
         ]
         print(json.dumps({"setting": setting.as_dict(), "summary": summary, "runs": told}))
         return
-    print(explain.story(setting, runs))
+    print(fitted(explain.story(setting, runs), sys.stdout))
 
 
 def _draw(path: str, run: Run, screen: Screen) -> None:

@@ -22,7 +22,7 @@ from simopen.clock import FixedClock, TimeSource
 from simopen.discovery import Discovery
 from simopen.errors import ClockError, SimopenError
 from simopen.instant import next_slot
-from simopen.screen import Screen
+from simopen.screen import Screen, countdown
 from simopen.ticket import LATE_S, Ticket, in_utc
 
 LEAD_S = 120.0
@@ -124,7 +124,7 @@ class Invitation:
                 if self._left_s(ticket) > 0 and self.found.profile.mapped != ticket.profile.mapped:
                     return True, was_wanted
                 was_wanted |= is_wanted
-                update(self._left(ticket))
+                update(self._left(ticket), countdown(self._left_s(ticket)))
                 await asyncio.sleep(_TICK_S)
         return False, was_wanted
 

@@ -6,8 +6,11 @@ a program on a lab host needs little of the lab.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping
 from importlib import import_module
+
+TYPE_CHECKING = False  # `typing` takes five times as long to load as the rest of `import simopen`
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, MutableMapping
 
 
 def loader(package: MutableMapping[str, object], homes: Mapping[str, str]) -> Callable[[str], object]:

@@ -1,47 +1,71 @@
-"""What a person sees: one live line and sentences on standard error, tables on standard output.
+"""What a person sees: one live line and sentences on standard error, tables and answers on standard output.
 
 Theory of operation: with rich (extra [cli]) and a terminal the line is live and tables are drawn; without, the same
-words come as plain lines. What is shown is text, never rich's markup or emoji codes: `[fe80::1]` and `2001:db8::b:1`
-would not survive them.
+words come as plain lines, and a line that would change is said again after a while. On a terminal, sentences and
+tables are broken between words at its width; into a file or a pipe they go as they are. What is shown is text, never
+rich's markup or emoji codes: `[fe80::1]` and `2001:db8::b:1` would not survive them; nor a terminal's control
+sequences, which a name or an answer of somebody else's may hold; and in any encoding: what it lacks is spelt.
 
 Nothing is drawn by a timer or a thread, only when told: a drawing under way holds the GIL, and a shot would wait.
 """
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import os
+import re
 import sys
+import textwrap
+import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+USUAL_WIDTH = 80
+_NARROWEST = 20
+# Below this, columns of words are harder to read than one word after the other.
+_NARROWEST_COLUMN = 12
+# Where nothing can be redrawn, a line is said again after so many seconds, then after twice as many, and so on.
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 10.0, 300.0
+_SOON_S = 10.0
+_SPELT = {"±": "+/-", "µ": "u", "×": "x", "…": "...", "→": "->", "−": "-", "–": "-", "─": "-", "│": "|"}
+_QUOTED = re.compile("`[^`]*`")
+
+
+class Update(Protocol):
+    """Redraws a line. `step`: which part of the wait it is; where that changes, the line is worth saying anew."""
+
+    def __call__(self, text: str, step: str = "", /) -> None: ...
+
 
 class Screen:
-    """Says things to whoever sits there; nothing where `quiet`."""
+    """Says things to whoever sits there; nothing where `quiet`. `now`: a clock, in seconds."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, now: Callable[[], float] = time.monotonic) -> None:
         self._quiet = quiet
+        self._now = now
 
     def say(self, text: str) -> None:
         """One line, or several."""
         if not self._quiet:
-            print(text, file=sys.stderr, flush=True)
+            print(fitted(text, sys.stderr), file=sys.stderr, flush=True)
 
     @contextlib.contextmanager
-    def line(self, text: str) -> Iterator[Callable[[str], None]]:
-        """A line that is redrawn by calling what this yields; said once where nothing can be redrawn."""
+    def line(self, text: str) -> Iterator[Update]:
+        """A line that is redrawn by calling what this yields; said now and then where nothing can be redrawn."""
         console = None if self._quiet else _terminal(sys.stderr)
         if console is None:
             self.say(text)
-            yield lambda _: None
+            yield _Repeated(self.say, self._now)
             return
         from rich.live import Live
         from rich.text import Text
 
         live = Live(
-            Text(text),
+            Text(shown(text, sys.stderr)),
             console=console,
             auto_refresh=False,
             transient=True,
@@ -49,7 +73,7 @@ class Screen:
             redirect_stderr=False,
         )
         with live:
-            yield lambda new: live.update(Text(new), refresh=True)
+            yield lambda new, _="": live.update(Text(shown(new, sys.stderr)), refresh=True)
 
     def table(
         self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], file: TextIO | None = None
@@ -58,24 +82,158 @@ class Screen:
         file = file or sys.stdout
         if self._quiet:
             return
-        console = _terminal(file)
-        if console is None:
-            print(f"{title}\n{plain_table(columns, rows)}", file=file, flush=True)
+        rows = [[shown(cell, file) for cell in row] for row in rows]
+        console, width = _terminal(file), _width(file)
+        if console is None or console.width < _NARROWEST_COLUMN * len(columns):
+            print(f"{fitted(title, file)}\n{plain_table(columns, rows, width)}", file=file, flush=True)
             return
-        from rich.table import Table
+        from rich.table import Column, Table
         from rich.text import Text
 
-        table = Table(*columns, title=title, title_justify="left")
+        table = Table(*(Column(each, overflow="fold") for each in columns), title=title, title_justify="left")
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         console.print(table)
 
 
-def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns padded to their widest cell."""
-    widths = [max(len(row[i]) for row in (columns, *rows)) for i in range(len(columns))]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (columns, *rows))
+class _Repeated:
+    """A line where nothing can be redrawn: said again ever more rarely, and where another step of the wait begins."""
+
+    def __init__(self, say: Callable[[str], None], now: Callable[[], float]) -> None:
+        self._say = say
+        self._now = now
+        self._pause_s = _FIRST_PAUSE_S
+        self._due_s = now() + _FIRST_PAUSE_S
+        self._step: str | None = None
+
+    def __call__(self, text: str, step: str = "", /) -> None:
+        changed = self._step not in (None, step)
+        self._step = step
+        if changed or self._now() >= self._due_s:
+            self._say(text)
+            self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+            self._due_s = self._now() + self._pause_s
+
+
+def countdown(left_s: float) -> str:
+    """The step of a wait for an instant that is so many seconds ahead: its last ones, and then that it has come."""
+    return "come" if left_s <= 0 else "soon" if left_s <= _SOON_S else "ahead"
+
+
+def write_in_any_encoding(*streams: TextIO) -> None:
+    """Let text streams spell what their encoding lacks: an answer is never lost for the want of a `µ`."""
+    codecs.register_error("simopen.spelt", _spell)
+    for stream in streams:
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="simopen.spelt")
+
+
+def _spell(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    return "".join(_SPELT.get(each) or _escaped(each) for each in text), error.end
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+def printable(text: str) -> str:
+    """The text with each control character but the line's end written out: `\\x1b`, not what a terminal obeys."""
+    return "".join(each if each.isprintable() or each == "\n" else _escaped(each) for each in text)
+
+
+def fitted(text: str, stream: TextIO) -> str:
+    """The text as that stream can show it: broken between words where it is a terminal, else as it is."""
+    width = _width(stream)
+    text = shown(text, stream)
+    return text if width is None else wrapped(text, width)
+
+
+def shown(text: str, stream: TextIO) -> str:
+    """The text as that stream's reader sees it: `printable`, and spelt where its encoding lacks something."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    codecs.register_error("simopen.spelt", _spell)
+    return printable(text).encode(encoding, "simopen.spelt").decode(encoding)
+
+
+def wrapped(text: str, width: int) -> str:
+    """Lines no longer than that, broken at spaces outside of `commands`; what is indented stays so.
+
+    A longer word stays whole (a ticket broken by a line's end would not survive being copied): the terminal breaks it.
+    """
+    return "\n".join(piece for line in text.split("\n") for piece in _pieces(line, max(width, _NARROWEST)))
+
+
+def _pieces(line: str, width: int) -> list[str]:
+    if len(line) <= width:
+        return [line]
+    indent = " " * (len(line) - len(line.lstrip(" ")))
+    bound = _QUOTED.sub(lambda command: command[0].replace(" ", "\xa0"), line)
+    pieces = textwrap.wrap(
+        bound, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, tabsize=1
+    )
+    return [piece.replace("\xa0", " ") for piece in pieces]
+
+
+def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = None) -> str:
+    """Columns padded to their widest cell, with cells of several lines where a `width` is to be kept.
+
+    Where that leaves the columns too narrow to read, each row is told cell by cell.
+    """
+    natural = [max(len(row[i]) for row in (columns, *rows)) for i in range(len(columns))]
+    widths = _shares(natural, width)
+    if widths is None:
+        assert width is not None
+        return "\n".join(wrapped(line, width) for row in rows for line in _one_by_one(columns, row))
+    lines = (line for row in (columns, *rows) for line in _row(row, widths))
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _shares(natural: list[int], width: int | None) -> list[int] | None:
+    """What each column gets, the widest giving way first; None where one would be too narrow."""
+    widths = list(natural)
+    room = sum(natural) if width is None else max(width, _NARROWEST) - 2 * (len(natural) - 1)
+    while sum(widths) > room:
+        widest = max(widths)
+        if widest <= _NARROWEST_COLUMN:
+            return None
+        widths[widths.index(widest)] -= 1
+    return widths
+
+
+def _row(row: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
+    cells = [_cell(cell, width) for cell, width in zip(row, widths, strict=True)]
+    for number in range(max(map(len, cells))):
+        parts = [cell[number] if number < len(cell) else "" for cell in cells]
+        yield "  ".join(part.ljust(width) for part, width in zip(parts, widths, strict=True))
+
+
+def _cell(text: str, width: int) -> list[str]:
+    if len(text) <= width:
+        return [text]
+    return textwrap.wrap(text, width, break_on_hyphens=False) or [""]
+
+
+def _one_by_one(columns: Sequence[str], row: Sequence[str]) -> Iterator[str]:
+    first, *others = (f"{column}: {cell}" for column, cell in zip(columns, row, strict=True))
+    yield first
+    yield from (f"  {each}" for each in others)
+
+
+def _width(stream: TextIO) -> int | None:
+    """In columns; None where it is no terminal."""
+    if not stream.isatty():
+        return None
+    told = os.environ.get("COLUMNS", "")
+    if told.isascii() and told.isdigit() and int(told[:6]) > 0:
+        return int(told[:6])
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or USUAL_WIDTH
+    except (OSError, ValueError):
+        return USUAL_WIDTH
 
 
 def _terminal(stream: TextIO) -> Console | None:
@@ -84,5 +242,5 @@ def _terminal(stream: TextIO) -> Console | None:
         from rich.console import Console
     except ImportError:
         return None
-    console = Console(file=stream)
+    console = Console(file=stream, width=_width(stream))
     return console if console.is_terminal and not console.is_dumb_terminal else None

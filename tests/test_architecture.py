@@ -34,7 +34,7 @@ FLOORS = [
     {"ntp", "sockets", "liveness", "scheduler", "window", "instant", "stun", "plan"},
     {"nat"},
     {"address", "walk"},
-    {"errors", "lazy"},
+    {"errors", "lazy", "interrupts"},
     {"wording"},
 ]
 # Annotations only: errors name the report that they carry, and a report the clock's estimate.

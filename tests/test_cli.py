@@ -427,6 +427,36 @@ def test_streams_that_are_closed_from_the_start(ports: Ports, closed: str) -> No
     assert ("2>" in closed) or f"{carried} bytes sent, {carried} received" in done.stderr.decode()
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "koi8-r", "latin-1", "utf-8"])
+def test_in_any_encoding_the_answer_and_the_data_are_whole(encoding: str, ports: Ports) -> None:
+    """Standard output has strict errors, unlike standard error; what a stream carries is bytes."""
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    demo = subprocess.run(
+        [*SIMOPEN, "demo", "--loopback"], capture_output=True, timeout=LIMIT_S, check=False, env=environment
+    )
+    micro = {"ascii": "u", "koi8-r": "u"}.get(encoding, "µ").encode(encoding)
+    assert (demo.returncode, demo.stderr) == (0, b"")
+    assert demo.stdout.count(micro + b"s after the instant)") == 2
+    data = bytes(range(256))
+    carried = subprocess.run(
+        [*SIMOPEN, "self", str(ports[0])],
+        input=data,
+        capture_output=True,
+        timeout=LIMIT_S,
+        check=False,
+        env=environment,
+    )
+    assert (carried.returncode, carried.stdout) == (0, data)
+
+
+def test_a_name_that_is_no_text_is_written_out(capfd: pytest.CaptureFixture[str]) -> None:
+    """Bytes that are not of the locale's encoding come as surrogates; and a terminal must not obey a name."""
+    assert main(["connect", "\udcff\x1b[2J", "9", "--no-ntp"]) in (1, 2)
+    said = capfd.readouterr().err
+    assert "udcff" in said
+    assert "\x1b" not in said
+
+
 def test_self_gives_back_what_it_is_given(ports: Ports) -> None:
     status, heard, said = simopen_run("self", ports[0], given=b"I love me.")
     assert (status, heard) == (0, b"I love me.")
@@ -485,7 +515,7 @@ def test_interrupted_before_the_instant(ports: Ports, signal_number: int) -> Non
     with running(*connecting(ports, "--at", "+1h")) as it:
         it.wait_for("; clock ")
         said = interrupted(it, signal_number)
-    waiting, _ = said.splitlines()  # the line is said once, however long it waits
+    waiting, _ = said.splitlines()  # the line is said once, unless one waits for long
     assert re.match(rf"{THERE}:{ports[1]} at \d\d:\d\d:\d\d UTC.*, in 3[56]\d\d s; clock (± .*s|unchecked)", waiting)
     assert len(waiting) < 80
 
