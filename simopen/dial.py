@@ -13,7 +13,6 @@ from asyncio import StreamReader, StreamWriter
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from simopen import arguments, opening, wallet
 from simopen.address import Endpoint, is_literal
@@ -146,7 +145,7 @@ def _own_address(text: str) -> str:
 
 
 @contextlib.contextmanager
-def called(options: argparse.Namespace, source: TimeSource, where: Path | None = None) -> Iterator[Call]:
+def called(options: argparse.Namespace, source: TimeSource, where: wallet.Places | None = None) -> Iterator[Call]:
     """Whom the options mean. Where that is a ticket, this side's mapping stays held while inside.
 
     `where`: this side's wallet; left out, the usual one.
@@ -159,7 +158,7 @@ def called(options: argparse.Namespace, source: TimeSource, where: Path | None =
         return
     _refuse(options, _IN_TICKETS, "the tickets say that")
     theirs = parse_ticket(options.host)
-    with _own_ticket(options.mine, where or wallet.directory()) as mine:
+    with _own_ticket(options.mine, where or wallet.directories()) as mine:
         yield _to_ticket(theirs, mine, options, source)
 
 
@@ -189,7 +188,7 @@ def _refuse(options: argparse.Namespace, names: dict[str, str], why: str) -> Non
 
 
 @contextlib.contextmanager
-def _own_ticket(given: Ticket | None, where: Path) -> Iterator[Ticket]:
+def _own_ticket(given: Ticket | None, where: wallet.Places) -> Iterator[Ticket]:
     with wallet.in_use(where, given) as held:
         found = [given] if given else held
         if not found:

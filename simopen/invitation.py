@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from simopen import wallet
 from simopen.clock import FixedClock, TimeSource
@@ -65,7 +64,7 @@ class Invitation:
     source: TimeSource
     screen: Screen
     show: Callable[[Ticket], None]
-    where: Path
+    where: wallet.Places
     spray: bool = False
 
     async def hold(self, at: float | None = None) -> None:

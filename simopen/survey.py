@@ -143,7 +143,7 @@ async def _invite(found: Discovery, source: TimeSource, options: argparse.Namesp
         screen.say(f"public endpoint {found.profile.mapped}: {_MAPPING[found.profile.mapping.value]}")
         _tell_notes(found, screen)
     show = partial(_show, found, screen, as_json=options.json)
-    await Invitation(found, source, screen, show, wallet.directory(), options.spray).hold(options.at)
+    await Invitation(found, source, screen, show, wallet.directories(), options.spray).hold(options.at)
 
 
 def _draw(found: Discovery, screen: Screen, where: TextIO) -> None:

@@ -4,22 +4,28 @@ Theory of operation: one file a ticket, in a directory that only this user can e
 whoever means to punch with it, has a shared lock (flock) on the file. So a file that nobody has locked was left by a
 program that was killed, and a holder that is not alone knows that the mapping is still wanted.
 
+Of two terminals one may be without XDG_RUNTIME_DIR (su, cron, some of ssh and tmux). So a ticket is left in its
+directory and in one below the system's temporary directory, and looked for in both, in that order; the first that has
+any counts. What else lies there is nobody's ticket: a FIFO, a link or a file of any size is neither waited for,
+followed nor read to its end.
+
 Windows has no flock: nothing is left there, and nothing is found.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import TextIOWrapper
 from pathlib import Path
+from typing import TypeAlias
 
-from simopen.errors import SimopenError
-from simopen.ticket import Ticket, parse_ticket
+from simopen.errors import SimopenError, TicketError
+from simopen.ticket import LONGEST, Ticket, parse_ticket
 
 try:
     import fcntl
@@ -27,18 +33,54 @@ except ImportError:
     fcntl = None  # type: ignore[assignment]
 
 _SUFFIX = ".ticket"
+_WITHOUT_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
+Places: TypeAlias = "Path | Sequence[Path]"
+logger = logging.getLogger("simopen.wallet")
+
+
+def directories(environment: Mapping[str, str] = os.environ) -> tuple[Path, ...]:
+    """Where tickets lie, those of this session first; there is at least one.
+
+    Raises: SimopenError where none can be made, or others can enter each.
+    """
+    found, refused = [], []
+    for path in _candidates(environment):
+        try:
+            found.append(_own(path))
+        except SimopenError as error:
+            logger.info("%s", error)
+            refused.append(error)
+    if not found:
+        raise refused[0]
+    return tuple(found)
 
 
 def directory(environment: Mapping[str, str] = os.environ) -> Path:
-    """Where tickets lie: `$XDG_RUNTIME_DIR/simopen`, or one of this user's own below the system's temporary directory.
+    """Where tickets of this session lie: `$XDG_RUNTIME_DIR/simopen`, or one of this user's own below the system's
+    temporary directory.
 
     Raises: SimopenError where that cannot be made, or others can enter it.
     """
+    return _own(_candidates(environment)[0])
+
+
+def _candidates(environment: Mapping[str, str]) -> list[Path]:
+    with _translated("find a directory for temporary files"):
+        shared = Path(tempfile.gettempdir(), f"simopen-{os.getuid() if fcntl else 'user'}")
     runtime = environment.get("XDG_RUNTIME_DIR")
-    if runtime and Path(runtime).is_dir():
-        path = Path(runtime, "simopen")
-    else:
-        path = Path(tempfile.gettempdir(), f"simopen-{os.getuid() if fcntl else 'user'}")
+    return [Path(runtime, "simopen"), shared] if runtime and _is_ours(Path(runtime)) else [shared]
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether it is a directory of this user's: `su` may leave that of another one in the environment."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISDIR(found.st_mode) and (not fcntl or found.st_uid == os.getuid())
+
+
+def _own(path: Path) -> Path:
     with _translated(f"make {path}"):
         path.mkdir(mode=0o700, exist_ok=True)
         found = path.lstat()
@@ -59,21 +101,43 @@ def _translated(what: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def left(ticket: Ticket, where: Path) -> Iterator[Callable[[], bool]]:
+def left(ticket: Ticket, places: Places) -> Iterator[Callable[[], bool]]:
     """Leave the ticket there while inside. What this yields tells whether somebody is about to punch with it.
 
-    Raises: SimopenError where it cannot be written.
+    Raises: SimopenError where it cannot be written to the first place; the others are left out then.
     """
     if not fcntl:
         yield lambda: False
         return
+    first, *others = _each(places)
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(_left(ticket, first))]
+        for where in others:
+            try:
+                files.append(stack.enter_context(_left(ticket, where)))
+            except SimopenError as error:
+                logger.info("%s", error)
+        yield lambda: any(_shared(file) for file in files)
+
+
+def _each(places: Places) -> Sequence[Path]:
+    return (places,) if isinstance(places, Path) else places
+
+
+@contextlib.contextmanager
+def _left(ticket: Ticket, where: Path) -> Iterator[TextIOWrapper]:
     path = where / f"{os.getpid()}{_SUFFIX}"
     with contextlib.ExitStack() as stack:
         with _translated(f"write {path}"):
             file = stack.enter_context(_locked(path.with_suffix(".new"), ticket.encode()))
             path.with_suffix(".new").rename(path)  # whole and locked from the first moment
-        stack.callback(path.unlink, missing_ok=True)
-        yield partial(_shared, file)
+        stack.callback(_remove, path)
+        yield file
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):  # it is gone, or the disk is read-only by now
+        path.unlink()
 
 
 def _locked(path: Path, text: str) -> TextIOWrapper:
@@ -91,10 +155,13 @@ def _locked(path: Path, text: str) -> TextIOWrapper:
 
 
 @contextlib.contextmanager
-def in_use(where: Path, only: Ticket | None = None) -> Iterator[list[Ticket]]:
+def in_use(places: Places, only: Ticket | None = None) -> Iterator[list[Ticket]]:
     """The tickets that are held on this host, or that one alone; their mappings stay held while inside."""
     with contextlib.ExitStack() as stack:
-        yield [ticket for path in _files(where) for ticket in _used(path, only, stack)]
+        found: list[Ticket] = []
+        for where in _each(places):
+            found = found or [ticket for path in _files(where) for ticket in _used(path, only, stack)]
+        yield found
 
 
 def _files(where: Path) -> list[Path]:
@@ -103,15 +170,29 @@ def _files(where: Path) -> list[Path]:
 
 def _used(path: Path, only: Ticket | None, stack: contextlib.ExitStack) -> Iterator[Ticket]:
     """The file's ticket, if it is held and the one that is wanted; locked until `stack` ends."""
-    with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as closing:  # let go in this moment
-        file = closing.enter_context(path.open(encoding="ascii"))
-        if not _shared(file):
-            path.unlink(missing_ok=True)
-            return
-        ticket = parse_ticket(file.read())
-        if only is None or only == ticket:
-            stack.enter_context(closing.pop_all())
-            yield ticket
+    try:
+        with contextlib.ExitStack() as closing:
+            file = closing.enter_context(_opened(path))
+            if not _shared(file):
+                _remove(path)
+                return
+            ticket = parse_ticket(file.read(LONGEST))
+            if only is None or only == ticket:
+                stack.enter_context(closing.pop_all())
+                yield ticket
+    except FileNotFoundError:
+        return  # let go in this moment
+    except (OSError, UnicodeDecodeError, TicketError) as error:
+        logger.info("%s is nobody's ticket: %s", path, error)
+
+
+def _opened(path: Path) -> TextIOWrapper:
+    """A regular file, to be read. Raises: OSError for whatever else it is."""
+    fd = os.open(path, os.O_RDONLY | _WITHOUT_WAITING)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError("it is no regular file")
+    return open(fd, encoding="ascii")
 
 
 def _shared(file: TextIOWrapper) -> bool:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import socket
 import stat
 import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +16,7 @@ import pytest
 
 from simopen import wallet
 from simopen.errors import SimopenError
-from tests.test_ticket import SIMPLE
+from tests.test_ticket import SIMPLE, sealed
 
 OTHER = replace(SIMPLE, local_port=7)
 
@@ -100,3 +104,120 @@ def test_what_a_killed_program_left_is_swept_away(tmp_path: Path) -> None:
 def test_where_nothing_lies_nothing_is_found(tmp_path: Path) -> None:
     with wallet.in_use(tmp_path) as found:
         assert found == []
+
+
+# --- two terminals, of which one has no XDG_RUNTIME_DIR
+
+
+def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The environment of a session; the system's temporary directory is one of this test's own."""
+    for name in ("run", "tmp"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    return {"XDG_RUNTIME_DIR": str(tmp_path / "run")}
+
+
+def test_what_is_left_in_one_terminal_is_found_in_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full, bare = wallet.directories(session(tmp_path, monkeypatch)), wallet.directories({})
+    assert full == (tmp_path / "run" / "simopen", *bare)
+    for here, there in ((full, bare), (bare, full), (full, full), (bare, bare)):
+        with wallet.left(SIMPLE, here) as wanted:
+            assert not wanted()
+            with wallet.in_use(there) as found:
+                assert found == [SIMPLE]
+                assert wanted()
+            assert not wanted()
+            with wallet.in_use(there, OTHER) as found:
+                assert found == []
+        assert [list(where.iterdir()) for where in full] == [[], []]
+
+
+def test_what_this_session_holds_counts_before_what_others_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = wallet.directories(session(tmp_path, monkeypatch))
+    with wallet.left(SIMPLE, full[0]):
+        (file,) = full[0].iterdir()
+        file.rename(full[0] / "1.ticket")  # as if another program had left it
+        with wallet.left(OTHER, full[1]):
+            with wallet.in_use(full) as found:
+                assert found == [SIMPLE]
+            with wallet.in_use(full, OTHER) as found:
+                assert found == [OTHER]
+
+
+@pytest.mark.parametrize("bad", ["run", "tmp"])
+def test_one_directory_that_others_can_enter_leaves_the_other(
+    bad: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = session(tmp_path, monkeypatch)
+    good, evil = {"run": (f"simopen-{os.getuid()}", "simopen"), "tmp": ("simopen", f"simopen-{os.getuid()}")}[bad]
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / bad / evil).symlink_to(tmp_path / "elsewhere")
+    (only,) = wallet.directories(environment)
+    assert only.name == good
+    with wallet.left(SIMPLE, only), wallet.in_use(wallet.directories(environment)) as found:
+        assert found == [SIMPLE]
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_where_every_directory_is_bad_that_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = session(tmp_path, monkeypatch)
+    (tmp_path / "run" / "simopen").mkdir(mode=0o755)
+    (tmp_path / "tmp" / f"simopen-{os.getuid()}").write_text("")
+    with pytest.raises(SimopenError, match="no directory of this user's alone"):
+        wallet.directories(environment)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a directory away")
+def test_a_runtime_directory_of_somebody_else_is_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`su` may leave it in the environment, and root would make a directory there that its owner cannot enter."""
+    environment = session(tmp_path, monkeypatch)
+    os.chown(tmp_path / "run", 12345, 12345)
+    assert wallet.directories(environment) == (tmp_path / "tmp" / f"simopen-{os.getuid()}",)
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+# --- what else lies there
+
+
+def socket_at(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+
+
+def huge(path: Path) -> None:
+    path.write_text("x")
+    os.truncate(path, 2**40)
+
+
+THINGS: dict[str, Callable[[Path], object]] = {
+    "a FIFO": os.mkfifo,
+    "a directory": Path.mkdir,
+    "a socket": socket_at,
+    "a link to a device": lambda path: path.symlink_to("/dev/zero"),
+    "a link to itself": lambda path: path.symlink_to(path),
+    "a huge file": huge,
+    "nothing": Path.touch,
+    "no text": lambda path: path.write_bytes(b"\xff\0" * 999),
+    "a ticket of another version": lambda path: path.write_text(sealed(bytes([9, 26]) + bytes(20))),
+    "half a ticket": lambda path: path.write_text(SIMPLE.encode()[:-9]),
+    "unreadable": lambda path: path.touch(mode=0),
+}
+
+
+@pytest.mark.parametrize("thing", THINGS)
+@pytest.mark.parametrize("locked", [False, True])
+def test_what_is_no_ticket_is_left_alone(thing: str, locked: bool, tmp_path: Path) -> None:
+    """Not waited for, not read to its end; not even where somebody has a lock on it, as on a ticket."""
+    path = tmp_path / "1.ticket"
+    THINGS[thing](path)
+    with ExitStack() as stack:
+        if locked and path.is_file() and not path.is_symlink():
+            fcntl.flock(stack.enter_context(path.open("rb")), fcntl.LOCK_SH)
+        with wallet.left(SIMPLE, tmp_path), wallet.in_use(tmp_path) as found:
+            assert found == [SIMPLE]
+
+
+def test_a_directory_in_the_new_tickets_place_is_told(tmp_path: Path) -> None:
+    (tmp_path / f"{os.getpid()}.new").mkdir()
+    with pytest.raises(SimopenError, match=r"cannot write .*: Is a directory"), wallet.left(SIMPLE, tmp_path):
+        pass
