@@ -19,6 +19,7 @@ import socket
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import ClassVar, TypeAlias
 
@@ -31,8 +32,8 @@ from simopen.listener import Listener, Loop
 from simopen.plan import Shot
 from simopen.report import MOST_ARRIVALS, Arrival, Attempt, Via
 from simopen.scheduler import Fired, spin
-from simopen.sockets import is_self_connected
-from simopen.window import Fire, GiveUp, Keep, Outcome, Window
+from simopen.sockets import MakeSocket, is_self_connected
+from simopen.window import Fire, GiveUp, Outcome, Window, passes
 
 LocalEnd: TypeAlias = tuple[str, int]
 Claim: TypeAlias = tuple[LocalEnd, Endpoint]
@@ -45,7 +46,17 @@ class Connector:
 
     _claimed: ClassVar[weakref.WeakKeyDictionary[Loop, set[Claim]]] = weakref.WeakKeyDictionary()
 
-    def __init__(self, address: str | None, shots: Sequence[Shot], *, listen: bool, chooses: bool | None) -> None:
+    def __init__(
+        self,
+        address: str | None,
+        shots: Sequence[Shot],
+        *,
+        listen: bool,
+        chooses: bool | None,
+        left: int | None,
+        resends: int,
+        make: MakeSocket | None,
+    ) -> None:
         self.peers = tuple(dict.fromkeys(shot.remote for shot in shots))
         self.strangers = 0
         self.arrivals: list[Arrival] = []
@@ -53,11 +64,14 @@ class Connector:
         self._looked_ns = time.monotonic_ns()
         self.fired_ns = 0
         self.holder: str | None = None
+        self.hindrance: LocalEndpointError | None = None  # what last kept this host from having a socket
         self._address = address
         self._shots = shots
         self._listen = listen
         self._loop = asyncio.get_running_loop()
+        self._left, self._resends, self._make = left, resends, make
         self._lanes: list[Lane] = []
+        self._armed: list[Lane] = []
         self._first: list[Lane] = []
         self._later: list[Lane] = []
         self._listeners: dict[LocalEnd, Listener] = {}
@@ -70,17 +84,26 @@ class Connector:
     @classmethod
     @contextlib.contextmanager
     def opened(
-        cls, address: str | None, shots: Sequence[Shot], *, listen: bool = True, chooses: bool | None = None
+        cls,
+        address: str | None,
+        shots: Sequence[Shot],
+        *,
+        listen: bool = True,
+        chooses: bool | None = None,
+        left: int | None = None,
+        resends: int = 0,
+        make: MakeSocket | None = None,
     ) -> Iterator[Connector]:
         """A connector with every socket bound; all that did not win is closed at the end, come what may.
 
         `address`: of this host, to fire from; None for any. A local port that cannot be had is left out, as long as
-        there is another. `chooses`: as in `plan.Plan`.
+        there is another; one that cannot be had for a moment is tried again. `chooses`: as in `plan.Plan`. `left` and
+        `resends`: as in `window.Window`. `make`: what makes the sockets; left out, the kernel.
 
         Raises:
             LocalEndpointError: no local endpoint can be had, or a 5-tuple is in use by another punch.
         """
-        connector = cls(address, shots, listen=listen, chooses=chooses)
+        connector = cls(address, shots, listen=listen, chooses=chooses, left=left, resends=resends, make=make)
         try:
             connector._open()
             yield connector
@@ -94,27 +117,46 @@ class Connector:
             if local in refused:
                 continue
             if shot.after_ns < 0:
-                self._first.append(Lane(local, shot, rank))
+                self._first.append(self._lane(shot, rank))
                 continue
             self._claim(local, shot.remote)
             try:
-                self._open_lane(Lane(local, shot, 0 if shot.once else rank))
+                self._open_lane(self._lane(shot, 0 if shot.once else rank))
             except LocalEndpointError as error:
                 refused[local] = error
         if not (self._lanes or self._later):
             raise next(iter(refused.values()))
 
+    def _lane(self, shot: Shot, rank: int) -> Lane:
+        return Lane(self._bound_to(shot), shot, rank, resends=self._resends, make=self._make)
+
     def _open_lane(self, lane: Lane) -> None:
-        """Have the lane's listener, and what it fires at the instant."""
-        if not lane.shot.after_ns:
-            lane.load()
-        if self._listen and lane.local not in self._listeners:
-            try:
-                self._listeners[lane.local] = Listener.borrow(self._loop, lane.local, lane.peer.family)
-            except LocalEndpointError:
+        """Have the lane's listener, and what it fires at the instant; later, what is not to be had for a moment."""
+        try:
+            if not lane.shot.after_ns:
+                lane.load()
+            self._have_listener(lane)
+        except LocalEndpointError as error:
+            if not self._passes(error, lane):
                 lane.discard()
                 raise
         (self._later if lane.shot.after_ns else self._lanes).append(lane)
+
+    def _have_listener(self, lane: Lane) -> Listener | None:
+        """The lane's listener, where it is new. Raises: LocalEndpointError."""
+        if not self._listen or lane.local in self._listeners:
+            return None
+        listener = self._listeners[lane.local] = Listener.borrow(
+            self._loop, lane.local, lane.peer.family, make=self._make
+        )
+        return listener
+
+    def _passes(self, error: LocalEndpointError, lane: Lane) -> bool:
+        """Whether what the lane has met may be over within the window; then it is noted."""
+        if not passes(error.errno or 0, had=lane.started_ns > 0):
+            return False
+        self.hindrance = error
+        return True
 
     def _bound_to(self, shot: Shot) -> LocalEnd:
         return (self._address or ANY[shot.remote.family], shot.local_port)
@@ -134,6 +176,11 @@ class Connector:
         """Every attempt that has ended, in the order of firing."""
         ended = (attempt for lane in (*self._lanes, *self._later) for attempt in lane.attempts)
         return tuple(sorted(ended, key=lambda attempt: attempt.started_ns))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What hindered some of the shots."""
+        return () if self.hindrance is None else (f"for a while nothing could be fired: {self.hindrance}",)
 
     @property
     def listening(self) -> bool:
@@ -183,7 +230,13 @@ class Connector:
         """The calls that fire what is due at the instant, and then those that listen; for the scheduler's thread."""
         for lane in (*self._lanes, *self._later):
             lane.planned_ns = planned_ns + lane.shot.after_ns
-        connects = [partial(lane.connect_ex, lane.target) for lane in self._lanes]
+        for lane in self._lanes:
+            with contextlib.suppress(LocalEndpointError):  # still not to be had: `watch` sees to it
+                self._have_listener(lane)
+                if not lane.loaded:
+                    lane.load()
+        self._armed = [lane for lane in self._lanes if lane.loaded]
+        connects = [partial(lane.connect_ex, lane.target) for lane in self._armed]
         return [*connects, *(listener.listen for listener in self._listeners.values())]
 
     async def open_the_way(self, instant_ns: int) -> None:
@@ -214,19 +267,22 @@ class Connector:
 
     def fired(self, calls: list[Fired]) -> None:
         """Note when the calls of `aim` were made, and what came of them."""
-        for lane, (at_ns, error) in zip(self._lanes, calls, strict=False):
+        for lane, (at_ns, error) in zip(self._armed, calls, strict=False):
             assert isinstance(error, int)
             lane.started_ns, lane.error = at_ns, error
         self.fired_ns = calls[0].at_ns if calls else time.monotonic_ns()
 
     def watch(self, window: Window) -> None:
         """After `fired`: follow every shot up, and fire the later ones, until there is a stream."""
-        self._window = window
+        self._window = replace(window, left=self._left, resends=self._resends)
         for listener in self._listeners.values():  # first, or our own stream is taken for a stranger's
             listener.join(self)
         self._await(iter(sorted(self._later, key=lambda lane: lane.planned_ns)))
+        for lane in self._armed:
+            self._watch_first(lane)
         for lane in self._lanes:
-            self._watch(lane)
+            if lane not in self._armed:
+                self._again(lane, Outcome.FAILED, sent=False)
 
     def _await(self, row: Iterator[Lane], behind_ns: int = 0) -> None:
         """Fire them one after the other. Where the loop comes round late, the rest is put off: never many at once."""
@@ -239,13 +295,18 @@ class Connector:
         late_ns = time.monotonic_ns() - lane.planned_ns - behind_ns
         if late_ns > _MADE_UP_NS:
             behind_ns += late_ns
+        if not lane.shot.once:
+            self._window = self._window.fired(time.monotonic_ns())
         self._refire(lane, lane.planned_ns + behind_ns)
         self._await(row, behind_ns)
 
-    def _watch(self, lane: Lane) -> None:
+    def _watch_first(self, lane: Lane) -> None:
         if not lane.shot.once:
             self._window = self._window.fired(lane.started_ns)
-        elif lane.shot.lasts_ns is not None:
+        self._watch(lane)
+
+    def _watch(self, lane: Lane) -> None:
+        if lane.shot.lasts_ns is not None:
             self._timers[lane] = self._loop.call_later(lane.shot.lasts_ns / 1e9, self._give_up, lane)
         lane.watch(self._loop, self._shot_ended)
 
@@ -257,16 +318,22 @@ class Connector:
     def _shot_ended(self, lane: Lane, error: int) -> None:
         if lane in self._timers:
             self._timers.pop(lane).cancel()
-        outcome = self._look_closer(lane)
-        action = self._window.after(outcome, lane.attempts[-1].ended_ns)
-        if isinstance(action, Keep):
+        outcome, resent = self._look_closer(lane), lane.resent
+        if outcome is Outcome.OPEN:
             self._connected(lane)
             return
         lane.discard()
+        self._again(lane, outcome, error, sent=lane.attempts[-1].sent, resent=resent)
+
+    def _again(self, lane: Lane, outcome: Outcome, error: int = 0, *, sent: bool = True, resent: int = 0) -> None:
+        """What is fired again has its turn here, whatever became of it. A guess has had its only one."""
+        action, window = self._window.after(outcome, time.monotonic_ns(), sent=sent, resent=resent)
         if isinstance(action, GiveUp):
             self._lane_dead(lane, self._hopeless(lane, outcome, error))
-        elif isinstance(action, Fire) and not lane.shot.once:
-            self._fire_at(lane, action.at_ns)
+        elif not lane.shot.once:
+            self._window = window
+            if isinstance(action, Fire):
+                self._fire_at(lane, action.at_ns)
 
     def _look_closer(self, lane: Lane) -> Outcome:
         """The last shot's outcome. A taken 5-tuple: by what? An accept under way may be the very stream we want."""
@@ -292,16 +359,22 @@ class Connector:
         if time.monotonic_ns() >= self._window.closes_ns:  # the loop was busy elsewhere
             return
         try:
+            if (listener := self._have_listener(lane)) is not None:
+                listener.listen()
+                listener.join(self)
             lane.reload_and_fire(planned_ns)
         except LocalEndpointError as error:
-            self._lane_dead(lane, error)
+            if lane.shot.once or not self._passes(error, lane):
+                self._lane_dead(lane, error)
+            else:
+                self._again(lane, Outcome.FAILED, sent=False)
             return
         self._watch(lane)
 
     def _fire_idle(self) -> None:
         for lane in self._lanes:
             if lane.idle and lane not in self._timers:
-                self._fire_at(lane, time.monotonic_ns())
+                self._again(lane, Outcome.RESET)
 
     def _lane_dead(self, lane: Lane, error: PunchError) -> None:
         lane.dead = True
@@ -316,18 +389,18 @@ class Connector:
             )
         if outcome is Outcome.DENIED:
             return PunchError(f"this host does not permit a connection to {lane.peer}: {os.strerror(error)}")
-        return PunchError(f"the SYN to {lane.peer} failed: {os.strerror(error)} (errno {error})")
+        return PunchError(f"this host cannot connect to {lane.peer}: {os.strerror(error)} (errno {error})")
 
     def _fail(self, error: PunchError) -> None:
         self._choice.fail(error)
 
     def _connected(self, lane: Lane) -> None:
-        sock = lane.take()
+        resent, sock = lane.resent, lane.take()
         try:
             selfish = is_self_connected(sock)
         except OSError:  # reset between SO_ERROR and here
             sock.close()
-            self._fire_at(lane, time.monotonic_ns())
+            self._again(lane, Outcome.RESET, resent=resent)
             return
         if selfish:
             sock.close()

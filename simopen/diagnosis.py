@@ -243,6 +243,12 @@ _CASES = (
         "Check the address, and this host's connection",
     ),
     _Case(
+        Cause.THIS_HOST,
+        lambda report: _shut(report) and Outcome.FAILED in _outcomes(report),
+        lambda _: "nothing left this host: it failed whenever it was to send",
+        "Look what this host is short of: memory, buffers, or an interface that is up",
+    ),
+    _Case(
         Cause.CLOCKS_APART,
         _too_early,
         _apart,

@@ -6,6 +6,7 @@ an outcome means, and when the next SYN is due, is `window.py`'s to say and the 
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 import time
@@ -16,13 +17,14 @@ from simopen.address import Endpoint, sockaddr
 from simopen.listener import Loop
 from simopen.plan import Shot
 from simopen.report import Attempt, Via
-from simopen.sockets import limit_hops, open_socket
+from simopen.sockets import MakeSocket, limit_hops, limit_resends, open_socket
 from simopen.window import Outcome, outcome_of
 
 # States of a 5-tuple that do not pass by themselves within a window, unlike an accept under way or TIME-WAIT.
 _LASTING = {"ESTABLISHED", "SYN-SENT", "CLOSE-WAIT"}
 _SYN_SENT = 2  # linux/include/net/tcp_states.h
 _TCP_INFO_RTT = struct.Struct("=68xI")  # linux/tcp.h: tcpi_rtt, µs
+_TCP_INFO_RESENT = struct.Struct("=100xI")  # tcpi_total_retrans
 _UNMEASURED_NS = 500_000_000
 
 
@@ -40,7 +42,9 @@ class Stream:
 class Lane:
     """A shot and those that repeat it. `rank`: which lane's stream is better where several come up, 0 the best."""
 
-    def __init__(self, local: tuple[str, int], shot: Shot, rank: int) -> None:
+    def __init__(
+        self, local: tuple[str, int], shot: Shot, rank: int, *, resends: int = 0, make: MakeSocket | None = None
+    ) -> None:
         self.shot = shot
         self.peer = shot.remote
         self.rank = rank
@@ -50,14 +54,21 @@ class Lane:
         self.planned_ns = self.started_ns = self.error = 0
         self.target = sockaddr(self.peer)
         self.local = local
+        self._resends = resends
+        self._make = make
         self._watched = False
         self._sock: socket.socket | None = None
 
     def load(self) -> None:
-        """Have a socket bound, and the very call at hand that sends its SYN."""
-        self._sock = open_socket(self.local, self.peer.family)
+        """Have a socket bound, and the very call at hand that sends its SYN.
+
+        Raises: LocalEndpointError.
+        """
+        self._sock = open_socket(self.local, self.peer.family, make=self._make)
         if self.shot.ttl is not None:
             limit_hops(self._sock, self.shot.ttl)
+        if self._resends and self.shot.lasts_ns is None:
+            limit_resends(self._sock, self._resends)
         self.connect_ex = self._sock.connect_ex
 
     def reload_and_fire(self, planned_ns: int) -> None:
@@ -80,7 +91,7 @@ class Lane:
         assert self._sock is not None
         loop.remove_writer(self._sock)
         self._watched = False
-        error = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        error = _answer(self._sock)
         self._record(error, immediate=False)
         done(self, error)
 
@@ -97,6 +108,19 @@ class Lane:
         """
         before, self.holder = self.holder, holder
         return before in _LASTING and holder in _LASTING
+
+    @property
+    def loaded(self) -> bool:
+        """Whether there is a socket."""
+        return self._sock is not None
+
+    @property
+    def resent(self) -> int:
+        """How often the kernel has sent this SYN again; where it does not tell, as often as it may."""
+        if self._sock is None or not hasattr(socket, "TCP_INFO"):
+            return self._resends
+        told = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_RESENT.size)
+        return int(_TCP_INFO_RESENT.unpack(told)[0])
 
     @property
     def idle(self) -> bool:
@@ -128,6 +152,21 @@ class Lane:
             loop.remove_writer(self._sock)
             self._record(None, immediate=False)
         self.discard()
+
+
+def _answer(sock: socket.socket) -> int:
+    """What came of a connect that was under way: an errno, 0 where it is connected.
+
+    SO_ERROR is 0, too, where nothing ever was under way, or the stream was reset between two calls.
+    """
+    error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if error:
+        return error
+    try:
+        sock.getpeername()
+    except OSError as gone:
+        return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or gone.errno or errno.ENOTCONN
+    return 0
 
 
 def accept_took_ns(sock: socket.socket) -> int:

@@ -17,7 +17,7 @@ from typing import ClassVar, Protocol
 
 from simopen.address import Endpoint, normalise
 from simopen.lookout import Lookout, look_out
-from simopen.sockets import open_socket
+from simopen.sockets import MakeSocket, open_socket
 
 # What arrives while the loop is busy elsewhere: the peer's SYN must find a place among strangers'.
 BACKLOG = 1024
@@ -50,11 +50,13 @@ class Listener:
 
     _open: ClassVar[weakref.WeakKeyDictionary[Loop, dict[tuple[str, int], Listener]]] = weakref.WeakKeyDictionary()
 
-    def __init__(self, loop: Loop, local: tuple[str, int], family: socket.AddressFamily) -> None:
+    def __init__(
+        self, loop: Loop, local: tuple[str, int], family: socket.AddressFamily, make: MakeSocket | None = None
+    ) -> None:
         self._loop = loop
         self._local = local
         self.family = family
-        self._sock = open_socket(local, family)
+        self._sock = open_socket(local, family, make=make)
         self._users = 0
         self.listening = False
         self._reading = False
@@ -64,11 +66,13 @@ class Listener:
         self._looks = True
 
     @classmethod
-    def borrow(cls, loop: Loop, local: tuple[str, int], family: socket.AddressFamily) -> Listener:
+    def borrow(
+        cls, loop: Loop, local: tuple[str, int], family: socket.AddressFamily, *, make: MakeSocket | None = None
+    ) -> Listener:
         """The listener on `local`, bound but not yet listening where this is its first user."""
         listeners = cls._open.setdefault(loop, {})
         if local not in listeners:
-            listeners[local] = cls(loop, local, family)
+            listeners[local] = cls(loop, local, family, make)
         else:
             listeners[local].stop_looking()  # its door closes for all
         listeners[local]._users += 1
@@ -149,6 +153,7 @@ class Listener:
 
     def _resume(self) -> None:
         self._pause = None
+        self.listen()
         self._loop.add_reader(self._sock, self.collect)
         self._reading = True
 

@@ -23,18 +23,26 @@ from simopen.address import Endpoint, Local, Peer, canonical, local_endpoint, pe
 from simopen.clock import CHECK_TIMEOUT_S, Estimate, FixedClock, Source, TimeSource, as_clock
 from simopen.connector import Connector, self_connection
 from simopen.diagnosis import ago, diagnose, impossible, remarks, stopped
-from simopen.errors import ClockError, ImpossiblePair, MissedInstant, PunchError, ResolutionError, WindowClosed
+from simopen.errors import (
+    ClockError,
+    ImpossiblePair,
+    LocalEndpointError,
+    MissedInstant,
+    PunchError,
+    ResolutionError,
+    WindowClosed,
+)
 from simopen.instant import Instant, instant_ns
 from simopen.lane import Stream
 from simopen.liveness import KEEPALIVE_S, USER_TIMEOUT_S, Liveness
 from simopen.nat import Profile
-from simopen.plan import MOST_SYNS, Plan, Shot, most_at_once, opened_first, plan
+from simopen.plan import Plan, Shot, most_at_once, opened_first, plan, rationed
 from simopen.report import MOST_TOLD, Report
 from simopen.sockets import connect as connect_socket
 from simopen.sockets import is_self_connected, keep, make_room, open_socket, source_address
 from simopen.ticket import Ticket, agreed_instant, both_spray
 from simopen.upgrade import Writer
-from simopen.window import Window
+from simopen.window import Window, passes
 
 logger = logging.getLogger("simopen")
 
@@ -45,7 +53,7 @@ WINDOW_S = 10.0
 while; short enough for somebody who waits for a verdict."""
 STREAM_LIMIT = 2**16  # asyncio's own default
 FEWEST_REPEATED = 4
-"""SYNs that a plan may repeat after RSTs, however many it fires."""
+"""SYNs that a plan may repeat after RSTs, where it sprays."""
 # From here on the scheduler's thread waits; until here the loop does, and looks every second whether the machine slept.
 _HANDOVER_NS = 2_000_000_000
 _TICK_S = 1.0
@@ -134,9 +142,10 @@ async def punch(
         raise TypeError("a ticket or a profile of this side's own, as `mine`, goes along with one of the peer's")
     else:
         aim = await _named(peer, local)
-    shots = aim.shots if hops is None else opened_first(aim.shots, hops)
+    shots, left, resends = _rationed(aim, hops)
     trace = _Trace(order, aim, window)
-    with Connector.opened(aim.local[0], shots, listen=listen, chooses=aim.chooses) as connector:
+    opened = Connector.opened(aim.local[0], shots, listen=listen, chooses=aim.chooses, left=left, resends=resends)
+    with opened as connector:
         trace.connector = connector
         stream = await _in_window(connector, trace)
     liveness.arrange(stream.sock)
@@ -254,13 +263,12 @@ def _check_loop() -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Aim:
-    """What is fired, and from where. `left`: how many SYNs may follow those of `shots`; None for any number."""
+    """What is fired, and from where; `plan` says why, where profiles decided that."""
 
     local: tuple[str | None, int]
     shots: tuple[Shot, ...]
     notes: tuple[str, ...] = ()
     chooses: bool | None = None
-    left: int | None = None
     plan: str | None = None
     spray: bool | None = None
 
@@ -286,9 +294,19 @@ def _planned(theirs: Profile, mine: Profile | Ticket | None, local: Local, order
     found = possible(mine, theirs, now_ns=now_ns, spray=spray)
     shots, notes = _reachable(found.shots, None)
     make_room(most_at_once(shots))
-    left = max(FEWEST_REPEATED, MOST_SYNS - len(shots))
     sprayed = spray if found.sprays else None
-    return _Aim((None, mine.hosts[0].port), shots, notes, found.chooses, left, found.why, sprayed)
+    return _Aim((None, mine.hosts[0].port), shots, notes, found.chooses, found.why, sprayed)
+
+
+def _rationed(aim: _Aim, hops: int | None) -> tuple[tuple[Shot, ...], int | None, int]:
+    """What is fired, first shots of so many hops included; how many SYNs may follow; and how often the kernel resends.
+
+    What the user named is the user's will. Whom a ticket names may be anybody: so that is counted.
+    """
+    shots = aim.shots if hops is None else opened_first(aim.shots, hops)
+    if aim.plan is None:
+        return shots, None, 0
+    return (shots, FEWEST_REPEATED, 0) if aim.spray else rationed(shots)
 
 
 def possible(ours: Profile, theirs: Profile, *, now_ns: int, spray: bool) -> Plan:
@@ -327,8 +345,13 @@ def _route(peer: Endpoint, address: str | None) -> _Route:
         raise ValueError(f"{peer} cannot be a peer: that is no single host's address")
     if address is not None and Endpoint(address, peer.port).family != peer.family:
         return _Route(None, f"the local address {address} is of the other address family")
-    source = source_address(peer, address)
-    if source is None and (address is None or source_address(peer, None) is None):
+    try:
+        source = source_address(peer, address)
+        reached = source is not None or (address is not None and source_address(peer, None) is not None)
+    except LocalEndpointError as error:
+        # Where nobody can be asked at the moment, the shots will tell.
+        return _Route(None, None if passes(error.errno or 0, had=True) else str(error))
+    if not reached:
         version = 6 if peer.family == AF_INET6 else 4
         return _Route(None, f"this host has no route to it; is the network up, and does it carry IPv{version}?")
     return _Route(source)
@@ -379,7 +402,7 @@ class _Trace:
             holder=self.connector.holder,
             plan=self.aim.plan,
             spray=self.aim.spray,
-            notes=self.aim.notes + self.notes,
+            notes=self.aim.notes + self.notes + self.connector.notes,
         )
         if stream is None:
             return report
@@ -393,7 +416,7 @@ async def _in_window(connector: Connector, trace: _Trace) -> Stream:
     try:
         await _fire(connector, trace)
         closes_ns = (trace.instant_ns if order.at_ns is not None else connector.fired_ns) + order.window_ns
-        connector.watch(Window(connector.fired_ns, closes_ns, left=trace.aim.left))
+        connector.watch(Window(connector.fired_ns, closes_ns))
         async with asyncio.timeout(max(0.0, (closes_ns - time.monotonic_ns()) / 1e9 + _EARLY_TIMER_S)):
             return await connector.stream()
     except TimeoutError:
@@ -401,15 +424,22 @@ async def _in_window(connector: Connector, trace: _Trace) -> Stream:
             return stream
         connector.end()
         report = trace.report()
+        if connector.hindrance is not None and not report.attempts:
+            raise _stopped(connector.hindrance, report) from None
         diagnosis = diagnose(report)
         what = f"no stream to {', '.join(map(str, report.peers))} within {report.window_s:g} s: {diagnosis}"
         raise WindowClosed(what, report, diagnosis) from None
     except PunchError as error:
         connector.end()
-        error.report = trace.report()
-        missed = isinstance(error, MissedInstant)
-        error.diagnosis = diagnose(error.report) if missed else stopped(error.report, str(error))
+        _stopped(error, trace.report())
         raise
+
+
+def _stopped(error: PunchError, report: Report) -> PunchError:
+    error.report = report
+    missed = isinstance(error, MissedInstant)
+    error.diagnosis = diagnose(report) if missed else stopped(report, str(error))
+    return error
 
 
 async def _fire(connector: Connector, trace: _Trace) -> None:

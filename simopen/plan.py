@@ -50,6 +50,8 @@ from simopen.nat import Allocation, Filtering, Mapping, Profile, foresee
 
 MOST_SYNS = 64
 """SYNs of a punch that does not spray, those after a RST included."""
+MOST_RESENDS = 9
+"""Of one unanswered SYN: as often as Linux sends it again within a window of 10 s, and some more."""
 VOLLEY, ROUNDS, ROUND_NS = 8, 7, 400_000_000
 AS_GOOD = 0.05
 FEWEST_GUESSES, MOST_GUESSES, COVERED = 8, 48, 0.999
@@ -120,6 +122,24 @@ def opened_first(shots: tuple[Shot, ...], ttl: int) -> tuple[Shot, ...]:
     due = (shot for shot in shots if shot.after_ns <= 0 and not shot.once)
     first = (replace(shot, after_ns=-FIRST_NS, once=True, lasts_ns=FIRST_LASTS_NS, ttl=ttl) for shot in due)
     return (*first, *shots)
+
+
+def rationed(shots: Iterable[Shot], most: int = MOST_SYNS) -> tuple[tuple[Shot, ...], int, int]:
+    """What of the shots may be fired where at most so many SYNs leave, those that the kernel sends again among them.
+
+    With it: how many are left to answer refusals with, and how often the kernel may send again each that lasts. The
+    best shots come first, so what does not fit is cut off at the end.
+    """
+    kept = tuple(shots)[:most]
+    while len(kept) + _lasting(kept) > most:
+        kept = kept[:-1]
+    spare, lasting = most - len(kept), _lasting(kept)
+    resends = min(MOST_RESENDS, max(1, spare // (2 * lasting))) if lasting else 0
+    return kept, spare - resends * lasting, resends
+
+
+def _lasting(shots: tuple[Shot, ...]) -> int:
+    return sum(shot.lasts_ns is None for shot in shots)
 
 
 def most_at_once(shots: Iterable[Shot]) -> int:

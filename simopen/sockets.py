@@ -9,12 +9,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
 import socket
 import struct
 import sys
+from collections.abc import Callable
+from typing import TypeAlias
 
 from simopen.address import ANY, Endpoint, normalise, sockaddr
 from simopen.errors import LocalEndpointError
@@ -25,15 +26,20 @@ _RESET_ON_CLOSE = struct.pack(_LINGER, 1, 0)
 _UNDER_WAY = {errno.EINPROGRESS, errno.EWOULDBLOCK}
 
 
-def open_socket(local: tuple[str, int], family: socket.AddressFamily) -> socket.socket:
-    """A socket that may share `local` with others of ours, bound to it.
+MakeSocket: TypeAlias = Callable[[socket.AddressFamily, socket.SocketKind, int], socket.socket]
+
+
+def open_socket(
+    local: tuple[str, int], family: socket.AddressFamily, *, make: MakeSocket | None = None
+) -> socket.socket:
+    """A socket that may share `local` with others of ours, bound to it. `make`: what makes it; left out, the kernel.
 
     Raises:
-        LocalEndpointError: the kernel refuses; the message says why and what to do.
+        LocalEndpointError: the kernel refuses; the message says why and what to do, `errno` which way.
     """
     try:
         # The protocol is named since asyncio sets TCP_NODELAY only where it can see that this is TCP.
-        sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        sock = (make or socket.socket)(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     except OSError as error:
         raise _local_error(error, local) from error
     try:
@@ -93,7 +99,19 @@ def _local_error(error: OSError, local: tuple[str, int]) -> LocalEndpointError:
         errno.ENFILE: "this host has no file descriptors left",
     }
     reason = reasons.get(error.errno or 0, os.strerror(error.errno or 0))
-    return LocalEndpointError(f"cannot use {endpoint} on this host: {reason}")
+    if error.errno in _EXHAUSTED and not local[1]:
+        reason = _NO_PORT_LEFT
+    refused = LocalEndpointError(f"cannot use {endpoint} on this host: {reason}")
+    refused.errno = error.errno
+    return refused
+
+
+# Where the kernel chooses the port: `bind`'s word, and those of a connect that binds by itself.
+_EXHAUSTED = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EAGAIN}
+_SHORT = {errno.EADDRINUSE, errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM}  # these say nothing of routes
+_NO_PORT_LEFT = (
+    "every port that the kernel gives out is taken (sysctl net.ipv4.ip_local_port_range); end what takes them"
+)
 
 
 def make_room(descriptors: int) -> None:
@@ -128,18 +146,32 @@ def source_address(peer: Endpoint, local: str | None) -> str | None:
     """The address that this host would reach `peer` from; None where it has no route. Sends nothing.
 
     Raises:
-        LocalEndpointError: no socket can be had to ask with.
+        LocalEndpointError: nothing can be had to ask with: a descriptor, memory, a port that the kernel gives out.
     """
+    asked_from = (local or ANY[peer.family], 0)
     try:
         probe = socket.socket(peer.family, socket.SOCK_DGRAM)
     except OSError as error:
-        raise _local_error(error, (local or ANY[peer.family], 0)) from error
-    with probe, contextlib.suppress(OSError):
-        if local is not None:
-            probe.bind(sockaddr(Endpoint(local, 0)))
-        probe.connect(sockaddr(peer))
-        return normalise(probe.getsockname()).address
+        raise _local_error(error, asked_from) from error
+    with probe:
+        try:
+            if local is not None:
+                probe.bind(sockaddr(Endpoint(local, 0)))
+            probe.connect(sockaddr(peer))
+            return normalise(probe.getsockname()).address
+        except OSError as error:
+            if error.errno in _SHORT:
+                raise _local_error(error, asked_from) from error
     return None
+
+
+def limit_resends(sock: socket.socket, resends: int) -> None:
+    """Let the kernel send this socket's SYN again so often, 1 or more, as far as it can be told; then it is given up.
+
+    TCP_SYNCNT would not do: Linux 6.5 adds tcp_syn_linear_timeouts to it. At least 1 s lies between two of them.
+    """
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, resends * 1000 + 500)
 
 
 def limit_hops(sock: socket.socket, hops: int) -> None:

@@ -5,28 +5,39 @@ clock or an event loop. All times are CLOCK_MONOTONIC ns.
 
 A RST is no verdict: the peer has merely not fired yet, or a NAT on the way answers for it. So the answer to a RST is
 another SYN at once, and the round trip is what paces it. A LAN or loopback answers in microseconds, so there is a
-budget as well: the first BURST shots are free, further ones come at SYNS_PER_S (the generic cell rate algorithm,
-ITU-T I.371). A SYN that nobody answers is left alone: the kernel resends it, while a new socket would have a new
-ISN and turn the peer's answer to the old one into a RST.
+budget as well, one for all that is fired again: in the first second BURST shots are free, and further ones come at
+SYNS_PER_S (the generic cell rate algorithm, ITU-T I.371); from then on they come at POLITE_SYNS_PER_S. A turn is
+reserved when it is promised, so that a hundred who ask at one moment get a hundred turns. A SYN that nobody answers is
+left alone: the kernel resends it, while a new socket would have a new ISN and turn the peer's answer to the old one
+into a RST.
+
+What this host refuses is no verdict either, unless it cannot pass within a window: those are few, and are listed with
+their reasons (`_FINAL`). All else is tried again after a pause, as the peer's SYN may come meanwhile.
 """
 
 from __future__ import annotations
 
 import errno
+import sys
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TypeAlias
 
 # Two processes on one machine without a listener meet after 100 to 540 tries, so the burst lets them. Over a path of
-# 20 ms a whole window of 10 s stays below it.
+# 20 ms there is neither need for it nor for politeness: the round trip is slower.
 BURST = 512
 SYNS_PER_S = 200
+# Whoever has refused for a second is no peer that is a little late: it may be somebody else's host.
+POLITE_SYNS_PER_S = 50
+FIRST_NS = 1_000_000_000
 SPARED = 8
 """Where shots are counted: the last ones, spread over what is left of the window."""
-# No SYN leaves while a 5-tuple is taken or a route is missing, so these are looks, not shots.
+# No SYN leaves while a 5-tuple is taken, a route is missing or this host is short of something, so these are looks.
 TAKEN_PAUSE_NS = 50_000_000
 NO_ROUTE_PAUSE_NS = 100_000_000
+FAILED_PAUSE_NS = 100_000_000
 _INTERVAL_NS = 1_000_000_000 // SYNS_PER_S
+_POLITE_NS = 1_000_000_000 // POLITE_SYNS_PER_S
 
 
 class Outcome(Enum):
@@ -41,37 +52,77 @@ class Outcome(Enum):
     NO_ROUTE = "no route"
     HELD = "another socket of this host has the 5-tuple"
     DENIED = "not permitted on this host"
+    UNSUPPORTED = "not supported by this host"
     FAILED = "failed"
 
 
-_BY_ERRNO = {
+# What cannot pass within a window. Whatever an errno that is in no table means, it may.
+_FINAL = {
+    # A rule or a missing right (SELinux, seccomp, a cgroup's filter, a `prohibit` route): somebody decided that, and is
+    # to be asked, not waited for. A firewall's rules are not told this way: they drop the SYN, or answer it by ICMP.
+    errno.EACCES: Outcome.DENIED,
+    errno.EPERM: Outcome.DENIED,
+    # This kernel was made, or booted, without it.
+    errno.EAFNOSUPPORT: Outcome.UNSUPPORTED,
+    errno.EPROTONOSUPPORT: Outcome.UNSUPPORTED,
+    errno.EPROTOTYPE: Outcome.UNSUPPORTED,
+    errno.ESOCKTNOSUPPORT: Outcome.UNSUPPORTED,
+}
+# The answer of `connect` itself.
+_AT_ONCE = {
     0: Outcome.OPEN,
     errno.EINPROGRESS: Outcome.IN_FLIGHT,
-    errno.EWOULDBLOCK: Outcome.IN_FLIGHT,  # Windows's word for it
+    errno.EINTR: Outcome.IN_FLIGHT,  # POSIX: the connection goes on by itself
+    errno.ECONNREFUSED: Outcome.RESET,
+    errno.ECONNRESET: Outcome.RESET,
+    errno.ECONNABORTED: Outcome.RESET,
+    errno.EADDRNOTAVAIL: Outcome.TAKEN,
+    errno.EADDRINUSE: Outcome.TAKEN,  # macOS's word for it
+    # This host's routing table: none, `unreachable`, or the interface is down.
+    errno.EHOSTUNREACH: Outcome.NO_ROUTE,
+    errno.ENETUNREACH: Outcome.NO_ROUTE,
+    errno.EHOSTDOWN: Outcome.NO_ROUTE,
+    errno.ENETDOWN: Outcome.NO_ROUTE,
+    errno.EINVAL: Outcome.NO_ROUTE,  # a `blackhole` route; or the address that the socket is bound to is gone
+    **_FINAL,
+}
+if sys.platform == "win32":
+    _AT_ONCE[errno.EWOULDBLOCK] = Outcome.IN_FLIGHT  # elsewhere it is a shortage
+# What the network, or the kernel's patience, answered later (Linux: icmp_err_convert, tcp_v6_err).
+_LATER = {
+    0: Outcome.OPEN,
     errno.ECONNREFUSED: Outcome.RESET,
     errno.ECONNRESET: Outcome.RESET,
     errno.ECONNABORTED: Outcome.RESET,
     errno.EHOSTUNREACH: Outcome.ICMP,
     errno.ENETUNREACH: Outcome.ICMP,
     errno.EHOSTDOWN: Outcome.ICMP,
-    errno.ENOPROTOOPT: Outcome.ICMP,  # Linux's translation of ICMP protocol unreachable
+    errno.ENOPROTOOPT: Outcome.ICMP,  # protocol unreachable
     errno.EPROTO: Outcome.ICMP,
+    errno.EACCES: Outcome.ICMP,  # ICMPv6: administratively prohibited
+    errno.EOPNOTSUPP: Outcome.ICMP,
+    errno.EMSGSIZE: Outcome.ICMP,
     errno.ETIMEDOUT: Outcome.EXHAUSTED,
-    errno.EADDRNOTAVAIL: Outcome.TAKEN,
-    errno.EADDRINUSE: Outcome.TAKEN,  # macOS's word for it
-    errno.EACCES: Outcome.DENIED,
-    errno.EPERM: Outcome.DENIED,
 }
+# The answer of `socket` or `bind` for a port that this punch never had: most likely a slip of whoever named it.
+_NEVER_HAD = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EINVAL, errno.ENODEV, *_FINAL}
 
 
 def outcome_of(error: int, *, immediate: bool) -> Outcome:
-    """The outcome that an errno means; FAILED for one that no SYN should bring.
+    """The outcome that an errno means; FAILED for one that is in no table.
 
     `immediate`: the errno came from the `connect` call itself. "Unreachable" is then this host's own routing table
     speaking, and not a router on the way.
     """
-    outcome = _BY_ERRNO.get(error, Outcome.FAILED)
-    return Outcome.NO_ROUTE if immediate and outcome is Outcome.ICMP else outcome
+    return (_AT_ONCE if immediate else _LATER).get(error, Outcome.FAILED)
+
+
+def passes(error: int, *, had: bool) -> bool:
+    """Whether what kept `socket`, `bind` or `listen` from a local port may pass within a window.
+
+    `had`: whether the port was had before: then the address may be gone for a moment, or the port in other hands.
+    """
+    return error not in (_FINAL if had else _NEVER_HAD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,43 +154,64 @@ Action: TypeAlias = Fire | Wait | Keep | GiveUp
 class Window:
     """From the instant until the time after which no SYN is sent and no stream accepted, and the budget in between.
 
-    `due_ns` is the algorithm's theoretical arrival time of the next shot. `left`: how many more shots there may be at
-    all; None where nobody counts them.
+    `due_ns` is the algorithm's theoretical arrival time of the next shot, `polite_ns` the earliest time of the next one
+    after the first second. `left`: how many more SYNs there may be at all; None where nobody counts them. Then
+    `resends` is how often the kernel may send each again: so many are set aside for a shot, and given back where it
+    ends before.
     """
 
     opens_ns: int
     closes_ns: int
     due_ns: int = 0
+    polite_ns: int = 0
     left: int | None = None
+    resends: int = 0
 
     def fired(self, at_ns: int) -> Window:
-        """The window after one more shot was fired at `at_ns`."""
-        left = None if self.left is None else self.left - 1
-        return replace(self, due_ns=max(self.due_ns, at_ns) + _INTERVAL_NS, left=left)
+        """The window after a shot that was due at the instant, and so took no turn."""
+        due_ns = max(self.due_ns, at_ns) + _INTERVAL_NS
+        return replace(self, due_ns=due_ns, polite_ns=max(self.polite_ns, at_ns + _POLITE_NS))
 
-    def after(self, outcome: Outcome, now_ns: int) -> Action:
-        """What to do now that a shot has come to `outcome`."""
+    def after(self, outcome: Outcome, now_ns: int, *, sent: bool = True, resent: int = 0) -> tuple[Action, Window]:
+        """What to do now that a shot has come to `outcome`, and the window in which that has its turn.
+
+        `sent`: whether a SYN left at all; `resent`: how often the kernel sent it again.
+        """
         match outcome:
             case Outcome.OPEN:
-                return Keep()
+                return Keep(), self
             case Outcome.IN_FLIGHT:
-                return Wait()
-            case Outcome.DENIED | Outcome.HELD | Outcome.FAILED:
-                return GiveUp()
-            case Outcome.TAKEN:
-                return self._fire(now_ns + TAKEN_PAUSE_NS)
-            case Outcome.NO_ROUTE:
-                return self._fire(now_ns + NO_ROUTE_PAUSE_NS)
-            case _:
-                return self._fire(now_ns)
+                return Wait(), self
+            case Outcome.DENIED | Outcome.UNSUPPORTED | Outcome.HELD:
+                return GiveUp(), self
+        back = max(0, self.resends - resent) + (not sent)
+        spent = self if self.left is None else replace(self, left=self.left + back)
+        return spent._turn(now_ns + _PAUSES_NS.get(outcome, 0))
 
-    def _fire(self, at_ns: int) -> Action:
-        at_ns = max(at_ns, self.due_ns - BURST * _INTERVAL_NS)
-        if self.left is not None and self.left <= SPARED:
-            if self.left <= 0:
-                return Wait()
-            at_ns += (self.closes_ns - at_ns) // (self.left + 1)
-        return Fire(at_ns) if at_ns < self.closes_ns else Wait()
+    def _turn(self, at_ns: int) -> tuple[Action, Window]:
+        at_ns = self._affordable(at_ns)
+        if self.left is not None:
+            turns = self.left - self.resends  # each but sets aside what the one before gave back
+            if turns <= 0:
+                return Wait(), self
+            if turns <= SPARED:
+                at_ns = self._affordable(at_ns + max(0, self.closes_ns - at_ns) // (turns + 1))
+        if at_ns >= self.closes_ns:
+            return Wait(), self
+        left = None if self.left is None else self.left - 1 - self.resends
+        return Fire(at_ns), replace(self.fired(at_ns), left=left)
+
+    def _affordable(self, at_ns: int) -> int:
+        first_ns = max(at_ns, self.due_ns - BURST * _INTERVAL_NS)
+        polite_from_ns = self.opens_ns + FIRST_NS
+        return first_ns if first_ns < polite_from_ns else max(at_ns, self.polite_ns, polite_from_ns)
+
+
+_PAUSES_NS = {
+    Outcome.TAKEN: TAKEN_PAUSE_NS,
+    Outcome.NO_ROUTE: NO_ROUTE_PAUSE_NS,
+    Outcome.FAILED: FAILED_PAUSE_NS,
+}
 
 
 def grace_ns(elapsed_ns: int) -> int:

@@ -55,6 +55,8 @@ def arrival(remote: Endpoint, after_ms: int = 0) -> Arrival:
         ),
         (failed(shot(RST), arrivals=(arrival(MOVED),), strangers=1), Cause.WRONG_PORT, f"came from {MOVED}"),
         (failed(shot(0), shot(RST)), Cause.BROKEN, "reset it at once"),
+        (failed(shot(errno.ENOBUFS, immediate=True)), Cause.THIS_HOST, "nothing left this host"),
+        (failed(shot(errno.ENOBUFS, immediate=True), shot(RST)), Cause.REFUSED, "only refusals came back"),
         (failed(shot(RST)), Cause.REFUSED, "only refusals came back"),
         (failed(shot(RST), shot(UNREACHABLE)), Cause.REFUSED, "only refusals and ICMP errors came back"),
         (failed(shot(UNREACHABLE)), Cause.UNREACHABLE, "a router on the way"),

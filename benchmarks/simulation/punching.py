@@ -151,17 +151,16 @@ class _Host:
             self._lost(remote, opener, Outcome.RESET)
 
     def _begin(self) -> None:
+        self._window = self._window.fired(self._network.now_ns)
         self._fire()
         self._listening = self._side.listen
 
     def _fire(self) -> None:
         if self.over:
             return
-        now_ns = self._network.now_ns
         if self._target in self._sockets:
             self._shot_ended(Outcome.TAKEN)
             return
-        self._window = self._window.fired(now_ns)
         self.shots += 1
         self._open(self._target, Opener.connecting(self._next_isn()))
 
@@ -210,7 +209,7 @@ class _Host:
     def _shot_ended(self, outcome: Outcome) -> None:
         if not self._side.retry:
             return
-        action = self._window.after(outcome, self._network.now_ns)
+        action, self._window = self._window.after(outcome, self._network.now_ns)
         assert not isinstance(action, Keep)
         if isinstance(action, Fire):
             self._network.at(max(action.at_ns, self._network.now_ns + REACTION_NS), self._fire)
