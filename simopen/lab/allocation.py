@@ -19,7 +19,7 @@ _SPAN = HIGHEST - LOWEST + 1
 
 
 class Ports(Protocol):
-    """One way to allocate. `space` tells apart what has ports of its own: a protocol at a public address."""
+    """One way to allocate. `space` tells apart what has ports of its own: a row of protocols at a public address."""
 
     def candidates(self, space: Hashable, wanted: int) -> Iterator[int]:
         """The ports to try in that space, in order, for a private port of number `wanted`."""

@@ -90,6 +90,10 @@ class Nat:
     the chance (0 to below 1) at each step that other traffic of this NAT has taken that port. `parity`: odd private
     ports get odd public ones, even ones even ones, while there are any (RFC 4787 §4.2.2).
 
+    `one_row`: TCP and UDP have one space of public ports: a number that one of them has the other cannot get, and ports
+    in sequence are counted over both. Else each has a space of its own, as in Linux (RFC 7857 §4 wants mappings of
+    each protocol apart); echoes have theirs either way.
+
     `hairpinning`: hosts behind it reach each other by their public endpoints (RFC 4787 §6). `reset_kills`: a RST that
     passes, in either direction, ends its mapping at once. `refuses_syns`: a SYN (without ACK) from outside counts as
     unsolicited even where a mapping would let it in. `tracking`: it follows each TCP connection, as Linux does (see
@@ -118,6 +122,7 @@ class Nat:
     step: int = 1
     others: float = 0.0
     parity: bool = False
+    one_row: bool = False
     hairpinning: bool = False
     reset_kills: bool = False
     refuses_syns: bool = False
@@ -181,6 +186,7 @@ _ANSWERS: dict[Unsolicited, dict[int, Unsolicited]] = {
 }
 
 _TRANSLATED = frozenset(Protocol)
+_ONE_ROW = (int(Protocol.TCP), int(Protocol.UDP))
 # Plain numbers, and int's own `&` below: an IntFlag's takes a µs, and this is asked of every packet.
 _RST = int(Flags.RST)
 _SYN_OR_ACK = int(Flags.SYN | Flags.ACK)
@@ -399,7 +405,7 @@ class Translator:
         if latest is not None and latest.expires_ns > now_ns and self._is_free(protocol, latest.public, remote, now_ns):
             return latest.public
         for address in self._addresses_for(private.address):
-            space = (protocol, address)
+            space = (_row(self.nat, protocol), address)
             for port in self._ports.candidates(space, private.port):
                 public = Endpoint(address, port)
                 if self._is_free(protocol, public, remote, now_ns):
@@ -408,9 +414,10 @@ class Translator:
         return None
 
     def _is_free(self, protocol: int, public: Endpoint, remote: Endpoint, now_ns: int) -> bool:
-        binding = self._outside.get(self._outside_key(protocol, public, remote))
-        if binding is not None and binding.expires_ns > now_ns:
-            return False
+        for each in _sharing(self.nat, protocol):
+            binding = self._outside.get(self._outside_key(each, public, remote))
+            if binding is not None and binding.expires_ns > now_ns:
+                return False
         return not self._own_ns or protocol != Protocol.UDP or self._own_ns.get((public, remote), 0) <= now_ns
 
     def _addresses_for(self, private: str) -> Sequence[str]:
@@ -419,6 +426,16 @@ class Translator:
         if len(pool) == 1:
             return pool
         return (paired(private, pool),) if self.nat.pooling is Pooling.PAIRED else self._draws.sample(pool, len(pool))
+
+
+def _sharing(nat: Nat, protocol: int) -> tuple[int, ...]:
+    """The protocols whose mappings take public ports away from this one."""
+    return _ONE_ROW if nat.one_row and protocol in _ONE_ROW else (protocol,)
+
+
+def _row(nat: Nat, protocol: int) -> int:
+    """Which row of ports a protocol's mappings are counted in."""
+    return _sharing(nat, protocol)[0]
 
 
 @lru_cache(maxsize=1024)

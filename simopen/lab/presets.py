@@ -86,6 +86,7 @@ WORDS: dict[str, _Word] = {
         {"unsolicited": Unsolicited.ACCEPT}, "as reset; pings are answered, and datagrams remembered (Linux)"
     ),
     "parity": _Word({"parity": True}, "odd ports stay odd, even ones even (RFC 4787)"),
+    "one-row": _Word({"one_row": True}, "TCP and UDP take public ports from one row, not from one each"),
     "hairpinning": _Word({"hairpinning": True}, "hosts behind it reach each other at its public address"),
     "reset-kills": _Word({"reset_kills": True}, "a RST removes the mapping at once"),
     "refuses-syns": _Word({"refuses_syns": True}, "no SYN comes in, not even where one went out"),

@@ -147,6 +147,27 @@ def test_tcp_and_udp_do_not_take_each_others_ports() -> None:
     assert nat.outbound(datagram(other, PEER), 0) == replace(datagram(other, PEER), source=PUBLIC)
 
 
+def test_in_one_row_tcp_and_udp_take_each_others_ports() -> None:
+    nat = translator(one_row=True)
+    nat.outbound(outward(), 0)
+    other = Endpoint("192.168.1.3", PRIVATE.port)
+    next_one = Endpoint(PUBLIC.address, PUBLIC.port + 1)
+    assert nat.outbound(datagram(other, PEER), 0) == replace(datagram(other, PEER), source=next_one)
+    assert nat.inbound(datagram(PEER, next_one), 1) == datagram(PEER, other)
+
+
+@pytest.mark.parametrize(("one_row", "gap"), [(False, 1), (True, 3)])
+def test_ports_in_sequence_are_counted_over_both_protocols_in_one_row(one_row: bool, gap: int) -> None:
+    """Echoes are never counted: what they have is an identifier."""
+    nat = translator(allocation=Allocation.SEQUENTIAL, one_row=one_row)
+    before = sent(nat, outward()).port
+    for number in (1, 2):
+        source = Endpoint("192.168.1.4", number)
+        sent(nat, datagram(source, PEER))
+        sent(nat, Headers(Protocol.ICMP, source, Endpoint(PEER.address, number)))
+    assert sent(nat, outward(Endpoint("192.168.1.3", 7))).port == before + gap
+
+
 def test_a_nat_without_a_free_port_drops() -> None:
     nat = translator()
     ends = (Endpoint("192.168.1.2", port) for port in range(1024, 65536))

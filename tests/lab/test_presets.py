@@ -37,6 +37,7 @@ RANDOM, STRICT = Allocation.RANDOM, Mapping.ADDRESS_AND_PORT_DEPENDENT
         ("sequential,step=4,others=0.3", (Nat(allocation=Allocation.SEQUENTIAL, step=4, others=0.3),)),
         ("home,hold,reset-kills", (Nat(unsolicited=Unsolicited.HOLD, reset_kills=True),)),
         ("refuses-syns,parity,hairpinning", (Nat(refuses_syns=True, parity=True, hairpinning=True),)),
+        ("sequential,one-row", (Nat(allocation=Allocation.SEQUENTIAL, one_row=True),)),
         ("pool=4,arbitrary", (Nat(pool=4, pooling=Pooling.ARBITRARY),)),
         ("home,icmp,icmp=30", (Nat(unsolicited=Unsolicited.ICMP, icmp_timeout_s=30.0),)),
         ("home,accept,tracking", (Nat(unsolicited=Unsolicited.ACCEPT, tracking=True),)),
