@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from simopen import stun
+from simopen import flows, stun
 from simopen.address import Endpoint, normalise, server_name, sockaddr
 from simopen.errors import StunError
 from simopen.sockets import connect, drop, keep, open_socket
@@ -149,10 +149,9 @@ class Binding:
         drop(self._sock)
 
     async def _connect(self) -> None:
-        began_ns = self.at_ns = time.monotonic_ns()
-        await connect(self._sock, self.server)
+        self.at_ns = await connect(self._sock, self.server)
         keep(self._sock)
-        self.handshake_s = (time.monotonic_ns() - began_ns) / 1e9
+        self.handshake_s = (time.monotonic_ns() - self.at_ns) / 1e9
         self.local = normalise(self._sock.getsockname())
 
     async def _transaction(self) -> stun.Answer:
@@ -186,6 +185,7 @@ async def other_address(server: Endpoint) -> Endpoint | None:
         with socket.socket(server.family, socket.SOCK_DGRAM) as sock:
             sock.setblocking(False)
             sock.connect(sockaddr(server))
+            flows.process.note_socket(sock, server, time.monotonic_ns())
             sock.send(stun.request(transaction))
             for _ in range(_MOST_STRAYS):
                 with contextlib.suppress(StunError):  # a stray: anyone can send one

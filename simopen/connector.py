@@ -226,6 +226,18 @@ class Connector:
             self._look(listener)
             listener.stop_looking()
 
+    def leave_out(self, guesses: int) -> None:
+        """Do without the first so many guesses: flows of this program's have taken the ports that they were to have.
+
+        The rest then get the ports at which the peer aims.
+        """
+        row = [lane for lane in (*self._lanes, *self._later) if lane.shot.once]
+        gone = row[: min(guesses, len(row) - 1)]  # one is left to fire, come what may
+        for lane in gone:
+            lane.discard()
+        self._lanes = [lane for lane in self._lanes if lane not in gone]
+        self._later = [lane for lane in self._later if lane not in gone]
+
     def aim(self, planned_ns: int) -> list[Callable[[], object]]:
         """The calls that fire what is due at the instant, and then those that listen; for the scheduler's thread."""
         for lane in (*self._lanes, *self._later):
@@ -269,7 +281,7 @@ class Connector:
         """Note when the calls of `aim` were made, and what came of them."""
         for lane, (at_ns, error) in zip(self._armed, calls, strict=False):
             assert isinstance(error, int)
-            lane.started_ns, lane.error = at_ns, error
+            lane.fired(at_ns, error)
         self.fired_ns = calls[0].at_ns if calls else time.monotonic_ns()
 
     def watch(self, window: Window) -> None:

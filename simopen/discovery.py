@@ -17,9 +17,11 @@ import socket
 import time
 from collections.abc import AsyncIterator, Sequence
 
+from simopen import flows
 from simopen.address import Endpoint, Local, canonical, local_endpoint
 from simopen.binding import DEFAULT_SERVERS, parse_servers
 from simopen.clock import Estimate, kernel_word, plain
+from simopen.flows import Flow
 from simopen.inquiry import Inquiry, PunchPort
 from simopen.instant import next_slot
 from simopen.nat import Allocation, Mapping, Observation, Profile, classify
@@ -200,11 +202,18 @@ class Discovery:
         if not seen:
             return None
         gateway = self._inquiry.gateway if family == socket.AF_INET else None
-        return _classified(tuple(seen), self._hosts, self._inquiry.hairpinning, gateway)
+        begun_ns, latest_ns = min(each.at_ns for each in seen), max(each.at_ns for each in seen)
+        flows.process.judge(self.port, latest_ns)
+        sent = tuple(flow for flow in flows.process.since(begun_ns) if flow.at_ns <= latest_ns)
+        return _classified(tuple(seen), self._hosts, self._inquiry.hairpinning, gateway, sent)
 
 
 @functools.lru_cache(maxsize=4)  # it takes up to 0.3 s (measured), and most looks find nothing new
 def _classified(
-    seen: tuple[Observation, ...], hosts: tuple[Endpoint, ...], hairpinning: bool | None, gateway: str | None
+    seen: tuple[Observation, ...],
+    hosts: tuple[Endpoint, ...],
+    hairpinning: bool | None,
+    gateway: str | None,
+    sent: tuple[Flow, ...],
 ) -> Profile:
-    return classify(seen, hosts=hosts, hairpinning=hairpinning, gateway=gateway)
+    return classify(seen, hosts=hosts, hairpinning=hairpinning, gateway=gateway, flows=sent)

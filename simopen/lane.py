@@ -13,7 +13,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from simopen import flows
 from simopen.address import Endpoint, sockaddr
+from simopen.flows import Flow
 from simopen.listener import Loop
 from simopen.plan import Shot
 from simopen.report import Attempt, Via
@@ -74,8 +76,13 @@ class Lane:
     def reload_and_fire(self, planned_ns: int) -> None:
         """Send one more SYN, from a new socket."""
         self.load()
-        self.planned_ns, self.started_ns = planned_ns, time.monotonic_ns()
-        self.error = self.connect_ex(self.target)
+        self.planned_ns, started_ns = planned_ns, time.monotonic_ns()
+        self.fired(started_ns, self.connect_ex(self.target))
+
+    def fired(self, started_ns: int, error: int) -> None:
+        """Note when the call was made that sends the SYN, and what came of it."""
+        self.started_ns, self.error = started_ns, error
+        flows.process.note(Flow(True, self.local[1], self.peer, started_ns))
 
     def watch(self, loop: Loop, done: Callable[[Lane, int], None]) -> None:
         """Report the shot's errno to `done(lane, errno)`: now where it is known, else when the kernel tells."""

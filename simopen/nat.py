@@ -29,14 +29,16 @@ from __future__ import annotations
 import ipaddress
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
-from itertools import combinations, groupby
+from itertools import accumulate, combinations, groupby
 from math import exp, inf, lgamma, log
+from typing import TypeAlias
 
 from simopen import walk
 from simopen.address import Endpoint
+from simopen.flows import Flow
 
 SURE = 0.99
 """An allocation is named where its posterior probability is this high."""
@@ -87,12 +89,16 @@ class Pooling(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One Binding over TCP: from `local` to `server`, which saw `mapped`. The SYN left at `at_ns`."""
+    """One Binding over TCP: from `local` to `server`, which saw `mapped`. The SYN left at `at_ns`.
+
+    `own`: how many ports of a row this program's other flows took since the new mapping before. `classify` tells.
+    """
 
     local: Endpoint
     server: Endpoint
     mapped: Endpoint
     at_ns: int
+    own: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +108,8 @@ class Profile:
     `layers`: NATs in a row, 0 for none; 2 means at least two; None where that cannot be told. `mapped`: the punch
     port's public endpoint as last seen. `hosts`: the punch port on this host's own addresses. `step` and `busy` go with
     SEQUENTIAL: the distance between ports, and the share of steps that others take, 0 to 1; `delta` goes with
-    CONSTANT_DELTA: add it to the local port to get the mapped one. `confidence`: the chance, 0 to 1, that mapping
+    CONSTANT_DELTA: add it to the local port to get the mapped one. `one_row`: whether TCP and UDP take their ports from
+    one row; None where that was not seen. `confidence`: the chance, 0 to 1, that mapping
     and allocation are as said. `notes`: what did not fit, one sentence each.
     """
 
@@ -117,6 +124,7 @@ class Profile:
     step: int | None = None
     busy: float | None = None
     delta: int | None = None
+    one_row: bool | None = None
     confidence: float = 0.0
     observations: tuple[Observation, ...] = ()
     notes: tuple[str, ...] = ()
@@ -150,11 +158,13 @@ def classify(
     hosts: Sequence[Endpoint] = (),
     hairpinning: bool | None = None,
     gateway: str | None = None,
+    flows: Sequence[Flow] = (),
 ) -> Profile:
     """The profile that these observations support. They may come in any order, but of one address family.
 
     The punch port is that of `hosts`; without hosts, the local port with most observations. `gateway`: the outer
     address of the nearest router, where it is known; one that is not a public one shows that a further NAT follows.
+    `flows`: what else this program sent meanwhile, by the observations' clock. Ports that these took are not others'.
 
     Raises: ValueError for two address families at once.
     """
@@ -163,6 +173,7 @@ def classify(
         raise ValueError("one profile is of one address family: classify IPv4 and IPv6 apart")
     ours = _of_punch_port(seen, hosts)
     mapping, mapping_chance, notes = _mapping(ours, set(hosts))
+    seen, one_row = _own_counted(seen, flows, mapping)
     allocation, allocation_chance = _allocation(seen) if mapping is not Mapping.NONE else (Allocation.PRESERVING, 1.0)
     step, busy = _step_and_busy(seen) if allocation is Allocation.SEQUENTIAL else (None, None)
     mapped = ours[-1].mapped if ours else None
@@ -177,6 +188,7 @@ def classify(
         step=step,
         busy=busy,
         delta=_commonest_delta(seen) if allocation is Allocation.CONSTANT_DELTA else None,
+        one_row=one_row if allocation is Allocation.SEQUENTIAL else None,
         confidence=_both(mapping, mapping_chance, allocation, allocation_chance),
         observations=seen,
         notes=notes,
@@ -275,15 +287,118 @@ def _runs(seen: Sequence[Observation]) -> dict[str, walk.Run]:
 
 
 def _runs_of_each_port(seen: Sequence[Observation]) -> dict[tuple[str, int], walk.Run]:
-    """The same, of each local port apart, and without times: they play no part where the next free number is taken."""
+    """The same, of each local port apart, without times and other flows: the next free number is what is taken."""
     runs: dict[tuple[str, int], list[walk.Taken]] = defaultdict(list)
     for each in new_mappings(seen):
-        runs[each.mapped.address, each.local.port].append(_taken(each)._replace(at_s=0.0))
+        runs[each.mapped.address, each.local.port].append(_taken(each)._replace(at_s=0.0, own=0))
     return {key: tuple(run) for key, run in runs.items()}
 
 
 def _taken(each: Observation) -> walk.Taken:
-    return walk.Taken(each.mapped.port, each.local.port, each.at_ns / 1e9)
+    return walk.Taken(each.mapped.port, each.local.port, each.at_ns / 1e9, each.own)
+
+
+ONE_ROW = 0.3
+"""The chance that a NAT counts TCP's and UDP's ports in one row, before anything is seen. Assumed."""
+SURE_OF_ROW = 0.9
+_Key: TypeAlias = Callable[[int, Endpoint], Hashable]
+_MAPPING_KEYS: dict[Mapping, _Key] = {
+    Mapping.ENDPOINT_INDEPENDENT: lambda port, remote: port,
+    Mapping.ADDRESS_DEPENDENT: lambda port, remote: (port, remote.address),
+    Mapping.ADDRESS_AND_PORT_DEPENDENT: lambda port, remote: (port, remote),
+}
+_PRIVATE = tuple(map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")))  # RFC 1918
+
+
+def _own_counted(
+    seen: Sequence[Observation], flows: Sequence[Flow], mapping: Mapping
+) -> tuple[tuple[Observation, ...], bool | None]:
+    """The observations with the steps of this program's other flows, and whether those of UDP took any.
+
+    What no evidence tells apart is None. Of several public addresses, nobody knows at which one a flow was mapped.
+    """
+    if len({each.mapped.address for each in seen}) != 1 or mapping is Mapping.NONE:
+        return tuple(seen), None
+    ours = _unseen(seen, flows, mapping)
+    apart, together = _with_own(seen, [flow for flow in ours if flow.is_tcp]), _with_own(seen, ours)
+    if apart == together:
+        return apart, None
+    fit_apart, fit_together = (_fit_of_sequence(tuple(_runs(each).values())) for each in (apart, together))
+    odds = fit_together + log(ONE_ROW) - fit_apart - log(1 - ONE_ROW)
+    return (together if odds > 0 else apart), (odds > 0 if abs(odds) > log(SURE_OF_ROW / (1 - SURE_OF_ROW)) else None)
+
+
+def _unseen(seen: Sequence[Observation], flows: Sequence[Flow], mapping: Mapping) -> list[Flow]:
+    """The flows that got mappings of their own which no observation shows, in order."""
+    key = _MAPPING_KEYS.get(mapping, _MAPPING_KEYS[Mapping.ADDRESS_AND_PORT_DEPENDENT])
+    shown: dict[Hashable, int] = {}
+    for each in seen:
+        shown.setdefault((True, key(each.local.port, each.server)), each.at_ns)
+    found: dict[Hashable, Flow] = {}
+    for flow in sorted(flows, key=lambda each: each.at_ns):
+        name = flow.is_tcp, key(flow.local_port, flow.remote)
+        # One that came before what was observed of its like had a mapping that ended.
+        if flow.at_ns < shown.get(name, flow.at_ns + 1) and crosses_nat(flow.remote, seen[0].server):
+            found.setdefault(name, flow)
+    return list(found.values())
+
+
+def taken_since(profile: Profile, flows: Sequence[Flow]) -> int:
+    """How many ports of a SEQUENTIAL profile's row the flows have taken that left after its last observation."""
+    in_a_row = profile.allocation is Allocation.SEQUENTIAL and profile.mapping in _NEW_FOR_OTHERS
+    if not in_a_row or not profile.observations:
+        return 0
+    return len(
+        _unseen(profile.observations, [flow for flow in flows if flow.is_tcp or profile.one_row], profile.mapping)
+    )
+
+
+def crosses_nat(remote: Endpoint, server: Endpoint) -> bool:
+    """Whether a flow to `remote` passes the NATs that one to `server` passes: not one that stays near."""
+    ip = ipaddress.ip_address(remote.address.partition("%")[0])
+    if remote.family != server.family or ip.is_loopback or ip.is_link_local or ip.is_multicast:
+        return False
+    return not _is_private(remote) or _is_private(server)
+
+
+def _is_private(end: Endpoint) -> bool:
+    ip = ipaddress.ip_address(end.address.partition("%")[0])
+    return any(ip in network for network in _PRIVATE)
+
+
+def _with_own(seen: Sequence[Observation], flows: Sequence[Flow]) -> tuple[Observation, ...]:
+    """Each new mapping with the number of flows that left since the one before."""
+    times = [flow.at_ns for flow in flows]
+    counted, before = {}, 0
+    for number, each in enumerate(new_mappings(seen)):
+        until = bisect_left(times, each.at_ns)
+        counted[each] = until - before if number else 0
+        before = until
+    return tuple(replace(each, own=counted.get(each, 0)) for each in seen)
+
+
+def own_taken_out(profile: Profile) -> list[Observation]:
+    """The new mappings at the address last seen, as if no other flow of this program's had taken a port among them.
+
+    The last one is where it is; whoever knows these alone foresees the same as who knows all.
+    """
+    if profile.mapped is None:
+        return []
+    here = [each for each in new_mappings(profile.observations) if each.mapped.address == profile.mapped.address]
+    if profile.step is None or not any(each.own for each in here):
+        return here
+    (run,) = _in_order(_runs(here)).values()
+    keeps_parity = not any((each.mapped.port ^ each.local.port) & 1 for each in here)
+    moved: dict[tuple[int, int], int] = {}
+    own = 0
+    for taken in reversed(run):
+        distance = own * profile.step
+        moved[taken.port, taken.local] = walk.wrapped(taken.port + distance - (distance & 1 & keeps_parity))
+        own += taken.own
+    return [
+        replace(each, mapped=each.mapped._replace(port=moved[each.mapped.port, each.local.port]), own=0)
+        for each in here
+    ]
 
 
 _ANY_PORT = -log(walk.SPAN)
@@ -380,7 +495,14 @@ def _by_port(run: walk.Run) -> walk.Run:
     gaps = [(taken.port - ports[index - 1].port) % walk.SPAN for index, taken in enumerate(ports)]
     start = gaps.index(max(gaps))
     times = sorted(taken.at_s for taken in run)
-    return tuple(each._replace(at_s=at_s) for each, at_s in zip(ports[start:] + ports[:start], times, strict=True))
+    # How many other flows of our own left before each: one that comes late was not the last to leave.
+    left = dict(zip(run, accumulate(taken.own for taken in run), strict=True))
+    ordered = ports[start:] + ports[:start]
+    most = list(accumulate((left[taken] for taken in ordered), max))
+    return tuple(
+        each._replace(at_s=at_s, own=now - before)
+        for each, at_s, now, before in zip(ordered, times, most, most[:1] + most, strict=False)
+    )
 
 
 def _fit_of_chance(runs: tuple[walk.Run, ...]) -> float:

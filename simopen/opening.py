@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from socket import AF_INET6, socket
 from typing import NamedTuple, TypeAlias
 
-from simopen import scheduler
+from simopen import flows, scheduler
 from simopen.address import Endpoint, Local, Peer, canonical, local_endpoint, peer_endpoints, resolve
 from simopen.clock import CHECK_TIMEOUT_S, Estimate, FixedClock, Source, TimeSource, as_clock
 from simopen.connector import Connector, self_connection
@@ -32,10 +32,11 @@ from simopen.errors import (
     ResolutionError,
     WindowClosed,
 )
+from simopen.flows import Flows
 from simopen.instant import Instant, instant_ns
 from simopen.lane import Stream
 from simopen.liveness import KEEPALIVE_S, USER_TIMEOUT_S, Liveness
-from simopen.nat import Profile
+from simopen.nat import Profile, taken_since
 from simopen.plan import Plan, Shot, most_at_once, opened_first, plan, rationed
 from simopen.report import MOST_TOLD, Report
 from simopen.sockets import connect as connect_socket
@@ -57,6 +58,10 @@ FEWEST_REPEATED = 4
 # From here on the scheduler's thread waits; until here the loop does, and looks every second whether the machine slept.
 _HANDOVER_NS = 2_000_000_000
 _TICK_S = 1.0
+# What goes out again so soon has the mapping that it had: Linux forgets none sooner, and RFC 5382 wants 4 min.
+_REMEMBERED_NS = 10_000_000_000
+# A row of ports is counted on as late as this, and armed in time all the same.
+_COUNTING_NS = 200_000_000
 # So long before the instant, and so often, the connector looks for a peer that fires too early. It stops at the
 # handover: a SYN that it swallowed is then sent again, by the kernel after 1 s, before our own.
 _LOOKOUT_NS = 60_000_000_000
@@ -271,6 +276,7 @@ class _Aim:
     chooses: bool | None = None
     plan: str | None = None
     spray: bool | None = None
+    mine: Profile | None = None
 
     @property
     def peers(self) -> tuple[Endpoint, ...]:
@@ -295,7 +301,7 @@ def _planned(theirs: Profile, mine: Profile | Ticket | None, local: Local, order
     shots, notes = _reachable(found.shots, None)
     make_room(most_at_once(shots))
     sprayed = spray if found.sprays else None
-    return _Aim((None, mine.hosts[0].port), shots, notes, found.chooses, found.why, sprayed)
+    return _Aim((None, mine.hosts[0].port), shots, notes, found.chooses, found.why, sprayed, mine)
 
 
 def _rationed(aim: _Aim, hops: int | None) -> tuple[tuple[Shot, ...], int | None, int]:
@@ -450,9 +456,24 @@ async def _fire(connector: Connector, trace: _Trace) -> None:
         return
     await _until_handover(connector, trace, trace.order.at_ns)
     connector.stop_looking()
+    if trace.aim.mine is not None and trace.aim.mine.step is not None:
+        await asyncio.sleep(max(0, trace.instant_ns - _COUNTING_NS - time.monotonic_ns()) / 1e9)
+        connector.leave_out(_own_since(trace.aim.mine, trace.estimate))
     await connector.open_the_way(trace.instant_ns)
     calls = connector.aim(trace.instant_ns)
     connector.fired(await scheduler.shared.at(trace.instant_ns, *calls, rehearsal=connector.rehearse))
+
+
+def _own_since(mine: Profile, estimate: Estimate | None, own: Flows = flows.process) -> int:
+    """How many ports of this side's row other flows of this process have taken since the profile, NTP's for example."""
+    assert estimate is not None
+    until_ns = own.judged_until(mine.hosts[0].port)
+    if until_ns is None:  # another process's ticket: all here came later, as far as the two clocks agree
+        seen_ns = max((each.at_ns for each in mine.observations), default=0)
+        until_ns = estimate.monotonic_at(seen_ns) if mine.observations else time.monotonic_ns()
+    recent = own.since(until_ns - _REMEMBERED_NS)
+    known = {flow[:-1] for flow in recent if flow.at_ns <= until_ns}
+    return taken_since(mine, [flow for flow in recent if flow.at_ns > until_ns and flow[:-1] not in known])
 
 
 async def _until_handover(connector: Connector, trace: _Trace, at_ns: int) -> None:

@@ -14,16 +14,20 @@ import os
 import socket
 import struct
 import sys
+import time
 from collections.abc import Callable
 from typing import TypeAlias
 
+from simopen import flows
 from simopen.address import ANY, Endpoint, normalise, sockaddr
 from simopen.errors import LocalEndpointError
+from simopen.flows import Flows
 
 _LINGER = "hh" if sys.platform == "win32" else "ii"
 _NO_LINGER = struct.pack(_LINGER, 0, 0)
 _RESET_ON_CLOSE = struct.pack(_LINGER, 1, 0)
 _UNDER_WAY = {errno.EINPROGRESS, errno.EWOULDBLOCK}
+_SENT = _UNDER_WAY | {0}
 
 
 MakeSocket: TypeAlias = Callable[[socket.AddressFamily, socket.SocketKind, int], socket.socket]
@@ -56,19 +60,25 @@ def open_socket(
     return sock
 
 
-async def connect(sock: socket.socket, endpoint: Endpoint) -> None:
-    """Connect it, and wait until it is. The SYN leaves with this call, and so in the order of such calls.
+async def connect(sock: socket.socket, endpoint: Endpoint, own: Flows = flows.process) -> int:
+    """Connect it, and wait until it is; returns when the SYN left (CLOCK_MONOTONIC, ns), as it is noted in `own`.
+
+    The SYN leaves with this call, and so in the order of such calls.
 
     Not by the loop's `sock_connect`: uvloop's first has a thread look up the address, though it is in numbers.
 
     Raises: OSError.
     """
+    at_ns = time.monotonic_ns()
     error = sock.connect_ex(sockaddr(endpoint))
+    if error in _SENT:
+        own.note_socket(sock, endpoint, at_ns)
     if error in _UNDER_WAY:
         await _writable(sock.fileno())
         error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if error:
         raise OSError(error, os.strerror(error))
+    return at_ns
 
 
 async def _writable(fd: int) -> None:

@@ -8,7 +8,8 @@ version, a cut and an alteration are told apart. The digest finds mistakes; it p
 
 A ticket carries what `plan` and `nat.predict` ask of the peer's profile, and no more: of the observations only the
 latest new mappings at the address last seen (at most `MOST_MAPPINGS`), to 0.1 ms, without the servers' names,
-and of other local ports only their parity. Their times are UTC ns, so that `predict` takes UTC ns, too.
+and of other local ports only their parity. Ports that this host's other flows took among them are taken out, so that
+the peer, who knows nothing of these, foresees the same. Their times are UTC ns, so that `predict` takes UTC ns, too.
 
 Its owner's consent to a spray is a bit that a reader of this version from before it existed passes over. What one side
 would fire then goes with nothing at the other, so it counts for nothing unless both tickets have it: see `both_spray`.
@@ -29,7 +30,7 @@ from typing import Any
 
 from simopen.address import ANY, Endpoint, check_port
 from simopen.errors import Flaw, TicketError
-from simopen.nat import Allocation, Filtering, Mapping, Observation, Pooling, Profile, new_mappings
+from simopen.nat import Allocation, Filtering, Mapping, Observation, Pooling, Profile, own_taken_out
 
 VERSION = 1
 LATE_S = 10
@@ -55,7 +56,9 @@ _FORESEEABLE = {Allocation.PRESERVING, Allocation.CONSTANT_DELTA, Allocation.SEQ
 # Each choice takes as many bits as its values need; the order of the values is the format.
 _HAIRPINNING = (None, False, True)
 _LAYERS = (None, 0, 1, 2)
+_ONE_ROW = (None, False, True)
 _CHOICES: tuple[tuple[str, Sequence[object], int], ...] = (
+    ("one_row", _ONE_ROW, 2),  # first, where there were two bits to spare: who does not know of them passes them over
     ("mapping", tuple(Mapping), 3),
     ("allocation", tuple(Allocation), 3),
     ("filtering", tuple(Filtering), 2),
@@ -227,7 +230,7 @@ def _told(ticket: Ticket) -> list[Observation]:
     profile = ticket.profile
     if profile.mapped is None or profile.mapping not in _NEW_FOR_OTHERS or profile.allocation not in _FORESEEABLE:
         return []
-    here = [each for each in new_mappings(profile.observations) if each.mapped.address == profile.mapped.address]
+    here = own_taken_out(profile)
     if profile.allocation is not Allocation.SEQUENTIAL:  # other local ports have nothing to do with ours
         here = [each for each in here if each.local.port == ticket.local_port]
     return here[-MOST_MAPPINGS:]

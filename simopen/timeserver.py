@@ -19,8 +19,8 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from simopen import ntp
-from simopen.address import look_up, server_name
+from simopen import flows, ntp
+from simopen.address import look_up, normalise, server_name
 
 NTP_PORT = 123
 
@@ -201,6 +201,7 @@ class _Lane:
         sock.setblocking(False)
         self._ask_for_stamps(sock)
         self._send(sock)  # this binds the socket too, which Windows wants before it reads
+        flows.process.note_socket(sock, normalise(self._to), self._local.read().monotonic_ns)
         async with self._reading(sock):
             for pause_s in PAUSES_S:
                 if await self._settled(pause_s):

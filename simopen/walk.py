@@ -42,11 +42,15 @@ _MINOR = 0.003  # a hypothesis that plays no part where many mappings are forese
 
 
 class Taken(NamedTuple):
-    """One new mapping: its public port, the local port it is for, and when (s, any clock)."""
+    """One new mapping: its public port, the local port it is for, and when (s, any clock).
+
+    `own`: how many steps since the one before are this program's own, for flows whose ports nobody told.
+    """
 
     port: int
     local: int
     at_s: float
+    own: int = 0
 
 
 Run: TypeAlias = tuple[Taken, ...]
@@ -125,7 +129,7 @@ def likeliest(weights: Weights, runs: tuple[Run, ...]) -> tuple[int, float]:
     """The step, and the maximum likelihood estimate of the share of steps that others took, 0 to below 1."""
     best = max(weights, key=weights.__getitem__)
     gaps = [(a, b, b.at_s - a.at_s) for run in runs for a, b in pairwise(run)]
-    counted = [(_steps_between(a.port, b.port, best.step, best.keeps_parity), elapsed_s) for a, b, elapsed_s in gaps]
+    counted = [(_steps_between(a, b, best.step, best.keeps_parity), elapsed_s) for a, b, elapsed_s in gaps]
     fitting = [min(steps) for steps, elapsed_s in counted if _likelihood(best, steps, elapsed_s) > 2 * JUMP / SPAN]
     return best.step, 1 - len(fitting) / sum(fitting) if fitting else 0.0
 
@@ -135,7 +139,7 @@ def _all_keep_parity(runs: tuple[Run, ...]) -> bool:
 
 
 def _fits(gaps: Sequence[tuple[Taken, Taken]], step: int, parity: bool) -> Iterator[float]:
-    counted = [(_steps_between(a.port, b.port, step, parity), b.at_s - a.at_s) for a, b in gaps]
+    counted = [(_steps_between(a, b, step, parity), b.at_s - a.at_s) for a, b in gaps]
     possible = [(counts, elapsed_s) for counts, elapsed_s in counted if counts]
     jumps = (len(counted) - len(possible)) * log(JUMP / SPAN)
     for traffic in _TRAFFIC:
@@ -147,10 +151,14 @@ def _likelihood(walk: Walk, counts: Sequence[int], elapsed_s: float) -> float:
     return JUMP / SPAN + (1 - JUMP) * sum(walk.chance(steps, elapsed_s) for steps in counts)
 
 
-def _steps_between(first: int, then: int, step: int, parity: bool) -> tuple[int, ...]:
-    """Each number of steps that leads from one port to the other; where parity is kept, one port may be skipped."""
+def _steps_between(first: Taken, then: Taken, step: int, parity: bool) -> tuple[int, ...]:
+    """Each number of steps that leads from one to the other, without those of our own in between.
+
+    Where parity is kept, each of them may have skipped a port.
+    """
     sign = 1 if step > 0 else -1
-    gaps = [(then - first - skipped) * sign % SPAN for skipped in range(1 + parity)]
+    own = then.own * abs(step)
+    gaps = ((then.port - first.port - skipped) * sign % SPAN - own for skipped in range(1 + parity * (1 + then.own)))
     return tuple(gap // abs(step) for gap in gaps if 0 < gap <= MOST_STEPS * abs(step) and gap % step == 0)
 
 

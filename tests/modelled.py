@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from random import Random
 
 from simopen.address import Endpoint
+from simopen.flows import Flow
 from simopen.lab.chain import Chain
 from simopen.lab.nat import Nat, Translator
+from simopen.lab.packet import NO_FLAGS, Flags, Headers, Protocol
 from simopen.lab.packet import Endpoint as Labelled
-from simopen.lab.packet import Flags, Headers, Protocol
 from simopen.nat import Observation
 
 HOST = "192.168.1.10"
@@ -35,6 +36,7 @@ class Model:
     site: int = 0
     draws: Random = field(init=False)
     chain: Chain = field(init=False)
+    flows: list[Flow] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         self.draws = Random(self.seed)
@@ -46,10 +48,18 @@ class Model:
         place = 113 + index + 10 * self.site
         return [f"203.0.{place}.{last}" for last in range(1, nat.pool + 1)] if nat.translates else []
 
-    def mapped(self, local: Endpoint, remote: Endpoint) -> Endpoint:
-        """What `remote` sees when `local` sends it a SYN now."""
-        headers = Headers(Protocol.TCP, Labelled(*local), Labelled(*remote), Flags.SYN)
+    def mapped(self, local: Endpoint, remote: Endpoint, *, is_tcp: bool = True) -> Endpoint:
+        """What `remote` sees when `local` sends it a SYN now, or a datagram."""
+        protocol, flags = (Protocol.TCP, Flags.SYN) if is_tcp else (Protocol.UDP, NO_FLAGS)
+        headers = Headers(protocol, Labelled(*local), Labelled(*remote), flags)
         return Endpoint(*self.chain.outbound(headers, self.now_ns).headers.source)
+
+    def send(self, remote: Endpoint, *, is_tcp: bool, local_port: int | None = None) -> None:
+        """A flow of this program's own that shows it no mapping: a question over UDP, a server that is silent."""
+        port = local_port or self.draws.randrange(32768, 61000)
+        self.flows.append(Flow(is_tcp, port, remote, self.now_ns))
+        self.mapped(Endpoint(HOST, port), remote, is_tcp=is_tcp)
+        self.pass_time(self.draws.randrange(20_000, 200_000))
 
     def pass_time(self, ns: int) -> None:
         """Others go on meanwhile: connections from elsewhere behind the same NATs."""
@@ -71,22 +81,32 @@ class Model:
 
     def bind(self, local_port: int, server: Endpoint) -> Observation:
         local = Endpoint(HOST, local_port)
+        self.flows.append(Flow(True, local_port, server, self.now_ns))
         return Observation(local, server, self.mapped(local, server), self.now_ns)
 
-    def discover(self, further: int = 8, servers: int = 3) -> list[Observation]:
-        """The observations that `simopen.nat` asks for, in three round trips."""
+    def discover(self, further: int = 8, servers: int = 3, *, dead: int = 0) -> list[Observation]:
+        """The observations that `simopen.nat` asks for, in three round trips. `flows` has all that went out for them.
+
+        Each server is asked over UDP, too. `dead`: so many further ones never answer.
+        """
         first = [Endpoint(address, PORT) for address in SERVERS[:servers]]
         other = [Endpoint(SERVERS[0], OTHER_PORT), Endpoint(OTHER_ADDRESS, PORT), Endpoint(OTHER_ADDRESS, OTHER_PORT)]
         ports = self.draws.sample(range(32768, 61000), further)
         self.pass_time(self.draws.randrange(1, 5_000_000_000))
         seen = []
-        for batch in (
+        batches = (
             [(PUNCH_PORT, server) for server in first],
             [(PUNCH_PORT, server) for server in other],
             [(port, first[index % servers]) for index, port in enumerate(ports)],
-        ):
+        )
+        for index, batch in enumerate(batches):
             for port, server in batch:
+                if not index:
+                    self.send(server, is_tcp=False)
                 seen.append(self.bind(port, server))
                 self.pass_time(self.draws.randrange(20_000, 200_000))
+            if not index:
+                for number in range(dead):
+                    self.send(Endpoint(f"192.0.2.{number + 1}", PORT), is_tcp=True, local_port=PUNCH_PORT)
             self.pass_time(RTT_NS)
         return seen

@@ -33,6 +33,7 @@ FLOORS = [
     {"conntable", "gateway"},
     {"ntp", "sockets", "liveness", "scheduler", "window", "instant", "stun", "plan"},
     {"nat"},
+    {"flows"},
     {"address", "walk"},
     {"errors", "lazy", "interrupts"},
     {"wording"},

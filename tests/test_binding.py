@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from simopen import flows
 from simopen.address import Endpoint
 from simopen.binding import DEFAULT_SERVERS, STUN_PORT, Binding, StunServer, other_address, parse_servers
 from simopen.errors import LocalEndpointError, StunError
@@ -257,3 +258,14 @@ async def test_a_flood_over_udp_does_not_keep_the_loop_and_ends_the_question(mak
         counting.cancel()
         flood.close()
     assert turns > 50
+
+
+async def test_what_is_asked_is_noted_as_it_leaves(ports: tuple[int, int]) -> None:
+    """Over TCP at the very time that the observation has, and over UDP."""
+    async with FakeStun() as server:
+        async with Binding((HERE, ports[0]), server.end) as binding:
+            await binding.ask()
+        await other_address(server.end)
+        noted = [flow for flow in flows.process.since(binding.at_ns) if flow.remote == server.end]
+    assert [flow.is_tcp for flow in noted] == [True, False]
+    assert noted[0][1:] == (ports[0], server.end, binding.at_ns)

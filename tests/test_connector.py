@@ -4,6 +4,9 @@ import asyncio
 import socket
 import time
 
+import pytest
+
+from simopen import flows
 from simopen.address import Endpoint
 from simopen.connector import Connector
 from simopen.plan import Shot, opened_first
@@ -109,3 +112,21 @@ async def test_a_later_shot_without_a_socket_leaves_the_others(ports: tuple[int,
             async with asyncio.timeout(5):
                 stream = await connector.stream()
             stream.sock.close()
+
+
+@pytest.mark.parametrize(("taken", "left"), [(0, 5), (3, 2), (4, 1), (99, 1)])
+async def test_guesses_whose_ports_other_flows_have_taken_are_left_out(
+    taken: int, left: int, ports: tuple[int, int]
+) -> None:
+    """The first ones go, at the instant's before later ones; what is no guess stays, and so does the last guess."""
+    guesses = [
+        Shot(ports[0], Endpoint(THERE, 9 + number), after_ns=number // 3 * 10**9, once=True, lasts_ns=10**9)
+        for number in range(5)
+    ]
+    peer = Endpoint(THERE, ports[1])
+    with Connector.opened(HERE, [Shot(ports[0], peer), *guesses]) as connector:
+        connector.leave_out(taken)
+        lanes = (*connector._lanes, *connector._later)
+        assert [lane.peer for lane in lanes] == [peer, *(shot.remote for shot in guesses[5 - left :])]
+        connector.fired(spin(0, connector.aim(0)))
+        assert flows.process.since(connector.fired_ns)[0][:-1] == (True, ports[0], peer)

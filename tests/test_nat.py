@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simopen.address import Endpoint
+from simopen.flows import Flow
 from simopen.lab import nat as lab
 from simopen.nat import (
     Allocation,
@@ -23,6 +24,7 @@ from simopen.nat import (
     Profile,
     classify,
     predict,
+    taken_since,
 )
 from tests.modelled import HOST, OTHER_ADDRESS, OTHER_PORT, PORT, PUNCH_PORT, SERVERS, Model
 
@@ -387,3 +389,79 @@ def sequential_nat(draws: Random) -> lab.Nat:
         step=draws.choice([1, 1, 1, 1, 2, 2, 3, 4]),
         others=draws.choice([0, 0, 0.1, 0.2, 0.3]),
     )
+
+
+APDM = lab.Mapping.ADDRESS_AND_PORT_DEPENDENT
+
+
+def own_row(*, one_row: bool, step: int = 1, others: float = 0.0, parity: bool = False) -> lab.Nat:
+    allocation = lab.Allocation.SEQUENTIAL
+    return lab.Nat(APDM, allocation=allocation, one_row=one_row, step=step, others=others, parity=parity)
+
+
+@pytest.mark.parametrize("one_row", [False, True])
+@pytest.mark.parametrize("step", [1, 2, 3])
+@pytest.mark.parametrize("dead", [0, 4])
+def test_what_this_program_sent_itself_makes_no_row_look_busy(*, one_row: bool, step: int, dead: int) -> None:
+    """Questions over UDP, and servers that never answered: without the record of them they are a busy neighbour's."""
+    for seed in range(12):
+        model = Model([own_row(one_row=one_row, step=step)], seed)
+        seen = model.discover(dead=dead)
+        profile = classify(seen, flows=model.flows)
+        assert (profile.allocation, profile.step, profile.busy) == (Allocation.SEQUENTIAL, step, 0.0)
+        assert profile.one_row is one_row
+        assert predict(profile, model.now_ns, remote=PEER)[0].endpoint == model.mapped(LOCAL, PEER)
+
+
+def test_without_a_record_of_them_they_are_a_busy_neighbours() -> None:
+    model = Model([own_row(one_row=True)], seed=1)
+    profile = classify(model.discover(dead=4))
+    assert profile.busy is not None
+    assert profile.busy > 0.2
+    assert profile.one_row is None
+
+
+@pytest.mark.parametrize("parity", [False, True])
+@pytest.mark.parametrize("one_row", [False, True])
+def test_among_others_it_is_seldom_told_wrong_whether_there_is_one_row(*, one_row: bool, parity: bool) -> None:
+    """What is not told for sure is None: of 60 rows that others share, one in ten at most is told wrong."""
+    told = Counter[bool | None]()
+    for seed in range(60):
+        model = Model([own_row(one_row=one_row, others=0.2, parity=parity)], seed)
+        told[classify(model.discover(), flows=model.flows).one_row] += 1
+    assert told[not one_row] <= 6, told
+
+
+def test_flows_that_cross_no_nat_and_flows_of_one_mapping_are_not_counted() -> None:
+    model = Model([own_row(one_row=True)], seed=5)
+    near = [Flow(False, 40001, Endpoint(to, 123), 1) for to in ("127.0.0.1", "169.254.9.9", "192.168.1.1", "fe80::1")]
+    seen = model.discover()
+    again = [flow._replace(at_ns=flow.at_ns + 1) for flow in model.flows]
+    profile = classify(seen, flows=[*near, *model.flows, *again])
+    assert (profile.busy, profile.one_row) == (0.0, True)
+
+
+@pytest.mark.parametrize(("one_row", "taken"), [(False, 2), (True, 5)])
+def test_what_went_out_since_can_be_asked(*, one_row: bool, taken: int) -> None:
+    model = Model([own_row(one_row=one_row)], seed=6)
+    profile = classify(model.discover(), flows=model.flows)
+    latest_ns = profile.observations[-1].at_ns
+    for number in range(5):
+        model.send(Endpoint("192.0.2.1", number + 1), is_tcp=number < 2)
+    later = [flow for flow in model.flows if flow.at_ns > latest_ns]
+    assert taken_since(profile, later) == taken
+    assert taken_since(replace(profile, mapping=Mapping.ENDPOINT_INDEPENDENT), later) == 0
+    assert taken_since(replace(profile, allocation=Allocation.RANDOM), later) == 0
+
+
+def test_a_syn_that_was_overtaken_by_own_flows_shows_one_row_all_the_same() -> None:
+    """The first mapping's SYN was lost, and came after all others: only its port is out of order."""
+    model = Model([own_row(one_row=True)], seed=8)
+    model.pass_time(1)
+    first_ns = model.now_ns
+    seen = model.discover()
+    late = Endpoint(SERVERS[3], PORT)
+    seen.append(Observation(LOCAL, late, model.mapped(LOCAL, late), first_ns))
+    profile = classify(seen, flows=model.flows)
+    assert (profile.allocation, profile.one_row) == (Allocation.SEQUENTIAL, True)
+    assert predict(profile, model.now_ns, remote=PEER)[0].endpoint == model.mapped(LOCAL, PEER)

@@ -32,6 +32,7 @@ LENIENT = Nat(filtering=Filtering.ADDRESS_DEPENDENT)
 RANDOM = Nat(APDM, allocation=Allocation.RANDOM)
 BUSY = Nat(APDM, allocation=Allocation.SEQUENTIAL, step=2, others=0.3)
 SEQUENTIAL = Nat(APDM, allocation=Allocation.SEQUENTIAL)
+ONE_ROW = Nat(APDM, allocation=Allocation.SEQUENTIAL, one_row=True)
 BY_ADDRESS = Nat(ADM, allocation=Allocation.SEQUENTIAL)
 
 
@@ -114,6 +115,8 @@ def _syns(record: lab.Record, name: str, server: str) -> int:
         pytest.param(BUSY, STRICT, id="walking and one that answers"),
         pytest.param(Nat(APDM), Nat(APDM), id="both keep the port"),
         pytest.param(SEQUENTIAL, SEQUENTIAL, id="both walking"),
+        pytest.param(ONE_ROW, ONE_ROW, id="both walking, TCP and UDP in one row"),
+        pytest.param(ONE_ROW, HOME, id="one walking, TCP and UDP in one row"),
         pytest.param(BY_ADDRESS, BY_ADDRESS, id="both walking, by address"),
         pytest.param(RANDOM, LENIENT, id="lost and lenient"),
     ],
@@ -122,6 +125,14 @@ async def test_what_a_plan_gets_through(left: Nat | None, right: Nat | None) -> 
     ended = await meet(left, right)
     assert ended.met, ended.story
     assert max(ended.syns.values()) <= MOST_SYNS
+
+
+@pytest.mark.parametrize("nat", [SEQUENTIAL, ONE_ROW], ids=["a row a protocol", "one row"])
+async def test_what_this_program_asks_meanwhile_takes_no_port_from_the_punch(nat: Nat) -> None:
+    """The NATs of other ports, at once and before the punch, and the time: more than a whole volley has ports."""
+    ntp = [f"{address}:{port}" for address in ("203.0.113.200", "203.0.113.201") for port in (123, 124)]
+    ended = await meet(nat, nat, ntp=ntp, twice=2314)
+    assert ended.met, ended.story
 
 
 @pytest.mark.parametrize(

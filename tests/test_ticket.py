@@ -88,6 +88,32 @@ def test_the_peer_foresees_the_same_ports(mapping: lab.Mapping, allocation: lab.
     assert peers.profile.step == ticket.profile.step
 
 
+@pytest.mark.parametrize(("step", "parity"), [(1, False), (2, False), (3, False), (1, True), (2, True)])
+def test_the_peer_foresees_the_same_ports_though_it_knows_nothing_of_our_other_flows(step: int, parity: bool) -> None:
+    mapping, allocation = lab.Mapping.ADDRESS_AND_PORT_DEPENDENT, lab.Allocation.SEQUENTIAL
+    for seed in range(5):
+        model = Model([lab.Nat(mapping, allocation=allocation, step=step, parity=parity, one_row=True)], seed)
+        seen = model.discover(dead=3)
+        profile = classify(seen, hosts=[Endpoint(HOST, PUNCH_PORT)], flows=model.flows)
+        ticket = Ticket(in_utc(profile, (NOW - 20) * 10**9 - seen[-1].at_ns), NOW, PUNCH_PORT)
+        peers = parse_ticket(ticket.encode()).profile
+        assert peers.one_row is True or (parity and peers.one_row is None)  # a step of 1 that skips looks like others
+        assert (peers.step, peers.busy) == (step, 0.0)
+        ours, theirs = (predict(each, NOW * 10**9, remote=PEER)[0] for each in (ticket.profile, peers))
+        assert theirs.endpoint == ours.endpoint == model.mapped(Endpoint(HOST, PUNCH_PORT), PEER)
+
+
+@pytest.mark.parametrize("one_row", [None, False, True])
+def test_whether_there_is_one_row_is_told_in_bits_that_were_spare(one_row: bool | None) -> None:
+    """Who does not know of them reads the same ticket without them."""
+    ticket = replace(SIMPLE, profile=replace(SIMPLE.profile, one_row=one_row))
+    assert parse_ticket(ticket.encode()) == ticket
+    bodies = [base64.b32decode(each.encode() + "=" * (-len(each.encode()) % 8)) for each in (SIMPLE, ticket)]
+    changed = [at for at, pair in enumerate(zip(*bodies, strict=True)) if pair[0] != pair[1]]
+    assert set(changed) <= {2, *range(len(bodies[0]) - 4, len(bodies[0]))}
+    assert (bodies[0][2] ^ bodies[1][2]) & 0b00111111 == 0
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simopen import ntp
+from simopen import flows, ntp
 from simopen.clock import MACHINE
 from simopen.timeserver import DEFAULT_SERVERS, TimeServer, ask, parse_servers, smears
 from tests.fake_ntp import MISBEHAVIOURS, FakeNtp, random_bytes, short
@@ -142,6 +142,13 @@ async def test_four_answers_of_a_near_server_are_enough(host: str) -> None:
     assert 4 <= len(answers.samples) <= fake.queries <= 8
     assert answers.best is not None
     assert answers.best.address == fake.name
+
+
+async def test_that_it_was_asked_is_noted_once_a_socket() -> None:
+    async with FakeNtp() as fake:
+        await ask_one(fake)
+        [noted] = [flow for flow in flows.process.since(0) if flow.remote.port == fake.port and not flow.is_tcp]
+    assert noted.remote.address == "127.0.0.1"
 
 
 async def test_a_name_is_resolved_and_the_family_without_a_server_does_not_matter() -> None:
