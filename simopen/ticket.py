@@ -56,9 +56,7 @@ _FORESEEABLE = {Allocation.PRESERVING, Allocation.CONSTANT_DELTA, Allocation.SEQ
 # Each choice takes as many bits as its values need; the order of the values is the format.
 _HAIRPINNING = (None, False, True)
 _LAYERS = (None, 0, 1, 2)
-_ONE_ROW = (None, False, True)
 _CHOICES: tuple[tuple[str, Sequence[object], int], ...] = (
-    ("one_row", _ONE_ROW, 2),  # first, where there were two bits to spare: who does not know of them passes them over
     ("mapping", tuple(Mapping), 3),
     ("allocation", tuple(Allocation), 3),
     ("filtering", tuple(Filtering), 2),
@@ -69,6 +67,7 @@ _CHOICES: tuple[tuple[str, Sequence[object], int], ...] = (
 
 
 _SPRAYS = 1 << sum(bits for _, _, bits in _CHOICES)  # the bit above them
+_ONE_ROW = _SPRAYS << 1  # and the last: a row for each protocol and "nobody knows" come to the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +187,7 @@ def _body(ticket: Ticket) -> Iterator[bytes]:
     profile = ticket.profile
     busy = _UNTOLD if profile.busy is None else round(200 * profile.busy)
     confidence = round(200 * profile.confidence)
-    choices = _packed(profile) | _SPRAYS * ticket.spray
+    choices = _packed(profile) | _SPRAYS * ticket.spray | _ONE_ROW * (profile.one_row is True)
     yield _HEADER.pack(choices, ticket.instant, ticket.local_port, confidence, profile.step or 0, busy)
     hosts = [host for host in profile.hosts if "%" not in host.address][:MOST_HOSTS]  # a scope is this host's own
     yield bytes([len(hosts) << 1 | (profile.mapped is not None)])
@@ -292,6 +291,7 @@ def _ticket(body: _Bytes) -> Ticket:
         step=step or None,
         busy=None if busy == _UNTOLD else min(busy, 200) / 200,
         delta=delta or None,
+        one_row=True if choices & _ONE_ROW else None,
         confidence=min(confidence, 200) / 200,
     )
     seen = tuple(_seen(body, mapped, instant, local_port)) if mapped else ()
