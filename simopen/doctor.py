@@ -67,14 +67,14 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
         found = await examine(ntp, options.stun, options.timeout)
     status = int(any(each.verdict is Verdict.FAIL for each in found))
     if options.json:
-        print(json.dumps({"fit": not status, "findings": list(map(asdict, found))}))
+        warnings = [each.check for each in found if each.verdict is Verdict.WARN]
+        print(json.dumps({"fit": not status, "warnings": warnings, "findings": list(map(asdict, found))}))
         return status
     rows = [(each.check, each.verdict, each.found, each.advice) for each in found]
     screen.table("is this host fit to punch?", ("check", "verdict", "found", "what to do"), rows)
     for note in (note for each in found for note in each.notes):
         screen.say(f"simopen: note: {note}")
-    failing = ", ".join(each.check for each in found if each.verdict is Verdict.FAIL)
-    screen.say(f"not fit: {failing}" if failing else "fit")
+    screen.say(findings.summary(found))
     return status
 
 

@@ -52,13 +52,29 @@ class Check(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check came to: `found` and `advice` are a line each, `notes` what else was said, a sentence each."""
+    """What one check came to: `found` and `advice` are a line each, `notes` what else was said, a sentence each.
+
+    `but`: what a warning comes to, in a few words, where the check's name does not tell.
+    """
 
     check: Check
     verdict: Verdict
     found: str
     advice: str = _NOTHING
     notes: tuple[str, ...] = ()
+    but: str = ""
+
+
+def summary(found: Sequence[Finding]) -> str:
+    """Whether this host is fit to punch, in a line."""
+    if failing := _with(Verdict.FAIL, found):
+        return f"not fit: {', '.join(each.check for each in failing)}"
+    warned = [f"{each.check} ({each.but})" if each.but else each.check for each in _with(Verdict.WARN, found)]
+    return f"fit, but: {', '.join(warned)}" if warned else "fit"
+
+
+def _with(verdict: Verdict, found: Sequence[Finding]) -> list[Finding]:
+    return [each for each in found if each.verdict is verdict]
 
 
 def judge_clock(kernel: Estimate | None, checked: Estimate | str) -> Finding:
@@ -205,17 +221,42 @@ def judge_stun(
 ) -> Finding:
     """`asked`: the ports of the servers asked; `answered`: the ends that answered; `notes`: what the others did."""
     if profile is None or not answered:
-        found = f"none of {len(asked)} servers answered" if len(asked) > 1 else "the server did not answer"
-        return Finding(Check.STUN, Verdict.FAIL, found, _why_silent(notes, len(asked)), tuple(notes))
-    verdict, advice = _MAPPING[profile.mapping]
+        return Finding(
+            Check.STUN, Verdict.FAIL, _nobody(notes, len(asked)), _why_silent(notes, len(asked)), tuple(notes)
+        )
     if {end.port for end in answered} <= _WEB_PORTS and not set(asked) <= _WEB_PORTS:
-        verdict, advice = Verdict.WARN, _WEB_ONLY
+        return Finding(
+            Check.STUN,
+            Verdict.WARN,
+            _heard(answered, profile),
+            _WEB_ONLY,
+            tuple(notes),
+            "only ports of the web answered",
+        )
+    verdict, advice = _MAPPING[profile.mapping]
     return Finding(Check.STUN, verdict, _heard(answered, profile), advice, tuple(notes))
 
 
 def _heard(answered: Sequence[Endpoint], profile: Profile) -> str:
     translated = "no translation" if profile.mapping is Mapping.NONE else f"{profile.mapping.value} mapping"
     return f"{len(answered)} endpoints answered: {translated}, seen as {profile.mapped}"
+
+
+_TOLD = "told this host's mapping"
+_SILENT = re.compile(r"no answer within|hung up after 0 bytes|reset the connection|the name |names can be looked up")
+"""What a server that gave no answer at all did, by the words of `binding`, `inquiry` and `address`."""
+
+
+def _nobody(notes: Sequence[str], asked: int) -> str:
+    """That nobody answered, where that is so; who refused, or said what cannot be believed, did answer."""
+    silent = _all_silent(notes)
+    if asked > 1:
+        return f"none of {asked} servers {'answered' if silent else _TOLD}"
+    return "the server did not answer" if silent else "the server did not tell this host's mapping"
+
+
+def _all_silent(notes: Sequence[str]) -> bool:
+    return all(_SILENT.search(said) for note in notes for said in note.split("; "))
 
 
 def _why_silent(notes: Sequence[str], asked: int) -> str:
@@ -225,4 +266,6 @@ def _why_silent(notes: Sequence[str], asked: int) -> str:
         return "open a web page, log in to this network, and ask again"
     if OFFLINE in told or told.count("the name ") >= asked:
         return "see that names are looked up here (/etc/resolv.conf), or name a server by its address with --stun"
+    if not _all_silent(notes):
+        return "the notes say what came back, from a server or a firewall: name a server that answers with --stun"
     return "does a firewall let TCP out to any port? Name a server that you can reach with --stun"

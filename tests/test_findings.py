@@ -8,6 +8,7 @@ from simopen.address import Endpoint
 from simopen.estimate import Estimate, Reading, Source
 from simopen.findings import (
     DESCRIPTORS,
+    Check,
     Finding,
     Verdict,
     judge_clock,
@@ -18,6 +19,7 @@ from simopen.findings import (
     judge_port_sharing,
     judge_simultaneous_open,
     judge_stun,
+    summary,
 )
 from simopen.nat import Mapping, Profile
 
@@ -212,6 +214,21 @@ def test_a_network_that_lets_only_the_web_out(asked: list[int], ports: list[int]
     finding = judge_stun(asked, ends, Profile(Mapping.ENDPOINT_INDEPENDENT, mapped=MAPPED), [])
     assert finding.verdict is verdict
     assert ("port 443" in finding.advice) is (verdict is WARN)
+    told = "fit, but: STUN over TCP (only ports of the web answered)" if verdict is WARN else "fit"
+    assert summary([finding]) == told
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "told"),
+    [
+        ([OK, OK], "fit"),
+        ([OK, UNKNOWN], "fit"),
+        ([WARN, OK, WARN], "fit, but: clock, port sharing"),
+        ([WARN, FAIL, FAIL], "not fit: simultaneous open, port sharing"),
+    ],
+)
+def test_the_summary_tells_warnings_too(verdicts: list[Verdict], told: str) -> None:
+    assert summary([Finding(check, verdict, "") for check, verdict in zip(Check, verdicts, strict=False)]) == told
 
 
 @pytest.mark.parametrize(
@@ -221,7 +238,14 @@ def test_a_network_that_lets_only_the_web_out(asked: list[int], ports: list[int]
         (1, "a: no answer within 4.0 s", "the server did not answer", "does a firewall"),
         (2, "the name 'a' has no address; the name 'b' was not looked up in time", "none of 2", "resolv.conf"),
         (2, "none of the 2 STUN servers' names can be looked up: is this host online?", "none of 2", "resolv.conf"),
-        (2, "the name 'a' has no address; b: no answer within 4.0 s", "none of 2", "does a firewall"),
+        (2, "the name 'a' has no address; b: no answer within 4.0 s", "none of 2 servers answered", "does a firewall"),
+        (2, "a: it hung up after 0 bytes of an answer; b: it reset the connection", "none of 2 servers answered", "?"),
+        # Who answers what cannot be used does answer.
+        (1, "a: it refused the connection", "the server did not tell this host's mapping", "what came back"),
+        (1, "a: it refused with error 401 Unauthorized", "the server did not tell", "what came back"),
+        (1, "a: its answer names an address of another family, [::1]:5", "the server did not tell", "what came back"),
+        (2, "a: no answer within 4.0 s; b: it refused the connection", "none of 2 servers told", "what came back"),
+        (9, "a, b: no answer within 4.0 s; and 7 more", "none of 9 servers told", "what came back"),
     ],
 )
 def test_no_stun_answer(asked: int, why: str, found: str, advice: str) -> None:
