@@ -26,6 +26,7 @@ from simopen.inquiry import Inquiry, PunchPort
 from simopen.instant import next_slot
 from simopen.nat import Allocation, Mapping, Observation, Profile, classify
 from simopen.ticket import Ticket, in_utc
+from simopen.wording import by_reason, first_few
 
 TIMEOUT_S = 4.0
 """A SYN that is lost on the way is sent again after 1 s, and once more 2 s later."""
@@ -127,8 +128,8 @@ class Discovery:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What each server that was of no use did, one sentence each."""
-        return tuple(dict.fromkeys(self._inquiry.notes))
+        """What the servers that were of no use did, one sentence each; of very many, the first few."""
+        return first_few(by_reason(self._inquiry.notes))
 
     def ticket(self, at: float | None = None, now: Estimate | None = None, *, spray: bool = False) -> Ticket:
         """What the peer needs to know, as one word once encoded; good as long as this holds the mapping.

@@ -26,7 +26,7 @@ from simopen.gateway import outer_address
 from simopen.hairpin import Mapped, hairpins
 from simopen.nat import Observation
 from simopen.sockets import open_socket, source_address
-from simopen.wording import listed
+from simopen.wording import by_reason, listed
 
 PROBES = 7
 """Other local ports that ask: `nat` needs five mappings to tell random ports, and eight to call addresses paired."""
@@ -44,6 +44,7 @@ HAIRPIN_FLOOR_S = 0.05
 """With a server nearby, a round trip to it is less than what a few tasks may take to be run."""
 AGAIN_S = 5.0
 """What a server gets that answered before: a request lost once or twice."""
+_FIRST_NOTES = _LATEST_NOTES = 32
 PAUSES_S = (0.0, 0.3, 1.0)
 """Before each try of a connection that ended: the kernel keeps its 5-tuple until both have closed it."""
 
@@ -151,13 +152,19 @@ class Inquiry:
             raise self._nobody()
 
     def _nobody(self) -> StunError:
-        told = tuple(dict.fromkeys(self.notes))
-        each_said = listed(told)
+        told = self.notes
+        each_said = listed(by_reason(told))
         if len(told) == self._servers > 1 and all(note.startswith("the name ") for note in told):
             error = StunError(no_names(self._servers, "STUN"))
             error.add_note(each_said)
             return error
         return StunError(f"no STUN server told this host's mapping: {each_said}")
+
+    def _note(self, what: str) -> None:
+        """Once; and as this may go on for days, of very many the first and the latest."""
+        if what not in self.notes:
+            self.notes.append(what)
+            del self.notes[_FIRST_NOTES:-_LATEST_NOTES]
 
     def close(self) -> None:
         """Close every connection."""
@@ -169,14 +176,14 @@ class Inquiry:
         try:
             found = await resolve([(server.host, server.port)])
         except ResolutionError as error:
-            self.notes.append(str(error))
+            self._note(str(error))
             return
         except asyncio.CancelledError:
-            self.notes.append(f"the name {server.host!r} was not looked up in time")
+            self._note(f"the name {server.host!r} was not looked up in time")
             raise
         first = {each.family: each for each in reversed(found) if self._punch_port.speaks(each.family)}
         if not first:
-            self.notes.append(f"{server}: it has no address of the family that this host's port has")
+            self._note(f"{server}: it has no address of the family that this host's port has")
             return
         if socket.AF_INET in first and self._router is None:
             self._router = asyncio.create_task(self._ask_router(first[socket.AF_INET]))
@@ -267,7 +274,7 @@ class Inquiry:
         try:
             binding = Binding(local, server)
         except LocalEndpointError as error:
-            self.notes.append(f"{server}: {error}")
+            self._note(f"{server}: {error}")
             return None
         self._open.add(binding)
         return binding
@@ -276,7 +283,7 @@ class Inquiry:
         try:
             return await binding.ask()
         except StunError as error:
-            self.notes.append(f"{binding.server}: {error}")
+            self._note(f"{binding.server}: {error}")
             self._end(binding)
             return None
 
@@ -337,7 +344,7 @@ class Inquiry:
             if binding in self._probes:
                 binding.give_up()
             else:
-                self.notes.append(f"{binding.server}: no answer within {waited_s:.1f} s")
+                self._note(f"{binding.server}: no answer within {waited_s:.1f} s")
             self._end(binding)
 
     def living(self) -> tuple[Endpoint, ...]:
@@ -367,7 +374,7 @@ class Inquiry:
             async with asyncio.timeout(AGAIN_S):
                 return await self._question(binding)
         except TimeoutError:
-            self.notes.append(f"{binding.server}: no answer within {AGAIN_S:g} s, where there had been one before")
+            self._note(f"{binding.server}: no answer within {AGAIN_S:g} s, where there had been one before")
             self._end(binding)
             return None
 
@@ -395,7 +402,7 @@ class Inquiry:
         self._observe(binding, answer)
         changed = before[-1].mapped != answer.mapped
         if changed:
-            self.notes.append(f"{binding.server}: saw {before[-1].mapped} before, sees {answer.mapped} now")
+            self._note(f"{binding.server}: saw {before[-1].mapped} before, sees {answer.mapped} now")
         return changed
 
 

@@ -15,6 +15,7 @@ LONGEST_EACH = 200
 """Characters of one thing in a list: a sentence that names a host, of 253 characters at most, and says what it did."""
 MOST = 8
 """Things in a list: more than a command asks unless told otherwise, and 8 of the longest are below `LONGEST`."""
+_MOST_WHO = 4
 _CUT = " ..."
 
 
@@ -28,6 +29,15 @@ def first_few(texts: Iterable[object], most: int = MOST) -> tuple[str, ...]:
     told = tuple(dict.fromkeys(map(str, texts)))
     more = (f"and {len(told) - most:,} more",) if len(told) > most else ()
     return tuple(map(shortened, told[:most])) + more
+
+
+def by_reason(notes: Iterable[str]) -> tuple[str, ...]:
+    """Notes of the form `who: what`, each `what` once, with all of whom it is said: `a, b and 6 more: it refused`."""
+    who_by_what: dict[str, list[str]] = {}
+    for note in dict.fromkeys(notes):
+        who, colon, what = note.partition(": ")
+        who_by_what.setdefault(colon + what if colon else note, []).extend([who] * bool(colon))
+    return tuple(listed(who, ", ", _MOST_WHO) + what for what, who in who_by_what.items())
 
 
 def listed(texts: Iterable[object], separator: str = "; ", most: int = MOST) -> str:

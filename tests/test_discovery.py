@@ -195,6 +195,27 @@ async def test_where_nobody_answers_the_error_says_what_each_did(
     assert f"{absent}: it refused the connection" in str(caught.value)
 
 
+async def test_one_reason_is_told_once_with_all_of_whom_it_is_true(local: Endpoint, ports: tuple[int, int]) -> None:
+    absent = [f"127.0.0.{number}:{ports[1]}" for number in range(10, 18)]
+    async with FakeStun(silent=True) as silent:
+        with pytest.raises(StunError) as caught:
+            await simopen.discover(local, servers=[*absent, silent.name], timeout=0.5)
+    told = str(caught.value)
+    assert f"{', '.join(absent[:4])}, and 4 more: it refused the connection" in told
+    assert told.count("refused") == 1
+    assert f"{silent.name}: no answer within" in told
+
+
+async def test_what_goes_on_for_days_is_told_in_a_few_notes(local: Endpoint) -> None:
+    async with FakeStun() as server, holding(local, servers=[server.name]) as found:
+        for number in range(10_000):
+            found._inquiry._note(f"{server.name}: saw {number} before")
+            found._inquiry._note("the same again")
+        assert len(found._inquiry.notes) < 100
+        assert len(found.notes) < 10
+        assert "9999 before" in found._inquiry.notes[-1]
+
+
 async def test_a_name_without_an_address_is_told_and_the_rest_counts(local: Endpoint) -> None:
     async with FakeStun() as server, holding(local, servers=["x." + "y" * 63, server.name]) as found:
         assert found.profile.mapped == local

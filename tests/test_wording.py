@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simopen.errors import ClockError, Flaw, LabError, PunchError, SimopenError, StunError, TicketError, WindowClosed
-from simopen.wording import LONGEST, LONGEST_EACH, MOST, first_few, listed, shortened
+from simopen.wording import LONGEST, LONGEST_EACH, MOST, by_reason, first_few, listed, shortened
 
 
 def test_each_is_told_once_and_those_left_out_are_counted() -> None:
@@ -24,6 +24,21 @@ def test_what_is_too_long_is_cut_and_says_so(length: int, told: int) -> None:
     text = shortened("x" * length)
     assert len(text) == told
     assert text.endswith(" ...") == (length > told)
+
+
+@pytest.mark.parametrize(
+    ("notes", "told"),
+    [
+        ([], ()),
+        (["a: it refused"], ("a: it refused",)),
+        (["a: it refused", "b: no answer", "c: it refused", "a: it refused"], ("a, c: it refused", "b: no answer")),
+        (["[::1]:5: it refused", "x"], ("[::1]:5: it refused", "x")),
+        ([f"{number}: no" for number in range(8)], ("0, 1, 2, 3, and 4 more: no",)),
+        (["no one: said", "said"], ("no one: said", "said")),
+    ],
+)
+def test_each_reason_is_told_once_with_whom(notes: list[str], told: tuple[str, ...]) -> None:
+    assert by_reason(notes) == told
 
 
 @given(st.lists(st.text(max_size=500), max_size=100))
