@@ -7,6 +7,7 @@ only where the evidence bears it, and where several would leave the same trace, 
 - A RST: whatever answered had no use for the SYN when it arrived. It may be the peer's host, its NAT, or a firewall on
   either side; only an answer that came faster than from afar is known to come from near. The kernel reports an ICMP
   Port Unreachable just like a RST (ECONNREFUSED), so "refusal" here is either.
+- Unreachable: a router's ICMP looks to the program like this host's own neighbour discovery that found nobody.
 - Silence: the peer has not fired, or its SYNs or ours were dropped, or one of the two fired at the wrong endpoint. No
   trace of one side tells these apart.
 - The peer's clock: a SYN that came before our instant tells it, on the later of the two sides, where it gets as far as
@@ -18,13 +19,16 @@ only where the evidence bears it, and where several would leave the same trace, 
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
+from simopen.address import Endpoint
 from simopen.report import Attempt, Report, Via, tally
 from simopen.window import Outcome
+from simopen.wording import listed
 
 NEAR_NS = 1_000_000
 """Light in glass makes 200 km in 1 ms, there and back 100: what answers within that is no distant peer."""
@@ -95,7 +99,7 @@ def remarks(report: Report) -> tuple[str, ...]:
     told = []
     # A plan expects other ports than those that the report has room for.
     if report.plan is None and report.remote is not None and report.remote not in report.peers:
-        told.append(f"the peer came from {report.remote}, which was not named: its NAT chose another port")
+        told.append(f"the peer came from {report.remote}, which was not named: its NAT chose another port, or it did")
     if (early_ns := _early_ns(report)) is not None:
         told.append(f"the peer fired {early_ns / 1e9:.1f} s before this side: {_CLOCKS}")
     late_ns = _late_ns(report)
@@ -157,7 +161,7 @@ def _knocked(report: Report) -> list[str]:
 
 def _missed(report: Report) -> str:
     late = ago(report.ended_ns - report.instant_ns)
-    return f"nothing was sent to {', '.join(map(str, report.peers))}: the instant was {late} ago, and the window over"
+    return f"nothing was sent to {listed(report.peers, ', ')}: the instant was {late} ago, and the window over"
 
 
 def ago(late_ns: int) -> str:
@@ -177,12 +181,28 @@ def _apart(report: Report) -> str:
 
 
 def _wrong_port(report: Report) -> str:
-    return f"the peer came from {', '.join(_knocked(report))}, which was not named, and so could not be let in"
+    return f"the peer came from {listed(_knocked(report), ', ')}, which was not named, and so could not be let in"
 
 
 def _refused(report: Report) -> str:
     answers = "refusals and ICMP errors" if Outcome.ICMP in _outcomes(report) else "refusals"
     return f"only {answers} came back: what answers there expected nothing from this side while it fired"
+
+
+def _is_far_private(report: Report) -> bool:
+    """Whether something said that it cannot get to a peer of which only addresses of some site were named."""
+    return report.plan is None and Outcome.ICMP in _outcomes(report) and all(map(_is_private, report.peers))
+
+
+def _is_private(peer: Endpoint) -> bool:
+    address = ipaddress.ip_address(peer.address.partition("%")[0])
+    return any(address in network for network in _PRIVATE)
+
+
+def _elsewhere(report: Report) -> str:
+    is_are = "are private addresses" if len(report.peers) > 1 else "is a private address"
+    addresses = listed((peer.address for peer in report.peers), ", ")
+    return f"{addresses} {is_are}, known in one network only, and the answer was that there is no way there from here"
 
 
 def _advice(case: _Case, report: Report) -> str:
@@ -207,6 +227,10 @@ class _Case:
     by_ticket: str | None = None
 
 
+# RFC 1918, RFC 6598 (a provider's, behind its NAT), RFC 4193. Not `is_private`: documentation's addresses are, too.
+_PRIVATE = tuple(
+    map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"))
+)
 _NEW_TICKETS = (
     "Did the peer run `simopen connect` with your latest ticket in time, with `simopen nat --ticket` still running "
     "there? If not, make new tickets on both sides; if so, compare what `simopen clock` says on both"
@@ -266,7 +290,7 @@ _CASES = (
     _Case(
         Cause.BROKEN,
         lambda report: Outcome.OPEN in _outcomes(report),
-        lambda _: "a stream came up, but the other side reset it at once",
+        lambda _: "a stream came up, but what answered there reset it at once",
         "Ask what the peer's program did: it may have had a stream already, or given up",
     ),
     _Case(
@@ -279,8 +303,15 @@ _CASES = (
     ),
     _Case(
         Cause.UNREACHABLE,
+        _is_far_private,
+        _elsewhere,
+        "If the peer is in another network, swap tickets, which tell its public address and how to get there: run "
+        "`simopen nat --ticket` on both sides. If it is in this one, check the address, and that its host is up",
+    ),
+    _Case(
+        Cause.UNREACHABLE,
         lambda report: Outcome.ICMP in _outcomes(report),
-        lambda _: "a router on the way says that it cannot, or must not, get there",
+        lambda _: "a router on the way, or this host's own network, says that it cannot, or must not, get there",
         "Check the address and this host's connection; a firewall may answer so, too, until the peer has fired",
     ),
     _Case(

@@ -44,6 +44,7 @@ from simopen.sockets import is_self_connected, keep, make_room, open_socket, sou
 from simopen.ticket import Ticket, agreed_instant, both_spray
 from simopen.upgrade import Writer
 from simopen.window import Window, passes
+from simopen.wording import listed
 
 logger = logging.getLogger("simopen")
 
@@ -433,7 +434,7 @@ async def _in_window(connector: Connector, trace: _Trace) -> Stream:
         if connector.hindrance is not None and not report.attempts:
             raise _stopped(connector.hindrance, report) from None
         diagnosis = diagnose(report)
-        what = f"no stream to {', '.join(map(str, report.peers))} within {report.window_s:g} s: {diagnosis}"
+        what = f"no stream to {listed(report.peers, ', ')} within {report.window_s:g} s: {diagnosis}"
         raise WindowClosed(what, report, diagnosis) from None
     except PunchError as error:
         connector.end()
@@ -530,7 +531,7 @@ async def _check(trace: _Trace, at_ns: int) -> None:
 def _missed(late_ns: int, trace: _Trace) -> str:
     return (
         f"the instant passed {ago(late_ns)} ago and the window is {trace.window_s:g} s, so nothing was sent to "
-        f"{', '.join(map(str, trace.aim.peers))}; agree on a later instant (the clock: {trace.estimate})"
+        f"{listed(trace.aim.peers, ', ')}; agree on a later instant (the clock: {trace.estimate})"
     )
 
 

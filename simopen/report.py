@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from simopen.address import Endpoint
 from simopen.window import Outcome, outcome_of
+from simopen.wording import listed
 
 if TYPE_CHECKING:
     from simopen.clock import Estimate
@@ -176,7 +177,7 @@ def tally(attempts: Sequence[Attempt]) -> str:
     by_peer = _grouped(attempts, lambda attempt: str(attempt.peer))
     if len(by_peer) > MOST_TOLD:
         by_peer = _grouped(attempts, lambda attempt: f"ports of {attempt.peer.address}")
-    return "; ".join(_tally_one(peer, those) for peer, those in by_peer.items()) or "nothing sent"
+    return listed(_tally_one(peer, those) for peer, those in by_peer.items()) or "nothing sent"
 
 
 def _grouped(attempts: Sequence[Attempt], name: Callable[[Attempt], str]) -> dict[str, list[Attempt]]:

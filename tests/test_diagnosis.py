@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,10 @@ from hypothesis import strategies as st
 
 from simopen.address import Endpoint
 from simopen.diagnosis import Cause, diagnose, impossible, remarks, stopped
+from simopen.errors import WindowClosed
 from simopen.report import Arrival, Attempt, Report, Via
+from simopen.window import Outcome
+from simopen.wording import LONGEST
 from tests.test_report import CLOCK, FAILED, MS, OTHER, PEER, report
 
 START = 5 * 10**9
@@ -59,7 +63,7 @@ def arrival(remote: Endpoint, after_ms: int = 0) -> Arrival:
         (failed(shot(errno.ENOBUFS, immediate=True), shot(RST)), Cause.REFUSED, "only refusals came back"),
         (failed(shot(RST)), Cause.REFUSED, "only refusals came back"),
         (failed(shot(RST), shot(UNREACHABLE)), Cause.REFUSED, "only refusals and ICMP errors came back"),
-        (failed(shot(UNREACHABLE)), Cause.UNREACHABLE, "a router on the way"),
+        (failed(shot(UNREACHABLE)), Cause.UNREACHABLE, "a router on the way, or this host's own network, says"),
         (failed(shot(None)), Cause.SILENCE, "nothing at all came back"),
         (failed(shot(errno.ETIMEDOUT)), Cause.SILENCE, "nothing at all came back"),
         # What proves nothing changes nothing.
@@ -73,6 +77,32 @@ def test_the_cause(made: Report, cause: Cause, words: str) -> None:
     assert found.cause is cause
     assert words in found.sentence
     assert found.advice
+
+
+@pytest.mark.parametrize(
+    ("address", "private"),
+    [
+        ("192.168.7.5", True),
+        ("10.1.2.3", True),
+        ("172.31.9.9", True),
+        ("172.32.9.9", False),
+        ("100.64.0.9", True),
+        ("fd00::5", True),
+        ("203.0.113.7", False),
+        ("8.8.8.8", False),
+        ("2001:db8::7", False),
+    ],
+)
+def test_a_private_address_of_another_network_is_told_as_one(address: str, private: bool) -> None:
+    made = failed(shot(UNREACHABLE), peers=(Endpoint(address, 1314),))
+    found = diagnose(made)
+    assert found.cause is Cause.UNREACHABLE
+    assert (f"{address} is a private address" in found.sentence) == private
+    assert ("router" in found.sentence) != private
+    assert ("swap tickets" in found.advice) == private
+    # A plan that tried both sides' own addresses has tickets already; and of several, one may be public.
+    assert "private" not in diagnose(replace(made, plan="why")).sentence
+    assert "private" not in diagnose(replace(made, peers=(Endpoint(address, 1314), PEER))).sentence
 
 
 @pytest.mark.parametrize(
@@ -174,7 +204,8 @@ def test_remarks_on_a_success(made: Report, words: str | None) -> None:
     assert all(words and words in remark for remark in remarks(made))
 
 
-CODES = st.sampled_from([None, 0, RST, UNREACHABLE, errno.ETIMEDOUT, errno.EADDRNOTAVAIL, errno.EPERM, 9999])
+CODES_SEEN = [None, 0, RST, UNREACHABLE, errno.ETIMEDOUT, errno.EADDRNOTAVAIL, errno.EPERM, 9999]
+CODES = st.sampled_from(CODES_SEEN)
 SHOTS = st.builds(shot, CODES, at_ms=st.floats(0, 10_000), took_ms=st.floats(0, 10_000), immediate=st.booleans())
 
 
@@ -198,3 +229,69 @@ def test_every_trace_has_a_diagnosis_that_json_takes(
     assert "\n" not in str(found)
     sent = any(each.sent for each in shots)
     assert sent or found.cause not in (Cause.REFUSED, Cause.UNREACHABLE, Cause.BROKEN)
+
+
+# Each word, and what the trace must show for it: nothing is claimed that was not seen.
+CLAIMS: dict[str, Callable[[Report], bool]] = {
+    "refus|RST": lambda made: Outcome.RESET in outcomes(made),
+    "ICMP": lambda made: bool({Outcome.ICMP, Outcome.RESET} & outcomes(made)),  # a Port Unreachable looks like a RST
+    "router|no way there": lambda made: Outcome.ICMP in outcomes(made),
+    "private": lambda made: Outcome.ICMP in outcomes(made) and made.plan is None,
+    "ticket|simopen nat|simopen connect": lambda made: made.plan is not None or "private" in str(diagnose(made)),
+    "spray": lambda made: made.spray is not None and made.plan is not None,
+    "no route": lambda made: Outcome.NO_ROUTE in outcomes(made),
+    "reset it": lambda made: Outcome.OPEN in outcomes(made),
+    "the peer came from|turned away": lambda made: made.strangers > 0,
+    "came .* before the instant|the peer fired .* before": lambda made: made.early_ns is not None,
+    "nobody connected": lambda made: made.listening and not made.strangers,
+    "the window over": lambda made: not made.fired_ns,
+    "nothing left this host": lambda made: not any(each.sent for each in made.attempts),
+    "a stream came up": lambda made: Outcome.OPEN in outcomes(made),
+}
+
+
+def outcomes(made: Report) -> set[Outcome]:
+    return {attempt.outcome for attempt in made.attempts}
+
+
+@st.composite
+def traces(draw: st.DrawFn) -> Report:
+    fired_ns = draw(st.sampled_from([0, START]))
+    came = draw(st.lists(st.sampled_from([MOVED, STRANGER, PEER]), max_size=3))
+    plan, spray = draw(st.sampled_from([(None, None), ("why", None), ("why", False), ("why", True)]))
+    return failed(
+        *draw(st.lists(SHOTS, max_size=5 if fired_ns else 0)),
+        fired_ns=fired_ns,
+        early_ns=draw(st.none() | st.integers(0, START)),
+        arrivals=tuple(map(arrival, came)),
+        strangers=len(came),
+        listening=draw(st.booleans()),
+        plan=plan,
+        spray=spray,
+        peers=draw(st.sampled_from([(PEER,), (Endpoint("192.168.7.5", 9),), (PEER, OTHER)])),
+    )
+
+
+@given(traces())
+def test_no_word_claims_what_was_not_seen(made: Report) -> None:
+    found = diagnose(made)
+    told = f"{found.sentence}; {'; '.join(found.evidence)}"
+    for word, seen in CLAIMS.items():
+        assert not re.search(word, told) or seen(made), word
+    assert not re.search("ticket|simopen nat|spray", found.advice) or made.plan or "private" in found.sentence
+
+
+def test_silence_between_peers_without_tickets_names_none() -> None:
+    for made in (failed(shot(None)), failed(shot(RST)), failed(), failed(fired_ns=0)):
+        assert not re.search("ticket|simopen nat", str(diagnose(made)))
+
+
+@given(st.integers(1, 4000), st.sampled_from(CODES_SEEN), st.sampled_from([0, START]))
+def test_however_many_peers_a_name_brings_the_words_fit_a_screen(count: int, code: int | None, fired_ns: int) -> None:
+    peers = tuple(Endpoint(f"2001:db8:ffff:ffff:ffff:ffff:ffff:{number:x}", 65535) for number in range(count))
+    shots = tuple(replace(shot(code), peer=each) for each in peers[:: max(1, count // 40)])
+    made = failed(*(shots if fired_ns else ()), peers=peers, fired_ns=fired_ns)
+    told = str(WindowClosed(str(diagnose(made))))
+    assert len(told) <= LONGEST
+    assert max(map(len, diagnose(made).evidence)) <= LONGEST
+    assert len(diagnose(made).sentence) < 700
