@@ -1,21 +1,30 @@
-"""Endpoints: value types, parsing, and which of them can meet.
+"""Endpoints: value types, how they are read, and which of them somebody else may name.
 
 Theory of operation: an endpoint is an IP literal and a port, nothing else; names are resolved at the edge
-(`resolve`) and never reach the modules that fire. Everything here but `resolve` is pure.
+(`resolve`) and never reach the modules that fire.
+
+An address has one spelling from the moment it is taken, whoever it comes from, so that equal ones compare equal
+(`canonical`): IPv4 in IPv6 is IPv4, and only a link-local address keeps its scope, as a number. What people type goes
+through `literal`, which refuses what resolvers read in different ways. Who may name which address, `refusal` says.
+Everything here is pure, but for `resolve` and for the number of an interface.
 """
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import ipaddress
 import re
 import socket
 import threading
+import unicodedata
 from collections.abc import Callable, Sequence
+from enum import IntEnum
 from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
 from simopen.errors import ResolutionError
+from simopen.wording import FEW, listed, quoted
 
 Peer: TypeAlias = "tuple[str, int] | Sequence[tuple[str, int]]"
 Local: TypeAlias = "int | tuple[str, int] | None"
@@ -52,13 +61,79 @@ def check_port(port: object, what: str) -> int:
     return port
 
 
-def is_literal(host: str) -> bool:
-    """Whether `host` is an IP address written out, with or without an IPv6 scope."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+class Reach(IntEnum):
+    """How far away the host of an address can be, from this host's own view."""
+
+    NOBODY = 0
+    HOST = 1
+    LINK = 2
+    SITE = 3
+    GLOBAL = 4
+
+
+_KINDS: tuple[tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, Reach, str], ...] = tuple(
+    (ipaddress.ip_network(network), reach, kind)
+    for network, reach, kind in (
+        ("0.0.0.0/8", Reach.NOBODY, "an address that no host has"),
+        ("127.0.0.0/8", Reach.HOST, "a loopback address"),
+        ("169.254.0.0/16", Reach.LINK, "a link-local address"),
+        ("10.0.0.0/8", Reach.SITE, "a private address"),
+        ("172.16.0.0/12", Reach.SITE, "a private address"),
+        ("192.168.0.0/16", Reach.SITE, "a private address"),
+        ("100.64.0.0/10", Reach.SITE, "an address inside a provider's network"),  # RFC 6598
+        ("192.0.0.0/24", Reach.SITE, "an address inside a provider's network"),  # RFC 6890, of DS-Lite and the like
+        ("198.18.0.0/15", Reach.SITE, "an address of test networks"),  # RFC 2544
+        ("224.0.0.0/4", Reach.NOBODY, "a multicast address"),
+        ("240.0.0.0/4", Reach.NOBODY, "an address that no host has"),  # 255.255.255.255 among them
+        ("::/128", Reach.NOBODY, "an address that no host has"),
+        ("::1/128", Reach.HOST, "a loopback address"),
+        ("fe80::/10", Reach.LINK, "a link-local address"),
+        ("fc00::/7", Reach.SITE, "a private address"),
+        ("fec0::/10", Reach.SITE, "a private address"),  # RFC 3879's site-local
+        ("ff00::/8", Reach.NOBODY, "a multicast address"),
+        ("2000::/3", Reach.GLOBAL, "a global address"),
+        ("::/0", Reach.NOBODY, "an address that no host has"),
+        ("0.0.0.0/0", Reach.GLOBAL, "a global address"),  # those of documentation too: the lab's internet is of them
+    )
+)
+"""IANA's registries of special-purpose addresses, as far as a stream could be asked for there. The first that fits."""
+
+
+def reach(address: str) -> Reach:
+    """How far away the host of an IP address can be."""
+    return _kind(address)[0]
+
+
+def _kind(address: str) -> tuple[Reach, str]:
+    ip = _carried(ipaddress.ip_address(address.partition("%")[0]))
+    return next((reach, kind) for network, reach, kind in _KINDS if ip.version == network.version and ip in network)
+
+
+def _carried(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The IPv4 address in an IPv6 one that a gateway would take it out of (6to4, Teredo, NAT64's RFC 6052 prefix)."""
+    if ip.version == 4:
+        return ip
+    if (inner := ip.ipv4_mapped or ip.sixtofour) is not None:
+        return inner
+    if ip in _NAT64:
+        return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return ip.teredo[1] if ip.teredo else ip
+
+
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+def refusal(endpoint: Endpoint, nearest: Reach) -> str | None:
+    """Why an endpoint that somebody else names is not fired at; None where it may be.
+
+    The one policy on what comes from a ticket, a peer's profile or a STUN server: nobody names what is nearer to this
+    host than himself (RFC 8445 §19 has the same worry). `nearest`: how near he can be. What the user types is the
+    user's will, and does not come here.
+    """
+    found, kind = _kind(endpoint.address)
+    if found is not Reach.NOBODY and found >= nearest:
+        return None
+    return kind if found is Reach.NOBODY else f"{kind}, which means another host here than there"
 
 
 def peer_endpoints(peer: Peer) -> tuple[tuple[str, int], ...]:
@@ -73,14 +148,85 @@ def peer_endpoints(peer: Peer) -> tuple[tuple[str, int], ...]:
         raise TypeError(f"peer must be (host, port), or a sequence of such pairs, not {peer!r}")
     if not given:
         raise ValueError("peer names no endpoint")
-    pairs = tuple((str(host), check_port(port, "the peer's port")) for host, port in given)
-    if not all(host for host, _ in pairs):
-        raise ValueError("the peer's host is empty")
-    return pairs
+    return tuple((_typed_host(host), check_port(port, "the peer's port")) for host, port in given)
 
 
 def _is_pair(value: object) -> TypeGuard[tuple[str, int]]:
     return isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str)
+
+
+def _typed_host(text: str) -> str:
+    """An address in its one spelling, or a name, where nothing else stands beside it."""
+    host, port = host_and_port(text)
+    if port is not None:
+        raise ValueError(f"name host and port apart, as in ({quoted(host)}, {port}), not as {quoted(text)}")
+    if not host:
+        raise ValueError("the peer's host is empty")
+    if literal(host) is not None and not is_single(host):
+        raise ValueError(f"{quoted(text)} cannot be a peer: that is no single host's address")
+    return host
+
+
+def is_single(address: str) -> bool:
+    """Whether it is one host's address, rather than none's or many's."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    return not (ip.is_unspecified or ip.is_multicast or address == "255.255.255.255")
+
+
+def host_and_port(text: str) -> tuple[str, int | None]:
+    """The host, and the port where one stands behind it: "name", "name:port", "v4:port", "v6" or "[v6]:port".
+
+    An address comes back in its one spelling.
+
+    Raises:
+        ValueError: neither; or an address that cannot be read in one way only (see `literal`).
+    """
+    plain = _plain(text)
+    match = re.fullmatch(r"\[([^][]*)\](?::([0-9]+))?|([^:]*):([0-9]+)", plain)
+    host, port = (match[1] or match[3] or "", match[2] or match[4]) if match else (plain, None)
+    if port is not None and not (len(port) <= 5 and 0 < int(port) < 65_536):
+        raise ValueError(f"the port must lie between 1 and 65535 (in {quoted(text)})")
+    host = host.removesuffix(".")
+    if (address := literal(host)) is None and (":" in host or (match and match[1])):
+        raise ValueError(f"{quoted(text)} is neither an IP address nor a name, nor one of them with a port")
+    return address or host, None if port is None else int(port)
+
+
+def _plain(text: str) -> str:
+    """As it would be typed on a keyboard: no wide digits or full stops, and nothing that cannot be seen."""
+    seen = (each for each in unicodedata.normalize("NFKC", text) if unicodedata.category(each) != "Cf")
+    return "".join(seen).translate(_FULL_STOPS).strip()
+
+
+_FULL_STOPS = dict.fromkeys(map(ord, "\u3002\uff0e\uff61"), ".")  # IDNA takes them for one (RFC 3490 §3.1)
+
+
+def literal(text: str) -> str | None:
+    """The IP address that is written there, in its one spelling; None where it can only be a name.
+
+    Raises:
+        ValueError: what the resolvers of some systems take for an IPv4 address, and not all for the same one
+            (`010.1.2.3`, `127.1`, `0x7f.1`, `2130706433`); or a link-local address that does not say on which link.
+    """
+    try:
+        address = canonical(text)
+    except ValueError:
+        if _ends_in_number(text):
+            raise ValueError(
+                f"{quoted(text)} is no IPv4 address: write four numbers from 0 to 255, none with a zero in front"
+            ) from None
+        return None
+    if reach(address) is Reach.LINK and ":" in address and "%" not in address:
+        raise ValueError(
+            f"{address} is a link-local address, of another host on each link: name the interface of this host, "
+            f"as in {address}%eth0"
+        )
+    return address
+
+
+def _ends_in_number(host: str) -> bool:
+    """Then it is an IPv4 address or nothing: no name of the DNS ends so (url.spec.whatwg.org, RFC 3696 §2)."""
+    return re.fullmatch(r"[0-9]+|0[xX][0-9a-fA-F]*", host.removesuffix(".").rpartition(".")[2]) is not None
 
 
 def local_endpoint(local: Local, default_port: int) -> tuple[str | None, int]:
@@ -90,9 +236,19 @@ def local_endpoint(local: Local, default_port: int) -> tuple[str | None, int]:
         TypeError, ValueError: not a port or an (IP literal, port) pair.
     """
     address, port = local if isinstance(local, tuple) else (None, default_port if local is None else local)
-    if address is not None and not is_literal(address):
-        raise ValueError(f"the local address must be an IP address of this host, not {address!r}")
-    return address, check_port(port, "the local port")
+    return None if address is None else own_address(address), check_port(port, "the local port")
+
+
+def own_address(text: str) -> str:
+    """An address that is to be this host's, in its one spelling.
+
+    Raises:
+        ValueError: it is none, or not one that a single host has.
+    """
+    host, port = host_and_port(text)
+    if port is not None or literal(host) is None:
+        raise ValueError(f"the local address must be an IP address of this host, not {quoted(text)}")
+    return host
 
 
 def server_name(server: str | tuple[str, int], default_port: int, what: str) -> tuple[str, int]:
@@ -102,33 +258,37 @@ def server_name(server: str | tuple[str, int], default_port: int, what: str) -> 
         TypeError: a host that is no string.
         ValueError: no resolver could look it up, or a port out of range.
     """
-    host, port = _split(server, default_port, what) if isinstance(server, str) else server
-    if not isinstance(host, str):
-        raise TypeError(f"not the name of {what}: {host!r}")
-    host = host.strip().removesuffix(".").lower()
-    if not host or not host.isprintable() or re.search(r"[\s/@\[\]]", host):
-        raise ValueError(f"not {what}: {server!r}")
-    if ":" not in host:
-        host.encode("idna")  # raises UnicodeError, a ValueError, where no resolver could look it up
-    if not 0 < int(port) < 65_536:
-        raise ValueError(f"not a port: {port} (in {server!r})")
-    return host, int(port)
-
-
-def _split(server: str, default_port: int, what: str) -> tuple[str, int]:
-    if match := re.fullmatch(r"\[(.+)\](?::(\d+))?|([^:]*)(?::(\d+))?", server):
-        return match[1] or match[3], int(match[2] or match[4] or default_port)
+    given, port = (server, default_port) if isinstance(server, str) else server
+    if not isinstance(given, str):
+        raise TypeError(f"not the name of {what}: {quoted(given)}")
+    host, typed_port = host_and_port(given)
+    if typed_port is not None and server is not given:
+        raise ValueError(f"not {what}: {quoted(server)}")
+    port = int(port) if typed_port is None else typed_port
+    if not 0 < port < 65_536:
+        raise ValueError(f"not a port: {port} (in {quoted(server)})")
+    if literal(host) is not None:
+        _, typed, scope = _plain(given).partition("%")  # an interface may come while the name is kept
+        return host.partition("%")[0] + (typed and typed + scope.partition("]")[0]) * ("%" in host), port
     try:
-        return str(ipaddress.IPv6Address(server)), default_port
-    except ValueError:
-        raise ValueError(f"not {what}: {server!r}") from None
+        return _checked_name(host.lower()), port
+    except UnicodeError as error:
+        raise ValueError(f"not {what}: {quoted(server)} ({error})") from error
+
+
+def _checked_name(name: str) -> str:
+    """Raises: UnicodeError for what can be no host's name, so that it need not be looked up."""
+    ascii_name = name.encode("idna").decode()
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", ascii_name) or _ends_in_number(ascii_name):
+        raise UnicodeError("a host's name is made of letters, digits, hyphens and full stops")
+    return name
 
 
 def normalise(sockaddr: tuple[str, int] | tuple[str, int, int, int]) -> Endpoint:
     """An endpoint from what `accept` or `getpeername` gave, IPv6 flow label dropped and scope kept as number."""
     bare = sockaddr[0].partition("%")[0]
     scope = sockaddr[3] if len(sockaddr) == 4 else 0
-    return Endpoint(f"{bare}%{scope}" if scope else bare, sockaddr[1])
+    return Endpoint(canonical(f"{bare}%{scope}" if scope else bare), sockaddr[1])
 
 
 def sockaddr(endpoint: Endpoint) -> tuple[str, int] | tuple[str, int, int, int]:
@@ -140,49 +300,90 @@ def sockaddr(endpoint: Endpoint) -> tuple[str, int] | tuple[str, int, int, int]:
 
 
 def _scope_id(scope: str) -> int:
-    if not scope or scope.isdigit():
+    if re.fullmatch(r"[0-9]{0,10}", scope) and int(scope or 0) < 2**32:
         return int(scope or 0)
     try:
         return socket.if_nametoindex(scope)
-    except OSError as error:
-        raise ResolutionError(f"this host has no interface named {scope!r}") from error
+    except (OSError, ValueError) as error:
+        raise ResolutionError(f"this host has no interface named {quoted(scope)}") from error
 
 
 def canonical(address: str) -> str:
-    """One spelling for each IP address (`2001:DB8::0:1` is `2001:db8::1`), with a named scope as its number."""
-    bare, _, scope = address.partition("%")
-    text = str(ipaddress.ip_address(bare))
-    return f"{text}%{_scope_id(scope)}" if scope else text
+    """One spelling for each IP address: `2001:DB8::0:1` is `2001:db8::1`, `::ffff:192.0.2.1` is `192.0.2.1`.
+
+    The scope of a link-local address is a number, where this host has an interface of that name; `sockaddr` complains
+    where it does not. The kernel ignores a scope on any other address, and so it goes.
+
+    Raises: ValueError for what is no IP address.
+    """
+    bare, percent, scope = address.partition("%")
+    ip = ipaddress.ip_address(bare)
+    if ip.version == 4:
+        if percent:
+            raise ValueError(f"an IPv4 address has no scope: {quoted(address)}")
+        return str(ip)
+    if ip.ipv4_mapped is not None:
+        return str(ip.ipv4_mapped)
+    if not ip.is_link_local or not scope.strip("0"):
+        return str(ip)
+    with contextlib.suppress(ResolutionError):
+        scope = str(_scope_id(scope))
+    return f"{ip}%{scope}"
+
+
+MOST_ADDRESSES = 8
+"""Of a name, in each address family. A host has one or two; who has more is no peer, but a service's name."""
+
+
+class Resolved(NamedTuple):
+    """Endpoints to try, and a sentence on each name that has more of them than are tried."""
+
+    endpoints: tuple[Endpoint, ...]
+    notes: tuple[str, ...] = ()
 
 
 async def resolve(pairs: Sequence[tuple[str, int]]) -> tuple[Endpoint, ...]:
-    """Every distinct endpoint of `pairs` in the order given; a name brings all its IPv6 and IPv4 addresses.
+    """The endpoints of `resolved`."""
+    return (await resolved(pairs)).endpoints
+
+
+Ask: TypeAlias = "Callable[..., list[Any]]"
+"""What looks a name up, as `socket.getaddrinfo` does."""
+
+
+async def resolved(pairs: Sequence[tuple[str, int]], *, ask: Ask = socket.getaddrinfo) -> Resolved:
+    """Every distinct endpoint of `pairs` in the order given; a name brings its IPv6 and IPv4 addresses, eight of each.
 
     Raises:
         ResolutionError: a name has no address.
     """
-    found = await asyncio.gather(*(_resolve_one(host, port) for host, port in pairs))
-    return tuple(dict.fromkeys(endpoint for endpoints in found for endpoint in endpoints))
+    found = await asyncio.gather(*(_resolve_one(host, port, ask) for host, port in pairs))
+    endpoints = tuple(dict.fromkeys(endpoint for each in found for endpoint in each.endpoints))
+    return Resolved(endpoints, tuple(dict.fromkeys(note for each in found for note in each.notes)))
 
 
-async def _resolve_one(host: str, port: int) -> list[Endpoint]:
-    if is_literal(host):
-        return [Endpoint(canonical(host), port)]
+async def _resolve_one(host: str, port: int, ask: Ask) -> Resolved:
+    if (address := literal(host)) is not None:
+        return Resolved((Endpoint(address, port),))
     try:
-        found = await look_up(host, port, socket.SOCK_STREAM)
-    except (socket.gaierror, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, socket.gaierror) else error
+        found = await look_up(_checked_name(host), port, socket.SOCK_STREAM, ask=ask)
+    except (OSError, UnicodeError, RuntimeError) as error:  # RuntimeError: no thread can be had
+        reason = (error.strerror or error) if isinstance(error, OSError) else error
         raise ResolutionError(
-            f"the name {host!r} has no address ({reason}); check its spelling, or give an IP address"
+            f"the name {quoted(host)} has no address ({reason}); check its spelling, or give an IP address"
         ) from error
-    endpoints = [normalise(address) for family, *_, address in found if family in ANY]
+    endpoints = dict.fromkeys(normalise(address) for family, *_, address in found if family in ANY)
     # The two sides may each choose between streams (see connector.py): the same order on both avoids a quarrel.
-    return sorted(endpoints, key=lambda endpoint: endpoint.family != socket.AF_INET6)
+    families = ([each for each in endpoints if each.family == family] for family in (socket.AF_INET6, socket.AF_INET))
+    kept = tuple(endpoint for those in families for endpoint in those[:MOST_ADDRESSES])
+    if len(kept) == len(endpoints):
+        return Resolved(kept)
+    told = listed(kept, ", ", FEW)
+    note = f"the name {quoted(host)} has {len(endpoints)} addresses, of which {len(kept)} are tried: {told}"
+    return Resolved(kept, (note,))
 
 
-async def look_up(
-    host: str, port: int, kind: socket.SocketKind, *, ask: Callable[..., list[Any]] = socket.getaddrinfo
-) -> list[Any]:
+async def look_up(host: str, port: int, kind: socket.SocketKind, *, ask: Ask = socket.getaddrinfo) -> list[Any]:
     """What `socket.getaddrinfo` answers; and when cancelled, this lets go at once.
 
     The loop's own does not: where name servers are silent, its thread stays for 10 s and more (resolv.conf(5): 5 s,

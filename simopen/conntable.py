@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from simopen.address import ANY, Endpoint, sockaddr
+from simopen.address import ANY, Endpoint, canonical, sockaddr
 from simopen.sockets import source_address
 
 # include/net/tcp_states.h
@@ -61,7 +61,7 @@ def _endpoint(text: str, family: socket.AddressFamily) -> Endpoint:
     """`0100007F:138A`: the address as 32-bit words of the host's byte order, the port as a number."""
     words, port = text.split(":")
     raw = b"".join(int(words[i : i + 8], 16).to_bytes(4, sys.byteorder) for i in range(0, len(words), 8))
-    return Endpoint(socket.inet_ntop(family, raw), int(port, 16))
+    return Endpoint(canonical(socket.inet_ntop(family, raw)), int(port, 16))
 
 
 # linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h: nlmsghdr, inet_diag_req_v2 up to the ports, and the rest of it.

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from simopen import arguments, opening, wallet
-from simopen.address import Endpoint, is_literal
+from simopen.address import Endpoint, host_and_port, own_address
 from simopen.arguments import argument
 from simopen.clock import TimeSource
 from simopen.diagnosis import ago
@@ -23,6 +23,7 @@ from simopen.errors import Flaw, TicketError
 from simopen.liveness import KEEPALIVE_S, USER_TIMEOUT_S, Liveness
 from simopen.plan import Plan
 from simopen.ticket import LATE_S, Ticket, agreed_instant, both_spray, looks_like_ticket, parse_ticket
+from simopen.wording import quoted, shown
 
 EXAMPLE = """\
 both sides run it for the same instant, each with the other's public address:
@@ -61,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `simopen connect` takes."""
     port, window = argument(arguments.port), argument(arguments.window)
     parser.add_argument(
-        "host", metavar="HOST|TICKET", type=_host, help="the peer's public address or name, or the peer's ticket"
+        "host", metavar="HOST|TICKET", help="the peer's public address or name, or HOST:PORT, or the peer's ticket"
     )
     parser.add_argument(
         "port",
@@ -75,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--local-address",
         metavar="IP",
-        type=argument(_own_address),
+        type=argument(own_address),
         help="fire from this address of this host (default: any)",
     )
     parser.add_argument(
@@ -133,17 +134,6 @@ def _add_liveness(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _host(text: str) -> str:
-    """A name or an address; an IPv6 one may stand in brackets, as it does in an endpoint."""
-    return text[1:-1] if text.startswith("[") and text.endswith("]") else text
-
-
-def _own_address(text: str) -> str:
-    if not is_literal(host := _host(text)):
-        raise ValueError(f"it must be an IP address of this host, not {text!r}")
-    return host
-
-
 @contextlib.contextmanager
 def called(options: argparse.Namespace, source: TimeSource, where: wallet.Places | None = None) -> Iterator[Call]:
     """Whom the options mean. Where that is a ticket, this side's mapping stays held while inside.
@@ -166,19 +156,30 @@ def _means_host(options: argparse.Namespace) -> bool:
     if looks_like_ticket(options.host):
         return False
     if options.port is None:
-        _complain_of_no_port(options.host)
+        _complain_of_cut_ticket(options.host)
     _refuse(options, {"mine": "--mine", "spray": "--spray"}, "they go with a ticket")
     return True
 
 
-def _complain_of_no_port(text: str) -> None:
+def _complain_of_cut_ticket(text: str) -> None:
     """A little of a ticket is told from the beginning of a ticket; everything else is a host."""
     try:
         parse_ticket(text)
     except TicketError as error:
         if error.flaw is Flaw.CUT_SHORT:
             raise
-    raise ValueError(f"PORT is missing: `simopen connect HOST PORT`, or a ticket; and {text!r} is no ticket")
+
+
+def _peer(options: argparse.Namespace) -> tuple[str, int]:
+    """HOST and PORT, which may be typed as one word."""
+    host, port = host_and_port(options.host)
+    if port is not None and options.port not in {None, port}:
+        raise ValueError(f"two ports are named, {port} and {options.port}: leave one out")
+    port = options.port if port is None else port
+    if port is None:
+        said = quoted(options.host)
+        raise ValueError(f"PORT is missing: `simopen connect HOST PORT`, or a ticket; and {said} is no ticket")
+    return host, port
 
 
 def _refuse(options: argparse.Namespace, names: dict[str, str], why: str) -> None:
@@ -202,14 +203,15 @@ def _own_ticket(given: Ticket | None, where: wallet.Places) -> Iterator[Ticket]:
 
 
 def _to_host(options: argparse.Namespace, source: TimeSource) -> Call:
-    port = options.local_port or options.port
+    host, port = _peer(options)
+    local_port = options.local_port or port
     return Call(
-        str(Endpoint(options.host, options.port)),  # a name, maybe: for the brackets
+        str(Endpoint(shown(host), port)),  # a name, maybe: for the brackets
         options.at,
         lambda: opening.connect(
-            (options.host, options.port),
+            (host, port),
             at=options.at,
-            local=(options.local_address, port) if options.local_address else port,
+            local=(options.local_address, local_port) if options.local_address else local_port,
             window=options.window,
             listen=options.listen,
             first_ttl=options.first_ttl,

@@ -18,7 +18,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 
 from simopen import flows
-from simopen.address import Endpoint, Local, canonical, local_endpoint
+from simopen.address import Endpoint, Local, local_endpoint
 from simopen.binding import DEFAULT_SERVERS, parse_servers
 from simopen.clock import Estimate, kernel_word, plain
 from simopen.flows import Flow
@@ -82,7 +82,7 @@ async def holding(
     """
     asked, timeout_s = parse_servers(servers), _positive(timeout)
     address, port = (None, 0) if local is None else local_endpoint(local, 0)
-    with PunchPort(address and canonical(address), port) as punch_port:
+    with PunchPort(address, port) as punch_port:
         inquiry = Inquiry(punch_port)
         try:
             await inquiry.run(asked, timeout_s)

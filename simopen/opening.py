@@ -9,17 +9,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import ipaddress
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from socket import AF_INET6, socket
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from simopen import flows, scheduler
-from simopen.address import Endpoint, Local, Peer, canonical, local_endpoint, peer_endpoints, resolve
+from simopen.address import (
+    ANY,
+    Endpoint,
+    Local,
+    Peer,
+    Reach,
+    Resolved,
+    is_single,
+    literal,
+    local_endpoint,
+    peer_endpoints,
+    reach,
+    resolved,
+    sockaddr,
+)
 from simopen.clock import CHECK_TIMEOUT_S, Estimate, FixedClock, Source, TimeSource, as_clock
 from simopen.connector import Connector, self_connection
 from simopen.diagnosis import ago, diagnose, impossible, remarks, stopped
@@ -37,14 +51,14 @@ from simopen.instant import Instant, instant_ns
 from simopen.lane import Stream
 from simopen.liveness import KEEPALIVE_S, USER_TIMEOUT_S, Liveness
 from simopen.nat import Profile, taken_since
-from simopen.plan import Plan, Shot, most_at_once, opened_first, plan, rationed
+from simopen.plan import Plan, Shot, most_at_once, opened_first, plan, rationed, seen_at_one_address
 from simopen.report import MOST_TOLD, Report
 from simopen.sockets import connect as connect_socket
-from simopen.sockets import is_self_connected, keep, make_room, open_socket, source_address
+from simopen.sockets import is_own, is_self_connected, keep, make_room, open_socket, source_address
 from simopen.ticket import Ticket, agreed_instant, both_spray
 from simopen.upgrade import Writer
 from simopen.window import Window, passes
-from simopen.wording import listed
+from simopen.wording import FEW, listed, quoted
 
 logger = logging.getLogger("simopen")
 
@@ -53,6 +67,8 @@ ClockArgument: TypeAlias = "TimeSource | Estimate | Sequence[str | tuple[str, in
 WINDOW_S = 10.0
 """Long enough for SYNs lost twice (the kernel resends after 1, 2, ... s) and for clocks that nobody has set in a
 while; short enough for somebody who waits for a verdict."""
+LOOK_UP_S = 30.0
+"""What a resolver may take for a name: it asks each of three servers twice, for 5 s (resolv.conf(5))."""
 STREAM_LIMIT = 2**16  # asyncio's own default
 FEWEST_REPEATED = 4
 """SYNs that a plan may repeat after RSTs, where it sprays."""
@@ -147,7 +163,7 @@ async def punch(
     elif isinstance(peer, Ticket) or mine is not None:
         raise TypeError("a ticket or a profile of this side's own, as `mine`, goes along with one of the peer's")
     else:
-        aim = await _named(peer, local)
+        aim = await _named(peer, local, order)
     shots, left, resends = _rationed(aim, hops)
     trace = _Trace(order, aim, window)
     opened = Connector.opened(aim.local[0], shots, listen=listen, chooses=aim.chooses, left=left, resends=resends)
@@ -215,7 +231,7 @@ async def connect_self(
     """
     liveness = Liveness(keepalive, user_timeout)
     address, port = local_endpoint(local, 0)
-    endpoint = Endpoint(canonical(address or "127.0.0.1"), port)
+    endpoint = Endpoint(address or "127.0.0.1", port)
     sock = open_socket(endpoint, endpoint.family)
     try:
         await connect_socket(sock, endpoint)
@@ -285,12 +301,26 @@ class _Aim:
         return tuple(dict.fromkeys(shot.remote for shot in self.shots))[: None if self.plan is None else MOST_TOLD]
 
 
-async def _named(peer: Peer, local: Local) -> _Aim:
+async def _named(peer: Peer, local: Local, order: _Order) -> _Aim:
     """One shot for each endpoint that the caller named."""
-    endpoints = peer_endpoints(peer)
-    bound = local_endpoint(local, endpoints[0][1])
-    shots = tuple(Shot(bound[1], each) for each in await resolve(endpoints))
-    return _Aim(bound, *_reachable(shots, bound[0]))
+    pairs = peer_endpoints(peer)
+    bound = local_endpoint(local, pairs[0][1])
+    found = await _looked_up(pairs, order.until_end_s())
+    shots, notes = _reachable(tuple(Shot(bound[1], each) for each in found.endpoints), bound[0])
+    return _Aim(bound, shots, found.notes + notes)
+
+
+async def _looked_up(pairs: Sequence[tuple[str, int]], left_s: float) -> Resolved:
+    timeout_s = min(left_s, LOOK_UP_S)
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await resolved(pairs)
+    except TimeoutError as error:
+        names = listed(dict.fromkeys(quoted(host) for host, _ in pairs if literal(host) is None), ", ")
+        raise ResolutionError(
+            f"no name server told the address of {names} within {timeout_s:.1f} s; is the network up? Or give an IP "
+            f"address"
+        ) from error
 
 
 def _planned(theirs: Profile, mine: Profile | Ticket | None, local: Local, order: _Order, *, spray: bool) -> _Aim:
@@ -299,9 +329,10 @@ def _planned(theirs: Profile, mine: Profile | Ticket | None, local: Local, order
         raise TypeError("with a peer's profile, this side's own goes along as `mine`, and names the local port")
     now_ns = order.clock.now_estimate().utc_ns if order.at_ns is None else order.at_ns
     found = possible(mine, theirs, now_ns=now_ns, spray=spray)
-    shots, notes = _reachable(found.shots, None)
+    shots, notes = _reachable(found.shots, None, strangers=not seen_at_one_address(mine, theirs))
     make_room(most_at_once(shots))
     sprayed = spray if found.sprays else None
+    notes = found.notes + notes
     return _Aim((None, mine.hosts[0].port), shots, notes, found.chooses, found.why, sprayed, mine)
 
 
@@ -325,43 +356,94 @@ def possible(ours: Profile, theirs: Profile, *, now_ns: int, spray: bool) -> Pla
     return found
 
 
-def _reachable(shots: Sequence[Shot], address: str | None) -> tuple[tuple[Shot, ...], tuple[str, ...]]:
-    """The shots that this host can fire from `address`, and a note on each endpoint that it cannot reach."""
-    routes = {remote.address: _route(remote, address) for remote in dict.fromkeys(shot.remote for shot in shots)}
+def _reachable(
+    shots: Sequence[Shot], bound: str | None, *, strangers: bool = False
+) -> tuple[tuple[Shot, ...], tuple[str, ...]]:
+    """The shots that this host can fire from the address `bound`, and notes on the endpoints that it cannot fire at.
+
+    `strangers`: the endpoints are the word of somebody in another network, who cannot mean this host.
+    """
+    routes = {
+        address: _route(remote, bound)
+        for address, remote in {shot.remote.address: shot.remote for shot in shots}.items()
+    }
+    if strangers:
+        routes = {address: _OWN if is_own(address) else route for address, route in routes.items()}
     kept = tuple(shot for shot in shots if routes[shot.remote.address].refused is None)
     lost = dict.fromkeys(shot.remote for shot in shots if routes[shot.remote.address].refused)
-    notes = tuple(f"{remote} left out: {routes[remote.address].refused}" for remote in lost)
+    notes = tuple(_left_out(lost, routes))
     if not kept:
-        raise ResolutionError("; ".join(notes))
-    for shot in kept:
-        if shot.local_port == shot.remote.port and shot.remote.address in (routes[shot.remote.address].source, address):
-            raise self_connection(shot.remote)
+        raise _nothing_left(notes, routes.values())
+    _refuse_self(kept, bound)
     return kept, notes
 
 
-class _Route(NamedTuple):
-    """This host's own address towards another one, or why there is none."""
+def _left_out(lost: Iterable[Endpoint], routes: dict[str, _Route]) -> Iterator[str]:
+    """One note a reason."""
+    by_reason = defaultdict(list)
+    for remote in lost:
+        by_reason[routes[remote.address].refused].append(remote)
+    for reason, remotes in by_reason.items():
+        yield listed(remotes, ", ", FEW) + f" left out: {reason}"
 
-    source: str | None
+
+def _nothing_left(notes: Sequence[str], routes: Iterable[_Route]) -> PunchError:
+    why = "; ".join(notes)
+    if local := next((route.error for route in routes if route.error is not None), None):
+        return local
+    if _OWN in routes:
+        return ImpossiblePair(why, diagnosis=impossible(why))
+    return ResolutionError(why)
+
+
+def _refuse_self(shots: Sequence[Shot], bound: str | None) -> None:
+    """Where a shot's own listener, or the very socket that fires it, would answer it."""
+    ports = {shot.local_port for shot in shots}
+    anywhere = bound in {None, *ANY.values()}
+    for shot in shots:
+        here = is_own(shot.remote.address) if anywhere else shot.remote.address == bound
+        if shot.remote.port in ports and here:
+            local = (bound or ANY[shot.remote.family], shot.local_port)
+            open_socket(local, shot.remote.family).close()  # a port that cannot be had is the nearer reason
+            raise self_connection(shot.remote)
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """Why this host cannot fire at an address from the one that it is to fire from; None where it can."""
+
     refused: str | None = None
+    error: LocalEndpointError | None = None
 
 
-def _route(peer: Endpoint, address: str | None) -> _Route:
-    ip = ipaddress.ip_address(peer.address)
-    if ip.is_unspecified or ip.is_multicast or peer.address == "255.255.255.255":
-        raise ValueError(f"{peer} cannot be a peer: that is no single host's address")
-    if address is not None and Endpoint(address, peer.port).family != peer.family:
-        return _Route(None, f"the local address {address} is of the other address family")
+_OWN = _Route("it is this host's own address, and the peer is not seen at the same public address as this host")
+
+
+def _route(peer: Endpoint, bound: str | None) -> _Route:
+    if (why := _unfit(peer, bound)) is not None:
+        return _Route(why)
     try:
-        source = source_address(peer, address)
-        reached = source is not None or (address is not None and source_address(peer, None) is not None)
+        reached = source_address(peer, bound) is not None
+        if reached or (bound is not None and source_address(peer, None) is not None):
+            return _Route()
     except LocalEndpointError as error:
         # Where nobody can be asked at the moment, the shots will tell.
-        return _Route(None, None if passes(error.errno or 0, had=True) else str(error))
-    if not reached:
-        version = 6 if peer.family == AF_INET6 else 4
-        return _Route(None, f"this host has no route to it; is the network up, and does it carry IPv{version}?")
-    return _Route(source)
+        return _Route() if passes(error.errno or 0, had=True) else _Route(str(error), error)
+    version = 6 if peer.family == AF_INET6 else 4
+    return _Route(f"this host has no route to it; is the network up, and does it carry IPv{version}?")
+
+
+def _unfit(peer: Endpoint, bound: str | None) -> str | None:
+    if not is_single(peer.address):
+        return "that is no single host's address"
+    if bound is not None and Endpoint(bound, peer.port).family != peer.family:
+        return f"the local address {bound} is of the other address family"
+    if peer.family == AF_INET6 and reach(peer.address) is Reach.LINK and "%" not in peer.address:
+        return "a link-local address must say on which of this host's links, as in fe80::1%eth0"
+    with contextlib.suppress(ResolutionError):
+        sockaddr(peer)
+        return None
+    return "this host has no interface of that name"
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,6 +453,11 @@ class _Order:
     at_ns: int | None
     window_ns: int
     clock: TimeSource
+
+    def until_end_s(self) -> float:
+        """How long the window is still open, as far as is known now; at least as long as it is."""
+        to_instant_ns = 0 if self.at_ns is None else self.at_ns - self.clock.now_estimate().utc_ns
+        return (max(0, to_instant_ns) + self.window_ns) / 1e9
 
 
 @dataclass(slots=True)

@@ -35,7 +35,6 @@ Pure: profiles and `now` in, values out.
 
 from __future__ import annotations
 
-import ipaddress
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -45,7 +44,7 @@ from math import prod
 from random import Random
 from typing import NamedTuple
 
-from simopen.address import Endpoint
+from simopen.address import Endpoint, Reach, canonical, reach, refusal
 from simopen.nat import Allocation, Filtering, Mapping, Profile, foresee
 
 MOST_SYNS = 64
@@ -78,7 +77,6 @@ _PORTS = range(1024, 65_536)
 _LENIENT = {Filtering.ENDPOINT_INDEPENDENT, Filtering.ADDRESS_DEPENDENT}
 _OF_OWN = {Mapping.ADDRESS_DEPENDENT, Mapping.ADDRESS_AND_PORT_DEPENDENT}
 _KEEPING = {Allocation.PRESERVING, Allocation.CONSTANT_DELTA}
-_GLOBAL_IPV6 = ipaddress.ip_network("2000::/3")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +101,8 @@ class Plan:
 
     `shots`: none where the pair cannot connect. `chooses`: where several streams may come up, whether this side picks
     one and the other follows; None where only one can. `chance`: of success, 0 to 1, as far as the profiles tell.
-    `sprays`: hundreds of SYNs a second, or it would take them and was not allowed.
+    `sprays`: hundreds of SYNs a second, or it would take them and was not allowed. `notes`: a sentence on each endpoint
+    of the peer's that is not fired at.
     """
 
     shots: tuple[Shot, ...]
@@ -111,6 +110,7 @@ class Plan:
     chance: float
     chooses: bool | None = None
     sprays: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def opened_first(shots: tuple[Shot, ...], ttl: int) -> tuple[Shot, ...]:
@@ -220,8 +220,16 @@ def plan(ours: Profile, theirs: Profile, *, now_ns: int, spray: bool = False) ->
     """
     if not ours.hosts or not theirs.hosts:
         raise ValueError("a profile without hosts does not say which port it is of")
+    ours, theirs = _spelled(ours), _spelled(theirs)
     near, far = _beside(ours, theirs), _across(ours, theirs, now_ns, spray=spray)
     return _plan(_both_ways(near, far), ours, theirs)
+
+
+def _spelled(profile: Profile) -> Profile:
+    """With each endpoint in its one spelling, as whoever made it may have written it otherwise."""
+    hosts = tuple(host._replace(address=canonical(host.address)) for host in profile.hosts)
+    mapped = profile.mapped and profile.mapped._replace(address=canonical(profile.mapped.address))
+    return replace(profile, hosts=hosts, mapped=mapped)
 
 
 def _both_ways(near: _Way, far: _Way) -> _Way:
@@ -235,7 +243,14 @@ def _both_ways(near: _Way, far: _Way) -> _Way:
 def _plan(way: _Way, ours: Profile, theirs: Profile) -> Plan:
     several = min(len(way.ours), len(way.theirs)) > 1
     chooses = _name(ours) < _name(theirs) if several else None
-    return Plan(way.ours, way.why, way.chance, chooses, way.sprays)
+    return Plan(way.ours, way.why, way.chance, chooses, way.sprays, tuple(_left_out(theirs)))
+
+
+def _left_out(theirs: Profile) -> Iterator[str]:
+    """What no peer can mean. Private addresses are in most tickets, and only sometimes of use."""
+    for host in dict.fromkeys(theirs.hosts):
+        if (why := refusal(host, Reach.SITE)) is not None:
+            yield f"{host} left out: the peer's profile names {why}"
 
 
 def _name(profile: Profile) -> tuple[Endpoint, tuple[Endpoint, ...]]:
@@ -245,35 +260,36 @@ def _name(profile: Profile) -> tuple[Endpoint, tuple[Endpoint, ...]]:
 
 def _beside(ours: Profile, theirs: Profile) -> _Way:
     """By the sides' own addresses: over IPv6 where both have it, and where both have one public address."""
-    why, wanted = [], set()
-    if all(any(map(_is_global6, profile.hosts)) for profile in (ours, theirs)):
+    why = []
+    if six := all(any(map(_is_global6, profile.hosts)) for profile in (ours, theirs)):
         why.append("both have IPv6, where nothing is translated")
-        wanted |= set(filter(_is_global6, ours.hosts + theirs.hosts))
-    if _seen_at_one_address(ours, theirs):
+    if seen_at_one_address(ours, theirs):
         why.append("both have one public address, so they may be in one network")
-        wanted |= {host for host in ours.hosts + theirs.hosts if _is_one_host(host)}
-    at_theirs, at_ours = _named(ours, theirs, wanted), _named(theirs, ours, wanted)
+    at_theirs, at_ours = _named(ours, theirs, six=six), _named(theirs, ours, six=six)
     if not (at_theirs and at_ours):
         return _cannot("neither side's own addresses are of use")
     return _Way(at_theirs, at_ours, "; ".join(why), 0.9)
 
 
-def _named(one: Profile, other: Profile, wanted: set[Endpoint]) -> tuple[Shot, ...]:
-    """One side's shots at the other's own addresses."""
-    known = {*one.hosts, other.mapped}
-    hosts = [host for host in dict.fromkeys(other.hosts) if host in wanted and host not in known]
-    return tuple(Shot(one.hosts[0].port, host) for host in hosts[:MOST_HOSTS])
-
-
-def _is_one_host(host: Endpoint) -> bool:
-    """Not another one on each machine or link, nor many; an IPv6 one may have lost its scope on the way."""
-    address = ipaddress.ip_address(host.address.partition("%")[0])
-    many = address.is_multicast or address.is_unspecified or host.address == "255.255.255.255"
-    return not (address.is_loopback or address.is_link_local or many)
+def _named(one: Profile, other: Profile, *, six: bool) -> tuple[Shot, ...]:
+    """One side's shots at the other's own addresses. `six`: over IPv6, from wherever."""
+    known, beside = {*one.hosts, other.mapped}, seen_at_one_address(one, other)
+    hosts = (host for host in dict.fromkeys(other.hosts) if host not in known and refusal(host, Reach.SITE) is None)
+    wanted = [host for host in hosts if beside or (six and _is_global6(host))]
+    return tuple(Shot(one.hosts[0].port, host) for host in wanted[:MOST_HOSTS])
 
 
 def _is_global6(host: Endpoint) -> bool:
-    return ":" in host.address and ipaddress.ip_address(host.address.partition("%")[0]) in _GLOBAL_IPV6
+    return ":" in host.address and reach(host.address) is Reach.GLOBAL
+
+
+def _nearest(one: Profile, other: Profile) -> Reach:
+    """How near to `one` the other side can be: in the network that both are seen from, or beyond it.
+
+    Where the servers saw `one` at a private address, it met them inside of that network, and can meet the peer there.
+    """
+    inside = seen_at_one_address(one, other) or reach(_public(one).address) is Reach.SITE
+    return Reach.SITE if inside else Reach.GLOBAL
 
 
 def _across(ours: Profile, theirs: Profile, now_ns: int, *, spray: bool) -> _Way:
@@ -281,13 +297,16 @@ def _across(ours: Profile, theirs: Profile, now_ns: int, *, spray: bool) -> _Way
     for profile, whose in ((ours, "this side's"), (theirs, "the peer's")):
         if profile.mapped is None:
             return _cannot(f"nobody saw {whose} public endpoint")
+    for one, other, whose in ((theirs, ours, "this side's"), (ours, theirs, "the peer's")):
+        if (why := refusal(_public(other), _nearest(one, other))) is not None:
+            return _cannot(f"{whose} public endpoint is said to be {_public(other)}: that is {why}")
     if _public(ours).family != _public(theirs).family:
         return _cannot("one side is reached over IPv4 only, the other over IPv6 only")
     translated = Mapping.NONE not in (ours.mapping, theirs.mapping)
-    if translated and _seen_at_one_address(ours, theirs) and False in (ours.hairpinning, theirs.hairpinning):
+    if translated and seen_at_one_address(ours, theirs) and False in (ours.hairpinning, theirs.hairpinning):
         return _cannot("both are behind one NAT, and it does not let its hosts meet at its public address")
-    one, other = _face(ours, _ahead(theirs), now_ns), _face(theirs, _ahead(ours), now_ns)
-    return _between(one, other, spray=spray)
+    near, far = _face(ours, _ahead(theirs), now_ns), _face(theirs, _ahead(ours), now_ns)
+    return _between(near, far, spray=spray)
 
 
 def _ahead(other: Profile) -> int:
@@ -300,7 +319,8 @@ def _public(profile: Profile) -> Endpoint:
     return profile.mapped
 
 
-def _seen_at_one_address(ours: Profile, theirs: Profile) -> bool:
+def seen_at_one_address(ours: Profile, theirs: Profile) -> bool:
+    """Whether both may be in one network, or on one host: by what the servers, or the peer, said."""
     return None not in (ours.mapped, theirs.mapped) and _public(ours).address == _public(theirs).address
 
 

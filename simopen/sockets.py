@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
@@ -19,7 +20,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from simopen import flows
-from simopen.address import ANY, Endpoint, normalise, sockaddr
+from simopen.address import ANY, Endpoint, Reach, normalise, reach, sockaddr
 from simopen.errors import LocalEndpointError
 from simopen.flows import Flows
 
@@ -40,7 +41,9 @@ def open_socket(
 
     Raises:
         LocalEndpointError: the kernel refuses; the message says why and what to do, `errno` which way.
+        ResolutionError: this host has no such interface.
     """
+    address = sockaddr(Endpoint(*local))
     try:
         # The protocol is named since asyncio sets TCP_NODELAY only where it can see that this is TCP.
         sock = (make or socket.socket)(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -53,7 +56,7 @@ def open_socket(
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind(sockaddr(Endpoint(*local)))
+        sock.bind(address)
     except OSError as error:
         sock.close()
         raise _local_error(error, local) from error
@@ -182,6 +185,28 @@ def limit_resends(sock: socket.socket, resends: int) -> None:
     """
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, resends * 1000 + 500)
+
+
+def is_own(address: str) -> bool:
+    """Whether an address is this host's: any of 127.0.0.0/8, and an interface's second one, too."""
+    family = Endpoint(address, 1).family
+    if _binds_to_any(family):  # then only the route tells, and of an interface's addresses it tells the first
+        with contextlib.suppress(LocalEndpointError):
+            return reach(address) is Reach.HOST or source_address(Endpoint(address, 1), None) == address
+    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.bind(sockaddr(Endpoint(address, 0)))
+        return True
+    return False
+
+
+def _binds_to_any(family: socket.AddressFamily) -> bool:
+    """Whether this host lets programs bind to addresses that it does not have (ip-sysctl, ip_nonlocal_bind)."""
+    version = "ipv6" if family == socket.AF_INET6 else "ipv4"
+    try:
+        with open(f"/proc/sys/net/{version}/ip_nonlocal_bind", "rb") as setting:
+            return setting.read().strip() == b"1"
+    except OSError:
+        return False
 
 
 def limit_hops(sock: socket.socket, hops: int) -> None:

@@ -12,13 +12,12 @@ Every refusal is a sentence that follows the server's name.
 
 from __future__ import annotations
 
-import ipaddress
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from simopen.address import Endpoint
+from simopen.address import Endpoint, Reach, canonical, reach, refusal
 from simopen.errors import StunError
 
 COOKIE = 0x2112A442
@@ -148,46 +147,39 @@ def _mapped(attributes: dict[str, Any], server: Endpoint) -> Endpoint:
     found = attributes.get("XOR-MAPPED-ADDRESS") or attributes.get("MAPPED-ADDRESS")
     if found is None:
         raise StunError("its answer names no mapped address")
-    mapped = Endpoint(*found)
+    mapped = _canonical(found)
     if mapped.family != server.family:
         raise StunError(f"its answer names an address of another family, {mapped}")
-    if not _is_one_host(mapped):
+    if not mapped.port or reach(mapped.address) is Reach.NOBODY:
         raise StunError(f"its answer names {mapped}, which is nobody's")
+    if (why := refusal(mapped, reach(server.address))) is not None:
+        raise StunError(f"its answer names {mapped}: that is {why}")
     return mapped
 
 
+def _canonical(found: tuple[str, int]) -> Endpoint:
+    """Some servers that take both families on one socket name IPv4 addresses in IPv6's form."""
+    return Endpoint(canonical(found[0]), found[1])
+
+
 def _other(attributes: dict[str, Any], server: Endpoint) -> Endpoint | None:
+    """None as well where it is nearer to us than the server: nobody sends us further in than he is himself."""
     found = attributes.get("OTHER-ADDRESS")
-    other = None if found is None else Endpoint(*found)
-    return other if other is not None and other.family == server.family and _is_one_host(other) else None
-
-
-def _is_one_host(endpoint: Endpoint) -> bool:
-    address = ipaddress.ip_address(endpoint.address)
-    broadcast = endpoint.address == "255.255.255.255"
-    return bool(endpoint.port) and not (address.is_unspecified or address.is_multicast or broadcast)
+    other = None if found is None else _canonical(found)
+    if other is None or not other.port or other.family != server.family:
+        return None
+    return other if refusal(other, reach(server.address)) is None else None
 
 
 def second_round(server: Endpoint, other: Endpoint) -> tuple[Endpoint, ...]:
     """Whom else to ask for RFC 5780 §4.3's mapping tests: the other port, the other address, both.
 
     Some servers name their own address as the other one, against RFC 5780 §7.4 (coturn 4.6 does, on its second
-    address): then only the other port is left. A server must not send us further in than it is itself (RFC 8445 §19
-    has the same worry): where it does, nobody else is asked.
+    address): then only the other port is left. One that names what it cannot know (`refusal`) is asked no more.
     """
-    if _reach(other) < _reach(server):
+    if refusal(other, reach(server.address)) is not None:
         return ()
     ends = [
         Endpoint(address, port) for address in (server.address, other.address) for port in (server.port, other.port)
     ]
     return tuple(dict.fromkeys(end for end in ends if end != server))
-
-
-def _reach(endpoint: Endpoint) -> int:
-    """How far away such an address can be: this host, this link, this site, anywhere."""
-    address = ipaddress.ip_address(endpoint.address)
-    if address.is_loopback:
-        return 0
-    if address.is_link_local:
-        return 1
-    return 3 if address.is_global else 2

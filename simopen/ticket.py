@@ -2,9 +2,10 @@
 
 Theory of operation. A ticket is bytes in RFC 4648's base32 without padding: letters and 2 to 7, so that nothing in it
 is markup, a link or a quote, and a double click selects it whole. Case means nothing; white space, line breaks, quotes
-and invisible characters around or inside it are ignored. The first byte is the version and the second the length, the
-last four are a BLAKE2s digest of all before. These three stay where they are in every version, so that another
-version, a cut and an alteration are told apart. The digest finds mistakes; it proves nothing about who made the ticket.
+and invisible characters around or inside it are ignored, and punctuation around it. The first byte is the version and
+the second the length, the last four are a BLAKE2s digest of all before. These three stay where they are in every
+version, so that another version, a cut and an alteration are told apart. The digest finds mistakes; it proves nothing
+about who made the ticket.
 
 A ticket carries what `plan` and `nat.predict` ask of the peer's profile, and no more: of the observations only the
 latest new mappings at the address last seen (at most `MOST_MAPPINGS`), to 0.1 ms, without the servers' names,
@@ -23,6 +24,7 @@ import base64
 import binascii
 import ipaddress
 import struct
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2s
@@ -49,7 +51,7 @@ _TICKS_PER_S = 10**9 // _TICK_NS
 _HOUR = 3600 * _TICKS_PER_S
 _UNTOLD = 255
 _LONGEST_NUMBER = 5  # bytes: twice an hour of ticks takes four
-_IGNORED = dict.fromkeys(map(ord, "\"'`<>()[]*“”‘’„«»\u200b\u200c\u200d\u2060\ufeff\u00ad"))
+_IGNORED = dict.fromkeys(map(ord, "\"'`<>()[]*_~|“”‘’„‚«»‹›"))
 _NEW_FOR_OTHERS = {Mapping.ADDRESS_DEPENDENT, Mapping.ADDRESS_AND_PORT_DEPENDENT}
 _FORESEEABLE = {Allocation.PRESERVING, Allocation.CONSTANT_DELTA, Allocation.SEQUENTIAL}
 
@@ -139,8 +141,11 @@ def looks_like_ticket(text: str) -> bool:
 
 
 def _word(text: str) -> str:
-    """All that counts of it, in capitals."""
-    return "".join(text[:LONGEST].translate(_IGNORED).split()).upper()
+    """All that counts of it, in capitals: no full stop or comma of the sentence that it stood in."""
+    seen = (each for each in unicodedata.normalize("NFKC", text[:LONGEST]) if unicodedata.category(each) != "Cf")
+    word = "".join("".join(seen).translate(_IGNORED).split())
+    ends = [number for number, each in enumerate(word) if each.isalnum()]
+    return word[ends[0] : ends[-1] + 1].upper() if ends else ""
 
 
 def _decoded(text: str) -> bytes:

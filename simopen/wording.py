@@ -3,6 +3,9 @@
 Theory of operation. Pure: texts in, a text out. How many servers, addresses, ports and reasons there are, and how long
 each is, is often for others to choose: a name may have 4,000 addresses, one server may answer from as many ports. So
 whatever lists such things lists them here: each once, the first few of them, and how many more there are.
+
+A text that a person pasted, or a server sent, may also hold escape sequences, C1 controls, or marks that turn the
+direction of writing: what repeats it quotes it here, so that it acts on no terminal.
 """
 
 from __future__ import annotations
@@ -15,7 +18,10 @@ LONGEST_EACH = 200
 """Characters of one thing in a list: a sentence that names a host, of 253 characters at most, and says what it did."""
 MOST = 8
 """Things in a list: more than a command asks unless told otherwise, and 8 of the longest are below `LONGEST`."""
-_MOST_WHO = 4
+FEW = 4
+"""Endpoints in a sentence that says more than who they are."""
+LONGEST_QUOTED = 120
+"""Characters of what somebody typed or sent: all of any sensible address, and the beginning of the rest."""
 _CUT = " ..."
 
 
@@ -37,9 +43,20 @@ def by_reason(notes: Iterable[str]) -> tuple[str, ...]:
     for note in dict.fromkeys(notes):
         who, colon, what = note.partition(": ")
         who_by_what.setdefault(colon + what if colon else note, []).extend([who] * bool(colon))
-    return tuple(listed(who, ", ", _MOST_WHO) + what for what, who in who_by_what.items())
+    return tuple(listed(who, ", ", FEW) + what for what, who in who_by_what.items())
 
 
 def listed(texts: Iterable[object], separator: str = "; ", most: int = MOST) -> str:
     """`first_few` of the texts, in one line."""
     return separator.join(first_few(texts, most))
+
+
+def shown(text: str, longest: int = LONGEST_QUOTED) -> str:
+    """The text, shortened, with what cannot be seen escaped as in a string of Python's."""
+    cut = shortened(text, longest)
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in cut)
+
+
+def quoted(value: object, longest: int = LONGEST_QUOTED) -> str:
+    """As `repr` shows it, which escapes what cannot be seen, and shortened."""
+    return shortened(repr(value[: longest + 1]) if isinstance(value, (str, bytes)) else repr(value), longest)

@@ -59,6 +59,12 @@ def called(*words: str, where: Path, now_s: float | None = None) -> dial.Call:
         (["a", "9"], "a:9"),
         (["a-computer-that-is-called-so", "9"], "a-computer-that-is-called-so:9"),
         (["peer.example.org", "9"], "peer.example.org:9"),
+        (["203.0.113.7:9"], "203.0.113.7:9"),
+        (["203.0.113.7:9", "9"], "203.0.113.7:9"),
+        (["[2001:db8::7]:9"], "[2001:db8::7]:9"),
+        (["peer.example.org:9"], "peer.example.org:9"),
+        (["::ffff:203.0.113.7", "9"], "203.0.113.7:9"),
+        (["\x1b[31mx\u202e", "9"], "\\x1b[31mx:9"),
     ],
 )
 def test_a_host(words: list[str], whom: str, tmp_path: Path) -> None:
@@ -66,7 +72,10 @@ def test_a_host(words: list[str], whom: str, tmp_path: Path) -> None:
     assert (call.whom, call.at) == (whom, 1_900_000_000)
 
 
-@pytest.mark.parametrize("text", [TEXT, TEXT.lower(), f"`{TEXT}`\n", f"> {TEXT[:20]}\n> {TEXT[20:]}"])
+@pytest.mark.parametrize(
+    "text",
+    [TEXT, TEXT.lower(), f"`{TEXT}`\n", f"> {TEXT[:20]}\n> {TEXT[20:]}", f"{TEXT}.", f" {TEXT} , ", f"“{TEXT}”!"],
+)
 def test_a_ticket(text: str, tmp_path: Path) -> None:
     call = called(text, "--mine", MINE.encode(), where=tmp_path)
     assert (call.whom, call.at) == ("198.51.100.9:8", MINE.instant + 20)
@@ -204,6 +213,9 @@ def test_a_host_without_a_port_is_told_so(host: str, tmp_path: Path) -> None:
         ),
         (["203.0.113.7", "9", "--mine", TEXT], "leave out --mine: they go with"),
         (["203.0.113.7", "9", "--spray"], "leave out --spray: they go with"),
+        (["203.0.113.7:9", "8"], "two ports are named, 9 and 8: leave one out"),
+        (["010.0.0.1", "8"], "no IPv4 address: write four numbers"),
+        (["fe80::1", "8"], "name the interface of this host"),
     ],
 )
 def test_what_does_not_go_together_is_refused(words: list[str], complaint: str, tmp_path: Path) -> None:

@@ -19,14 +19,16 @@ from typing import Any
 import pytest
 
 import simopen
-from simopen import clock, conntable
-from simopen.address import Endpoint
+from simopen import clock, conntable, opening
+from simopen.address import Endpoint, Reach, reach
 from simopen.clock import FixedClock, LocalClock, Reading
 from simopen.lab import Allocation, Mapping, Nat
 from simopen.lane import Lane
 from simopen.nat import Filtering, Profile
+from simopen.nat import Mapping as Mapped
 from simopen.plan import Shot
 from simopen.report import Report
+from simopen.sockets import source_address
 from simopen.ticket import Ticket
 from tests.loopback import HERE, THERE, ports
 from tests.meeting import profiles
@@ -209,11 +211,73 @@ async def test_connect_self_reads_what_it_writes(ports: tuple[int, int]) -> None
         ({"peer": (HERE, 99)}, simopen.SelfConnection, "connected to itself"),
         ({"peer": ("::1", 99), "local": 99}, simopen.SelfConnection, "connect_self"),
         ({"peer": (HERE, 99), "local": (HERE, 99)}, simopen.SelfConnection, "connect_self"),
+        ({"peer": ("127.0.1.1", 99)}, simopen.SelfConnection, "connected to itself"),
+        ({"peer": ("::ffff:127.0.0.1", 99)}, simopen.SelfConnection, "127.0.0.1:99 is this host's own"),
+        ({"peer": ("::ffff:7f00:101", 99), "local": ("0.0.0.0", 99)}, simopen.SelfConnection, "127.0.1.1:99"),
+        ({"peer": ("127.1", 99)}, ValueError, "no IPv4 address"),
+        ({"peer": ("010.0.0.1", 99)}, ValueError, "no IPv4 address"),
+        ({"peer": ("fe80::1", 99)}, ValueError, "name the interface"),
+        ({"peer": ("fe80::1%nosuch0", 99)}, simopen.ResolutionError, "no interface of that name"),
+        ({"peer": ("127.0.0.2:99", 99)}, ValueError, "name host and port apart"),
+        ({"local": ("127.1", 99)}, ValueError, "no IPv4 address"),
+        ({"local": ("fe80::1", 99)}, ValueError, "name the interface"),
+        ({"peer": ("::1", 9), "local": ("fe80::1%nosuch0", 99)}, simopen.ResolutionError, "no interface named"),
     ],
 )
 async def test_bad_arguments(options: dict[str, Any], error: type[Exception], what: str) -> None:
     with pytest.raises(error, match=what):
         await simopen.punch(**{"peer": (HERE, 2), "clock": plain(), "window": 0.2, **options})
+
+
+def seen_at(mapped: str, port: int, *hosts: str) -> Profile:
+    """As a ticket tells it, of a NAT that has one mapping for all."""
+    return Profile(
+        Mapped.ENDPOINT_INDEPENDENT,
+        mapped=Endpoint(mapped, port),
+        hosts=tuple(Endpoint(host, port) for host in hosts or ("192.168.1.2",)),
+    )
+
+
+@pytest.mark.parametrize("named", ["127.0.0.1", "127.0.1.1", "::1", "::ffff:127.0.0.1", "0.0.0.0", "own"])
+async def test_a_ticket_that_names_this_host_yields_no_stream(ports: tuple[int, int], named: str) -> None:
+    if named == "own":
+        named = source_address(Endpoint("203.0.113.9", 9), None) or HERE
+    with socket.create_server(("::", ports[1]), family=socket.AF_INET6, dualstack_ipv6=True) as server:
+        server.setblocking(False)
+        for theirs in (seen_at(named, ports[1]), seen_at("203.0.113.7", ports[1], named)):
+            mine = seen_at("203.0.113.5", ports[0])
+            with pytest.raises(simopen.PunchError) as caught:
+                await simopen.punch(theirs, mine=mine, clock=plain(), window=0.1)
+            told = caught.value.report
+            assert told is None or named not in {peer.address for peer in told.peers}
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+async def test_where_the_peers_public_address_is_this_hosts_nothing_is_fired(ports: tuple[int, int]) -> None:
+    """Of another address of it than the one that it is seen at: a service of this host would answer."""
+    own = source_address(Endpoint("203.0.113.9", 9), None)
+    if own is None:
+        pytest.skip("this host has no address but loopback's")
+    at = "10.255.1.1" if reach(own) is Reach.SITE else "203.0.113.5"
+    ours, theirs = seen_at(at, ports[0]), seen_at(own, ports[1])
+    with pytest.raises(simopen.ImpossiblePair, match="it is this host's own address"):
+        await simopen.punch(theirs, mine=ours, clock=plain(), window=0.1)
+
+
+async def test_a_name_that_also_means_nobody_is_tried_at_its_other_address(ports: tuple[int, int]) -> None:
+    pairs = (("0.0.0.0", ports[1]), ("fe80::9", ports[1]), (HERE, ports[1]))
+    shots, notes = opening._reachable([Shot(ports[0], Endpoint(*pair)) for pair in pairs], None)
+    assert [shot.remote for shot in shots] == [Endpoint(HERE, ports[1])]
+    assert ["no single host" in notes[0], "as in fe80::1%eth0" in notes[1], len(notes)] == [True, True, 2]
+
+
+async def test_what_a_thousand_endpoints_lack_is_told_in_one_note(ports: tuple[int, int]) -> None:
+    peers = [(f"2001:db8::{n:x}", ports[1]) for n in range(1, 1000)]
+    with pytest.raises(simopen.ResolutionError) as caught:
+        await simopen.punch(peers, local=(HERE, ports[0]), clock=plain())
+    assert ", and 995 more left out: the local address 127.0.0.1 is of the other" in str(caught.value)
+    assert len(str(caught.value)) < 400
 
 
 async def test_a_pair_that_cannot_connect_says_why_at_once() -> None:

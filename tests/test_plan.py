@@ -89,6 +89,65 @@ def test_an_address_that_means_another_host_here_or_many_is_not_fired_at(address
     assert address not in {shot.remote.address for shot in ours.shots}
 
 
+NEVER = [
+    "127.0.0.1",
+    "::1",
+    "::ffff:127.0.0.1",
+    "169.254.1.1",
+    "fe80::1",
+    "224.0.0.1",
+    "0.0.0.0",
+    "240.0.0.1",
+    "64:ff9b::7f00:1",
+]
+
+
+@pytest.mark.parametrize("spray", [False, True])
+@pytest.mark.parametrize("address", NEVER)
+def test_a_public_endpoint_that_no_peer_has_leaves_no_way(address: str, *, spray: bool) -> None:
+    victim = Endpoint(address, 22)
+    for mapping in ({}, RANDOM_NAT):
+        for theirs in (profile(THEIRS, victim, **mapping), profile(THEIRS, victim, hosts=(victim,), **mapping)):
+            for mine in (profile(OURS, A), profile(OURS, victim._replace(port=7))):
+                assert not any(
+                    shot.remote.address == address for shot in plan(mine, theirs, now_ns=0, spray=spray).shots
+                )
+
+
+@pytest.mark.parametrize("address", NEVER)
+def test_an_own_address_that_no_peer_has_is_left_out_with_a_note(address: str) -> None:
+    theirs = profile(THEIRS, B, hosts=(THEIRS, Endpoint(address, 22)))
+    found, its = both(profile(OURS, A), theirs)
+    assert [shot.remote for shot in found.shots] == [B]
+    assert [note.endswith(("there", "has", "a multicast address")) for note in found.notes] == [True]
+    assert "left out: the peer's profile names" in found.notes[0]
+    assert its.notes == ()
+
+
+@pytest.mark.parametrize("address", ["10.1.2.3", "192.168.0.1", "100.64.0.9", "fd00::1"])
+def test_a_private_public_endpoint_is_the_peers_only_from_within(address: str) -> None:
+    """Where the servers saw this side at a private address, too, or at that very one."""
+    there = Endpoint(address, 4000)
+    for mine in (A, Endpoint("2001:db8::5", 5)):
+        assert not plan(profile(OURS, mine), profile(THEIRS, there), now_ns=0).shots
+    inside = Endpoint("fd00::77" if ":" in address else "172.16.0.5", 7)
+    assert [shot.remote for shot in plan(profile(OURS, inside), profile(THEIRS, there), now_ns=0).shots] == [there]
+
+
+def test_what_is_not_the_peers_is_refused_alike_on_both_sides() -> None:
+    private = profile(THEIRS, Endpoint("10.1.2.3", 4000))
+    ours, theirs = both(profile(OURS, A), private)
+    assert not ours.shots
+    assert not theirs.shots
+    assert "the peer's public endpoint is said to be 10.1.2.3:4000: that is a private address, which" in ours.why
+    assert "this side's public endpoint" in theirs.why
+
+
+def test_a_profile_may_write_an_address_in_another_way() -> None:
+    theirs = profile(THEIRS, Endpoint("::ffff:198.51.100.1", 5000))
+    assert [shot.remote for shot in plan(profile(OURS, A), theirs, now_ns=0).shots] == [B]
+
+
 def test_an_address_that_is_named_twice_is_fired_at_once() -> None:
     """One local port has one stream to each endpoint."""
     theirs = profile(THEIRS, A._replace(port=4001), hosts=(THEIRS, THEIRS))

@@ -75,6 +75,20 @@ def test_the_plain_address_will_do_where_the_other_is_missing() -> None:
     assert believed(message(SUCCESS, T, PLAIN)).mapped == SEEN
 
 
+@pytest.mark.parametrize("named", ["127.0.0.1", "10.0.0.1", "169.254.169.254", "100.64.0.1", "0.1.2.3"])
+def test_a_server_names_nothing_nearer_than_itself(named: str) -> None:
+    near = Endpoint(named, 80)
+    with pytest.raises(StunError, match="its answer names"):
+        believed(message(SUCCESS, T, attribute(MAPPED, address(near))))
+    assert believed(message(SUCCESS, T, XORED, attribute(OTHER, address(near)))).other is None
+
+
+def test_ipv4_in_the_form_of_ipv6_is_ipv4() -> None:
+    """So some servers answer that take both families on one socket."""
+    told = attribute(MAPPED, address(Endpoint(f"::ffff:{SEEN.address}", SEEN.port)))
+    assert believed(message(SUCCESS, T, told)).mapped == SEEN
+
+
 def test_the_other_address_is_told() -> None:
     assert believed(message(SUCCESS, T, XORED, OTHER_END)).other == ELSEWHERE
 

@@ -126,6 +126,14 @@ def test_whether_there_is_one_row_is_told_by_a_bit_that_was_spare(one_row: bool 
         "\n> ".join([TEXT[:30], TEXT[30:]]),
         "\r\n".join(TEXT[at : at + 20] for at in range(0, len(TEXT), 20)),
         "\u200b".join([TEXT[:9], TEXT[9:]]),
+        f"{TEXT}.",
+        f"{TEXT}, ",
+        f"({TEXT});",
+        f" - {TEXT} !?",
+        f"\u200e{TEXT}\u200f…",
+        f"\u2068{TEXT}\u2069。",
+        f"_{TEXT}_:",
+        f"| {TEXT} |",
     ],
 )
 def test_what_a_chat_puts_around_it_is_ignored(text: str) -> None:
@@ -197,7 +205,10 @@ def test_nobody_meets_with_its_own_ticket() -> None:
     assert caught.value.flaw is Flaw.OWN
 
 
-@pytest.mark.parametrize("text", [TEXT, TEXT.lower(), f"`{TEXT}`", TEXT[:24], TEXT + TEXT, TEXT[:20] + "0" + TEXT[21:]])
+@pytest.mark.parametrize(
+    "text",
+    [TEXT, TEXT.lower(), f"`{TEXT}`", f"{TEXT}.", f" {TEXT},", TEXT[:24], TEXT + TEXT, TEXT[:20] + "0" + TEXT[21:]],
+)
 def test_a_ticket_is_known_by_its_looks_intact_or_not(text: str) -> None:
     assert looks_like_ticket(text)
 

@@ -9,7 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simopen.errors import ClockError, Flaw, LabError, PunchError, SimopenError, StunError, TicketError, WindowClosed
-from simopen.wording import LONGEST, LONGEST_EACH, MOST, by_reason, first_few, listed, shortened
+from simopen.wording import (
+    LONGEST,
+    LONGEST_EACH,
+    LONGEST_QUOTED,
+    MOST,
+    by_reason,
+    first_few,
+    listed,
+    quoted,
+    shortened,
+    shown,
+)
 
 
 def test_each_is_told_once_and_those_left_out_are_counted() -> None:
@@ -56,3 +67,24 @@ def test_no_error_is_longer_than_a_screen(error: type[SimopenError]) -> None:
 
 def test_nor_is_one_of_a_ticket() -> None:
     assert len(str(TicketError(Flaw.ALTERED, "x" * 700_000))) == LONGEST
+
+
+@pytest.mark.parametrize(
+    "text", ["\x1b[31mred\x1b[0m", "\x9b2J", "\u202egro.elpmaxe", "a\rb\n", "\x00", "\ud800", "\u2028"]
+)
+def test_what_would_act_on_a_terminal_is_shown_escaped(text: str) -> None:
+    for told in (shown(text), quoted(text), quoted([text])):
+        assert told.isprintable()
+        assert told.isascii()
+
+
+@given(st.text())
+def test_whatever_is_quoted_is_short_and_in_one_line(text: str) -> None:
+    assert quoted(text).isprintable()
+    assert len(quoted(text)) <= LONGEST_QUOTED
+    assert shown(text).isprintable()
+
+
+def test_a_long_text_is_quoted_by_its_beginning() -> None:
+    assert quoted("a" * 10**7) == "'" + "a" * (LONGEST_QUOTED - 5) + " ..."
+    assert shown("b" * 10**7) == "b" * (LONGEST_QUOTED - 4) + " ..."
