@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from random import Random
 
 import pytest
@@ -9,15 +11,15 @@ import pytest
 from tests.soak import kinds
 from tests.soak.kinds import KINDS, Kind, run
 
-# What takes a second or two of each.
+# What takes a second or two of each at most.
 SOME = {
     "tickets": 2000,
     "stun": 3000,
     "ntp": 3000,
     "cancellations": 24,
-    "signals": 3,
-    "errors": 12,
-    "descriptors": 5,
+    "signals": 2,
+    "errors": 8,
+    "descriptors": 3,
     "strangers": 1,
     "threads": 1,
 }
@@ -47,3 +49,13 @@ def test_what_fails_is_told_with_the_number_that_repeats_it(monkeypatch: pytest.
     assert 20 < len(failures) < 80
     assert all("an odd one" in str(each) and f"odd {each.number}" in str(each) for each in failures)
     assert run("odd", [each.number for each in failures]) == failures
+
+
+@pytest.mark.parametrize("descriptors", [5, 11])
+def test_a_command_that_can_have_no_loop_says_so(descriptors: int) -> None:
+    """uvloop would end the process by SIGABRT, or leave a traceback."""
+    command = [sys.executable, "-m", "tests.soak.limited", str(descriptors), "self", "1314"]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("\n") == 1
+    assert f"open files at once, and this process may have {descriptors}" in done.stderr

@@ -35,20 +35,19 @@ LOADED = (
     pipe,
     uvloop,
 )
-NOWHERE = "127.0.0.1:9"
+HERE, NOWHERE = ("127.0.0.1", 40_009), "127.0.0.1:9"
 
 
 def limit(descriptors: int) -> None:
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
 
 
 async def call(name: str, descriptors: int) -> int:
     calls: dict[str, Coroutine[object, object, object]] = {
-        "connect": simopen.connect(("127.0.0.2", 9), local=("127.0.0.1", 0), clock=clock.plain(), window=0.3),
+        "connect": simopen.connect(("127.0.0.2", 9), local=HERE, clock=clock.plain(), window=0.3),
         "discover": simopen.discover(servers=[NOWHERE], timeout=0.5),
         "check_clock": simopen.check_clock([NOWHERE], timeout=0.5),
-        "connect_self": simopen.connect_self(("127.0.0.1", 0)),
+        "connect_self": simopen.connect_self(HERE),
     }
     chosen = calls.pop(name)
     for other in calls.values():

@@ -32,13 +32,13 @@ def commands() -> Iterator[list[list[str]]]:
         local = ["--local-address", HERE, "--local-port", str(mine)]
         connect = ["connect", THERE, str(theirs), *local]
         yield [
-            [*connect, "--no-ntp", "--window", "2"],
+            [*connect, "--no-ntp", "--window", "1"],
             [*connect, "--at", "+1s", "--window", "1", "--ntp", ntp_name],
             [*connect, "--at", "next:2s", "--window", "1", "--no-ntp"],
-            ["nat", "--stun", stun_name, "--timeout", "2"],
-            ["nat", "--ticket", "--stun", stun_name, "--timeout", "2", "--no-ntp"],
-            ["clock", "--ntp", ntp_name, "--timeout", "2"],
-            ["doctor", "--stun", stun_name, "--ntp", ntp_name, "--timeout", "2"],
+            ["nat", "--stun", stun_name, "--timeout", "1"],
+            ["nat", "--ticket", "--stun", stun_name, "--timeout", "1", "--no-ntp"],
+            ["clock", "--ntp", ntp_name, "--timeout", "1"],
+            ["doctor", "--stun", stun_name, "--ntp", ntp_name, "--timeout", "1"],
             ["self", str(mine)],
             ["demo", "--loopback"],
         ]
