@@ -2,8 +2,8 @@
 
 Theory of operation. The local wall clock is never trusted and never set. Three may say what time it is: the
 machine itself (`plain`, which knows no bound), the kernel (`kernel_word`, where something disciplines the
-wall clock and told how well), and time servers (`check_clock`). A `Clock` keeps the best that is known and
-lets everybody who waits on one loop share one check.
+wall clock and measured how well: `kernel`), and time servers (`check_clock`). A `Clock` keeps the best that is
+known and lets everybody who waits on one loop share one check.
 
 What must not live here: how an estimate is made and ages (`estimate`), packets and sockets (`ntp`,
 `timeserver`), and sleeping until an instant (`scheduler`).
@@ -12,10 +12,8 @@ What must not live here: how an estimate is made and ages (`estimate`), packets 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import functools
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from typing import Protocol
 from simopen import ntp, timeserver
 from simopen.errors import ClockError
 from simopen.estimate import Estimate, Evidence, Reading, Source, agreed, intersect, judge
+from simopen.kernel import KernelTime, adjtimex, kernel_estimate, unfit
 from simopen.ntp import offset_and_delay
 from simopen.timeserver import DEFAULT_SERVERS
 
@@ -90,63 +89,6 @@ def plain(local: LocalClock = MACHINE) -> Estimate:
     return Estimate(reading.realtime_ns, None, Source.PLAIN, reading)
 
 
-@dataclass(frozen=True, slots=True)
-class KernelTime:
-    """What adjtimex(2) answers: the clock's state, STA_* bits, and the largest error, µs, that its keeper told."""
-
-    state: int
-    status: int
-    maxerror_us: int
-
-
-class _Timex(ctypes.Structure):
-    """The beginning of `struct timex`, linux/timex.h, and room for the rest: 208 bytes on 64 bits."""
-
-    _fields_ = (
-        ("modes", ctypes.c_uint),
-        ("offset", ctypes.c_long),
-        ("freq", ctypes.c_long),
-        ("maxerror", ctypes.c_long),
-        ("esterror", ctypes.c_long),
-        ("status", ctypes.c_int),
-        ("rest", ctypes.c_char * 464),
-    )
-
-
-_STA_UNSYNC = 0x0040
-# TIME_OK, _INS, _DEL, _WAIT; not _OOP (3: the leap second itself) nor _ERROR (5)
-_TRUSTED_STATES = {0, 1, 2, 4}
-
-
-def adjtimex() -> KernelTime | None:
-    """Ask the kernel how its clock is kept; changes nothing. None off Linux, or where a sandbox forbids it."""
-    if sys.platform != "linux":
-        return None
-    timex = _Timex(modes=0)
-    try:
-        state = _libc().adjtimex(ctypes.byref(timex))
-    except (OSError, AttributeError):
-        return None
-    return KernelTime(state, timex.status, timex.maxerror)
-
-
-@functools.cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None)  # opening it takes several times as long as the call
-
-
-def kernel_estimate(told: KernelTime | None, reading: Reading, limit_s: float) -> Estimate | None:
-    """The wall clock with the kernel's bound; None where nobody keeps it, or not well enough.
-
-    A bound of zero means unknown: systemd-timesyncd never sets it. 16 s: never synchronised since boot.
-    """
-    if told is None or told.state not in _TRUSTED_STATES or told.status & _STA_UNSYNC:
-        return None
-    if not 0 < told.maxerror_us < limit_s * 1e6:
-        return None
-    return Estimate(reading.realtime_ns, told.maxerror_us * 1000, Source.KERNEL, reading)
-
-
 def kernel_word(
     local: LocalClock = MACHINE,
     *,
@@ -159,6 +101,13 @@ def kernel_word(
     """
     told = ask()
     return kernel_estimate(told, local.read(), limit_s)
+
+
+def kernel_says() -> str:
+    """The kernel's word for people, or why there is none."""
+    told = adjtimex()
+    word = kernel_estimate(told, MACHINE.read(), math.inf)
+    return str(word) if word else str(unfit(told))
 
 
 async def check_clock(
@@ -213,6 +162,10 @@ class Clock:
         self._servers = tuple(servers)
         timeserver.parse_servers(servers)
         self._ask_kernel = ask_kernel
+        self.in_vain: tuple[int, str] | None = None
+        """When it was last asked in vain, CLOCK_MONOTONIC ns, and why in vain."""
+        self.told: set[str] = set()
+        """What people have been told of this clock: once is enough."""
         self._last: Estimate | None = None
         self._checks: dict[asyncio.AbstractEventLoop, _Check] = {}
 
