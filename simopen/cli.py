@@ -31,7 +31,6 @@ from simopen.interrupts import Ending
 from simopen.pipe import Carried, pipe
 from simopen.report import Report
 from simopen.screen import Screen, countdown, fitted, write_in_any_encoding
-from simopen.sockets import make_room
 
 _TICK_S = 0.1
 # So long before the instant nothing is drawn any more: it takes some ms with the GIL held, and the shot would wait.
@@ -92,20 +91,11 @@ def _let_go_of_broken_pipes() -> None:
             os.close(nothing)
 
 
-_LOOP_DESCRIPTORS = 9
-"""What a loop opens for itself. With less uvloop ends the process by SIGABRT, or cannot be closed again."""
-
-
 def _run(command: Coroutine[object, object, int]) -> int:
     """The command's status. Ctrl-C and SIGTERM cancel it, so that a terminal gets its cursor back, and hosts end.
 
     Raises: KeyboardInterrupt and CancelledError where one of them came.
     """
-    try:
-        make_room(_LOOP_DESCRIPTORS)
-    except SimopenError:
-        command.close()
-        raise
     with Ending() as ending:
         try:
             return _runner()(_watched(command, ending))
@@ -172,7 +162,7 @@ def _diagnosed(diagnosis: Diagnosis) -> Iterator[str]:
 
 def _tell_notes(screen: Screen, report: Report | None) -> None:
     for note in report.notes if report else ():
-        screen.say(f"simopen: note: {note}")
+        screen.note(note)
 
 
 def _print_json(value: object) -> None:
@@ -256,7 +246,8 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
 
 async def _connect(options: argparse.Namespace, screen: Screen) -> int:
     source = clock.chosen(options.ntp, ask=not options.no_ntp)
-    with dial.called(options, source) as call:
+    with dial.called(options, source) as meant:
+        call = await dial.by_true_time(meant, source, options.window, screen)
         for line in call.told:
             screen.say(f"simopen: {line}")
         reader, writer = await _with_countdown(call, options.window, source, screen)
@@ -351,8 +342,7 @@ async def _clock(options: argparse.Namespace, screen: Screen) -> int:
     columns = ("server", "offset", "±", "delay", "stratum", "verdict")
     screen.table("what each server says", columns, [_row(each) for each in estimate.servers])
     print(fitted(f"add {estimate} to this machine's clock to get true time", sys.stdout))
-    kernel = clock.kernel_word() or "nobody disciplines this clock"
-    print(fitted(f"the kernel says: {kernel}", sys.stdout))
+    print(fitted(f"the kernel says: {clock.kernel_says()}", sys.stdout))
     return 0
 
 

@@ -22,6 +22,8 @@ from simopen.wording import listed
 SUSPEND_S = 0.01
 """CLOCK_BOOTTIME ahead of CLOCK_MONOTONIC by this much means a suspend: no machine sleeps and wakes faster,
 and reading the clocks one after the other takes microseconds."""
+SLEW_PPM = 500
+"""How fast the kernel slews CLOCK_MONOTONIC where something corrects the clock meanwhile (MAXFREQ of linux/timex.h)."""
 _NS = 1_000_000_000
 
 
@@ -139,13 +141,17 @@ class Estimate:
             return "unchecked"
         known = f"± {human(self.bound_s)}" if self.bound_ns is not None else "± unknown"
         offset_s = round(self.offset_s, 4) + 0.0  # no minus before a zero
-        return f"{offset_s:+.4f} s {known} ({self._who()})"
+        servers = f"NTP, {self._agreeing()} server{'s' * (len(self.servers) != 1)}"
+        return f"{offset_s:+.4f} s {known} ({servers if self.source is Source.NTP else self.who()})"
 
-    def _who(self) -> str:
+    def who(self) -> str:
+        """Who says so: `4 of 4 time servers`."""
         if self.source is Source.NTP:
-            agreeing = sum(each.accepted for each in self.servers)
-            return f"NTP, {agreeing} of {len(self.servers)} server{'s' * (len(self.servers) != 1)}"
+            return f"{self._agreeing()} time server{'s' * (len(self.servers) != 1)}"
         return f"the {self.source}'s word"
+
+    def _agreeing(self) -> str:
+        return f"{sum(each.accepted for each in self.servers)} of {len(self.servers)}"
 
 
 def slept_s(before: Reading, after: Reading) -> float:
@@ -162,6 +168,20 @@ def human(seconds: float | None) -> str:
     scales = (("s", 1.0), ("ms", 1e-3))
     unit, size = next((each for each in scales if seconds >= each[1]), ("µs", 1e-6))
     return f"{seconds / size:.{1 if seconds < 10 * size else 0}f} {unit}"
+
+
+def span(seconds: float) -> str:
+    """A longer duration for people, to two parts of it: `1 h`, `59 min 52 s`, `14 days`, `40 s`, `3.2 s`."""
+    if seconds < 10:
+        return f"{seconds:.1f}".removesuffix(".0") + " s"
+    left, told = round(seconds), []
+    for unit, size in (("day", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, size)
+        if count:
+            told.append(f"{count} {unit}{'s' * (unit == 'day' and count != 1)}")
+        elif told:  # what is below a part that is missing is of no interest
+            break
+    return " ".join(told[:2])
 
 
 def intersect(intervals: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
@@ -194,13 +214,29 @@ def interval(sample: ntp.Sample, anchor_ns: int) -> tuple[int, int]:
     return sample.offset_ns - half_ns, sample.offset_ns + half_ns
 
 
+def contradiction_ns(answers: ntp.Answers, anchor_ns: int) -> int:
+    """How far apart a server's own answers are: no moment of time fits all of them. 0 where they overlap, as they must.
+
+    Each is true to within its bound, unless the server lies, or the local clock is being slewed meanwhile.
+    """
+    if not answers.samples:
+        return 0
+    spread_ns = max(each.t1_ns for each in answers.samples) - min(each.t1_ns for each in answers.samples)
+    intervals = [interval(each, anchor_ns) for each in answers.samples]
+    gap_ns = max(low for low, _ in intervals) - min(high for _, high in intervals)
+    return gap_ns if gap_ns > spread_ns * SLEW_PPM // 1_000_000 else 0
+
+
 def agreed(answers: Sequence[ntp.Answers], anchor_ns: int) -> tuple[int, int] | None:
     """Where "UTC minus CLOCK_MONOTONIC" lies by the majority of those that answered; None: no majority.
+
+    One that contradicts itself has no vote, and counts for nobody.
 
     One alone proves nothing, unless it was the only one asked: then the caller trusts it. With two, no liar is
     tolerated; with three or four, one. That is why `check_clock` does not stop at two of four that agree.
     """
-    intervals = [interval(best, anchor_ns) for each in answers if (best := each.best)]
+    heard = [each for each in answers if not contradiction_ns(each, anchor_ns)]
+    intervals = [interval(best, anchor_ns) for each in heard if (best := each.best)]
     if len(intervals) < min(2, len(answers)):
         return None
     return intersect(intervals)
@@ -227,6 +263,9 @@ def _evidence(answers: ntp.Answers, hull: tuple[int, int] | None, now: Reading) 
     if best is None:
         reasons = answers.reasons or f"no answer to {answers.queries} queries"
         return Evidence(answers.name, refused=reasons)
+    if gap_ns := contradiction_ns(answers, now.monotonic_ns):
+        reasons = f"contradicts itself: its own answers are {human(gap_ns / _NS)} apart"
+        return Evidence(answers.name, address=best.address, answers=len(answers.samples), refused=reasons)
     low_ns, high_ns = interval(best, now.monotonic_ns)
     agrees = hull is not None and low_ns <= hull[1] and hull[0] <= high_ns
     return Evidence(
@@ -248,7 +287,8 @@ def _disagreement(evidence: Sequence[Evidence]) -> ClockError:
         error = ClockError(no_names(len(evidence), "time"))
         error.add_note(each_said)
         return error
-    answered = sum(each.offset_s is not None for each in evidence)
+    answered = sum(each.answers > 0 for each in evidence)
+    believed = sum(each.offset_s is not None for each in evidence)
     what = {0: "no time server could be believed", 1: "one alone proves nothing"}
-    said = what.get(answered, "the time servers disagree, and no majority is right")
+    said = what.get(believed, "the time servers disagree, and no majority is right")
     return ClockError(f"{said} ({answered} of {len(evidence)} answered): {each_said}")

@@ -10,11 +10,12 @@ What it cannot represent: lost or reordered packets (but see `answers`), jitter,
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 UNIX_EPOCH_S = 2_208_988_800  # of 1970 in 1900's seconds, RFC 868
@@ -79,6 +80,7 @@ class FakeNtp:
     `wrong`: fields of the answer to override, as in MISBEHAVIOURS. `answers`: how many queries to answer
     properly before being silent, or, with `wrong`, before being wrong. `garble`: what to make of an answer's
     bytes. `other_port`: answer from a socket that nobody asked. `host`: "127.0.0.1" or "::1".
+    `in_turn_s`: offsets, one for each answer in turn, instead of `offset_s`.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class FakeNtp:
         answers: int | None = None,
         garble: Callable[[bytes], bytes] = bytes,
         other_port: bool = False,
+        in_turn_s: Sequence[float] = (),
         host: str = "127.0.0.1",
     ) -> None:
         self.offset_ns = round(offset_s * 1e9)
@@ -101,6 +104,7 @@ class FakeNtp:
         self._wrong, self._answers, self._garble = wrong, answers, garble
         self._other_port = other_port
         self._late: set[asyncio.TimerHandle] = set()
+        self._in_turn = itertools.cycle(round(each * 1e9) for each in in_turn_s or (offset_s,))
 
     async def __aenter__(self) -> Self:
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
@@ -129,6 +133,7 @@ class FakeNtp:
         query, control, _, client = self._socks[0].recvmsg(1024, 64)
         seconds, ns = struct.unpack("@ll", control[0][2])
         self.queries += 1
+        self.offset_ns = next(self._in_turn)
         self.clients.add(client)
         self.queried.set()
         wrong = self._wrong

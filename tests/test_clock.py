@@ -7,7 +7,6 @@ import getpass
 import os
 import shutil
 import socket
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -23,11 +22,8 @@ from simopen.clock import (
     LocalClock,
     Reading,
     Source,
-    adjtimex,
     as_clock,
     check_clock,
-    kernel_estimate,
-    kernel_word,
     plain,
 )
 from simopen.errors import ClockError
@@ -100,37 +96,7 @@ def test_the_plain_clock_knows_no_bound() -> None:
     assert (estimate.source, estimate.bound_ns, estimate.offset_s) == (Source.PLAIN, None, 0.0)
 
 
-SYNCHRONISED = KernelTime(state=0, status=0x2001, maxerror_us=2_500)
-
-
-@pytest.mark.parametrize(
-    ("told", "bound_ns"),
-    [
-        (SYNCHRONISED, 2_500_000),
-        (replace(SYNCHRONISED, state=1), 2_500_000),
-        (replace(SYNCHRONISED, state=2), 2_500_000),
-        (replace(SYNCHRONISED, state=4), 2_500_000),
-        (replace(SYNCHRONISED, state=3), None),
-        (replace(SYNCHRONISED, state=5), None),
-        (replace(SYNCHRONISED, state=-1), None),
-        (replace(SYNCHRONISED, status=0x2041), None),
-        (replace(SYNCHRONISED, maxerror_us=0), None),
-        (replace(SYNCHRONISED, maxerror_us=1_000_000), None),
-        (replace(SYNCHRONISED, maxerror_us=16_000_000), None),
-        (None, None),
-    ],
-)
-def test_when_the_kernels_word_counts(told: KernelTime | None, bound_ns: int | None) -> None:
-    estimate = kernel_estimate(told, LocalClock().read(), limit_s=1.0)
-    assert (estimate and estimate.bound_ns) == bound_ns
-    assert estimate is None or (estimate.source, estimate.offset_s) == (Source.KERNEL, 0.0)
-
-
-def test_the_kernel_can_be_asked() -> None:
-    told = adjtimex()
-    assert (told is None) == (sys.platform != "linux")
-    assert told is None or (0 <= told.state <= 5 and 0 <= told.maxerror_us <= 16_000_000)
-    assert kernel_word(limit_s=1e-9) is None
+SYNCHRONISED = KernelTime(state=0, status=0x2000, maxerror_us=2_345, esterror_us=67)
 
 
 async def test_the_truth_is_inside_the_bound_and_the_liar_is_told() -> None:
@@ -177,6 +143,24 @@ async def test_no_majority_names_every_server_and_its_answer() -> None:
             await check_clock(names([a, b, c]), LONG_S)
     for words in ("disagree", f"{a.name}: +1.0", f"{b.name}: +3.0", f"{c.name}: leap alarm"):
         assert words in str(caught.value)
+
+
+async def test_a_server_that_contradicts_itself_is_believed_nothing() -> None:
+    """Now and an hour later, in turn: each answer on its own looks good to some µs."""
+    async with FakeNtp(in_turn_s=[0, HOUR_S]) as fickle:
+        with pytest.raises(ClockError, match=r"no time server could be believed \(1 of 1 answered\): .* apart"):
+            await check_clock([fickle.name], LONG_S)
+        async with three(0.5) as fakes:
+            estimate = await check_clock([*names(fakes), fickle.name], LONG_S)
+    assert inside(estimate, 0.5)
+    assert [each.accepted for each in estimate.servers] == [True, True, True, False]
+    assert str(estimate.servers[3].refused).startswith("contradicts itself: its own answers are ")
+
+
+async def test_two_that_contradict_themselves_alike_have_no_vote() -> None:
+    async with FakeNtp(in_turn_s=[0, 0.5]) as one, FakeNtp(in_turn_s=[0, 0.5]) as two, three(-1.0) as fakes:
+        estimate = await check_clock([one.name, two.name, *names(fakes)], LONG_S)
+    assert inside(estimate, -1.0)
 
 
 async def test_one_alone_proves_nothing() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simopen.errors import ClockError
-from simopen.estimate import Estimate, Evidence, Reading, Source, intersect, interval, judge
+from simopen.estimate import Estimate, Evidence, Reading, Source, contradiction_ns, intersect, interval, judge, span
 from simopen.ntp import Answer, Answers, sample
 
 S, MS, US = 1_000_000_000, 1_000_000, 1_000
@@ -152,6 +152,24 @@ def test_with_a_minority_of_liars_the_truth_is_in_the_hull(
     assert hull[0] <= truth <= hull[1]
 
 
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (3, "3 s"),
+        (3.24, "3.2 s"),
+        (40.4, "40 s"),
+        (3592, "59 min 52 s"),
+        (3599.99, "1 h"),
+        (3601, "1 h"),
+        (5400, "1 h 30 min"),
+        (86_400, "1 day"),
+        (14 * 86_400 + 7200, "14 days 2 h"),
+    ],
+)
+def test_longer_durations_read_well(seconds: float, text: str) -> None:
+    assert span(seconds) == text
+
+
 def heard(name: str, offset_ns: int, out_ns: int, held_ns: int, back_ns: int) -> Answers:
     """What a server says whose clock is `offset_ns` ahead of CLOCK_MONOTONIC, over a path of such delays."""
     t1_ns = 500 * S
@@ -235,3 +253,17 @@ def test_nobody_believed_says_why_for_each() -> None:
 def test_a_suspend_during_the_check_voids_it() -> None:
     with pytest.raises(ClockError, match=r"slept for 30.0 s"):
         judge([heard("a", S, MS, 0, MS)], READING, later(0.2, asleep_s=30))
+
+
+def test_answers_of_one_server_must_overlap() -> None:
+    """By what each says it is true to, and by what the kernel may slew the clock by meanwhile."""
+    good = heard("a", S, MS, 0, MS)
+    for moved_ns, overlaps in ((0, True), (2 * MS, True), (5 * MS, False), (3600 * S, False), (-3600 * S, False)):
+        both = replace(good, samples=good.samples + heard("a", S + moved_ns, MS, 0, MS).samples)
+        assert (contradiction_ns(both, 500 * S) == 0) is overlaps
+    slewed = heard("a", S + 1, 0, 0, 1)
+    second = slewed.samples[0]
+    later_ns = 500 * S + S // 1_000_000 * 4
+    slewed.samples.append(replace(second, t1_ns=second.t1_ns + S, t4_ns=second.t4_ns + S))  # stood still for a second
+    assert contradiction_ns(slewed, later_ns) > S // 2
+    assert contradiction_ns(Answers("mute"), 500 * S) == 0
