@@ -34,6 +34,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from operator import call
 from typing import ClassVar, NamedTuple, Self
 
@@ -58,9 +59,12 @@ class Fired(NamedTuple):
     result: object
 
 
-def spin(when_ns: int, calls: Iterable[Callable[[], object]]) -> list[Fired]:
-    """Spin until `when_ns`, then make the calls: from the first look at the clock to the last call all of it in C."""
-    instants = filter(when_ns.__le__, iter(time.monotonic_ns, None))
+def spin(when_ns: int, calls: Iterable[Callable[[], object]], until_ns: int = sys.maxsize) -> list[Fired]:
+    """Spin until `when_ns`, then make the calls: from the first look at the clock to the last call all of it in C.
+
+    None is made after `until_ns`, so fewer may come back.
+    """
+    instants = takewhile(until_ns.__ge__, filter(when_ns.__le__, iter(time.monotonic_ns, None)))
     made = list(zip(instants, map(call, calls), strict=False))
     return [Fired(*each) for each in made]
 
@@ -69,6 +73,7 @@ def spin(when_ns: int, calls: Iterable[Callable[[], object]]) -> list[Fired]:
 class _Shot:
     when_ns: int
     order: int
+    until_ns: int = field(compare=False)
     loop: asyncio.AbstractEventLoop = field(compare=False)
     calls: Sequence[Callable[[], object]] = field(compare=False)
     rehearsal: Callable[[], object] | None = field(compare=False)
@@ -82,11 +87,11 @@ class _Shot:
     ended: bool = field(default=False, compare=False)
 
     def fire(self) -> None:
-        """Spin until the instant, then make the calls, unless cancelled by now."""
+        """Spin until the instant, then make the calls, unless cancelled by now or too late."""
         self.begun = True
         if not self.cancelled:
             try:
-                self.outcome = spin(self.when_ns, self.calls)
+                self.outcome = spin(self.when_ns, self.calls, self.until_ns)
             except BaseException as error:  # it is the waiter's, raised there
                 self.outcome = error
         self.ended = True
@@ -142,9 +147,16 @@ class Scheduler:
             scheduler._begin()
 
     async def at(
-        self, when_ns: int, *calls: Callable[[], object], rehearsal: Callable[[], object] | None = None
+        self,
+        when_ns: int,
+        *calls: Callable[[], object],
+        until_ns: int = sys.maxsize,
+        rehearsal: Callable[[], object] | None = None,
     ) -> list[Fired]:
         """Make the calls in the scheduler's thread, in their order, at `when_ns` or at once where that has passed.
+
+        None is made after `until_ns`, whatever kept the thread (a process that was stopped, say): then fewer outcomes
+        come back than calls were given.
 
         A call must be short and must not block. What one raises is raised here, and the ones after it are not made.
         Cancelling is safe in every phase: once `CancelledError` comes out, the calls have either been made or never
@@ -153,7 +165,7 @@ class Scheduler:
         `rehearsal`, where given and where there is time, is run in that thread right before the spin: one that takes
         the calls' steps without their effect brings their code and data into the caches.
         """
-        shot = self._add(when_ns, asyncio.get_running_loop(), calls, rehearsal)
+        shot = self._add(when_ns, until_ns, asyncio.get_running_loop(), calls, rehearsal)
         try:
             return await shot.done
         finally:
@@ -162,13 +174,15 @@ class Scheduler:
     def _add(
         self,
         when_ns: int,
+        until_ns: int,
         loop: asyncio.AbstractEventLoop,
         calls: Sequence[Callable[[], object]],
         rehearsal: Callable[[], object] | None,
     ) -> _Shot:
+        waiter, done = threading.get_native_id(), loop.create_future()
         with self._changed:
             self._order += 1
-            shot = _Shot(when_ns, self._order, loop, calls, rehearsal, threading.get_native_id(), loop.create_future())
+            shot = _Shot(when_ns, self._order, until_ns, loop, calls, rehearsal, waiter, done)
             heapq.heappush(self._heap, shot)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="simopen-scheduler", daemon=True)

@@ -205,3 +205,23 @@ def test_a_child_does_not_wait_for_calls_that_are_under_way_in_its_parent() -> N
         [sys.executable, "-W", "ignore", "-c", UNDER_WAY], capture_output=True, timeout=30, check=False
     )
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+async def test_what_comes_too_late_is_not_done() -> None:
+    """As after a process was stopped: the calls that are left are not made, and nobody raises."""
+    made: list[str] = []
+    now_ns = time.monotonic_ns()
+    assert await Scheduler().at(now_ns - 2 * MS, partial(made.append, "late"), until_ns=now_ns - MS) == []
+    assert made == []
+    slow = [partial(made.append, "first"), partial(time.sleep, 0.02), partial(made.append, "too late")]
+    fired = await Scheduler().at(time.monotonic_ns(), *slow, until_ns=time.monotonic_ns() + 10 * MS)
+    assert (made, len(fired)) == (["first"], 2)
+    assert len(await Scheduler().at(time.monotonic_ns(), *slow[::2], until_ns=time.monotonic_ns() + 10**12)) == 2
+
+
+async def test_one_that_is_too_late_does_not_hold_up_others() -> None:
+    scheduler, when_ns = Scheduler(), time.monotonic_ns() + 5 * MS
+    late, right = await asyncio.gather(
+        scheduler.at(when_ns, lambda: "late", until_ns=when_ns - 1), scheduler.at(when_ns, lambda: "right")
+    )
+    assert (late, [each.result for each in right]) == ([], ["right"])
