@@ -9,15 +9,14 @@ trusts this machine's clock as it is; otherwise time servers are asked how far i
 
 import asyncio
 import sys
-import time
 
 import simopen
 from simopen.clock import plain
-from simopen.instant import parse_instant
+from simopen.instant import read_instant
 
 
 async def main(host: str, port: str, instant: str, *flags: str) -> None:
-    at = parse_instant(instant, time.time())
+    at = read_instant(instant)
     clock = plain() if "--no-ntp" in flags else None
 
     reader, writer = await simopen.connect((host, int(port)), at=at, clock=clock)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         TicketError,
         WindowClosed,
     )
-    from simopen.instant import next_slot
+    from simopen.instant import next_slot, read_instant
     from simopen.nat import Profile
     from simopen.opening import connect, connect_self, punch
     from simopen.report import Attempt, Report
@@ -65,6 +65,7 @@ __all__ = [
     "next_slot",
     "parse_ticket",
     "punch",
+    "read_instant",
 ]
 
 _HOMES = {
@@ -96,6 +97,7 @@ _HOMES = {
     "next_slot": "instant",
     "parse_ticket": "ticket",
     "punch": "opening",
+    "read_instant": "instant",
 }
 
 

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import argparse
 import math
-import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from simopen.address import check_port
-from simopen.instant import parse_duration, parse_instant
+from simopen.instant import parse_duration, read_instant
 
 T = TypeVar("T")
 
@@ -34,11 +33,6 @@ def port(text: str) -> int:
     if not text.isdecimal():
         raise ValueError(f"a port is a number between 1 and 65535, not {text!r}")
     return check_port(int(text), "a port")
-
-
-def instant(text: str) -> float:
-    """UTC seconds; what is told from now on is told from the local clock's now."""
-    return parse_instant(text, time.time())
 
 
 def window(text: str) -> float:
@@ -79,12 +73,16 @@ def count(text: str, most: int) -> int:
     return int(text)
 
 
-_AT = "22:14:30 (UTC, nearest), 2026-01-01T00:00:00Z, +10s, or next:10s (the next full ten seconds)"
+_AT = (
+    "22:14:30 (UTC, nearest), 23:14:30+01:00, 2026-01-01T00:00:00Z, +1m30s, or next:10s (the next full ten seconds); "
+    "this machine's clock is checked first"
+)
 
 
 def add_instant(parser: argparse.ArgumentParser, otherwise: str) -> None:
     """Declare `--at`. `otherwise`: what it is where it is left out."""
-    parser.add_argument("--at", metavar="T", type=argument(instant), help=f"the instant: {_AT}; left out: {otherwise}")
+    told = f"the instant: {_AT}; left out: {otherwise}"
+    parser.add_argument("--at", metavar="T", type=argument(read_instant), help=told)
 
 
 def add_time_servers(parser: argparse.ArgumentParser) -> None:

@@ -26,6 +26,7 @@ from datetime import timedelta
 from enum import StrEnum
 
 from simopen.address import Endpoint
+from simopen.estimate import span
 from simopen.report import Attempt, Report, Via, tally
 from simopen.window import Outcome
 from simopen.wording import listed
@@ -160,8 +161,19 @@ def _knocked(report: Report) -> list[str]:
 
 
 def _missed(report: Report) -> str:
-    late = ago(report.ended_ns - report.instant_ns)
-    return f"nothing was sent to {listed(report.peers, ', ')}: the instant was {late} ago, and the window over"
+    late, peers = ago(report.ended_ns - report.instant_ns), listed(report.peers, ", ")
+    if report.stalled_s:
+        return f"nothing was sent to {peers}: {_stalled(report)}, and the window was over when it went on"
+    return f"nothing was sent to {peers}: the instant was {late} ago, and the window over"
+
+
+def _stalled(report: Report) -> str:
+    return f"this process was stopped, or too busy, for {span(report.stalled_s)}"
+
+
+def _absent(report: Report) -> bool:
+    """Whether this process did not run for most of its window: what the peer did then, nobody saw."""
+    return report.stalled_s >= report.window_s / 2
 
 
 def ago(late_ns: int) -> str:
@@ -247,11 +259,25 @@ _SPRAY = {
 _CASES = (
     _Case(
         Cause.NOT_FIRED,
+        lambda report: not report.fired_ns and bool(report.stalled_s),
+        _missed,
+        "See that nothing stops this process or keeps it busy at the instant, and agree on a later one",
+        "See that nothing stops this process or keeps it busy at the instant; make new tickets on both sides",
+    ),
+    _Case(
+        Cause.NOT_FIRED,
         lambda report: not report.fired_ns,
         _missed,
         "Agree on a later instant, and check this machine's clock with `simopen clock`",
         "Make new tickets on both sides, with more time: simopen nat --ticket --at +5m; and check this machine's clock "
         "with `simopen clock`",
+    ),
+    _Case(
+        Cause.THIS_HOST,
+        _absent,
+        lambda report: f"{_stalled(report)} when it should have watched, so what the peer did was not seen",
+        "See that nothing stops this process or keeps it busy from the instant on, and agree on a later one",
+        "See that nothing stops this process or keeps it busy from the instant on; make new tickets on both sides",
     ),
     _Case(
         Cause.PORT_TAKEN,
@@ -337,6 +363,8 @@ def _facts(report: Report) -> Iterator[str]:
         yield f"this side fired {report.late_s * 1e3:.2f} ms after the instant; its clock: {report.clock}"
     else:
         yield f"the clock: {report.clock}"
+    if report.stalled_s:
+        yield _stalled(report)
     if (early_ns := _early_ns(report)) is not None:
         yield f"a SYN from a peer's address came {early_ns / 1e9:.1f} s before the instant"
     yield from _visits(report)

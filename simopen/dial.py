@@ -13,6 +13,7 @@ from asyncio import StreamReader, StreamWriter
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 from simopen import arguments, opening, wallet
 from simopen.address import Endpoint, host_and_port, own_address
@@ -20,9 +21,13 @@ from simopen.arguments import argument
 from simopen.clock import TimeSource
 from simopen.diagnosis import ago
 from simopen.errors import Flaw, TicketError
+from simopen.estimate import Estimate, span
+from simopen.instant import TimeOfDay
 from simopen.liveness import KEEPALIVE_S, USER_TIMEOUT_S, Liveness
 from simopen.plan import Plan
-from simopen.ticket import LATE_S, Ticket, agreed_instant, both_spray, looks_like_ticket, parse_ticket
+from simopen.screen import Screen
+from simopen.ticket import LATE_S, Ticket, agreed_instant, both_spray, later_instant, looks_like_ticket, parse_ticket
+from simopen.truetime import When, good_enough_s, learn, must_ask, patience_s, remark, zone_hint
 from simopen.wording import quoted, shown
 
 EXAMPLE = """\
@@ -49,13 +54,15 @@ _IN_TICKETS = {
 class Call:
     """Whom this side will fire at, by name; at which instant (UTC seconds; None: now); and the call that does it.
 
-    `told`: what is worth saying before that.
+    `told`: what is worth saying before that. `by`: the same call by what was learnt of the time since; it raises
+    TicketError where by that a ticket is of no use.
     """
 
     whom: str
     at: float | None
     streams: Callable[[], Coroutine[object, object, tuple[StreamReader, StreamWriter]]]
-    told: tuple[str, ...] = ()
+    told: tuple[str, ...]
+    by: Callable[[Estimate], Call]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -138,18 +145,37 @@ def _add_liveness(parser: argparse.ArgumentParser) -> None:
 def called(options: argparse.Namespace, source: TimeSource, where: wallet.Places | None = None) -> Iterator[Call]:
     """Whom the options mean. Where that is a ticket, this side's mapping stays held while inside.
 
-    `where`: this side's wallet; left out, the usual one.
+    When, and whether a ticket is of use, is told by what the time is: where somebody can be asked that, `by_true_time`
+    is to follow. `where`: this side's wallet; left out, the usual one.
 
     Raises: ValueError for what cannot be meant; TicketError, which is one, for a ticket that cannot be used;
     ImpossiblePair for two tickets that leave no way.
     """
+    estimate = source.now_estimate()
     if _means_host(options):
-        yield _to_host(options, source)
+        yield _to_host(options, When.told(options.at, source), source, estimate)
         return
     _refuse(options, _IN_TICKETS, "the tickets say that")
     theirs = parse_ticket(options.host)
     with _own_ticket(options.mine, where or wallet.directories()) as mine:
-        yield _to_ticket(theirs, mine, options, source)
+        unknown = must_ask(source, estimate, good_enough_s(source, options.window))
+        call = _to_ticket(theirs, mine, options, source, estimate)
+        yield call if unknown else call.by(estimate)
+
+
+async def by_true_time(call: Call, source: TimeSource, window_s: float, screen: Screen) -> Call:
+    """The same call, once the time is known as well as it can be; says where this machine's clock is wrong."""
+    if call.at is None:
+        return call
+    estimate, good_s = source.now_estimate(), good_enough_s(source, window_s)
+    asking_s = patience_s(call.at - estimate.utc_ns / 1e9, window_s)
+    with contextlib.ExitStack() as stack:
+        if must_ask(source, estimate, good_s):
+            stack.enter_context(screen.line("asking the time servers what the time is ..."))
+        learnt = await learn(source, good_s, asking_s)
+    if text := remark(learnt):
+        screen.note(text)
+    return call.by(learnt.estimate)
 
 
 def _means_host(options: argparse.Namespace) -> bool:
@@ -202,15 +228,16 @@ def _own_ticket(given: Ticket | None, where: wallet.Places) -> Iterator[Ticket]:
         yield found[0]
 
 
-def _to_host(options: argparse.Namespace, source: TimeSource) -> Call:
+def _to_host(options: argparse.Namespace, when: When, source: TimeSource, estimate: Estimate) -> Call:
     host, port = _peer(options)
     local_port = options.local_port or port
+    at_s = None if when.is_now else when.utc_ns(estimate) / 1e9
     return Call(
         str(Endpoint(shown(host), port)),  # a name, maybe: for the brackets
-        options.at,
+        at_s,
         lambda: opening.connect(
             (host, port),
-            at=options.at,
+            at=when.as_told,
             local=(options.local_address, local_port) if options.local_address else local_port,
             window=options.window,
             listen=options.listen,
@@ -219,12 +246,28 @@ def _to_host(options: argparse.Namespace, source: TimeSource) -> Call:
             keepalive=options.keepalive,
             user_timeout=options.user_timeout,
         ),
+        tuple(_if_local(when, at_s, estimate)),
+        partial(_to_host, options, when, source),
     )
 
 
-def _to_ticket(theirs: Ticket, mine: Ticket, options: argparse.Namespace, source: TimeSource) -> Call:
-    now_s = source.now_estimate().utc_ns / 1e9
-    instant = agreed_instant(mine, theirs, now_s)
+def _if_local(when: When, at_s: float | None, estimate: Estimate) -> Iterator[str]:
+    """A time of day that is as far ahead as the local zone is from UTC may have been a local one."""
+    if isinstance(when.at, TimeOfDay) and at_s is not None:
+        late_s = estimate.utc_ns / 1e9 - at_s
+        if late_s < 0 and (hint := zone_hint(at_s, late_s)):
+            yield f"note: the instant is {span(-late_s)} ahead; {hint}"
+
+
+def _judged(theirs: Ticket, mine: Ticket, options: argparse.Namespace, source: TimeSource, estimate: Estimate) -> Call:
+    agreed_instant(mine, theirs, estimate.utc_ns / 1e9, options.window)
+    return _to_ticket(theirs, mine, options, source, estimate)
+
+
+def _to_ticket(
+    theirs: Ticket, mine: Ticket, options: argparse.Namespace, source: TimeSource, estimate: Estimate
+) -> Call:
+    instant, now_s = later_instant(mine, theirs), estimate.utc_ns / 1e9
     spray = options.spray or both_spray(mine, theirs)
     plan = opening.possible(mine.profile, theirs.profile, now_ns=instant * 10**9, spray=spray)
     return Call(
@@ -243,6 +286,7 @@ def _to_ticket(theirs: Ticket, mine: Ticket, options: argparse.Namespace, source
             user_timeout=options.user_timeout,
         ),
         (*_if_old(theirs, now_s), *_planned(plan, mine, theirs, spray=spray)),
+        partial(_judged, theirs, mine, options, source),
     )
 
 

@@ -73,7 +73,7 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
     rows = [(each.check, each.verdict, each.found, each.advice) for each in found]
     screen.table("is this host fit to punch?", ("check", "verdict", "found", "what to do"), rows)
     for note in (note for each in found for note in each.notes):
-        screen.say(f"simopen: note: {note}")
+        screen.note(note)
     screen.say(findings.summary(found))
     return status
 

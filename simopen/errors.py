@@ -68,6 +68,7 @@ class Flaw(Enum):
     ALTERED = "altered"
     OTHER_VERSION = "of another version"
     EXPIRED = "expired"
+    FAR_AHEAD = "for an instant that nobody waits for"
     OWN = "this side's own"
 
 

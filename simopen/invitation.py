@@ -17,12 +17,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from simopen import wallet
-from simopen.clock import FixedClock, TimeSource
+from simopen.clock import CHECK_TIMEOUT_S, TimeSource
 from simopen.discovery import Discovery
-from simopen.errors import ClockError, SimopenError
-from simopen.instant import next_slot
+from simopen.errors import SimopenError
+from simopen.estimate import span
+from simopen.instant import Instant, next_slot
 from simopen.screen import Screen, countdown
-from simopen.ticket import LATE_S, Ticket, in_utc
+from simopen.ticket import FARTHEST_S, LATE_S, Ticket, in_utc
+from simopen.truetime import When, correction, learn, zone_hint
 
 LEAD_S = 120.0
 """Until the instant, unless one is named: two people copy, send and paste a word each."""
@@ -34,23 +36,34 @@ show by then with 99 %."""
 _TICK_S = 1.0
 
 
-async def learn_the_time(source: TimeSource, screen: Screen, at: float | None = None) -> None:
-    """What comes first, as the ticket goes by it.
+async def learn_the_time(source: TimeSource, screen: Screen, at: Instant = None) -> float | None:
+    """What comes first, as the ticket goes by it. Returns the instant that is meant, UTC seconds; None: none is named.
 
-    Raises: ValueError for an instant (`at`, UTC seconds) that has passed.
+    Raises: ValueError for an instant (`at`) that has passed, or that is years away.
     """
-    bound_s = source.now_estimate().bound_s
-    if not isinstance(source, FixedClock) and (bound_s is None or bound_s > source.limit_s):
-        try:
-            await source.refresh()
-        except ClockError as error:
-            screen.say(f"simopen: note: the clock's offset is not known well, so the ticket goes by it: {error}")
-    _refuse_past(at, source)
+    when = When.told(at, source)
+    learnt = await learn(source, source.limit_s, CHECK_TIMEOUT_S)
+    if learnt.doubt is not None:
+        screen.note(f"the clock's offset is not known well, so the ticket goes by it: {learnt.doubt}")
+    elif text := correction(learnt.estimate):
+        screen.note(text)
+    if when.is_now:
+        return None
+    instant_s = when.utc_ns(learnt.estimate) / 1e9
+    _refuse_useless(instant_s, source)
+    return instant_s
 
 
-def _refuse_past(at: float | None, source: TimeSource) -> None:
-    if at is not None and at <= source.now_estimate().utc_ns / 1e9:
-        raise ValueError("the ticket's instant has passed: name a later one with --at, or leave it out")
+def _refuse_useless(at: float | None, source: TimeSource) -> None:
+    """Raises: ValueError for an instant that has passed, or that is further away than a ticket may say."""
+    if at is None:
+        return
+    late_s = source.now_estimate().utc_ns / 1e9 - at
+    if late_s >= 0:
+        hint = f"; {zone_hint(at, late_s)}".removesuffix("; ")
+        raise ValueError(f"the ticket's instant has passed: name a later one with --at, or leave it out{hint}")
+    if -late_s > FARTHEST_S:
+        raise ValueError(f"a ticket's instant is a year away at most, not {span(-late_s)}: name a nearer one with --at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +85,11 @@ class Invitation:
 
         `at`: the instant, UTC seconds, rounded up to whole ones; None: about two minutes ahead.
 
-        Raises: ValueError for an instant that has passed; SimopenError where the ticket cannot be left in `where`, or
-        the mapping changes sooner than a new ticket could be of use.
+        Raises: ValueError for an instant that has passed or is years away; SimopenError where the ticket cannot be
+        left in `where`, or the mapping changes sooner than a new ticket could be of use.
         """
         await self._learn_the_pace()
-        _refuse_past(at, self.source)
+        _refuse_useless(at, self.source)
         ticket, is_first = self._made(at), True
         while (lasted_s := await self._went_stale(ticket)) is not None:
             if not is_first and lasted_s < LEAD_S:

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import errno
 import logging
-import math
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -34,11 +33,10 @@ from simopen.address import (
     resolved,
     sockaddr,
 )
-from simopen.clock import CHECK_TIMEOUT_S, Estimate, FixedClock, Source, TimeSource, as_clock
+from simopen.clock import CHECK_TIMEOUT_S, Estimate, TimeSource, as_clock
 from simopen.connector import Connector, self_connection
 from simopen.diagnosis import ago, diagnose, impossible, remarks, stopped
 from simopen.errors import (
-    ClockError,
     ImpossiblePair,
     LocalEndpointError,
     MissedInstant,
@@ -47,16 +45,19 @@ from simopen.errors import (
     WindowClosed,
 )
 from simopen.flows import Flows
-from simopen.instant import Instant, instant_ns
+from simopen.instant import LONGEST_S, Instant
 from simopen.lane import Stream
 from simopen.liveness import KEEPALIVE_S, USER_TIMEOUT_S, Liveness
 from simopen.nat import Profile, taken_since
 from simopen.plan import Plan, Shot, most_at_once, opened_first, plan, rationed, seen_at_one_address
 from simopen.report import MOST_TOLD, Report
+from simopen.scheduler import Fired
 from simopen.sockets import connect as connect_socket
 from simopen.sockets import is_own, is_self_connected, keep, make_room, open_socket, source_address
-from simopen.ticket import Ticket, agreed_instant, both_spray
+from simopen.ticket import Ticket, agreed_instant, both_spray, later_instant
+from simopen.truetime import Learnt, When, good_enough_s, is_news, learn, patience_s, remark, zone_hint
 from simopen.upgrade import Writer
+from simopen.waiting import STALLED_NS, Wait, stalled
 from simopen.window import Window, passes
 from simopen.wording import FEW, listed, quoted
 
@@ -72,30 +73,12 @@ LOOK_UP_S = 30.0
 STREAM_LIMIT = 2**16  # asyncio's own default
 FEWEST_REPEATED = 4
 """SYNs that a plan may repeat after RSTs, where it sprays."""
-# From here on the scheduler's thread waits; until here the loop does, and looks every second whether the machine slept.
-_HANDOVER_NS = 2_000_000_000
-_TICK_S = 1.0
 # What goes out again so soon has the mapping that it had: Linux forgets none sooner, and RFC 5382 wants 4 min.
 _REMEMBERED_NS = 10_000_000_000
 # A row of ports is counted on as late as this, and armed in time all the same.
 _COUNTING_NS = 200_000_000
-# So long before the instant, and so often, the connector looks for a peer that fires too early. It stops at the
-# handover: a SYN that it swallowed is then sent again, by the kernel after 1 s, before our own.
-_LOOKOUT_NS = 60_000_000_000
-_LOOK_S = 0.1
-_TRUSTED = {
-    Source.PEER: "the peer's word",
-    Source.NTP: "an earlier check",
-    Source.KERNEL: "the kernel's word",
-    Source.PLAIN: "the local clock, unchecked,",
-}
 # uvloop's timers fire up to 1.3 ms early, and a window must not close before its end.
 _EARLY_TIMER_S = 0.002
-# What the shot needs to be armed in time: a check of the clock ends this much before the instant.
-_ARMING_NS = 20_000_000
-# A check made this long before the instant is repeated shortly before it: 15 ppm of 10 minutes are 9 ms.
-_STALE_NS = 600_000_000_000
-_RECHECK_NS = 30_000_000_000
 
 
 async def punch(
@@ -128,13 +111,15 @@ async def punch(
         first_ttl: hops, 1 to 255: half a second before the instant, first shots that go no further open this side's
             own NAT, so that it lets in a peer who fires a little early, and does not answer, close a mapping or shut
             the peer out. Enough to get out of one's own NATs, and too few to reach the peer's.
-        at: the instant: an aware `datetime`, or UTC seconds since 1970; left out, now.
+        at: the instant: an aware `datetime`, UTC seconds since 1970, or what `read_instant` made of a text, which is
+            resolved once the clock is checked; left out, now.
         local: the local port or (IP address, port); left out, the peer's port number. The peer must fire at it.
         window: seconds after the instant during which SYNs are repeated and a stream is accepted.
         listen: also accept the stream on the local port: it catches a peer whose SYN finds none of ours in flight,
             or whose NAT chose another port. Without it only simultaneous open connects.
         clock: an `Estimate` of `check_clock`, a `Clock`, or NTP servers to ask; left out, the kernel's word where it is
-            good enough, else public NTP servers. Asked while waiting; it never delays a shot.
+            good enough, else public NTP servers. Asked while waiting: that delays a shot only where the instant is
+            nearer than half a second, or over, by a clock that nobody has checked.
         keepalive: seconds, 1 to 32,767, in whole ones: on an idle stream the kernel then sends a probe, which keeps
             NATs from forgetting it; where nobody answers, further ones follow three times as often. None: no probes.
         user_timeout: seconds, from 0.001 on: a peer that acknowledges nothing for so long, neither data nor probes, is
@@ -143,7 +128,7 @@ async def punch(
 
     Raises:
         TypeError, ValueError: a bad argument, a naive datetime among them.
-        TicketError: the tickets' instants are over, or both are the same ticket.
+        TicketError: the tickets' instants are over by true time, or years away, or both are the same ticket.
         ResolutionError, LocalEndpointError, SelfConnection: before anything is sent.
         ImpossiblePair: at once, where the two profiles leave no way; the message says why.
         MissedInstant: the window had closed before anything could be sent.
@@ -151,12 +136,16 @@ async def punch(
         PunchError: all of these but the first two; `report` tells what was tried, `diagnosis` why it failed.
     """
     source, liveness = as_clock(clock), Liveness(keepalive, user_timeout)
+    when = When.told(at, source)
+    window_ns = _window_ns(window)
     if isinstance(peer, Ticket) and isinstance(mine, Ticket):
-        at = agreed_instant(mine, peer, source.now_estimate().utc_ns / 1e9) if at is None else at
+        when = await _agreed(mine, peer, source, window) if at is None else when
         spray = spray or both_spray(mine, peer)
         peer, mine = peer.profile, mine.profile
-    order = _Order(instant_ns(at), _window_ns(window), source)
-    hops = _hops(first_ttl, at)
+    hops = _hops(first_ttl, when)
+    if isinstance(peer, Profile) and when.is_unresolved:  # the plan depends on when
+        await learn(source, good_enough_s(source, window), CHECK_TIMEOUT_S)
+    order = _Order(when, window_ns, source)
     _check_loop()
     if isinstance(peer, Profile):
         aim = _planned(peer, mine, local, order, spray=spray)
@@ -259,19 +248,26 @@ def _self_error(error: OSError, endpoint: Endpoint) -> PunchError:
 def _window_ns(window: float) -> int:
     if isinstance(window, bool) or not isinstance(window, (int, float)):
         raise TypeError(f"the window must be a number of seconds, not {type(window).__name__}")
-    if not (math.isfinite(window) and window > 0):
-        raise ValueError(f"the window must be a positive number of seconds, not {window!r}")
+    if not 0 < window <= LONGEST_S:
+        raise ValueError(f"the window must be a positive number of seconds, at most 10^9, not {window!r:.60}")
     return round(window * 1e9)
 
 
-def _hops(first_ttl: int | None, at: Instant) -> int | None:
+async def _agreed(mine: Ticket, theirs: Ticket, source: TimeSource, window_s: float) -> When:
+    """The instant of two tickets. Raises: TicketError where by true time that is over, or years away."""
+    left_s = later_instant(mine, theirs) - source.now_estimate().utc_ns / 1e9
+    learnt = await learn(source, good_enough_s(source, window_s), patience_s(left_s, window_s))
+    return When.told(agreed_instant(mine, theirs, learnt.estimate.utc_ns / 1e9, window_s), source)
+
+
+def _hops(first_ttl: int | None, when: When) -> int | None:
     if first_ttl is None:
         return None
     if isinstance(first_ttl, bool) or not isinstance(first_ttl, int):
         raise TypeError(f"first_ttl must be an int, not {type(first_ttl).__name__}")
     if not 1 <= first_ttl <= 255:
         raise ValueError(f"first_ttl must lie between 1 and 255 hops, not {first_ttl}")
-    if at is None:
+    if when.is_now:
         raise ValueError("first_ttl needs an instant: the first shots come before it")
     return first_ttl
 
@@ -327,7 +323,8 @@ def _planned(theirs: Profile, mine: Profile | Ticket | None, local: Local, order
     """The shots that the two profiles call for."""
     if not isinstance(mine, Profile) or local is not None:
         raise TypeError("with a peer's profile, this side's own goes along as `mine`, and names the local port")
-    now_ns = order.clock.now_estimate().utc_ns if order.at_ns is None else order.at_ns
+    estimate = order.clock.now_estimate()
+    now_ns = estimate.utc_ns if order.when.is_now else order.when.utc_ns(estimate)
     found = possible(mine, theirs, now_ns=now_ns, spray=spray)
     shots, notes = _reachable(found.shots, None, strangers=not seen_at_one_address(mine, theirs))
     make_room(most_at_once(shots))
@@ -450,13 +447,14 @@ def _unfit(peer: Endpoint, bound: str | None) -> str | None:
 class _Order:
     """When, for how long, and by which clock."""
 
-    at_ns: int | None
+    when: When
     window_ns: int
     clock: TimeSource
 
     def until_end_s(self) -> float:
         """How long the window is still open, as far as is known now; at least as long as it is."""
-        to_instant_ns = 0 if self.at_ns is None else self.at_ns - self.clock.now_estimate().utc_ns
+        estimate = self.clock.now_estimate()
+        to_instant_ns = 0 if self.when.is_now else self.when.utc_ns(estimate) - estimate.utc_ns
         return (max(0, to_instant_ns) + self.window_ns) / 1e9
 
 
@@ -467,26 +465,49 @@ class _Trace:
     order: _Order
     aim: _Aim
     window_s: float
+    wait: Wait = field(init=False)
     notes: tuple[str, ...] = ()
     connector: Connector | None = field(default=None)
-    estimate: Estimate | None = None
-    instant_ns: int = 0
+    stalled_ns: int = 0
+    of_clock: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        order = self.order
+        self.wait = Wait(order.when, order.clock, self.window_s, self, order.clock.now_estimate())
 
     def note(self, text: str) -> None:
         logger.warning("%s", text)
         self.notes += (text,)
 
+    def note_clock(self, learnt: Learnt) -> None:
+        """The latest word on the clock is the one that counts."""
+        text = remark(learnt)
+        self.of_clock = (text,) if text else ()
+        if text and is_news(self.order.clock, learnt):
+            logger.warning("%s", text)
+
+    def came_late(self, left_ns: int, fired_ns: int) -> None:
+        """Note how much later the shot came than it had to, as this process did not run when it should have."""
+        late_ns = fired_ns - self.wait.instant_ns + min(left_ns, 0)
+        self.stalled_ns = max(self.wait.stalled_ns, late_ns if late_ns > STALLED_NS else 0)
+
+    def note_late(self, fired: Sequence[Fired]) -> None:
+        """Say so of a shot that came late, in time still for its window."""
+        late_ns = fired[0].at_ns - self.wait.instant_ns if fired else 0
+        if late_ns > STALLED_NS:
+            why = f": {stalled(self.stalled_ns)}" if self.stalled_ns else ""
+            self.note(f"this side fired {ago(late_ns)} after the instant{why}")
+
     def report(self, stream: Stream | None = None) -> Report:
         assert self.connector is not None
-        assert self.estimate is not None
         now_ns = time.monotonic_ns()
         report = Report(
             local=self.aim.local,
             peers=self.aim.peers,
             window_s=self.window_s,
             listening=self.connector.listening,
-            clock=self.estimate,
-            instant_ns=self.instant_ns,
+            clock=self.wait.estimate,
+            instant_ns=self.wait.instant_ns,
             fired_ns=self.connector.fired_ns,
             ended_ns=now_ns,
             attempts=self.connector.attempts,
@@ -496,7 +517,8 @@ class _Trace:
             holder=self.connector.holder,
             plan=self.aim.plan,
             spray=self.aim.spray,
-            notes=self.aim.notes + self.notes + self.connector.notes,
+            stalled_s=self.stalled_ns / 1e9,
+            notes=self.aim.notes + self.of_clock + self.notes + self.connector.notes,
         )
         if stream is None:
             return report
@@ -509,13 +531,15 @@ async def _in_window(connector: Connector, trace: _Trace) -> Stream:
     order = trace.order
     try:
         await _fire(connector, trace)
-        closes_ns = (trace.instant_ns if order.at_ns is not None else connector.fired_ns) + order.window_ns
+        closes_ns = (connector.fired_ns if order.when.is_now else trace.wait.instant_ns) + order.window_ns
         connector.watch(Window(connector.fired_ns, closes_ns))
         async with asyncio.timeout(max(0.0, (closes_ns - time.monotonic_ns()) / 1e9 + _EARLY_TIMER_S)):
             return await connector.stream()
     except TimeoutError:
         if (stream := connector.last()) is not None:
             return stream
+        over_ns = time.monotonic_ns() - closes_ns
+        trace.stalled_ns = max(trace.stalled_ns, over_ns) if over_ns > STALLED_NS else trace.stalled_ns
         connector.end()
         report = trace.report()
         if connector.hindrance is not None and not report.attempts:
@@ -537,24 +561,32 @@ def _stopped(error: PunchError, report: Report) -> PunchError:
 
 
 async def _fire(connector: Connector, trace: _Trace) -> None:
-    if trace.order.at_ns is None:
-        trace.estimate = trace.order.clock.now_estimate()
-        trace.instant_ns = time.monotonic_ns()
-        connector.fired(scheduler.spin(0, connector.aim(trace.instant_ns)))
+    wait = trace.wait
+    if wait.when.is_now:
+        wait.instant_ns = time.monotonic_ns()
+        connector.fired(scheduler.spin(0, connector.aim(wait.instant_ns)))
         return
-    await _until_handover(connector, trace, trace.order.at_ns)
+    left_ns = await wait.until_handover(connector.look_out)
+    closes_ns = wait.instant_ns + trace.order.window_ns
+    if time.monotonic_ns() >= closes_ns:
+        trace.stalled_ns = wait.stalled_ns
+        raise MissedInstant(_missed(trace))
     connector.stop_looking()
     if trace.aim.mine is not None and trace.aim.mine.step is not None:
-        await asyncio.sleep(max(0, trace.instant_ns - _COUNTING_NS - time.monotonic_ns()) / 1e9)
-        connector.leave_out(_own_since(trace.aim.mine, trace.estimate))
-    await connector.open_the_way(trace.instant_ns)
-    calls = connector.aim(trace.instant_ns)
-    connector.fired(await scheduler.shared.at(trace.instant_ns, *calls, rehearsal=connector.rehearse))
+        await asyncio.sleep(max(0, wait.instant_ns - _COUNTING_NS - time.monotonic_ns()) / 1e9)
+        connector.leave_out(_own_since(trace.aim.mine, wait.estimate))
+    await connector.open_the_way(wait.instant_ns)
+    calls = connector.aim(wait.instant_ns)
+    fired = await scheduler.shared.at(wait.instant_ns, *calls, until_ns=closes_ns, rehearsal=connector.rehearse)
+    trace.came_late(left_ns, fired[0].at_ns if fired else time.monotonic_ns())
+    if len(fired) < len(calls):
+        raise MissedInstant(_missed(trace))
+    trace.note_late(fired)
+    connector.fired(fired)
 
 
-def _own_since(mine: Profile, estimate: Estimate | None, own: Flows = flows.process) -> int:
+def _own_since(mine: Profile, estimate: Estimate, own: Flows = flows.process) -> int:
     """How many ports of this side's row other flows of this process have taken since the profile, NTP's for example."""
-    assert estimate is not None
     until_ns = own.judged_until(mine.hosts[0].port)
     if until_ns is None:  # another process's ticket: all here came later, as far as the two clocks agree
         seen_ns = max((each.at_ns for each in mine.observations), default=0)
@@ -564,61 +596,16 @@ def _own_since(mine: Profile, estimate: Estimate | None, own: Flows = flows.proc
     return taken_since(mine, [flow for flow in recent if flow.at_ns > until_ns and flow[:-1] not in known])
 
 
-async def _until_handover(connector: Connector, trace: _Trace, at_ns: int) -> None:
-    """Learn the time and wait on the loop until shortly before the instant; leaves `estimate` and `instant_ns`."""
-    clock = trace.order.clock
-    trace.estimate = clock.now_estimate()
-    await _check(trace, at_ns)
-    while True:
-        trace.instant_ns = trace.estimate.monotonic_at(at_ns)
-        now = clock.local.read()
-        left_ns = trace.instant_ns - now.monotonic_ns
-        if asleep_s := trace.estimate.suspended(now):
-            trace.note(f"this machine slept for {asleep_s:.1f} s while waiting, so its clock is checked again")
-            trace.estimate = clock.now_estimate()
-            await _check(trace, at_ns)
-        elif left_ns < -trace.order.window_ns:
-            raise MissedInstant(_missed(-left_ns, trace))
-        elif left_ns <= _HANDOVER_NS:
-            return
-        elif left_ns <= _RECHECK_NS and now.monotonic_ns - trace.estimate.monotonic_ns > _STALE_NS:
-            await _check(trace, at_ns)
-        else:
-            await asyncio.sleep(min(_looked(connector, left_ns), (left_ns - _HANDOVER_NS) / 1e9))
-
-
-def _looked(connector: Connector, left_ns: int) -> float:
-    """Look for a peer that comes too early, where the instant is near, and say after how many seconds to come back."""
-    return _LOOK_S if left_ns <= _LOOKOUT_NS and connector.look_out() else _TICK_S
-
-
-async def _check(trace: _Trace, at_ns: int) -> None:
-    """Ask for the time, unless it is known well enough, and as long as there is time to ask."""
-    estimate = trace.estimate
-    assert estimate is not None
-    clock = trace.order.clock
-    if isinstance(clock, FixedClock):  # the caller's own word: there is nobody to ask
-        return
-    if estimate.bound_s is not None and estimate.bound_s <= min(clock.limit_s, trace.window_s / 10):
-        return
-    left_s = (estimate.monotonic_at(at_ns) - time.monotonic_ns() - _ARMING_NS) / 1e9
-    why = "no time was left to check it before the instant"
-    if left_s > 0:
-        try:
-            # Not asyncio.wait_for: Python 3.11's loses a cancellation that comes as the check ends.
-            async with asyncio.timeout(left_s):
-                trace.estimate = await clock.refresh(min(left_s, CHECK_TIMEOUT_S))
-        except (ClockError, TimeoutError) as error:
-            why = str(error) or "no time server answered before the instant"
-        else:
-            return
-    trace.note(f"the clock's offset is not known well, so {_TRUSTED[estimate.source]} decides when to fire: {why}")
-
-
-def _missed(late_ns: int, trace: _Trace) -> str:
+def _missed(trace: _Trace) -> str:
+    late_ns = time.monotonic_ns() - trace.wait.instant_ns
+    instant_s = trace.wait.when.utc_ns(trace.wait.estimate) / 1e9
+    if hint := zone_hint(instant_s, late_ns / 1e9):
+        trace.note(hint)
+    why = f" ({stalled(trace.stalled_ns)} over it)" if trace.stalled_ns else ""
     return (
-        f"the instant passed {ago(late_ns)} ago and the window is {trace.window_s:g} s, so nothing was sent to "
-        f"{listed(trace.aim.peers, ', ')}; agree on a later instant (the clock: {trace.estimate})"
+        f"the instant passed {ago(late_ns)} ago{why} and the window is {trace.window_s:g} s, so nothing was sent to "
+        f"{listed(trace.aim.peers, ', ')}; agree on a later instant (the clock: {trace.wait.estimate})"
+        f"{'; ' * bool(hint)}{hint}"
     )
 
 

@@ -89,7 +89,8 @@ class Report:
     `plan` says why these endpoints were fired at, where profiles decided that; then `peers` is the first few of them.
     `spray` is whether it fired at very many ports; None where that would not have helped.
     `strangers` counts the connections that came from elsewhere and were closed at once; `arrivals` are the first few of
-    them, and of those from a peer's address. `early_ns` is when a SYN from a peer's address came before the instant.
+    them, and of those from a peer's address. `stalled_s` is for how long this process was stopped, or busy, when it was
+    to fire or to watch; 0 where it was not. `early_ns` is when a SYN from a peer's address came before the instant.
     """
 
     local: tuple[str | None, int]
@@ -110,6 +111,7 @@ class Report:
     holder: str | None = None
     plan: str | None = None
     spray: bool | None = None
+    stalled_s: float = 0.0
     notes: tuple[str, ...] = ()
 
     @property
@@ -139,6 +141,7 @@ class Report:
             "instant": self._utc(self.instant_ns),
             "fired": self._utc(self.fired_ns) if self.fired_ns else None,
             "late_s": self.late_s,
+            "stalled_s": self.stalled_s,
             "established": None if self.established_ns is None else self._utc(self.established_ns),
             "elapsed_s": self.elapsed_s,
             "via": self.via,

@@ -47,11 +47,18 @@ class Screen:
     def __init__(self, *, quiet: bool = False, now: Callable[[], float] = time.monotonic) -> None:
         self._quiet = quiet
         self._now = now
+        self._noted: set[str] = set()
 
     def say(self, text: str) -> None:
         """One line, or several."""
         if not self._quiet:
             print(fitted(text, sys.stderr), file=sys.stderr, flush=True)
+
+    def note(self, text: str) -> None:
+        """Something worth knowing; the same is said once."""
+        if text not in self._noted:
+            self._noted.add(text)
+            self.say(f"simopen: note: {text}")
 
     @contextlib.contextmanager
     def line(self, text: str) -> Iterator[Update]:

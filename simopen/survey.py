@@ -111,15 +111,14 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
     if options.spray and not options.ticket:
         raise ValueError("--spray goes with --ticket: a ticket carries your consent to it")
     source = chosen(options.ntp, ask=not options.no_ntp)
-    if options.ticket:
-        await learn_the_time(source, screen, options.at)
+    at = await learn_the_time(source, screen, options.at) if options.ticket else None
     async with contextlib.AsyncExitStack() as stack:
         with screen.line("asking the STUN servers ..."):
             servers = options.stun or DEFAULT_SERVERS
             held = holding(options.local_port, servers=servers, timeout=options.timeout)
             found = await stack.enter_async_context(held)
         if options.ticket:
-            await _invite(found, source, options, screen)
+            await _invite(found, source, at, options, screen)
         else:
             _tell(found, options, screen)
     return 0
@@ -133,7 +132,9 @@ def _tell(found: Discovery, options: argparse.Namespace, screen: Screen) -> None
         _draw(found, screen, sys.stdout)
 
 
-async def _invite(found: Discovery, source: TimeSource, options: argparse.Namespace, screen: Screen) -> None:
+async def _invite(
+    found: Discovery, source: TimeSource, at: float | None, options: argparse.Namespace, screen: Screen
+) -> None:
     from simopen import wallet
     from simopen.invitation import Invitation
 
@@ -143,7 +144,7 @@ async def _invite(found: Discovery, source: TimeSource, options: argparse.Namesp
         screen.say(f"public endpoint {found.profile.mapped}: {_MAPPING[found.profile.mapping.value]}")
         _tell_notes(found, screen)
     show = partial(_show, found, screen, as_json=options.json)
-    await Invitation(found, source, screen, show, wallet.directories(), options.spray).hold(options.at)
+    await Invitation(found, source, screen, show, wallet.directories(), options.spray).hold(at)
 
 
 def _draw(found: Discovery, screen: Screen, where: TextIO) -> None:
@@ -154,7 +155,7 @@ def _draw(found: Discovery, screen: Screen, where: TextIO) -> None:
 
 def _tell_notes(found: Discovery, screen: Screen) -> None:
     for note in found.notes:
-        screen.say(f"simopen: note: {note}")
+        screen.note(note)
 
 
 def _all_of(found: Discovery) -> dict[str, object]:

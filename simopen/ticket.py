@@ -27,16 +27,20 @@ import struct
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from hashlib import blake2s
 from typing import Any
 
 from simopen.address import ANY, Endpoint, check_port
 from simopen.errors import Flaw, TicketError
+from simopen.estimate import span
 from simopen.nat import Allocation, Filtering, Mapping, Observation, Pooling, Profile, own_taken_out
 
 VERSION = 1
 LATE_S = 10
 """A ticket is good for so long after its instant: the window in which `connect` tries unless told otherwise."""
+FARTHEST_S = 366 * 86_400
+"""A ticket for an instant further away than this is a mistake: nobody holds a mapping for a year."""
 MOST_HOSTS = 6
 MOST_MAPPINGS = 14  # what `discover` makes, where each gets its own
 LONGEST = 800
@@ -112,18 +116,37 @@ def parse_ticket(text: str) -> Ticket:
     return _read(_checked(_decoded(text)))
 
 
-def agreed_instant(mine: Ticket, theirs: Ticket, now: float) -> int:
-    """When both sides fire: the later of the two instants, so that each comes to the same. All in UTC seconds.
+def later_instant(mine: Ticket, theirs: Ticket) -> int:
+    """When both sides fire: the later of the two instants, UTC seconds, so that each comes to the same.
 
-    Raises: TicketError where that is over, or the two are one and the same ticket.
+    Raises: TicketError where the two are one and the same ticket.
     """
     if mine == theirs:
         raise TicketError(Flaw.OWN, "give the one that your peer's `simopen nat --ticket` printed")
-    instant = max(mine.instant, theirs.instant)
-    if now > instant + LATE_S:
-        advice = "make new ones on both sides, with more time: simopen nat --ticket --at +5m"
-        raise TicketError(Flaw.EXPIRED, f"its instant was {now - instant:.0f} s ago; {advice}")
+    return max(mine.instant, theirs.instant)
+
+
+def agreed_instant(mine: Ticket, theirs: Ticket, now: float, window_s: float = LATE_S) -> int:
+    """When both sides fire, as `later_instant` says, where that can still be. All in UTC seconds.
+
+    `now`: true time, as far as it is known. `window_s`: for how long after the instant this side fires.
+
+    Raises: TicketError where that is over, or years away, or the two are one and the same ticket.
+    """
+    instant = later_instant(mine, theirs)
+    if now > instant + window_s:
+        raise TicketError(Flaw.EXPIRED, f"its instant was {_ago(now - instant)} ago; {_NEW}")
+    if instant - now > FARTHEST_S:
+        year = datetime.fromtimestamp(instant, UTC).year
+        raise TicketError(Flaw.FAR_AHEAD, f"its instant is in the year {year}; is a clock wrong? {_NEW}")
     return instant
+
+
+_NEW = "make new ones on both sides, with more time: simopen nat --ticket --at +5m"
+
+
+def _ago(late_s: float) -> str:
+    return f"{late_s:.0f} s" if late_s < 2 * 86_400 else span(late_s)
 
 
 def both_spray(mine: Ticket, theirs: Ticket) -> bool:

@@ -397,11 +397,12 @@ async def test_a_port_that_needs_privileges() -> None:
 
 
 async def test_no_descriptors_left(ports: tuple[int, int]) -> None:
+    punch = simopen.punch  # its module is loaded at first use
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
     try:
         with pytest.raises(simopen.LocalEndpointError, match="file descriptors"):
-            await simopen.punch((THERE, ports[1]), local=ports[0], clock=plain(), window=1)
+            await punch((THERE, ports[1]), local=ports[0], clock=plain(), window=1)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
