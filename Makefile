@@ -8,13 +8,17 @@ READY := $(VENV)/.ready
 # The suite starts a thousand interpreters: none should compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint bench dist clean
+.PHONY: demo test soak lint bench dist clean
 
 demo: $(READY)
 	@$(BIN)/simopen demo
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 4 --dist worksteal
+
+# What must keep holding, in numbers that the suite has no time for: takes some twenty minutes.
+soak: $(READY)
+	$(BIN)/python -m tests.soak $(SOAK)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -31,6 +31,7 @@ from simopen.interrupts import Ending
 from simopen.pipe import Carried, pipe
 from simopen.report import Report
 from simopen.screen import Screen, countdown, fitted, write_in_any_encoding
+from simopen.sockets import make_room
 
 _TICK_S = 0.1
 # So long before the instant nothing is drawn any more: it takes some ms with the GIL held, and the shot would wait.
@@ -91,11 +92,20 @@ def _let_go_of_broken_pipes() -> None:
             os.close(nothing)
 
 
+_LOOP_DESCRIPTORS = 9
+"""What a loop opens for itself. With less uvloop ends the process by SIGABRT, or cannot be closed again."""
+
+
 def _run(command: Coroutine[object, object, int]) -> int:
     """The command's status. Ctrl-C and SIGTERM cancel it, so that a terminal gets its cursor back, and hosts end.
 
     Raises: KeyboardInterrupt and CancelledError where one of them came.
     """
+    try:
+        make_room(_LOOP_DESCRIPTORS)
+    except SimopenError:
+        command.close()
+        raise
     with Ending() as ending:
         try:
             return _runner()(_watched(command, ending))

@@ -130,6 +130,8 @@ class FakeStun:
         else:
             for byte in data:
                 await asyncio.sleep(self._drip_s)
+                if writer.is_closing():  # the other side has hung up; uvloop would raise
+                    return
                 writer.write(bytes([byte]))
         await writer.drain()
 

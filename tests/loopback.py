@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Iterator
 
@@ -11,12 +12,19 @@ HERE, THERE = "127.0.0.1", "127.0.0.2"
 _HOLD = "127.255.255.254"
 
 
-@pytest.fixture
-def ports() -> Iterator[tuple[int, int]]:
-    """Two ports that are free on every loopback address, and kept from other tests while this one runs."""
+@contextlib.contextmanager
+def kept_ports() -> Iterator[tuple[int, int]]:
+    """Two ports that are free on every loopback address, and kept from other tests meanwhile."""
     with socket.socket() as one, socket.socket() as other:
         for sock in (one, other):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             sock.bind((_HOLD, 0))
         yield one.getsockname()[1], other.getsockname()[1]
+
+
+@pytest.fixture
+def ports() -> Iterator[tuple[int, int]]:
+    """`kept_ports`, while the test runs."""
+    with kept_ports() as both:
+        yield both

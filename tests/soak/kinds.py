@@ -1,0 +1,60 @@
+"""The kinds, how many of each must hold, and how they are run: one after the other, each with a chance of its own."""
+
+from __future__ import annotations
+
+import math
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from random import Random
+
+from tests.soak import calls, parsers, programs
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """`total` in full, `at_once` of them in each call of `one`."""
+
+    total: int
+    one: Callable[[Random], None]
+    at_once: int = 1
+
+    def units(self, share: float) -> int:
+        """How many calls make this share of the total."""
+        return math.ceil(self.total * share / self.at_once)
+
+
+KINDS = {
+    "tickets": Kind(140_000, parsers.ticket),
+    "stun": Kind(150_000, parsers.stun_message),
+    "ntp": Kind(150_000, parsers.ntp_message),
+    "cancellations": Kind(1_800, calls.cancellation),
+    "signals": Kind(174, programs.sent_signal),
+    "errors": Kind(122, calls.injected_error),
+    "descriptors": Kind(268, programs.few_descriptors),
+    "strangers": Kind(53_311, calls.strangers, calls.AT_ONCE),
+    "threads": Kind(12, calls.threads, calls.THREADS),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Which one failed, and how."""
+
+    name: str
+    number: int
+    how: str
+
+    def __str__(self) -> str:
+        return f"--- {self.name} {self.number}\n{self.how}"
+
+
+def run(name: str, numbers: Iterable[int]) -> list[Failure]:
+    """Run those of a kind, and return what failed."""
+    failures = []
+    for number in numbers:
+        try:
+            KINDS[name].one(Random(f"{name} {number}"))
+        except Exception:
+            failures.append(Failure(name, number, traceback.format_exc()))
+    return failures
