@@ -146,7 +146,8 @@ class Binding:
 
     def give_up(self) -> None:
         """Let `close` send a RST: the mapping may go, and this port can ask this server again at once."""
-        drop(self._sock)
+        if self._sock.fileno() >= 0:  # else it has been closed, and that by a FIN
+            drop(self._sock)
 
     async def _connect(self) -> None:
         self.at_ns = await connect(self._sock, self.server)

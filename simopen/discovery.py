@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import functools
 import itertools
+import logging
 import math
 import socket
 import time
@@ -21,12 +22,13 @@ from simopen import flows
 from simopen.address import Endpoint, Local, local_endpoint
 from simopen.binding import DEFAULT_SERVERS, parse_servers
 from simopen.clock import Estimate, kernel_word, plain
-from simopen.flows import Flow
 from simopen.inquiry import Inquiry, PunchPort
 from simopen.instant import next_slot
-from simopen.nat import Allocation, Mapping, Observation, Profile, classify
+from simopen.nat import Allocation, Mapping, Profile, classify
 from simopen.ticket import Ticket, in_utc
 from simopen.wording import by_reason, first_few
+
+logger = logging.getLogger("simopen.discovery")
 
 TIMEOUT_S = 4.0
 """A SYN that is lost on the way is sent again after 1 s, and once more 2 s later."""
@@ -87,6 +89,7 @@ async def holding(
         try:
             await inquiry.run(asked, timeout_s)
             found = Discovery(punch_port, inquiry)
+            await found._judge()
             async with found._kept():
                 yield found
         finally:
@@ -102,24 +105,22 @@ def _positive(timeout: float) -> float:
 
 
 class Discovery:
-    """What was found out, and the connections that hold the mapping. Made by `holding`."""
+    """What was found out, and the connections that hold the mapping. Made by `holding`.
 
-    def __init__(self, punch_port: PunchPort, inquiry: Inquiry) -> None:
+    `profile`: what all answers so far show of IPv4, or of IPv6 where no server answered over IPv4. `profile6`: what
+    they show of IPv6; None where no server answered over it. Both are replaced where an answer shows something new.
+    """
+
+    def __init__(self, punch_port: PunchPort, inquiry: Inquiry, *, look_s: float = LOOK_S) -> None:
         self._inquiry = inquiry
+        self._look_s = look_s
         self._servers = tuple(inquiry.held)
         self._hosts = punch_port.hosts(each.local.address for each in inquiry.held.values())
         self._one_at_a_time = asyncio.Lock()
         self.port = punch_port.port
-
-    @property
-    def profile(self) -> Profile:
-        """What all answers so far show of IPv4, or of IPv6 where no server answered over IPv4."""
-        return self._shown(socket.AF_INET) or self._shown(socket.AF_INET6) or Profile(hosts=self._hosts)
-
-    @property
-    def profile6(self) -> Profile | None:
-        """What they show of IPv6; None where no server answered over it."""
-        return self._shown(socket.AF_INET6)
+        self.profile = Profile(hosts=self._hosts)
+        self.profile6: Profile | None = None
+        self._judged: dict[socket.AddressFamily, tuple[object, Profile]] = {}  # the evidence, and what it shows
 
     @property
     def servers(self) -> tuple[Endpoint, ...]:
@@ -147,6 +148,7 @@ class Discovery:
         """Ask every server that answered once more, connecting anew where it hung up; return what that shows."""
         async with self._one_at_a_time:
             await self._asked_again(self._servers)
+            await self._judge()
         return self.profile
 
     @property
@@ -158,6 +160,7 @@ class Discovery:
         """Ask from one more local port: how far a row of ports has moved shows only with time."""
         async with self._one_at_a_time:
             await self._inquiry.probe(self._servers[0])
+            await self._judge()
         return self.profile
 
     def give_up(self) -> None:
@@ -176,10 +179,23 @@ class Discovery:
 
     async def _keep(self) -> None:
         for look in itertools.count(1):
-            await asyncio.sleep(LOOK_S)
-            async with self._one_at_a_time:
-                if await self._asked_again(self._due(look)):
-                    await self._asked_again(self._servers)  # what the others saw before is of no more use
+            await asyncio.sleep(self._look_s)
+            try:
+                async with self._one_at_a_time:
+                    await self._look(look)
+            except Exception as error:  # whatever it is, the mapping is still wanted, and its holder must know
+                self._tell(error)
+
+    def _tell(self, error: Exception) -> None:
+        what = f"whether the mapping is still held could not be seen: {str(error) or type(error).__name__}"
+        if what not in self._inquiry.notes:  # there is a look a second
+            logger.warning("a look at the mapping of port %d failed", self.port, exc_info=error)
+        self._inquiry.note(what)
+
+    async def _look(self, look: int) -> None:
+        if await self._asked_again(self._due(look)):
+            await self._asked_again(self._servers)  # what the others saw before is of no more use
+        await self._judge()
 
     async def _asked_again(self, servers: Sequence[Endpoint]) -> bool:
         """Whether one of them sees another mapping than before."""
@@ -198,23 +214,22 @@ class Discovery:
             return (self._servers[look % len(self._servers)],)
         return () if look % LOOKS_A_REFRESH else living
 
-    def _shown(self, family: socket.AddressFamily) -> Profile | None:
-        seen = [each for each in self._inquiry.observations if each.server.family == family]
+    async def _judge(self) -> None:
+        """See what the answers show. In a thread: it takes up to 0.3 s (measured), and most looks find nothing new."""
+        profile6 = await self._shown(socket.AF_INET6)
+        self.profile = await self._shown(socket.AF_INET) or profile6 or self.profile
+        self.profile6 = profile6
+
+    async def _shown(self, family: socket.AddressFamily) -> Profile | None:
+        seen = tuple(each for each in self._inquiry.observations if each.server.family == family)
         if not seen:
             return None
         gateway = self._inquiry.gateway if family == socket.AF_INET else None
         begun_ns, latest_ns = min(each.at_ns for each in seen), max(each.at_ns for each in seen)
         flows.process.judge(self.port, latest_ns)
         sent = tuple(flow for flow in flows.process.since(begun_ns) if flow.at_ns <= latest_ns)
-        return _classified(tuple(seen), self._hosts, self._inquiry.hairpinning, gateway, sent)
-
-
-@functools.lru_cache(maxsize=4)  # it takes up to 0.3 s (measured), and most looks find nothing new
-def _classified(
-    seen: tuple[Observation, ...],
-    hosts: tuple[Endpoint, ...],
-    hairpinning: bool | None,
-    gateway: str | None,
-    sent: tuple[Flow, ...],
-) -> Profile:
-    return classify(seen, hosts=hosts, hairpinning=hairpinning, gateway=gateway, flows=sent)
+        evidence = (seen, self._inquiry.hairpinning, gateway, sent)
+        if family not in self._judged or self._judged[family][0] != evidence:
+            judge = functools.partial(classify, hosts=self._hosts, hairpinning=evidence[1], gateway=gateway, flows=sent)
+            self._judged[family] = evidence, await asyncio.to_thread(judge, seen)
+        return self._judged[family][1]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import math
 import socket
 import time
 from collections import defaultdict
@@ -24,7 +25,7 @@ from simopen.binding import Binding, StunServer, other_address
 from simopen.errors import LocalEndpointError, ResolutionError, StunError, no_names
 from simopen.gateway import outer_address
 from simopen.hairpin import Mapped, hairpins
-from simopen.nat import Observation
+from simopen.nat import Mapping, Observation, mapping_so_far
 from simopen.sockets import open_socket, source_address
 from simopen.wording import by_reason, listed
 
@@ -38,6 +39,11 @@ ENOUGH = 2
 """Servers, at different addresses, whose answers show whether the mapping depends on the address."""
 PATIENCE_S = 1.5
 """What the rest still gets after the first answer: a SYN that was lost once comes after 1 s."""
+SECOND_PATIENCE, SECOND_GRACE_S = 4, 0.25
+"""What the rest of a second round still gets, as a multiple of what its first answer took, and beyond that. Both ports
+of the other address are asked: that both SYNs were lost is much less likely than that nobody is there."""
+MOST_OBSERVATIONS = 200
+"""What is kept of a mapping that changes again and again, or of a server that says so."""
 GRACE_S = 0.1
 """What the rest still gets beyond the third round trip once enough answered: a busy machine's delays."""
 HAIRPIN_FLOOR_S = 0.05
@@ -125,6 +131,7 @@ class Inquiry:
         self._open: set[Binding] = set()
         self._asked: set[Endpoint] = set()
         self._second_rounds: set[Endpoint] = set()
+        self._second_end_s: float | None = None  # when a second round that was answered has had its time
         self._awaited = 0  # questions of second rounds that are not answered yet
         self._probes: list[Binding] = []
         self._hairpinned = False
@@ -160,7 +167,7 @@ class Inquiry:
             return error
         return StunError(f"no STUN server told this host's mapping: {each_said}")
 
-    def _note(self, what: str) -> None:
+    def note(self, what: str) -> None:
         """Once; and as this may go on for days, of very many the first and the latest."""
         if what not in self.notes:
             self.notes.append(what)
@@ -176,14 +183,14 @@ class Inquiry:
         try:
             found = await resolve([(server.host, server.port)])
         except ResolutionError as error:
-            self._note(str(error))
+            self.note(str(error))
             return
         except asyncio.CancelledError:
-            self._note(f"the name {server.host!r} was not looked up in time")
+            self.note(f"the name {server.host!r} was not looked up in time")
             raise
         first = {each.family: each for each in reversed(found) if self._punch_port.speaks(each.family)}
         if not first:
-            self._note(f"{server}: it has no address of the family that this host's port has")
+            self.note(f"{server}: it has no address of the family that this host's port has")
             return
         if socket.AF_INET in first and self._router is None:
             self._router = asyncio.create_task(self._ask_router(first[socket.AF_INET]))
@@ -223,8 +230,13 @@ class Inquiry:
             self._group.create_task(self._ask_second(end))
 
     async def _ask_second(self, end: Endpoint) -> None:
+        loop = asyncio.get_running_loop()
+        begun_s = loop.time()
         answer = await self._ask(end)
         self._awaited -= 1
+        if answer is not None:
+            end_s = begun_s + SECOND_PATIENCE * (loop.time() - begun_s) + SECOND_GRACE_S
+            self._second_end_s = max(self._second_end_s or end_s, end_s)
         self._hurry()
         if answer is not None:
             await self._try_hairpin()
@@ -238,21 +250,26 @@ class Inquiry:
     def _end_s(self, now_s: float) -> float:
         """When to stop waiting: an answer takes two round trips, so a third one is half as much again.
 
-        Where two servers' addresses see one mapping, all is settled. Else it takes the second rounds to tell.
+        Where what was seen tells the mapping, all is settled. Else it takes the second rounds to tell, of which an
+        answer shows how long one takes.
         """
-        mapped = self._mapped_by_address()
-        settled = len(mapped) >= ENOUGH and len(set(mapped.values())) == 1
-        if len(mapped) < min(ENOUGH, self._servers) or (self._awaited and not settled):
+        if len(self._mapped_by_address()) < min(ENOUGH, self._servers):
             return now_s + PATIENCE_S
+        if self._awaited and mapping_so_far(self._ours()) is Mapping.UNKNOWN:
+            return min(now_s + PATIENCE_S, self._second_end_s or math.inf)
         return self._began_s + 1.5 * (now_s - self._began_s) + GRACE_S
 
-    def _mapped_by_address(self) -> dict[str, Endpoint]:
-        """What each server's address saw of the punch port, for the address family with more of them."""
-        by_family: dict[socket.AddressFamily, dict[str, Endpoint]] = defaultdict(dict)
+    def _ours(self) -> list[Observation]:
+        """What servers that answer saw of the punch port, for the address family with more of their addresses."""
+        by_family: dict[socket.AddressFamily, list[Observation]] = defaultdict(list)
         for each in self.observations:
             if each.server in self.held and each.local.port == self._punch_port.port:
-                by_family[each.server.family][each.server.address] = each.mapped
-        return max(by_family.values(), key=len, default={})
+                by_family[each.server.family].append(each)
+        return max(by_family.values(), key=lambda seen: len({each.server.address for each in seen}), default=[])
+
+    def _mapped_by_address(self) -> dict[str, Endpoint]:
+        """What each server's address saw of the punch port."""
+        return {each.server.address: each.mapped for each in self._ours()}
 
     async def _ask(self, server: Endpoint) -> stun.Answer | None:
         """Ask from the punch port, once; the connection is held where it answers."""
@@ -274,7 +291,7 @@ class Inquiry:
         try:
             binding = Binding(local, server)
         except LocalEndpointError as error:
-            self._note(f"{server}: {error}")
+            self.note(f"{server}: {error}")
             return None
         self._open.add(binding)
         return binding
@@ -283,16 +300,21 @@ class Inquiry:
         try:
             return await binding.ask()
         except StunError as error:
-            self._note(f"{binding.server}: {error}")
+            self.note(f"{binding.server}: {error}")
             self._end(binding)
             return None
 
     def _end(self, binding: Binding) -> None:
         binding.close()
         self._open.discard(binding)
+        if self.held.get(binding.server) is binding:
+            del self.held[binding.server]
 
     def _observe(self, binding: Binding, answer: stun.Answer) -> None:
-        self.observations.append(Observation(binding.local, binding.server, answer.mapped, binding.at_ns))
+        self._keep(Observation(binding.local, binding.server, answer.mapped, binding.at_ns))
+
+    def _keep(self, seen: Observation) -> None:
+        self.observations = [*self.observations[1 - MOST_OBSERVATIONS :], seen]
 
     async def _ask_from_elsewhere(self, server: Endpoint) -> None:
         binding = self._connection(self._punch_port.elsewhere(server.family), server)
@@ -344,15 +366,14 @@ class Inquiry:
             if binding in self._probes:
                 binding.give_up()
             else:
-                self._note(f"{binding.server}: no answer within {waited_s:.1f} s")
+                self.note(f"{binding.server}: no answer within {waited_s:.1f} s")
             self._end(binding)
 
     def living(self) -> tuple[Endpoint, ...]:
         """The servers that have not hung up on us; the connections to the others are closed on this side too."""
-        for server, binding in tuple(self.held.items()):
+        for binding in tuple(self.held.values()):
             if binding.ended:
                 self._end(binding)
-                del self.held[server]
         return tuple(self.held)
 
     async def ask_again(self, server: Endpoint) -> bool:
@@ -366,7 +387,7 @@ class Inquiry:
             return await self._hold_anew(server)
         changed = answer.mapped != self._latest(server)
         if changed:
-            self.observations.append(Observation(binding.local, server, answer.mapped, time.monotonic_ns()))
+            self._keep(Observation(binding.local, server, answer.mapped, time.monotonic_ns()))
         return changed
 
     async def _answer_in_time(self, binding: Binding) -> stun.Answer | None:
@@ -374,7 +395,7 @@ class Inquiry:
             async with asyncio.timeout(AGAIN_S):
                 return await self._question(binding)
         except TimeoutError:
-            self._note(f"{binding.server}: no answer within {AGAIN_S:g} s, where there had been one before")
+            self.note(f"{binding.server}: no answer within {AGAIN_S:g} s, where there had been one before")
             self._end(binding)
             return None
 
@@ -402,7 +423,7 @@ class Inquiry:
         self._observe(binding, answer)
         changed = before[-1].mapped != answer.mapped
         if changed:
-            self._note(f"{binding.server}: saw {before[-1].mapped} before, sees {answer.mapped} now")
+            self.note(f"{binding.server}: saw {before[-1].mapped} before, sees {answer.mapped} now")
         return changed
 
 

@@ -237,6 +237,11 @@ def _mapping(ours: Sequence[Observation], hosts: set[Endpoint]) -> tuple[Mapping
     return mapping, 1 - LIE ** _lies_needed(mapping, kept), notes
 
 
+def mapping_so_far(ours: Sequence[Observation]) -> Mapping:
+    """The mapping that observations from one local port tell already; UNKNOWN while more are needed."""
+    return _by_tests(list({each.server: each for each in ours}.values()))
+
+
 def _by_tests(ours: Sequence[Observation]) -> Mapping:
     pairs = list(combinations(ours, 2))
     same_address = {a.mapped == b.mapped for a, b in pairs if a.server.address == b.server.address}

@@ -7,6 +7,7 @@ Richter et al. 2016 for the carriers).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import NamedTuple
 
 from simopen.address import Endpoint
@@ -32,8 +33,12 @@ class _Peer:
     profile: Profile
 
 
+@lru_cache(2)
 def prospects(profile: Profile) -> tuple[Prospect, ...]:
-    """Whom this profile's host can meet; nobody where its public endpoint is unknown. May take a second of CPU."""
+    """Whom this profile's host can meet; nobody where its public endpoint is unknown.
+
+    The first time it may take a second of CPU: in a thread, where a loop has more to do.
+    """
     if profile.mapped is None or not profile.hosts:
         return ()
     now_ns = max((each.at_ns for each in profile.observations), default=0)

@@ -38,7 +38,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from itertools import chain, takewhile
 from math import prod
 from random import Random
@@ -210,6 +210,7 @@ class _Way:
     sprays: bool = False
 
 
+@lru_cache(8)  # who tells of a plan before a punch, and the punch, ask for the same one
 def plan(ours: Profile, theirs: Profile, *, now_ns: int, spray: bool = False) -> Plan:
     """What this side fires at a peer with that profile. The peer, with the two exchanged, gets the matching plan.
 

@@ -7,6 +7,7 @@ for a peer that wants to be met, and nothing that was not observed. With `--tick
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import json
 import sys
@@ -120,12 +121,13 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
         if options.ticket:
             await _invite(found, source, at, options, screen)
         else:
-            _tell(found, options, screen)
+            await _tell(found, options, screen)
     return 0
 
 
-def _tell(found: Discovery, options: argparse.Namespace, screen: Screen) -> None:
+async def _tell(found: Discovery, options: argparse.Namespace, screen: Screen) -> None:
     found.give_up()
+    await _foreseen(found)
     if options.json:
         print(json.dumps(_all_of(found)))
     else:
@@ -138,6 +140,8 @@ async def _invite(
     from simopen import wallet
     from simopen.invitation import Invitation
 
+    if options.verbose or options.json:
+        await _foreseen(found)
     if options.verbose:
         _draw(found, screen, sys.stderr)  # standard output is for the ticket
     else:
@@ -145,6 +149,11 @@ async def _invite(
         _tell_notes(found, screen)
     show = partial(_show, found, screen, as_json=options.json)
     await Invitation(found, source, screen, show, wallet.directories(), options.spray).hold(at)
+
+
+async def _foreseen(found: Discovery) -> None:
+    """Have at hand whom this host can meet: to find out takes a thread up to a second, and the mapping is kept."""
+    await asyncio.to_thread(prospects, found.profile)
 
 
 def _draw(found: Discovery, screen: Screen, where: TextIO) -> None:

@@ -6,7 +6,8 @@ import asyncio
 import math
 import re
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -14,13 +15,15 @@ import pytest
 
 import simopen
 from simopen.address import Endpoint
-from simopen.discovery import LOOK_S, holding
+from simopen.binding import parse_servers
+from simopen.discovery import LOOK_S, Discovery, holding
 from simopen.errors import LocalEndpointError, StunError
-from simopen.inquiry import PROBES
+from simopen.inquiry import PATIENCE_S, PROBES, Inquiry, PunchPort
 from simopen.nat import Mapping
 from tests.fake_stun import FakeStun, Translation, full_server
 from tests.loopback import HERE, THERE, ports
 from tests.test_binding import MISBEHAVIOURS
+from tests.watched import Watched
 
 __all__ = ["ports"]
 LONG_S = 30.0
@@ -79,6 +82,25 @@ async def test_a_second_round_that_is_late_is_waited_for(*, udp: bool, ports: tu
     async with full_server(HOSTS, ports, told=address_and_port_dependent, udp=udp, others_drip_s=0.003) as servers:
         profile = await simopen.discover(local, servers=[str(next(iter(servers)))], timeout=LONG_S)
     assert profile.mapping is Mapping.ADDRESS_AND_PORT_DEPENDENT
+
+
+@pytest.mark.parametrize("told", [endpoint_independent, address_and_port_dependent], ids=["unknown", "told"])
+async def test_an_other_address_where_nobody_is_holds_up_no_longer_than_an_answer_shows_that_one_takes(
+    told: Translation, ports: tuple[int, int], local: Endpoint
+) -> None:
+    """Its own other port answers: where that tells the mapping nothing more is needed, else the rest gets its time."""
+    async with AsyncExitStack() as stack:
+        first = FakeStun(HERE, ports[0], told=told, other=Endpoint(THERE, ports[1]))
+        others = [FakeStun(HERE, ports[1], told=told), *(FakeStun(THERE, port, silent=True) for port in ports)]
+        for server in (first, *others):
+            await stack.enter_async_context(server)
+        found = await stack.enter_async_context(holding(local, servers=[first.name], timeout=LONG_S))
+    known = told is address_and_port_dependent
+    assert found.profile.mapping is (Mapping.ADDRESS_AND_PORT_DEPENDENT if known else Mapping.UNKNOWN)
+    [note] = [note for note in found.notes if "no answer within" in note]
+    waited_s = float(note.split("within ")[1].split()[0])
+    assert waited_s < PATIENCE_S
+    assert found.servers == (first.end, others[0].end)
 
 
 async def test_two_plain_servers_show_whether_the_mapping_depends_on_the_address(local: Endpoint) -> None:
@@ -209,8 +231,8 @@ async def test_one_reason_is_told_once_with_all_of_whom_it_is_true(local: Endpoi
 async def test_what_goes_on_for_days_is_told_in_a_few_notes(local: Endpoint) -> None:
     async with FakeStun() as server, holding(local, servers=[server.name]) as found:
         for number in range(10_000):
-            found._inquiry._note(f"{server.name}: saw {number} before")
-            found._inquiry._note("the same again")
+            found._inquiry.note(f"{server.name}: saw {number} before")
+            found._inquiry.note("the same again")
         assert len(found._inquiry.notes) < 100
         assert len(found.notes) < 10
         assert "9999 before" in found._inquiry.notes[-1]
@@ -273,6 +295,70 @@ async def test_where_a_new_connection_is_mapped_otherwise_all_are_asked_anew(loc
         changed = await found.refresh()
         assert any(f"{PUBLIC}:2000 before, sees {PUBLIC}:2001 now" in note for note in found.notes)
     assert (changed.mapping, changed.mapped) == (Mapping.ENDPOINT_INDEPENDENT, Endpoint(PUBLIC, 2001))
+
+
+async def test_giving_up_after_a_server_was_lost_lets_go_of_the_rest(local: Endpoint) -> None:
+    async with asyncio.timeout(LONG_S), FakeStun(THERE) as lasting, AsyncExitStack() as stack:
+        lost = await stack.enter_async_context(FakeStun())
+        async with holding(local, servers=[lasting.name, lost.name]) as found:
+            await stack.aclose()
+            await found.refresh()
+            found.give_up()
+            await found.refresh()
+            found.give_up()
+        assert any(lost.name in note for note in found.notes)
+
+
+class Faulty(Inquiry):
+    """One whose looks fail, as by a fault of ours or of the host's; it tells when one was had."""
+
+    def __init__(self, punch_port: PunchPort) -> None:
+        super().__init__(punch_port)
+        self.looks = 0
+        self.looked_twice = asyncio.Event()
+
+    def living(self) -> tuple[Endpoint, ...]:
+        self.looks += 1
+        if self.looks == 2:
+            self.looked_twice.set()
+        raise OSError(12, "Cannot allocate memory")
+
+
+async def test_a_look_that_fails_is_told_to_the_holder_and_the_mapping_is_held_on(
+    local: Endpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with asyncio.timeout(LONG_S), FakeStun() as server:
+        with PunchPort(*local) as punch_port:
+            inquiry = Faulty(punch_port)
+            await inquiry.run(parse_servers([server.name]), LONG_S)
+            found = Discovery(punch_port, inquiry, look_s=0.0)
+            async with found._kept():
+                await inquiry.looked_twice.wait()
+                assert local not in server.ended
+            inquiry.close()
+    [note] = [note for note in found.notes if "could not be seen" in note]
+    assert note.endswith("Cannot allocate memory")
+    levels = [record.levelname for record in caplog.records if "look at the mapping" in record.message]
+    assert levels == ["WARNING"]  # and not one a second
+
+
+async def test_what_the_answers_show_is_worked_out_beside_the_loop(local: Endpoint) -> None:
+    hosts = Watched(local)
+
+    class OneHost(PunchPort):
+        def hosts(self, sources: Iterable[str]) -> tuple[Endpoint, ...]:
+            return hosts
+
+    async with FakeStun() as server:
+        with OneHost(*local) as punch_port:
+            inquiry = Inquiry(punch_port)
+            await inquiry.run(parse_servers([server.name]), LONG_S)
+            found = Discovery(punch_port, inquiry)
+            await found._judge()
+            inquiry.close()
+    assert found.profile.mapped == local
+    assert hosts.threads
+    assert threading.current_thread().name not in hosts.threads
 
 
 async def test_the_mapping_is_held_until_the_end(ports: tuple[int, int], local: Endpoint) -> None:

@@ -9,6 +9,7 @@ import resource
 import socket
 import struct
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -33,6 +34,7 @@ from simopen.ticket import Ticket
 from tests.loopback import HERE, THERE, ports
 from tests.meeting import profiles
 from tests.modelled import Model
+from tests.watched import Watched
 
 __all__ = ["ports"]  # the fixture is used by name
 
@@ -290,6 +292,22 @@ async def test_a_pair_that_cannot_connect_says_why_at_once() -> None:
     assert caught.value.diagnosis.cause is simopen.Cause.IMPOSSIBLE_PAIR
     assert caught.value.diagnosis.sentence == str(caught.value)
     assert caught.value.report is None
+
+
+async def test_a_plan_is_worked_out_beside_the_loop_and_may_be_cancelled() -> None:
+    random = Nat(Mapping.ADDRESS_AND_PORT_DEPENDENT, allocation=Allocation.RANDOM)
+    ours, theirs = profiles(Model([random], seed=1), Model([random], seed=2, site=1))
+    hosts = Watched(*theirs.hosts)
+    theirs = replace(theirs, hosts=hosts)
+    with pytest.raises(simopen.ImpossiblePair):
+        await simopen.punch(theirs, mine=ours, at=time.time() + 60, clock=plain())
+    assert hosts.threads
+    assert threading.current_thread().name not in hosts.threads
+    soon = asyncio.create_task(simopen.punch(theirs, mine=ours, at=time.time() + 90, clock=plain()))
+    await asyncio.sleep(0)
+    soon.cancel()
+    await asyncio.wait({soon})
+    assert soon.cancelled()
 
 
 @pytest.mark.parametrize("both", [False, True])
