@@ -14,6 +14,7 @@ from simopen.address import check_port
 from simopen.instant import parse_duration, read_instant
 
 T = TypeVar("T")
+_MOST_DIGITS = 18
 
 
 def argument(parse: Callable[[str], T]) -> Callable[[str], T]:
@@ -28,9 +29,14 @@ def argument(parse: Callable[[str], T]) -> Callable[[str], T]:
     return parsed
 
 
+def _is_whole(text: str) -> bool:
+    """Digits as a keyboard has them, and no more than any number here needs: Python reads those of every script."""
+    return text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
+
+
 def port(text: str) -> int:
     """A port number."""
-    if not text.isdecimal():
+    if not _is_whole(text):
         raise ValueError(f"a port is a number between 1 and 65535, not {text!r}")
     return check_port(int(text), "a port")
 
@@ -49,8 +55,15 @@ def or_off(text: str) -> float | None:
 
 def hops(text: str) -> int:
     """A number of hops, as an IP packet's TTL counts them."""
-    if not text.isdecimal() or not 1 <= int(text) <= 255:
+    if not _is_whole(text) or not 1 <= int(text) <= 255:
         raise ValueError(f"hops are a number between 1 and 255, not {text!r}")
+    return int(text)
+
+
+def seed(text: str) -> int:
+    """A whole number of whatever sign."""
+    if not _is_whole(text.removeprefix("-")):
+        raise ValueError(f"a seed is a whole number of at most {_MOST_DIGITS} digits, not {text!r}")
     return int(text)
 
 
@@ -68,7 +81,7 @@ def share(text: str) -> float:
 
 def count(text: str, most: int) -> int:
     """A whole number from 1 to `most`."""
-    if not text.isdecimal() or not 1 <= int(text) <= most:
+    if not _is_whole(text) or not 1 <= int(text) <= most:
         raise ValueError(f"it must be a number from 1 to {most}, not {text!r}")
     return int(text)
 

@@ -18,6 +18,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime
+from typing import NoReturn
 
 from simopen import __version__, arguments, clock, dial, doctor, experiment, opening, survey
 from simopen.address import Endpoint
@@ -30,10 +31,11 @@ from simopen.instant import parse_duration
 from simopen.interrupts import Ending
 from simopen.pipe import Carried, pipe
 from simopen.report import Report
-from simopen.screen import Screen, countdown, fitted, write_in_any_encoding
+from simopen.screen import Screen, countdown, fitted, printable, write_in_any_encoding
 from simopen.sockets import make_room
 
 _TICK_S = 0.1
+_LONGEST_HALF = 300  # characters
 # So long before the instant nothing is drawn any more: it takes some ms with the GIL held, and the shot would wait.
 _QUIET_S = 0.3
 # An instant further away than this is told with its date.
@@ -179,8 +181,20 @@ def _print_json(value: object) -> None:
     print(json.dumps(value), file=sys.stderr, flush=True)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Complains in a sentence that fits a screen, whatever was typed, and that a terminal does not obey."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(_abridged(message)))
+
+
+def _abridged(text: str) -> str:
+    """Without the middle, where it is long: what was typed stands there, and at the end what to type instead."""
+    return text if len(text) <= 2 * _LONGEST_HALF else f"{text[:_LONGEST_HALF]} ... {text[-_LONGEST_HALF:]}"
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="simopen",
         description="One direct TCP stream between two hosts behind NATs, by simultaneous open.",
         epilog=_STATUS.format("not done"),
@@ -207,7 +221,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    commands: argparse._SubParsersAction[_Parser],
     name: str,
     run: Callable[[argparse.Namespace, Screen], Coroutine[object, object, int]],
     what: str,

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from simopen.arguments import argument, count, share, window
+from simopen.arguments import argument, count, seed, share, window
 from simopen.instant import parse_duration
 from simopen.screen import Screen, fitted
 
@@ -60,7 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     runs = argument(lambda text: count(text, _MOST_RUNS))
     parser.add_argument("--runs", metavar="N", type=runs, default=1, help="punch this many times (default: once)")
-    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of all chance: loss, jitter, random ports")
+    parser.add_argument(
+        "--seed", metavar="N", type=argument(seed), default=0, help="of all chance: loss, jitter, random ports"
+    )
     parser.add_argument(
         "--plot", metavar="FILE", type=argument(_picture), help="draw the (first) run: .svg, .png, .pdf"
     )
@@ -69,8 +71,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _nats(text: str) -> Nats:
     from simopen.lab import presets
+    from simopen.lab.conditions import Conditions
 
-    return presets.parse_nats(text)
+    nats = presets.parse_nats(text)
+    Conditions(nat=nats)  # raises for too many in a row
+    return nats
 
 
 def _picture(text: str) -> str:
@@ -80,6 +85,14 @@ def _picture(text: str) -> str:
     directory = Path(text).absolute().parent
     if not os.access(directory, os.W_OK | os.X_OK):
         raise ValueError(f"there is no directory {directory} to write to")
+    try:
+        os.stat(text)
+    except FileNotFoundError:
+        return text
+    except (OSError, ValueError) as error:  # a name too long, or one with a null in it
+        raise ValueError(f"no file can have the name {text!r}: {error}") from None
+    if Path(text).is_dir() or not os.access(text, os.W_OK):
+        raise ValueError(f"{text!r} cannot be written to")
     return text
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
+from simopen.lab.bounds import check_numbers
 from simopen.lab.nat import Nat, paired
 
 # RFC 5737 (TEST-NET-2, TEST-NET-3) and RFC 3849. The first host gets one range, the second the other: easy to tell.
@@ -33,7 +34,7 @@ class Conditions:
     bits of IP packets a second, each way; what would wait longer than `QUEUE_S` for its turn is lost. None: no limit.
     `isolated`: the hosts of one LAN do not reach each other's own addresses, as guests of a Wi-Fi often do not.
 
-    Raises: ValueError for a value out of range.
+    Raises: TypeError for what is no number, or no NAT; ValueError for a value out of range.
     """
 
     delay_s: float = 0.0
@@ -47,6 +48,8 @@ class Conditions:
     isolated: bool = False
 
     def __post_init__(self) -> None:
+        check_numbers(delay_s=self.delay_s, jitter_s=self.jitter_s, loss=self.loss, duplicate=self.duplicate)
+        check_numbers(hops=self.hops, whole=True)
         if self.delay_s < 0 or self.jitter_s < 0:
             raise ValueError(f"delay {self.delay_s} s and jitter {self.jitter_s} s must not be negative")
         if not 0 <= self.loss <= 1:
@@ -55,6 +58,8 @@ class Conditions:
             raise ValueError(f"duplicate is a share from 0 to 1, not {self.duplicate}")
         if self.bandwidth_bps is not None and not self.bandwidth_bps > 0:
             raise ValueError(f"a bandwidth is above 0 bits a second, not {self.bandwidth_bps}")
+        if not all(isinstance(each, Nat) for each in self.nats):
+            raise TypeError(f"nat is a Nat, or several in a row, not {self.nat!r:.100}")
         if len(self.nats) > MOST_NATS:
             raise ValueError(f"an access has at most {MOST_NATS} NATs in a row, not {len(self.nats)}")
         if not 0 <= self.hops <= 120:
@@ -63,7 +68,7 @@ class Conditions:
     @property
     def nats(self) -> tuple[Nat, ...]:
         """The NATs in order from the host outwards."""
-        return () if self.nat is None else (self.nat,) if isinstance(self.nat, Nat) else self.nat
+        return () if self.nat is None else self.nat if isinstance(self.nat, tuple) else (self.nat,)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from random import Random
 from zlib import crc32
 
 from simopen.lab.allocation import Ports, Preserving, Scattered, Sequential
+from simopen.lab.bounds import check_numbers
 from simopen.lab.packet import Endpoint, Flags, Headers, Numbers, Protocol
 from simopen.lab.tracking import IDLE_S, Connection, Side, begins_anew, follow
 
@@ -112,7 +113,8 @@ class Nat:
     those (RFC 5382 REQ-5: not below 2 h 4 min and 4 min), `udp_timeout_s` after a datagram (RFC 4787 REQ-5: 5 min),
     `icmp_timeout_s` after an echo (RFC 5508 REQ-1: 60 s).
 
-    Raises: ValueError for a value out of range, and for overloading with a laxer mapping or filtering.
+    Raises: TypeError for what is no number; ValueError for one out of range, and for overloading with a laxer mapping
+    or filtering.
     """
 
     mapping: Mapping = Mapping.ENDPOINT_INDEPENDENT
@@ -138,6 +140,9 @@ class Nat:
 
     def __post_init__(self) -> None:
         times = (self.established_timeout_s, self.transitory_timeout_s, self.udp_timeout_s, self.icmp_timeout_s)
+        established, transitory, udp, icmp = times
+        check_numbers(established=established, transitory=transitory, udp=udp, icmp=icmp, others=self.others)
+        check_numbers(step=self.step, pool=self.pool, whole=True)
         if min(times) <= 0:
             raise ValueError(f"a NAT's time-outs are above 0 s, not {min(times)}")
         if self.step < 1:

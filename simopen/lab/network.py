@@ -29,6 +29,7 @@ from simopen.lab.nursery import tail
 from simopen.lab.record import Record
 from simopen.lab.router import LinuxRouter
 
+_LONGEST_NAME = 200  # characters; it goes in every message about it
 _LAUNCHER = str(Path(__file__).with_name("launcher.py"))
 _AFTER_KILL_S = 5  # a killed program's pipes end at once, unless it gave them away
 _CHUNK_BYTES = 65536
@@ -208,9 +209,14 @@ class Network:
         The first, which is the host's own, may be a real router. The record then shows packets as they are on that
         router's outer side, and counts what reaches the router as delivered.
 
-        Raises: ValueError for an option out of range, or beside `beside`; LabError for a name already taken, one host
-        too many, or a `LinuxRouter` where none can be had: `available(router=True)` says so beforehand.
+        Raises: TypeError, ValueError for an option that `Conditions` refuses, or beside `beside`; LabError for a name
+        already taken, one host too many, or a `LinuxRouter` where none can be had: `available(router=True)` says so
+        beforehand.
         """
+        if not isinstance(name, str):
+            raise TypeError(f"a host's name is text, not {type(name).__name__}")
+        if not 0 < len(name) <= _LONGEST_NAME:
+            raise ValueError(f"a host's name has 1 to {_LONGEST_NAME} characters, not {len(name)}")
         router, nats = _told_apart(nat)
         conditions = Conditions(delay_s, jitter_s, loss, hops, nats, reorder, duplicate, bandwidth_bps, isolated)
         if isolated and router is not None:

@@ -193,6 +193,7 @@ def _shape(mapping: str, filtering: str) -> dict[str, object]:
 def _option(name: str, value: str) -> dict[str, object]:
     option = _among(name, "option", OPTIONS)
     try:
+        value.encode("ascii")  # raises a ValueError: Python reads the digits of every script
         return {option.field: option.parse(value)}
     except ValueError:
         whole = "a whole number" if option.parse is int else "a number"
