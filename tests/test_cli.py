@@ -485,6 +485,38 @@ def test_self_where_something_listens(ports: Ports) -> None:
     assert said.startswith("simopen: ")
 
 
+# --- few descriptors
+
+
+@pytest.mark.parametrize("limit", [14, 20, 27])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["lab"],
+        ["demo"],
+        ["demo", "--loopback"],
+        ["self", "9"],
+        ["doctor", "--no-ntp", "--stun", f"{HERE}:9"],
+        ["nat", "--stun", f"{HERE}:9", "--timeout", "1s"],
+        ["nat", "--ticket", "--no-ntp", "--stun", f"{HERE}:9", "--timeout", "1s"],
+        ["clock", "--ntp", f"{HERE}:9", "--timeout", "500ms"],
+        ["connect", "127.0.0.2", "9", "--no-ntp", "--window", "100ms", "--local-port", "1"],
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)
+def test_with_few_descriptors_it_ends_in_words(limit: int, words: list[str]) -> None:
+    command = f"ulimit -n {limit}; exec {sys.executable} -m simopen {' '.join(words)}"
+    done = subprocess.run(["sh", "-c", command], input=b"", capture_output=True, timeout=LIMIT_S, check=False)
+    said = done.stderr.decode()
+    assert done.returncode in (0, 1)
+    assert not re.search("Traceback|Exception|Warning|Unknown error", said)
+    if words[0] in ("lab", "demo"):
+        assert done.returncode == 1
+        assert re.fullmatch(
+            rf"simopen: this takes \d+ open files at once, and this process may have {limit}: raise .*\n", said
+        )
+
+
 # --- interrupted
 
 

@@ -74,13 +74,13 @@ class Control:
         if returncode:
             raise LabError(f"the lab's process ended with {returncode}: {complaint}")
 
-    def hang_up(self) -> None:
+    def hang_up(self, why: str = "the lab's process has ended") -> None:
         """Close the socket, which ends the lab. Waiting requests fail."""
         if self._channel.fileno() < 0:
             return
         asyncio.get_running_loop().remove_reader(self._channel.fileno())
         self._channel.close()
-        self._fail_waiting()
+        self._fail_waiting(why)
 
     def _send(self, message: Request) -> None:
         try:
@@ -93,6 +93,9 @@ class Control:
         try:
             message = receive(self._channel)
         except BlockingIOError:
+            return
+        except LabError as error:
+            self.hang_up(str(error))
             return
         except OSError:
             message = None
@@ -109,10 +112,10 @@ class Control:
             return
         waiting.set_result((answer, fds))  # type: ignore[arg-type]
 
-    def _fail_waiting(self) -> None:
+    def _fail_waiting(self, why: str) -> None:
         for waiting in self._waiting:
             if not waiting.done():
-                waiting.set_exception(LabError("the lab's process has ended"))
+                waiting.set_exception(LabError(why))
         self._waiting.clear()
 
 
@@ -122,8 +125,11 @@ async def start_lab(seed: int, link: LinkKind) -> tuple[Control, int, int | None
     Raises: LabError.
     """
     require_extra()
-    await asyncio.to_thread(nursery)  # the first time that takes as long as its imports
-    control = _spawn(seed, link)
+    try:
+        await asyncio.to_thread(nursery)  # the first time that takes as long as its imports
+        control = _spawn(seed, link)
+    except OSError as error:
+        raise LabError(f"no lab can be had here: {error.strerror}") from error
     try:
         _, (lifeline, *others) = await control.first_word()
     except BaseException as error:

@@ -14,6 +14,7 @@ import socket
 from dataclasses import dataclass
 from enum import Enum
 
+from simopen.errors import LabError
 from simopen.lab.conditions import Addresses, Conditions
 from simopen.lab.router import LinuxRouter
 
@@ -127,9 +128,14 @@ def send(channel: socket.socket, message: Message, fds: tuple[int, ...] = ()) ->
 def receive(channel: socket.socket) -> tuple[object, list[int]] | None:
     """The next message and the descriptors with it, which are the caller's now; None after the other side's end.
 
-    Raises: OSError (BlockingIOError where there is nothing yet).
+    Raises: OSError (BlockingIOError where there is nothing yet); LabError where this process could not take all of the
+    descriptors.
     """
-    data, fds, _, _ = socket.recv_fds(channel, _LONGEST_MESSAGE, _MOST_FDS)
+    data, fds, flags, _ = socket.recv_fds(channel, _LONGEST_MESSAGE, _MOST_FDS)
+    if flags & socket.MSG_CTRUNC:  # recv(2); the kernel has closed those that found no number
+        for fd in fds:
+            os.close(fd)
+        raise LabError("this process has no file descriptors left for the lab; raise its limit (ulimit -n)")
     for fd in fds:
         os.set_inheritable(fd, False)
     return (pickle.loads(data), fds) if data else None

@@ -96,22 +96,25 @@ class Host:
         """Start a program on this host. It is ended with the network, if not before.
 
         The three streams as `asyncio.create_subprocess_exec` takes them. A program that cannot be executed ends with
-        127. Raises: LabError where the network is closed.
+        127. Raises: LabError where the network is closed, or no process can be had.
         """
         user_namespace, lifeline = self._network.user_namespace, self._network.lifeline
         fds = [fd for fd in (user_namespace, self._namespace, lifeline) if fd is not None]
         self._network.require_open()
-        process = await asyncio.create_subprocess_exec(
-            *_launching(user_namespace, self._namespace, lifeline),
-            *argv,
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            pass_fds=fds,
-            env=env,
-            cwd=cwd,
-            start_new_session=True,
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *_launching(user_namespace, self._namespace, lifeline),
+                *argv,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                pass_fds=fds,
+                env=env,
+                cwd=cwd,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise LabError(f"no process can be started on host {self.name!r}: {error.strerror}") from error
         self._network.own(process)
         return process
 
