@@ -218,8 +218,8 @@ class Network:
         """
         if not isinstance(name, str):
             raise TypeError(f"a host's name is text, not {type(name).__name__}")
-        if not 0 < len(name) <= _LONGEST_NAME:
-            raise ValueError(f"a host's name has 1 to {_LONGEST_NAME} characters, not {len(name)}")
+        if len(name) > _LONGEST_NAME:
+            raise ValueError(f"a host's name has at most {_LONGEST_NAME} characters, not {len(name)}")
         router, nats = _told_apart(nat)
         conditions = Conditions(delay_s, jitter_s, loss, hops, nats, reorder, duplicate, bandwidth_bps, isolated)
         if isolated and router is not None:
