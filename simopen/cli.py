@@ -95,20 +95,11 @@ def _let_go_of_broken_pipes() -> None:
             os.close(nothing)
 
 
-_LOOP_DESCRIPTORS = 9
-"""What a loop opens for itself. With less uvloop ends the process by SIGABRT, or cannot be closed again."""
-
-
 def _run(command: Coroutine[object, object, int]) -> int:
     """The command's status. Ctrl-C and SIGTERM cancel it, so that a terminal gets its cursor back, and hosts end.
 
     Raises: KeyboardInterrupt and CancelledError where one of them came.
     """
-    try:
-        make_room(_LOOP_DESCRIPTORS)
-    except SimopenError:
-        command.close()
-        raise
     with Ending() as ending:
         try:
             return _runner()(_watched(command, ending))
@@ -243,7 +234,8 @@ def _command(
 
 # Descriptors that a command needs, measured: with fewer, it fails somewhere in the middle.
 _ROOM = {"lab": 96, "demo": 56, "doctor": 24}
-_USUAL_ROOM = 12  # an event loop's own, and a socket or two
+# 9 are an event loop's own: with less uvloop ends the process by SIGABRT, or cannot be closed again.
+_USUAL_ROOM = 12
 _CARRYING = ("connect", "self")
 
 
