@@ -251,6 +251,11 @@ class Connector:
         connects = [partial(lane.connect_ex, lane.target) for lane in self._armed]
         return [*connects, *(listener.listen for listener in self._listeners.values())]
 
+    @property
+    def opens_the_way(self) -> bool:
+        """Whether there is anything to fire before the instant."""
+        return bool(self._first)
+
     async def open_the_way(self, instant_ns: int) -> None:
         """Fire the shots that come before the instant, and close them again, so that their 5-tuples are free at it."""
         for lane in self._first:

@@ -49,7 +49,7 @@ from simopen.instant import LONGEST_S, Instant
 from simopen.lane import Stream
 from simopen.liveness import KEEPALIVE_S, USER_TIMEOUT_S, Liveness
 from simopen.nat import Profile, taken_since
-from simopen.plan import Plan, Shot, most_at_once, opened_first, plan, rationed, seen_at_one_address
+from simopen.plan import FIRST_NS, Plan, Shot, most_at_once, opened_first, plan, rationed, seen_at_one_address
 from simopen.report import MOST_TOLD, Report
 from simopen.scheduler import Fired
 from simopen.sockets import connect as connect_socket
@@ -576,7 +576,8 @@ async def _fire(connector: Connector, trace: _Trace) -> None:
         raise MissedInstant(_missed(trace))
     connector.stop_looking()
     if trace.aim.mine is not None and trace.aim.mine.step is not None:
-        await asyncio.sleep(max(0, wait.instant_ns - _COUNTING_NS - time.monotonic_ns()) / 1e9)
+        lead_ns = _COUNTING_NS + FIRST_NS * connector.opens_the_way
+        await asyncio.sleep(max(0, wait.instant_ns - lead_ns - time.monotonic_ns()) / 1e9)
         connector.leave_out(_own_since(trace.aim.mine, wait.estimate))
     await connector.open_the_way(wait.instant_ns)
     calls = connector.aim(wait.instant_ns)
