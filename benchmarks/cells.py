@@ -75,7 +75,19 @@ FURTHER: dict[str, Nats] = {
     **_AWKWARD,
     **TOGETHER,
 }
-ALL_KINDS = KINDS | FURTHER
+_ONE_ROW = ", one row"
+# Again as NATs that count TCP's and UDP's ports in one row, where they count ports: others have a row a protocol.
+ONE_ROW: dict[str, Nats] = {
+    kind + _ONE_ROW: tuple(replace(nat, one_row=True) for nat in nats)
+    for kind, nats in (KINDS | FURTHER).items()
+    if any(nat.allocation is Allocation.SEQUENTIAL for nat in nats)
+}
+ALL_KINDS = KINDS | FURTHER | ONE_ROW
+
+
+def in_one_row(kind: str) -> str:
+    """The kind that is the same in all but that; itself where it makes no difference."""
+    return kind + _ONE_ROW if kind + _ONE_ROW in ONE_ROW else kind
 
 
 def is_isolated(kind: str) -> bool:
@@ -148,10 +160,20 @@ def _all_cells() -> tuple[Cell, ...]:
     found: dict[frozenset[object], Cell] = {}
     for cell in (*itertools.starmap(Cell, itertools.combinations_with_replacement(KINDS, 2)), *_some_cells()):
         found.setdefault(frozenset(cell), cell)
+    for cell in tuple(found.values()):
+        if cell.expected.outlook is not Outlook.NEVER:  # what is refused by its classes does not hang on ports
+            twin = cell._replace(left=in_one_row(cell.left), right=in_one_row(cell.right))
+            found.setdefault(frozenset(twin), twin)
     return tuple(found.values())
 
 
 CELLS = _all_cells()
+
+
+def counted() -> list[Cell]:
+    """The cells of NATs that count ports."""
+    kinds = {*ONE_ROW, *(kind for kind in ALL_KINDS if in_one_row(kind) != kind)}
+    return [cell for cell in CELLS if {cell.left, cell.right} & kinds]
 
 
 def among(kinds: Collection[str]) -> list[Cell]:
@@ -160,6 +182,11 @@ def among(kinds: Collection[str]) -> list[Cell]:
 
 
 def one_of_each_line() -> list[Cell]:
-    """As few cells as meet every bar; of the awkward ones, one of which a stray SYN meets the NAT."""
-    latest: dict[Line, Cell] = {cell.expected.line: cell for cell in CELLS if not cell.is_together}
-    return [*latest.values(), *(Cell(kind, kind) for kind in TOGETHER)]
+    """As few cells as meet every bar; of the awkward ones, one of which a stray SYN meets the NAT.
+
+    And of what one row makes hard, the hardest: both sides must foresee.
+    """
+    apart = [cell for cell in CELLS if not cell.is_together and not {cell.left, cell.right} & ONE_ROW.keys()]
+    latest: dict[Line, Cell] = {cell.expected.line: cell for cell in apart}
+    counting = in_one_row("APDM/APDF sequential")
+    return [*latest.values(), Cell(counting, counting), *(Cell(kind, kind) for kind in TOGETHER)]

@@ -1,6 +1,7 @@
 """NAT × NAT: which pairs connect, how fast, at how many SYNs; and which are refused at once.
 
-    python -m benchmarks.matrix [--runs 20] [--rtt 80] [--at-once 16] [--only KIND ...] [--short] [--json FILE]
+    python -m benchmarks.matrix [--runs 20] [--rtt 80] [--at-once 16] [--only KIND ... | --counted | --short]
+        [--discover] [--ntp] [--json FILE]
 
 Both sides do what a user would: ask STUN servers over TCP from the punch port and hold the mapping, give each other
 their profiles, agree on an instant, and punch. Sprays are allowed where nothing else helps, and first shots have a low
@@ -9,7 +10,10 @@ orders in turn. `ms`: from the later instant until both sides have the stream; a
 known. SYNs are counted in the lab's record, the kernel's repetitions too.
 
 A cell falls under the bar of its line. Of a share that so few runs cannot show, such as 99 % of 20, a cell may miss one
-punch; the line as a whole may not. `--short`: one cell of each line. The heat map goes beside FILE, as SVG and as PNG.
+punch; the line as a whole may not. NATs that count ports are tried with a row of them for each protocol, and with one
+row for TCP and UDP. `--counted`: these alone. `--discover`, `--ntp`: each user's program also learns another port's
+profile meanwhile, and asks for the time between the profiles and the punch. `--short`: one cell of each line, and one
+of one row. The heat map goes beside FILE, as SVG and as PNG.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.cells import ALL_KINDS, CELLS, KINDS, Cell, among, one_of_each_line
+from benchmarks.cells import ALL_KINDS, CELLS, KINDS, Cell, among, counted, one_of_each_line
 from benchmarks.common import (
     Row,
     measuring,
@@ -37,7 +41,7 @@ from benchmarks.common import (
     table,
 )
 from benchmarks.expected import BARS, Bar, Face, Line, Outlook
-from benchmarks.sites import Punch, Syns, opened, side_by_side, syns_between, syns_by_host
+from benchmarks.sites import Meanwhile, Punch, Syns, opened, side_by_side, syns_between, syns_by_host
 from simopen import lab
 from simopen.lab.plot import Cell as Field
 from simopen.lab.plot import heat_map
@@ -82,7 +86,8 @@ def missed(bar: Bar, tries: Sequence[Try], rtt_ms: float, *, lone: bool) -> list
 async def measure(options: argparse.Namespace, cells: Sequence[Cell]) -> list[Try]:
     """Every punch of every cell. A round has each cell once, and ends before the record is read: that takes a while."""
     found: list[Try] = []
-    async with lab.Network(seed=1) as net, opened(net, cells, options.rtt) as here:
+    meanwhile = Meanwhile(options.discover, options.ntp)
+    async with lab.Network(seed=1) as net, opened(net, cells, options.rtt, meanwhile) as here:
         await net.clear_record()
         for run in range(options.runs):
             progress(f"round {run + 1} of {options.runs}")
@@ -199,6 +204,8 @@ def chosen(options: argparse.Namespace) -> list[Cell]:
     """The cells that the options ask for."""
     if options.short:
         return one_of_each_line()
+    if options.counted:
+        return counted()
     return among(options.only) if options.only else list(CELLS)
 
 
@@ -222,6 +229,9 @@ def main() -> int:
     parser.add_argument("--at-once", type=int, default=16, help="punches under way at any time")
     parser.add_argument("--only", nargs="+", choices=ALL_KINDS, metavar="KIND", help="only cells of these kinds")
     parser.add_argument("--short", action="store_true", help="one cell of each line")
+    parser.add_argument("--counted", action="store_true", help="only cells of NATs that count ports")
+    parser.add_argument("--discover", action="store_true", help="users learn another port's profile meanwhile")
+    parser.add_argument("--ntp", action="store_true", help="users ask for the time before they punch")
     options = parser.parse_args()
     with measuring(runs=options.runs, rtt_ms=options.rtt, at_once=options.at_once) as given:
         rows = rows_of(asyncio.run(measure(options, chosen(options))), options.rtt)

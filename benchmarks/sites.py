@@ -32,6 +32,9 @@ _LEAD_S, _LEAD_TO_SPRAY_S = 2.0, 0.75
 # Ports for punches lie below those that a kernel picks for itself. A punch uses some beside its own, a spray hundreds.
 _FIRST_PORT, _LAST_PORT = 2000, 32_000
 _PORTS, _PORTS_TO_SPRAY = 120, 520
+_BESIDE = 119  # of these ports, the one from which a user learns another profile: even the seventh volley ends below
+# Where nobody is (RFC 5737): as many time servers as are asked by default.
+_SILENT = ("203.0.113.201", "203.0.113.202", "203.0.113.203", "203.0.113.204")
 # A spray takes most of its time waiting, and one after the other they would take most of the whole benchmark's.
 _SPRAYS_AT_ONCE, _SPRAYS_UNDER_WAY = 2, 3  # the third is made ready meanwhile
 
@@ -70,6 +73,19 @@ class Punch(NamedTuple):
     error: str | None
 
 
+class Meanwhile(NamedTuple):
+    """What else each user's program does: learn another port's profile at once with this one's, and ask for the time.
+
+    The time servers are silent: that they were asked takes ports of a NAT, what they say does not.
+    """
+
+    discovers: bool = False
+    asks_the_time: bool = False
+
+
+NOTHING_ELSE = Meanwhile()
+
+
 @dataclass(frozen=True, slots=True)
 class Sites:
     """A left and a right site for every kind, the STUN servers that users know, and all addresses of servers."""
@@ -77,6 +93,7 @@ class Sites:
     servers: tuple[str, ...]
     server_addresses: frozenset[str]
     sites: Mapping[tuple[str, str], Site]
+    meanwhile: Meanwhile
     room_to_spray: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_SPRAYS_AT_ONCE))
 
     def of(self, cell: Cell) -> tuple[Site, Site]:
@@ -95,7 +112,8 @@ class Sites:
             due_ns = begun_ns + round((_LEAD_TO_SPRAY_S if cell.sprays else _LEAD_S) * 1e9)
             instants = (due_ns, due_ns + round(cell.apart_ms * 1e6))
             orders = zip(pair, ports, reversed(profiles), instants, strict=True)
-            allowed = {"spray": cell.sprays, "first_ttl": cell.first_ttl}
+            ntp = _SILENT if self.meanwhile.asks_the_time else None
+            allowed = {"spray": cell.sprays, "first_ttl": cell.first_ttl, "ntp": ntp}
             answers = await asyncio.gather(*(_punch(*order, allowed) for order in orders))
         hosts = (pair[0].host.name, pair[1].host.name)
         told = tuple(zip((cell.left, cell.right), (each["mapping"] for each in profiles), strict=True))
@@ -103,8 +121,8 @@ class Sites:
 
     async def _discover(self, site: Site, port: int) -> Order:
         # From this address alone: with IPv6 there would be no NAT to get through.
-        order = {"method": "discover", "local": (site.host.address, port), "servers": self.servers}
-        return await site.agent.ask(order)
+        order: Order = {"method": "discover", "local": (site.host.address, port), "servers": self.servers}
+        return await site.agent.ask({**order, "beside": port + _BESIDE if self.meanwhile.discovers else None})
 
 
 def _unseen(pair: Sequence[Site], error: str) -> Punch:
@@ -133,7 +151,9 @@ def _outcome(
 
 
 @asynccontextmanager
-async def opened(net: lab.Network, cells: Collection[Cell], rtt_ms: float) -> AsyncIterator[Sites]:
+async def opened(
+    net: lab.Network, cells: Collection[Cell], rtt_ms: float, meanwhile: Meanwhile = NOTHING_ELSE
+) -> AsyncIterator[Sites]:
     """The sites that these cells need, in both orders. Each host's access has half of the way to another."""
     delay_s = rtt_ms / 4e3
     servers = await _servers(net, delay_s)
@@ -143,7 +163,7 @@ async def opened(net: lab.Network, cells: Collection[Cell], rtt_ms: float) -> As
     agents = await asyncio.gather(*(Agent.start(host, command) for host in hosts.values()))
     try:
         sites = {each: Site(host, agent) for (each, host), agent in zip(hosts.items(), agents, strict=True)}
-        yield Sites((servers[0], servers[2]), frozenset(servers), sites)
+        yield Sites((servers[0], servers[2]), frozenset(servers), sites, meanwhile)
     finally:
         await asyncio.gather(*(agent.close() for agent in agents))
 

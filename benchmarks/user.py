@@ -1,13 +1,14 @@
 """Does on a lab host what a user would: `python -m benchmarks.user`, a JSON object per line on stdin.
 
-{"id", "method": "discover", "local": [address, port], "servers"} finds out what the NATs do to that port, and holds the
-mapping; the answer has the "profile", as text that another such program reads, and its "mapping".
+{"id", "method": "discover", "local": [address, port], "servers", "beside": port or null} finds out what the NATs do to
+that port, and holds the mapping; the answer has the "profile", as text that another such program reads, and its
+"mapping". Meanwhile it does the same for the port "beside" that one.
 
-{"id", "method": "punch", "port", "theirs": their profile, "at_ns" (CLOCK_MONOTONIC), "spray", "first_ttl"} punches from
-that port, and lets go of the mapping once that is over. The answer has "established_ns" (CLOCK_MONOTONIC) and "plan";
-or "error", and "refused": whether the pair was called impossible.
+{"id", "method": "punch", "port", "theirs": their profile, "at_ns" (CLOCK_MONOTONIC), "spray", "first_ttl", "ntp": time
+servers or null} punches from that port, and lets go of the mapping once that is over. The answer has "established_ns"
+(CLOCK_MONOTONIC) and "plan"; or "error", and "refused": whether the pair was called impossible.
 
-All hosts of a lab share one clock, so nobody asks for the time.
+All hosts of a lab share one clock, so that nobody need ask for the time.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ class User:
 
     async def discover(self, order: Order, now: simopen.Estimate) -> Order:
         address, port = order["local"]
-        async with contextlib.AsyncExitStack() as stack:
+        async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as others:
+            if order["beside"] is not None:
+                others.create_task(simopen.discover((address, order["beside"]), servers=order["servers"]))
             found = await stack.enter_async_context(discovery.holding((address, port), servers=order["servers"]))
             ours = in_utc(found.profile, now.utc_at(0))  # what means the same on the other host
             self._held[port] = stack.pop_all(), ours
@@ -57,7 +60,7 @@ class User:
                     at=at,
                     spray=order["spray"],
                     first_ttl=order["first_ttl"],
-                    clock=now,
+                    clock=order["ntp"] or now,
                 )
             except simopen.PunchError as error:
                 return {"error": f"{type(error).__name__}: {error}", "refused": isinstance(error, ImpossiblePair)}
