@@ -6,15 +6,35 @@ And the options that several commands have.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from simopen.address import check_port
+from simopen.errors import SimopenError
 from simopen.instant import parse_duration, read_instant
 
 T = TypeVar("T")
 _MOST_DIGITS = 18
+
+
+class UsageError(ValueError):
+    """What was typed cannot be meant: the user erred, and not this program. The message says what to type instead."""
+
+
+@contextlib.contextmanager
+def judged() -> Iterator[None]:
+    """Whatever the calls inside refuse was typed so. Only for calls that judge arguments and do nothing else.
+
+    Raises: UsageError for their ValueError or TypeError; a SimopenError stays what it is.
+    """
+    try:
+        yield
+    except (UsageError, SimopenError):
+        raise
+    except (ValueError, TypeError) as error:
+        raise UsageError(str(error)) from error
 
 
 def argument(parse: Callable[[str], T]) -> Callable[[str], T]:

@@ -16,16 +16,17 @@ import logging
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime
 from typing import NoReturn
 
 from simopen import __version__, arguments, clock, dial, doctor, experiment, opening, survey
 from simopen.address import Endpoint
-from simopen.arguments import argument, port, window
+from simopen.arguments import UsageError, argument, judged, port, window
 from simopen.clock import TimeSource
 from simopen.diagnosis import Diagnosis
-from simopen.errors import OFFLINE, ClockError, PunchError, SimopenError
+from simopen.errors import OFFLINE, ClockError, PunchError, SimopenError, TicketError
 from simopen.estimate import human
 from simopen.instant import parse_duration
 from simopen.interrupts import Ending
@@ -33,6 +34,8 @@ from simopen.pipe import Carried, pipe
 from simopen.report import Report
 from simopen.screen import Screen, countdown, fitted, printable, write_in_any_encoding
 from simopen.sockets import make_room
+from simopen.timeserver import parse_servers
+from simopen.wording import shortened
 
 _TICK_S = 0.1
 _LONGEST_HALF = 300  # characters
@@ -124,20 +127,30 @@ async def _watched(command: Coroutine[object, object, int], ending: Ending) -> i
     return await command
 
 
-_EXPECTED = (SimopenError, OSError, ValueError, TypeError, KeyboardInterrupt, asyncio.CancelledError)
-# The first that fits. Without words: the error's own.
+_EXPECTED = (Exception, KeyboardInterrupt, asyncio.CancelledError)
+# The first that fits. Without words: the error's own. What fits none is nobody's doing but this program's.
 _ENDINGS: tuple[tuple[type[BaseException], int, str], ...] = (
     (KeyboardInterrupt, 130, "interrupted; everything is closed"),
     (asyncio.CancelledError, 143, "terminated; everything is closed"),
     (BrokenPipeError, 1, "standard output is closed: nobody reads it any more"),  # the stream's own is in `Carried`
-    (ValueError, 2, ""),
-    (TypeError, 2, ""),
-    (BaseException, 1, ""),
+    (UsageError, 2, ""),
+    (TicketError, 2, ""),
+    (SimopenError, 1, ""),
+    (OSError, 1, ""),
+    (MemoryError, 1, "out of memory"),
 )
 
 
+def _bug(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{os.path.basename(frames[-1].filename)}, line {frames[-1].lineno}" if frames else "nowhere"
+    said = shortened(f"{type(error).__name__}: {error}", _LONGEST_HALF)
+    return f"this is a bug in simopen, not in what you typed: {said} ({where}); please report it, with what -vv shows"
+
+
 def _failed(options: argparse.Namespace, screen: Screen, error: BaseException) -> int:
-    status, words = next((status, words) for kind, status, words in _ENDINGS if isinstance(error, kind))
+    fitting = [(status, words) for kind, status, words in _ENDINGS if isinstance(error, kind)]
+    status, words = fitting[0] if fitting else (1, _bug(error))
     message = words or getattr(error, "strerror", None) or str(error)
     report = error.report if isinstance(error, PunchError) else None
     diagnosis = error.diagnosis if isinstance(error, PunchError) else None
@@ -265,7 +278,8 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
 
 
 async def _connect(options: argparse.Namespace, screen: Screen) -> int:
-    source = clock.chosen(options.ntp, ask=not options.no_ntp)
+    with judged():
+        source = clock.chosen(options.ntp, ask=not options.no_ntp)
     with dial.called(options, source) as meant:
         call = await dial.by_true_time(meant, source, options.window, screen)
         for line in call.told:
@@ -354,8 +368,11 @@ def _told(utc_s: float) -> str:
 
 
 async def _clock(options: argparse.Namespace, screen: Screen) -> int:
+    servers = options.ntp or clock.DEFAULT_SERVERS
+    with judged():
+        parse_servers(servers)
     with screen.line("asking the time servers"):
-        estimate = await clock.check_clock(options.ntp or clock.DEFAULT_SERVERS, options.timeout)
+        estimate = await clock.check_clock(servers, options.timeout)
     if options.json:
         print(json.dumps(estimate.as_dict()))
         return 0

@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 from functools import partial
 
 from simopen import arguments, opening, wallet
-from simopen.address import Endpoint, host_and_port, own_address
-from simopen.arguments import argument
+from simopen.address import Endpoint, host_and_port, own_address, peer_endpoints
+from simopen.arguments import UsageError, argument, judged
 from simopen.clock import TimeSource
 from simopen.diagnosis import ago
 from simopen.errors import Flaw, TicketError
@@ -148,19 +148,23 @@ def called(options: argparse.Namespace, source: TimeSource, where: wallet.Places
     When, and whether a ticket is of use, is told by what the time is: where somebody can be asked that, `by_true_time`
     is to follow. `where`: this side's wallet; left out, the usual one.
 
-    Raises: ValueError for what cannot be meant; TicketError, which is one, for a ticket that cannot be used;
+    Raises: UsageError for what cannot be meant; TicketError for a ticket that cannot be used;
     ImpossiblePair for two tickets that leave no way.
     """
     estimate = source.now_estimate()
     if _means_host(options):
-        yield _to_host(options, When.told(options.at, source), source, estimate)
+        with judged():
+            call = _to_host(options, When.told(options.at, source), source, estimate)
+        yield call
         return
     _refuse(options, _IN_TICKETS, "the tickets say that")
     theirs = parse_ticket(options.host)
     with _own_ticket(options.mine, where or wallet.directories()) as mine:
         unknown = must_ask(source, estimate, good_enough_s(source, options.window))
-        call = _to_ticket(theirs, mine, options, source, estimate)
-        yield call if unknown else call.by(estimate)
+        with judged():
+            call = _to_ticket(theirs, mine, options, source, estimate)
+            call = call if unknown else call.by(estimate)
+        yield call
 
 
 async def by_true_time(call: Call, source: TimeSource, window_s: float, screen: Screen) -> Call:
@@ -175,7 +179,8 @@ async def by_true_time(call: Call, source: TimeSource, window_s: float, screen: 
         learnt = await learn(source, good_s, asking_s)
     if text := remark(learnt):
         screen.note(text)
-    return call.by(learnt.estimate)
+    with judged():
+        return call.by(learnt.estimate)
 
 
 def _means_host(options: argparse.Namespace) -> bool:
@@ -200,18 +205,18 @@ def _peer(options: argparse.Namespace) -> tuple[str, int]:
     """HOST and PORT, which may be typed as one word."""
     host, port = host_and_port(options.host)
     if port is not None and options.port not in {None, port}:
-        raise ValueError(f"two ports are named, {port} and {options.port}: leave one out")
+        raise UsageError(f"two ports are named, {port} and {options.port}: leave one out")
     port = options.port if port is None else port
     if port is None:
         said = quoted(options.host)
-        raise ValueError(f"PORT is missing: `simopen connect HOST PORT`, or a ticket; and {said} is no ticket")
+        raise UsageError(f"PORT is missing: `simopen connect HOST PORT`, or a ticket; and {said} is no ticket")
     return host, port
 
 
 def _refuse(options: argparse.Namespace, names: dict[str, str], why: str) -> None:
     given = [said for name, said in names.items() if getattr(options, name) not in {None, False}]
     if given:
-        raise ValueError(f"leave out {' and '.join(given)}: {why}")
+        raise UsageError(f"leave out {' and '.join(given)}: {why}")
 
 
 @contextlib.contextmanager
@@ -219,17 +224,20 @@ def _own_ticket(given: Ticket | None, where: wallet.Places) -> Iterator[Ticket]:
     with wallet.in_use(where, given) as held:
         found = [given] if given else held
         if not found:
-            raise ValueError(
+            raise UsageError(
                 "no ticket is held on this host, and the peer needs one as well: run `simopen nat --ticket` in another "
                 "terminal, leave it running, give its ticket to your peer, and then run this again"
             )
         if len(found) > 1:
-            raise ValueError(f"{len(found)} tickets are held on this host: name the one that your peer has with --mine")
+            raise UsageError(f"{len(found)} tickets are held on this host: name the one that your peer has with --mine")
         yield found[0]
 
 
 def _to_host(options: argparse.Namespace, when: When, source: TimeSource, estimate: Estimate) -> Call:
     host, port = _peer(options)
+    peer_endpoints((host, port))  # complains of what is no single host's
+    if options.first_ttl is not None and when.is_now:
+        raise UsageError("--first-ttl needs --at: the first shots come before the instant")
     local_port = options.local_port or port
     at_s = None if when.is_now else when.utc_ns(estimate) / 1e9
     return Call(

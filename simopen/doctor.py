@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from simopen import clock, findings, timeserver
 from simopen.address import Endpoint
-from simopen.arguments import argument, window
+from simopen.arguments import argument, judged, window
 from simopen.errors import ClockError, LocalEndpointError, SimopenError, StunError
 from simopen.findings import Check, Finding, Verdict
 from simopen.sockets import is_self_connected, open_socket, source_address
@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 async def run(options: argparse.Namespace, screen: Screen) -> int:
     """The whole command. Returns the exit status: 1 where something fails.
 
-    Raises: ValueError for a server that cannot be read.
+    Raises: UsageError for a server that cannot be read.
     """
     ntp = () if options.no_ntp else options.ntp or clock.DEFAULT_SERVERS
     with screen.line("examining this host ..."):
@@ -83,14 +83,15 @@ async def examine(ntp: Names, stun: Names | None, timeout_s: float) -> list[Find
 
     `ntp`: the time servers to ask; none: nobody is. `stun`: the STUN servers; None: the default ones.
 
-    Raises: ValueError for a server that cannot be read.
+    Raises: UsageError for a server that cannot be read.
     """
     from simopen.binding import DEFAULT_SERVERS, parse_servers
 
     stun = stun or DEFAULT_SERVERS
-    parse_servers(stun)
-    if ntp:
-        timeserver.parse_servers(ntp)
+    with judged():
+        parse_servers(stun)
+        if ntp:
+            timeserver.parse_servers(ntp)
     checks: dict[Check, Coroutine[object, object, Finding]] = {
         Check.CLOCK: _clock(ntp, timeout_s),
         Check.SIMULTANEOUS_OPEN: _simultaneous_open(min(_ITSELF_S, timeout_s)),

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from simopen import wallet
+from simopen.arguments import UsageError
 from simopen.clock import CHECK_TIMEOUT_S, TimeSource
 from simopen.discovery import Discovery
 from simopen.errors import SimopenError
@@ -39,7 +40,7 @@ _TICK_S = 1.0
 async def learn_the_time(source: TimeSource, screen: Screen, at: Instant = None) -> float | None:
     """What comes first, as the ticket goes by it. Returns the instant that is meant, UTC seconds; None: none is named.
 
-    Raises: ValueError for an instant (`at`) that has passed, or that is years away.
+    Raises: UsageError for an instant (`at`) that has passed, or that is years away.
     """
     when = When.told(at, source)
     learnt = await learn(source, source.limit_s, CHECK_TIMEOUT_S)
@@ -55,15 +56,15 @@ async def learn_the_time(source: TimeSource, screen: Screen, at: Instant = None)
 
 
 def _refuse_useless(at: float | None, source: TimeSource) -> None:
-    """Raises: ValueError for an instant that has passed, or that is further away than a ticket may say."""
+    """Raises: UsageError for an instant that has passed, or that is further away than a ticket may say."""
     if at is None:
         return
     late_s = source.now_estimate().utc_ns / 1e9 - at
     if late_s >= 0:
         hint = f"; {zone_hint(at, late_s)}".removesuffix("; ")
-        raise ValueError(f"the ticket's instant has passed: name a later one with --at, or leave it out{hint}")
+        raise UsageError(f"the ticket's instant has passed: name a later one with --at, or leave it out{hint}")
     if -late_s > FARTHEST_S:
-        raise ValueError(f"a ticket's instant is a year away at most, not {span(-late_s)}: name a nearer one with --at")
+        raise UsageError(f"a ticket's instant is a year away at most, not {span(-late_s)}: name a nearer one with --at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ class Invitation:
 
         `at`: the instant, UTC seconds, rounded up to whole ones; None: about two minutes ahead.
 
-        Raises: ValueError for an instant that has passed or is years away; SimopenError where the ticket cannot be
+        Raises: UsageError for an instant that has passed or is years away; SimopenError where the ticket cannot be
         left in `where`, or the mapping changes sooner than a new ticket could be of use.
         """
         await self._learn_the_pace()

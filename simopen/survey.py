@@ -14,7 +14,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, TextIO
 
-from simopen.arguments import add_instant, add_time_servers, argument, port, window
+from simopen.arguments import UsageError, add_instant, add_time_servers, argument, judged, port, window
 from simopen.outlook import prospects
 from simopen.screen import Screen
 
@@ -102,20 +102,22 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
 
     Raises: StunError where no server answered; LocalEndpointError for a port that cannot be had.
     """
-    from simopen.binding import DEFAULT_SERVERS
+    from simopen.binding import DEFAULT_SERVERS, parse_servers
     from simopen.clock import chosen
     from simopen.discovery import holding
     from simopen.invitation import learn_the_time
 
     if options.at is not None and not options.ticket:
-        raise ValueError("--at goes with --ticket: a ticket carries an instant")
+        raise UsageError("--at goes with --ticket: a ticket carries an instant")
     if options.spray and not options.ticket:
-        raise ValueError("--spray goes with --ticket: a ticket carries your consent to it")
-    source = chosen(options.ntp, ask=not options.no_ntp)
+        raise UsageError("--spray goes with --ticket: a ticket carries your consent to it")
+    servers = options.stun or DEFAULT_SERVERS
+    with judged():
+        source = chosen(options.ntp, ask=not options.no_ntp)
+        parse_servers(servers)
     at = await learn_the_time(source, screen, options.at) if options.ticket else None
     async with contextlib.AsyncExitStack() as stack:
         with screen.line("asking the STUN servers ..."):
-            servers = options.stun or DEFAULT_SERVERS
             held = holding(options.local_port, servers=servers, timeout=options.timeout)
             found = await stack.enter_async_context(held)
         if options.ticket:

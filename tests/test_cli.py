@@ -225,6 +225,66 @@ def test_what_only_the_call_can_judge_is_bad_usage_too(
     assert words in line
 
 
+BROKEN = """
+import sys
+from simopen import opening
+
+def looked_up():
+    raise {error}
+
+async def broken(*_, **__):
+    looked_up()
+
+opening.connect = opening.connect_self = broken
+from simopen.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    "error", ["TypeError('no len()')", "ValueError('bad')", "KeyError(5)", "AssertionError", "Unlikely"]
+)
+@pytest.mark.parametrize("words", [["self", "9"], ["connect", HERE, "9", "--no-ntp"]], ids=["self", "connect"])
+def test_an_error_of_this_program_is_not_blamed_on_the_user(words: list[str], error: str) -> None:
+    program = [sys.executable, "-c", BROKEN.format(error=error)]
+    kind = error.partition("(")[0].replace("Unlikely", "NameError")
+    for extra in ([], ["-vv"]):
+        status, out, said = simopen_run(*words, *extra, program=program)
+        assert (status, out) == (1, b"")
+        assert f"simopen: this is a bug in simopen, not in what you typed: {kind}" in said
+        assert "(<string>, line 6); please report it" in said
+        assert ("Traceback" in said) is bool(extra)
+    status, _, said = simopen_run(*words, "--json", program=program)
+    assert (status, last_json(said)["error"]) == (1, kind)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["connect", "", "9"],
+        ["connect", "224.0.0.1", "9"],
+        ["connect", HERE, "9", "--ntp", "a:b:c:d"],
+        ["connect", HERE, "9", "--first-ttl", "3"],
+        ["connect", HERE],
+        ["connect", HERE, "9", "--spray"],
+        ["clock", "--ntp", "a b"],
+        ["clock", "--ntp", ""],
+        ["nat", "--at", "+10s"],
+        ["nat", "--spray"],
+        ["nat", "--stun", "a:b:c:d"],
+        ["nat", "--ntp", "a:b:c:d"],
+        ["nat", "--ticket", "--no-ntp", "--at", "2001-01-01T00:00:00Z"],
+        ["doctor", "--stun", "a:b:c:d"],
+        ["doctor", "--ntp", "a:b:c:d"],
+    ],
+)
+def test_what_only_the_command_can_judge_is_bad_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert re.fullmatch(r"simopen: (?!this is a bug).{20,400}", err.splitlines()[-1])
+
+
 # --- no stream
 
 
