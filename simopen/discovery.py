@@ -116,6 +116,7 @@ class Discovery:
         self._look_s = look_s
         self._servers = tuple(inquiry.held)
         self._hosts = punch_port.hosts(each.local.address for each in inquiry.held.values())
+        self._untold = [punch_port.untold] if punch_port.untold else []
         self._one_at_a_time = asyncio.Lock()
         self.port = punch_port.port
         self.profile = Profile(hosts=self._hosts)
@@ -130,7 +131,7 @@ class Discovery:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the servers that were of no use did, one sentence each; of very many, the first few."""
-        return first_few(by_reason(self._inquiry.notes))
+        return first_few(by_reason([*self._untold, *self._inquiry.notes]))
 
     def ticket(self, at: float | None = None, now: Estimate | None = None, *, spray: bool = False) -> Ticket:
         """What the peer needs to know, as one word once encoded; good as long as this holds the mapping.

@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import math
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from typing import Self
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Self, TypeAlias
 
 from simopen import stun
-from simopen.address import ANY, Endpoint, canonical, resolve
+from simopen.address import ANY, Ask, Endpoint, Reach, canonical, reach, resolved
 from simopen.binding import Binding, StunServer, other_address
 from simopen.errors import LocalEndpointError, ResolutionError, StunError, no_names
 from simopen.gateway import outer_address
@@ -48,6 +47,8 @@ GRACE_S = 0.1
 """What the rest still gets beyond the third round trip once enough answered: a busy machine's delays."""
 HAIRPIN_FLOOR_S = 0.05
 """With a server nearby, a round trip to it is less than what a few tasks may take to be run."""
+SILENT_S = 1.0
+"""Until a name's next address is asked: three round trips to the other side of the world, or a SYN sent again."""
 AGAIN_S = 5.0
 """What a server gets that answered before: a request lost once or twice."""
 _FIRST_NOTES = _LATEST_NOTES = 32
@@ -55,16 +56,22 @@ PAUSES_S = (0.0, 0.3, 1.0)
 """Before each try of a connection that ended: the kernel keeps its 5-tuple until both have closed it."""
 
 
+Adapters: TypeAlias = Callable[[], Iterable[Any]]
+
+
 class PunchPort:
     """One port number, held on both address families while questions leave from it, so that it is given to nobody.
 
-    `address` None: any of this host's; `port` 0: one that is free, known once entered.
+    `address` None: any of this host's; `port` 0: one that is free, known once entered. `adapters`: who knows this
+    host's addresses; left out, the kernel. `untold`: why it does not tell them; None where it does.
 
     Raises (on entering): LocalEndpointError where neither family can have it.
     """
 
-    def __init__(self, address: str | None, port: int) -> None:
+    def __init__(self, address: str | None, port: int, adapters: Adapters | None = None) -> None:
         self.address, self.port = address, port
+        self._adapters = adapters
+        self.untold: str | None = None
         self._held: dict[socket.AddressFamily, socket.socket] = {}
 
     def __enter__(self) -> Self:
@@ -100,28 +107,34 @@ class PunchPort:
 
     def hosts(self, sources: Iterable[str]) -> tuple[Endpoint, ...]:
         """The port on each of this host's own addresses, `sources` first: those that were used to get out."""
-        addresses = (self.address,) if self.address else (*sources, *_interface_addresses())
+        addresses = (self.address,) if self.address else (*sources, *self._interface_addresses())
         return tuple(dict.fromkeys(Endpoint(canonical(each), self.port) for each in addresses))
 
+    def _interface_addresses(self) -> list[str]:
+        """Without loopback's and the links' own: no peer elsewhere could use those."""
+        import ifaddr
 
-def _interface_addresses() -> list[str]:
-    """This host's addresses, without loopback's and the links' own: no peer elsewhere could use those."""
-    import ifaddr
-
-    found = (ip.ip if isinstance(ip.ip, str) else ip.ip[0] for each in ifaddr.get_adapters() for ip in each.ips)
-    parsed = ((text, ipaddress.ip_address(text)) for text in found)
-    return [text for text, address in parsed if not (address.is_loopback or address.is_link_local)]
+        try:
+            known = [ip.ip for each in (self._adapters or ifaddr.get_adapters)() for ip in each.ips]
+        except OSError as error:  # a container, or Android, refuses netlink
+            self.untold = (
+                f"this host's further addresses are left out: the kernel does not tell them ({error.strerror})"
+            )
+            return []
+        found = (ip if isinstance(ip, str) else ip[0] for ip in known)
+        return [text for text in found if reach(text) >= Reach.SITE]
 
 
 class Inquiry:
     """All the questions that leave from one punch port. `close` it, whatever happened.
 
     `held`: the connections that hold the mapping, by server. `hairpinning`: None where that could not be seen.
-    `gateway`: the nearest router's outer address; None where it did not say.
+    `gateway`: the nearest router's outer address; None where it did not say. `look_up`: who knows the servers' names.
     """
 
-    def __init__(self, punch_port: PunchPort) -> None:
+    def __init__(self, punch_port: PunchPort, look_up: Ask = socket.getaddrinfo) -> None:
         self._punch_port = punch_port
+        self._look_up = look_up
         self.held: dict[Endpoint, Binding] = {}
         self.observations: list[Observation] = []
         self.notes: list[str] = []
@@ -179,25 +192,36 @@ class Inquiry:
             binding.close()
 
     async def _server(self, server: StunServer, probes: int) -> None:
-        """Ask the first address of each family; from elsewhere, over IPv4 where there is any: NATs are its matter."""
+        """Ask the first address of each family that lives; from elsewhere, over IPv4 where there is any: NATs are its
+        matter."""
         try:
-            found = await resolve([(server.host, server.port)])
+            found = (await resolved([(server.host, server.port)], ask=self._look_up)).endpoints
         except ResolutionError as error:
             self.note(str(error))
             return
         except asyncio.CancelledError:
             self.note(f"the name {server.host!r} was not looked up in time")
             raise
-        first = {each.family: each for each in reversed(found) if self._punch_port.speaks(each.family)}
-        if not first:
+        by_family = {family: [each for each in found if each.family == family] for family in ANY}
+        spoken = {family: those for family, those in by_family.items() if those and self._punch_port.speaks(family)}
+        if not spoken:
             self.note(f"{server}: it has no address of the family that this host's port has")
             return
-        if socket.AF_INET in first and self._router is None:
-            self._router = asyncio.create_task(self._ask_router(first[socket.AF_INET]))
-        for endpoint in first.values():
-            self._group.create_task(self._first_round(endpoint))
+        if socket.AF_INET in spoken and self._router is None:
+            self._router = asyncio.create_task(self._ask_router(spoken[socket.AF_INET][0]))
+        for those in spoken.values():
+            self._group.create_task(self._one_after_another(those, self._first_round))
         for _ in range(probes):
-            self._group.create_task(self._ask_from_elsewhere(first.get(socket.AF_INET) or found[0]))
+            those = spoken.get(socket.AF_INET) or spoken[socket.AF_INET6]
+            self._group.create_task(self._one_after_another(those, self._ask_from_elsewhere))
+
+    async def _one_after_another(self, servers: Sequence[Endpoint], ask: Callable[[Endpoint], Awaitable[None]]) -> None:
+        """Until one has answered: a name may stand for some that live and some that do not."""
+        for server in servers:
+            asked = self._group.create_task(_awaited(ask(server)))
+            await asyncio.wait({asked}, timeout=SILENT_S)
+            if any(each.server == server for each in self.observations):
+                return
 
     async def _ask_router(self, server: Endpoint) -> None:
         with contextlib.suppress(LocalEndpointError):  # for want of descriptors, say: then nobody knows
@@ -425,6 +449,10 @@ class Inquiry:
         if changed:
             self.note(f"{binding.server}: saw {before[-1].mapped} before, sees {answer.mapped} now")
         return changed
+
+
+async def _awaited(answer: Awaitable[None]) -> None:
+    await answer
 
 
 def _in_a_row(ends: Sequence[Mapped]) -> bool:

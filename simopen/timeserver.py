@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from simopen import flows, ntp
-from simopen.address import look_up, normalise, server_name
+from simopen.address import MOST_ADDRESSES, Ask, look_up, normalise, server_name
 
 NTP_PORT = 123
 
@@ -104,16 +104,18 @@ async def ask(
     local: ntp.ReadsClocks,
     timeout_s: float,
     enough: Callable[[Sequence[ntp.Answers]], bool],
+    *,
+    look_up_by: Ask = socket.getaddrinfo,
 ) -> list[ntp.Answers]:
     """Ask all servers side by side; by `timeout_s`, return all that was heard, in their order.
 
     Ends when every server is settled, or `GRACE_S` after `enough(answers)` became true. Servers that fail do
-    not raise: their `Answers` say why.
+    not raise: their `Answers` say why. `look_up_by`: who knows the servers' names.
     """
     loop = asyncio.get_running_loop()
     answers = [ntp.Answers(str(server)) for server in servers]
     deadline_s = loop.time() + timeout_s
-    async with _tasks(_ask_server(*each, local) for each in zip(servers, answers, strict=True)) as waiting:
+    async with _tasks(_ask_server(*each, local, look_up_by) for each in zip(servers, answers, strict=True)) as waiting:
         while waiting and (left_s := deadline_s - loop.time()) > 0:
             await _first_done(waiting, left_s)
             if enough(answers):
@@ -141,29 +143,53 @@ async def _first_done(waiting: set[asyncio.Task[None]], timeout_s: float | None 
         task.result()
 
 
-async def _ask_server(server: TimeServer, answers: ntp.Answers, local: ntp.ReadsClocks) -> None:
-    """Ask the first address of each family side by side: so it shows which family has a way there."""
+async def _ask_server(
+    server: TimeServer, answers: ntp.Answers, local: ntp.ReadsClocks, look_up_by: Ask = socket.getaddrinfo
+) -> None:
+    """Ask one address of each family side by side: so it shows which family has a way there."""
     try:
-        addresses = await _resolve(server)
-    except OSError as error:
-        answers.refuse(f"{ntp.NO_NAME} cannot be resolved ({error.strerror or error})")
+        addresses = await _resolve(server, look_up_by)
+    except (OSError, RuntimeError) as error:  # RuntimeError: no thread can be had
+        reason = error.strerror if isinstance(error, OSError) else None
+        answers.refuse(f"{ntp.NO_NAME} cannot be resolved ({reason or error})")
         return
     except asyncio.CancelledError:
         answers.refuse(f"{ntp.NO_NAME} was not resolved in time")
         raise
-    async with _tasks(_Lane(answers, *each, local).run() for each in addresses) as waiting:
+    async with _tasks(_ask_family(answers, *each, local) for each in addresses.items()) as waiting:
         while waiting and not (answers.no_more or answers.samples):
             await _first_done(waiting)
 
 
-async def _resolve(server: TimeServer) -> list[tuple[socket.AddressFamily, Any]]:
+async def _ask_family(
+    answers: ntp.Answers, family: socket.AddressFamily, addresses: Sequence[Any], local: ntp.ReadsClocks
+) -> None:
+    """One after the other, until one has answered: a name may stand for some that live and some that do not."""
+    async with contextlib.AsyncExitStack() as stack:
+        waiting: set[asyncio.Task[None]] = set()
+        for address in addresses:
+            lane = _Lane(answers, family, address, local)
+            waiting |= await stack.enter_async_context(_tasks([lane.run()]))
+            await _first_done(waiting, ntp.PATIENCE_S)
+            if answers.no_more or answers.samples:
+                break
+        while waiting and not answers.no_more:
+            await _first_done(waiting)
+            if answers.samples:
+                break
+
+
+async def _resolve(server: TimeServer, look_up_by: Ask) -> dict[socket.AddressFamily, list[Any]]:
+    """The addresses of each family, in the resolver's order: at most `MOST_ADDRESSES` of each."""
     try:  # an address needs no resolver, and so no thread
         flags = socket.AI_NUMERICHOST
         found = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_DGRAM, flags=flags)
     except socket.gaierror:
-        found = await look_up(server.host, server.port, socket.SOCK_DGRAM)
-    first = {family: address for family, _, _, _, address in reversed(found)}
-    return [(socket.AddressFamily(family), address) for family, address in first.items()]
+        found = await look_up(server.host, server.port, socket.SOCK_DGRAM, ask=look_up_by)
+    by_family: dict[socket.AddressFamily, list[Any]] = {}
+    for family, _, _, _, address in found:
+        by_family.setdefault(socket.AddressFamily(family), []).append(address)
+    return {family: those[:MOST_ADDRESSES] for family, those in by_family.items()}
 
 
 _SO_TIMESTAMPNS = 35  # asm-generic/socket.h, and the control message's type; unknown to `socket`

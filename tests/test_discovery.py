@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import math
+import platform
 import re
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from functools import partial
+from typing import Any
 
 import pytest
 
 import simopen
-from simopen.address import Endpoint
+from simopen.address import Endpoint, sockaddr
 from simopen.binding import parse_servers
 from simopen.discovery import LOOK_S, Discovery, holding
 from simopen.errors import LocalEndpointError, StunError
@@ -359,6 +362,106 @@ async def test_what_the_answers_show_is_worked_out_beside_the_loop(local: Endpoi
     assert found.profile.mapped == local
     assert hosts.threads
     assert threading.current_thread().name not in hosts.threads
+
+
+def one_name(*addresses: str) -> Callable[..., list[Any]]:
+    """A resolver that knows one name, of these addresses."""
+
+    def ask(host: str, port: int, **_: object) -> list[Any]:
+        assert host == "stun.example"
+        return [(each.family, 1, 6, "", sockaddr(each)) for each in (Endpoint(address, port) for address in addresses)]
+
+    return ask
+
+
+@pytest.mark.parametrize("silent", [False, True])
+async def test_the_next_address_of_a_name_is_asked_where_the_first_is_dead(
+    local: Endpoint, ports: tuple[int, int], *, silent: bool
+) -> None:
+    """One that refuses, or that says nothing; and the port that asks is seen from others as well."""
+    async with asyncio.timeout(LONG_S), FakeStun(THERE, ports[1]) as living, AsyncExitStack() as stack:
+        if silent:
+            await stack.enter_async_context(FakeStun(HERE, ports[1], silent=True))
+        with PunchPort(*local) as punch_port:
+            inquiry = Inquiry(punch_port, one_name(HERE, THERE))
+            await inquiry.run(parse_servers([f"stun.example:{ports[1]}"]), LONG_S)
+            inquiry.close()
+    assert list(inquiry.held) == [living.end]
+    assert any(each.local.port != local.port for each in inquiry.observations)
+    assert any(note.startswith(f"{HERE}:{ports[1]}: ") for note in inquiry.notes)
+
+
+async def test_where_the_kernel_does_not_tell_its_addresses_the_one_used_must_do(ports: tuple[int, int]) -> None:
+    def refused() -> list[Any]:
+        raise PermissionError(1, "Operation not permitted")
+
+    async with asyncio.timeout(LONG_S), FakeStun() as server:
+        with PunchPort(None, ports[0], refused) as punch_port:
+            inquiry = Inquiry(punch_port)
+            await inquiry.run(parse_servers([server.name]), LONG_S)
+            found = Discovery(punch_port, inquiry)
+            await found._judge()
+            inquiry.close()
+    assert found.profile.hosts == (Endpoint(HERE, ports[0]),)
+    assert [note for note in found.notes if "does not tell them (Operation not permitted)" in note]
+
+
+# What a container without netlink does, by the kernel itself (seccomp(2)): socket(AF_NETLINK, ...) is EPERM.
+WITHOUT = """
+import asyncio, ctypes, struct, sys, simopen
+load, jump, give = 0x20, 0x15, 0x06
+code = [(load, 0, 0, 0), (jump, 0, 3, {call}), (load, 0, 0, 16), (jump, 0, 1, {family})]
+code += [(give, 0, 0, 0x50000 | {errno}), (give, 0, 0, 0x7FFF0000)]
+program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *each) for each in code))
+class Filter(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("program", ctypes.c_void_p)]
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+assert libc.prctl(22, 2, ctypes.byref(Filter(len(code), ctypes.addressof(program))), 0, 0) == 0, ctypes.get_errno()
+"""
+SOCKET_CALL = {"x86_64": 41, "aarch64": 198}.get(platform.machine())
+
+
+def sandboxed(family: int, error: int, program: str) -> list[str]:
+    refused = WITHOUT.format(call=SOCKET_CALL, family=family, errno=error)
+    return [sys.executable, "-c", refused + program]
+
+
+@pytest.mark.skipif(SOCKET_CALL is None, reason="the number of the socket call is not known for this machine")
+async def test_a_sandbox_without_netlink_is_discovered_from() -> None:
+    async with FakeStun() as server:
+        ask = f"print(asyncio.run(simopen.discover(servers=['{server.name}'])).hosts)"
+        command = sandboxed(socket.AF_NETLINK, 1, ask)
+        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+        out, _ = await process.communicate()
+    assert out.startswith(b"(Endpoint(address='127.0.0.1'")
+
+
+@pytest.mark.skipif(SOCKET_CALL is None, reason="the number of the socket call is not known for this machine")
+async def test_a_kernel_without_ipv6_takes_nothing_else_along(ports: tuple[int, int]) -> None:
+    """A name of both families, and a port to ask from: what IPv6 would have done is told in a note."""
+    pairs = f"[('::1', {ports[1]}), ('2001:db8::1', {ports[1]}), ('127.0.0.1', {ports[1]})]"
+    async with FakeStun() as server:
+        ask = f"""
+async def main():
+    sock, report = await simopen.punch({pairs}, local={ports[0]}, window=5)
+    print(report.remote, report.notes)
+    print((await simopen.discover(servers=['{server.name}'])).mapped)
+    try:
+        await simopen.punch(('::1', 9), local=8, window=1)
+    except simopen.SimopenError as error:
+        print(error)
+asyncio.run(main())
+"""
+        with socket.create_server((HERE, ports[1])):
+            command = sandboxed(socket.AF_INET6, 97, ask)
+            process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+            out, _ = await process.communicate()
+    fired, seen, refused = out.decode().splitlines()
+    assert fired.startswith(f"127.0.0.1:{ports[1]} (")
+    assert "does not speak that address family" in fired
+    assert seen.startswith("127.0.0.1:")
+    assert "does not speak that address family" in refused
 
 
 async def test_the_mapping_is_held_until_the_end(ports: tuple[int, int], local: Endpoint) -> None:

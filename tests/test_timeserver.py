@@ -343,3 +343,29 @@ def test_a_loop_that_cannot_watch_sockets_will_do() -> None:
 
     with asyncio.Runner(loop_factory=NoReaders) as runner:
         assert len(runner.run(main()).samples) >= 4
+
+
+@pytest.mark.parametrize("silent", [False, True])
+async def test_the_next_address_of_a_name_is_asked_where_the_first_is_dead(*, silent: bool) -> None:
+    """One where nothing listens, or that says nothing."""
+    async with FakeNtp(host="127.0.0.2") as living, contextlib.AsyncExitStack() as stack:
+        if silent:
+            dumb = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            dumb.bind(("127.0.0.1", living.port))
+
+        def look_up(host: str, port: int, **_: object) -> list[Any]:
+            return [(socket.AF_INET, 2, 17, "", (each, port)) for each in ("127.0.0.1", "127.0.0.2", "127.0.0.3")]
+
+        asked = parse_servers([("time.example", living.port)])
+        with nothing_left_behind():
+            (answers,) = await ask(asked, MACHINE, LONG_S, never, look_up_by=look_up)
+    assert answers.best is not None
+    assert {each.address for each in answers.samples} == {living.name}
+
+
+async def test_where_no_thread_can_be_had_the_name_is_not_resolved() -> None:
+    def look_up(*_: object, **__: object) -> list[Any]:
+        raise RuntimeError("can't start new thread")
+
+    (answers,) = await ask(parse_servers(["time.example"]), MACHINE, LONG_S, never, look_up_by=look_up)
+    assert answers.refusals == ["its name cannot be resolved (can't start new thread)"]
