@@ -1,5 +1,7 @@
 """A time server on loopback whose error is known, and which misbehaves as told.
 
+`python -m tests.fake_ntp ADDRESS OFFSET` is one at port 123 of a lab's host, which says when it is ready.
+
 The clock it serves is this machine's wall clock plus `offset_s`, exactly: the arrival is stamped by the
 kernel, the departure when the answer leaves, so a busy loop makes it slow but never wrong. The way there
 takes `up_s`, the way back `down_s`, both simulated on the server's side.
@@ -14,6 +16,7 @@ import itertools
 import os
 import socket
 import struct
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Self
@@ -95,9 +98,10 @@ class FakeNtp:
         other_port: bool = False,
         in_turn_s: Sequence[float] = (),
         host: str = "127.0.0.1",
+        port: int = 0,
     ) -> None:
         self.offset_ns = round(offset_s * 1e9)
-        self.up_s, self.down_s, self.host = up_s, down_s, host
+        self.up_s, self.down_s, self.host, self.port = up_s, down_s, host, port
         self.queries = 0
         self.clients: set[Any] = set()  # the addresses that asked
         self.queried = asyncio.Event()
@@ -111,9 +115,9 @@ class FakeNtp:
         self._socks = [socket.socket(family, socket.SOCK_DGRAM) for _ in range(2)]
         for sock in self._socks:
             sock.setblocking(False)
-            sock.bind((self.host, 0))
+            sock.bind((self.host, self.port if sock is self._socks[0] else 0))
         self._socks[0].setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-        self.port: int = self._socks[0].getsockname()[1]
+        self.port = self._socks[0].getsockname()[1]
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._socks[0], self._readable)
         return self
@@ -167,3 +171,13 @@ def random_bytes(answer: bytes) -> bytes:
 
 def short(answer: bytes) -> bytes:
     return answer[:47]
+
+
+async def _serve(host: str, offset_s: str) -> None:
+    async with FakeNtp(float(offset_s), host=host, port=123):
+        print("ready", flush=True)
+        await asyncio.get_running_loop().create_future()
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(*sys.argv[1:]))

@@ -10,6 +10,7 @@ from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -32,19 +33,23 @@ WORDS = b"I love you."
 
 @dataclass
 class Side:
-    """A lab host with a runtime directory of its own: all hosts of a lab share one file system."""
+    """A lab host with a runtime directory of its own: all hosts of a lab share one file system.
+
+    `time`: whom its commands ask what the time is.
+    """
 
     host: lab.Host
     directory: Path
+    time: tuple[str, ...]
 
     async def start(self, *words: str) -> Process:
         environment = {**os.environ, "XDG_RUNTIME_DIR": str(self.directory)}
-        return await self.host.start([*SIMOPEN, *words, "--no-ntp"], env=environment, cwd=ROOT)
+        return await self.host.start([*SIMOPEN, *words, *self.time], env=environment, cwd=ROOT)
 
-    async def invite(self, servers: list[str], at_s: float, *words: str) -> tuple[Process, str]:
+    async def invite(self, servers: list[str], at: str, *words: str) -> tuple[Process, str]:
         """`simopen nat --ticket`, and what it printed."""
         asked = [word for server in servers for word in ("--stun", server)]
-        holder = await self.start("nat", "--ticket", "--at", str(at_s), *asked, *words)
+        holder = await self.start("nat", "--ticket", "--at", at, *asked, *words)
         assert holder.stdout is not None
         assert holder.stderr is not None
         async with asyncio.timeout(LONG_S):
@@ -61,21 +66,31 @@ class Side:
         return heard, said.decode()
 
 
+async def tells_the_time(host: lab.Host, off_s: float) -> None:
+    """A time server on this host, which is off by so much from this machine's clock."""
+    process = await host.start([sys.executable, "-m", "tests.fake_ntp", host.address, str(off_s)], cwd=ROOT)
+    assert process.stdout is not None
+    await process.stdout.readline()
+
+
 @asynccontextmanager
 async def two_sides(
-    left: Nat | None, right: Nat | None, tmp_path: Path
+    left: Nat | None, right: Nat | None, tmp_path: Path, off_s: float | None = None
 ) -> AsyncIterator[tuple[lab.Network, list[Side], list[str]]]:
     async with lab.Network(seed=1) as net:
         servers = [await net.host(name, delay_s=DELAY_S) for name in ("one", "two", "three")]
         for mine, its in zip(servers, [servers[1], servers[0], servers[0]], strict=True):
             await stun_server.start(mine, mine.address, its.address)
+        time = ("--no-ntp",) if off_s is None else tuple([word for each in servers for word in ("--ntp", each.address)])
+        if off_s is not None:
+            await asyncio.gather(*(tells_the_time(each, off_s) for each in servers))
         sides = []
         for name, nat in (("left", left), ("right", right)):
             (tmp_path / name).mkdir()
             host = await net.host(name, delay_s=DELAY_S, nat=nat)
             done = await host.run(["sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6"])
             assert done.returncode == 0, done.stderr.decode()  # or they would meet over IPv6, whatever the NATs do
-            sides.append(Side(host, tmp_path / name))
+            sides.append(Side(host, tmp_path / name, time))
         yield net, sides, [server.address for server in servers]
 
 
@@ -105,7 +120,9 @@ async def connected(left: Nat, right: Nat, words: tuple[str, ...], tmp_path: Pat
     async with two_sides(left, right, tmp_path) as (net, (one, other), servers):
         at_s = time.time() + LEAD_S
         # Not the same instant: the later one counts, and the earlier side's mapping is held for as long.
-        invited = await asyncio.gather(one.invite(servers, at_s, *words), other.invite(servers, at_s + 1, *words))
+        invited = await asyncio.gather(
+            one.invite(servers, str(at_s), *words), other.invite(servers, str(at_s + 1), *words)
+        )
         (holder, ticket), (its_holder, its_ticket) = invited
         ended = await asyncio.gather(one.connect(its_ticket), other.connect(ticket))
         still_held = [each.returncode for each in (holder, its_holder)]
@@ -119,3 +136,24 @@ async def connected(left: Nat, right: Nat, words: tuple[str, ...], tmp_path: Pat
         port = parse_ticket(text).local_port
         let_go = [each for each in record if each.source == name and ended_from(each.sent.headers, port) in servers]
         assert let_go == []
+
+
+@pytest.mark.parametrize("off_s", [3600, -14 * 86_400])
+def test_tickets_made_and_used_where_the_clock_is_wrong_connect(off_s: int, tmp_path: Path) -> None:
+    """The time servers are right, and this machine, which cannot be set, is not."""
+    asyncio.run(connected_by_true_time(off_s, tmp_path))
+
+
+async def connected_by_true_time(off_s: int, tmp_path: Path) -> None:
+    async with two_sides(Nat(), Nat(), tmp_path, off_s) as (_, (one, other), servers):
+        later = datetime.fromtimestamp(time.time() + off_s + LEAD_S + 1, UTC)
+        invited = await asyncio.gather(one.invite(servers, f"+{LEAD_S}s"), other.invite(servers, f"{later:%H:%M:%S}Z"))
+        tickets = [text for _, text in invited]
+        ended = await asyncio.gather(one.connect(tickets[1]), other.connect(tickets[0]))
+        invited[0][0].terminate()
+        _, said = await invited[0][0].communicate()
+    assert [heard for heard, _ in ended] == [WORDS, WORDS]
+    for text in tickets:
+        assert parse_ticket(text).instant - off_s == pytest.approx(time.time(), abs=2 * LEAD_S)
+    words = f"this machine's clock is {'1 h behind' if off_s > 0 else '14 days ahead'} (3 of 3 time servers)"
+    assert [each.count(words) for each in (*(said for _, said in ended), said.decode())] == [1, 1, 1]
