@@ -17,7 +17,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from simopen import ntp, timeserver
 from simopen.errors import ClockError
@@ -277,7 +277,11 @@ class FixedClock:
         return self.now_estimate()
 
 
-def as_clock(what: TimeSource | Estimate | Servers | None) -> TimeSource:
+ClockArgument: TypeAlias = TimeSource | Estimate | Servers | None
+"""What callers may mean by a clock: see `as_clock`."""
+
+
+def as_clock(what: ClockArgument) -> TimeSource:
     """The clock that a caller means: its own, an estimate, time servers to ask, or (None) the process's own.
 
     The same servers mean the same `Clock`, so that all who wait share one check.

@@ -259,10 +259,10 @@ class Connector:
     async def open_the_way(self, instant_ns: int) -> None:
         """Fire the shots that come before the instant, and close them again, so that their 5-tuples are free at it."""
         for lane in self._first:
-            if time.monotonic_ns() > instant_ns - _ARMING_NS:
-                break
             planned_ns = instant_ns + lane.shot.after_ns
             await asyncio.sleep(max(0, planned_ns - time.monotonic_ns()) / 1e9)
+            if time.monotonic_ns() > instant_ns - _ARMING_NS:  # it was too late from the beginning, or slept too long
+                break
             with contextlib.suppress(LocalEndpointError):  # then this port is left out
                 lane.reload_and_fire(planned_ns)
         if self._first:

@@ -21,11 +21,12 @@ from collections.abc import AsyncIterator, Sequence
 from simopen import flows
 from simopen.address import Endpoint, Local, local_endpoint
 from simopen.binding import DEFAULT_SERVERS, parse_servers
-from simopen.clock import Estimate, kernel_word, plain
+from simopen.clock import CHECK_TIMEOUT_S, ClockArgument, Estimate, as_clock, kernel_word, plain
 from simopen.inquiry import Inquiry, PunchPort
-from simopen.instant import next_slot
+from simopen.instant import Instant, checked, next_slot
 from simopen.nat import Allocation, Mapping, Profile, classify
 from simopen.ticket import Ticket, in_utc
+from simopen.truetime import When, is_news, learn, remark
 from simopen.wording import by_reason, first_few
 
 logger = logging.getLogger("simopen.discovery")
@@ -137,13 +138,31 @@ class Discovery:
         """What the peer needs to know, as one word once encoded; good as long as this holds the mapping.
 
         `at`: the instant, UTC seconds; left out, a full ten seconds about two minutes ahead. `now`: what the time is;
-        left out, the kernel's word or the local clock. `spray`: allow a plan hundreds of SYNs a second, where the
-        peer's ticket does, too.
+        left out, the kernel's word or the local clock, which may be wrong: `make_ticket` asks first. `spray`: allow a
+        plan hundreds of SYNs a second, where the peer's ticket does, too.
+
+        Raises: ValueError for an instant that no calendar holds.
         """
         now = now or kernel_word() or plain()
         if at is None:
             at = next_slot(lead_s=TICKET_LEAD_S, now=now.utc_at(time.monotonic_ns()) / 1e9)
-        return Ticket(in_utc(self.profile, now.utc_at(0)), math.ceil(at), self.port, spray)
+        return Ticket(in_utc(self.profile, now.utc_at(0)), math.ceil(checked(at)), self.port, spray)
+
+    async def make_ticket(self, at: Instant = None, *, clock: ClockArgument = None, spray: bool = False) -> Ticket:
+        """As `ticket`, by true time: time servers are asked first, unless the kernel's word is good enough.
+
+        `at` and `clock` are as for `connect`; left out, `at` is about two minutes ahead. Where nobody tells the time,
+        the ticket goes by the local clock, and that is logged.
+
+        Raises: TypeError or ValueError for an instant or a clock that is none.
+        """
+        source = as_clock(clock)
+        when = When.told(at, source)
+        learnt = await learn(source, source.limit_s, CHECK_TIMEOUT_S)
+        if (text := remark(learnt)) and is_news(source, learnt):
+            logger.warning("%s", text)
+        at_s = None if when.is_now else when.utc_ns(learnt.estimate) / 1e9
+        return self.ticket(at_s, learnt.estimate, spray=spray)
 
     async def refresh(self) -> Profile:
         """Ask every server that answered once more, connecting anew where it hung up; return what that shows."""

@@ -224,9 +224,11 @@ def local_for_utc(late_s: float, offset_s: float) -> bool:
     """Whether an instant that was missed by `late_s` looks like a local time that was typed for UTC.
 
     `offset_s`: the local zone's, east of Greenwich above zero. A negative `late_s` is one that is still so far ahead.
-    A time of day means its nearest occurrence, so whole days do not count.
+    A time of day means its nearest occurrence, so up to half a day a whole one more or less does not count.
     """
-    apart_s = (late_s + offset_s + _DAY_S / 2) % _DAY_S - _DAY_S / 2
+    apart_s = late_s + offset_s
+    if abs(late_s) <= _DAY_S / 2:
+        apart_s = (apart_s + _DAY_S / 2) % _DAY_S - _DAY_S / 2
     return bool(offset_s) and abs(apart_s) <= _TYPING_S
 
 

@@ -15,7 +15,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from socket import AF_INET6, socket
-from typing import TypeAlias
 
 from simopen import flows, scheduler
 from simopen.address import (
@@ -33,7 +32,7 @@ from simopen.address import (
     resolved,
     sockaddr,
 )
-from simopen.clock import CHECK_TIMEOUT_S, Estimate, TimeSource, as_clock
+from simopen.clock import CHECK_TIMEOUT_S, ClockArgument, Estimate, TimeSource, as_clock
 from simopen.connector import Connector, self_connection
 from simopen.diagnosis import ago, diagnose, impossible, remarks, stopped
 from simopen.errors import (
@@ -62,8 +61,6 @@ from simopen.window import Window, passes
 from simopen.wording import FEW, listed, quoted
 
 logger = logging.getLogger("simopen")
-
-ClockArgument: TypeAlias = "TimeSource | Estimate | Sequence[str | tuple[str, int]] | None"
 
 WINDOW_S = 10.0
 """Long enough for SYNs lost twice (the kernel resends after 1, 2, ... s) and for clocks that nobody has set in a

@@ -77,6 +77,16 @@ async def test_first_shots_are_closed_even_where_the_instant_has_come_near(ports
         assert lane._sock is None
 
 
+async def test_first_shots_that_a_blocked_loop_would_send_after_the_instant_are_not_sent(
+    ports: tuple[int, int],
+) -> None:
+    with Connector.opened(HERE, opened_first((Shot(ports[0], Endpoint(THERE, ports[1])),), 1)) as connector:
+        [lane] = connector._first
+        asyncio.get_running_loop().call_later(0.01, time.sleep, 0.6)
+        await connector.open_the_way(time.monotonic_ns() + 550_000_000)  # half a second before which it is due
+        assert not lane.started_ns
+
+
 async def test_later_shots_that_are_long_due_keep_their_pace(ports: tuple[int, int]) -> None:
     peers = [Endpoint(THERE, port) for port in range(2000, 2200)]
     shots = [Shot(ports[0], peer, number * 2_250_000, once=True) for number, peer in enumerate(peers)]

@@ -202,6 +202,7 @@ def test_an_instant_that_no_calendar_holds_is_a_value_error(at: float) -> None:
         (-3600 + 10, 3600, True),  # Berlin: still ahead
         (-19_800, 19_800, True),  # India
         (11 * 3600, 13 * 3600, True),  # Tonga: yesterday's was nearer
+        (19 * 3600, 5 * 3600, False),  # no time of day misses by so much
         (0, 0, False),  # London in winter: the same
         (3600, 0, False),
     ],

@@ -11,6 +11,8 @@ import contextlib
 import itertools
 import logging
 import os
+import re
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -24,13 +26,15 @@ import simopen
 from simopen import clock
 from simopen.cli import main
 from simopen.clock import Clock, FixedClock, LocalClock, Reading
+from simopen.discovery import holding
 from simopen.errors import Flaw, TicketError
-from simopen.instant import Ahead, Instant, Slot, TimeOfDay, Told
+from simopen.instant import Ahead, Instant, Slot, TimeOfDay, Told, read_instant
 from simopen.kernel import KernelTime
 from simopen.lab import Allocation, Mapping, Nat
 from simopen.report import Report
 from simopen.ticket import Ticket
 from tests.fake_ntp import FakeNtp
+from tests.fake_stun import FakeStun
 from tests.loopback import HERE, THERE, ports
 from tests.meeting import profiles
 from tests.modelled import Model
@@ -209,6 +213,25 @@ async def test_a_ticket_for_an_instant_that_nobody_lives_to_see_is_refused() -> 
     assert caught.value.flaw is Flaw.FAR_AHEAD
 
 
+@pytest.mark.parametrize("error_s", [HOUR_S, -14 * DAY_S])
+async def test_a_program_s_ticket_is_for_an_instant_of_true_time(error_s: float) -> None:
+    async with servers() as asked, FakeStun() as stun, holding(servers=[stun.name], timeout=LONG_S) as found:
+        wrong = wrong_by(error_s, asked)
+        usual, told, named = [
+            await found.make_ticket(at, clock=wrong) for at in (None, read_instant("+30s"), time.time() + 50)
+        ]
+    now_s = time.time()
+    assert [each.instant - now_s for each in (usual, told, named)] == pytest.approx([125, 30, 50], abs=LONG_S / 2)
+    assert all(abs(seen.at_ns / S - now_s) < LONG_S for seen in usual.profile.observations)
+
+
+async def test_a_program_s_ticket_for_no_time_is_a_value_error() -> None:
+    async with FakeStun() as stun, holding(servers=[stun.name], timeout=LONG_S) as found:
+        for at in (1e300, float("nan"), float("inf"), 10**400):
+            with pytest.raises(ValueError, match=r"a year from|finite"):
+                found.ticket(at)
+
+
 # --- the command
 
 
@@ -327,3 +350,15 @@ async def test_the_longest_window_works(ports: tuple[int, int]) -> None:
     assert first.window_s == 1e9
     one.close()
     other.close()
+
+
+def test_the_command_says_so_before_it_waits_for_hours(ports: tuple[int, int]) -> None:
+    """East of Greenwich a local time that was typed for UTC is still ahead."""
+    typed = time_of_day(time.time() + 5.5 * HOUR_S)
+    words = ["connect", THERE, ports[1], "--local-address", HERE, "--local-port", ports[0], "--at", typed, "--no-ntp"]
+    pipe, zone = subprocess.PIPE, {**os.environ, "TZ": "<+0530>-05:30"}
+    with subprocess.Popen([*SIMOPEN, *map(str, words)], stdin=pipe, stderr=pipe, env=zone) as process:
+        assert process.stderr is not None
+        told = process.stderr.readline().decode()
+        process.terminate()
+    assert re.match(r"simopen: note: the instant is 5 h (29|30) min ahead; this host's time zone is 5 h 30 min", told)
