@@ -17,34 +17,29 @@ import contextlib
 import os
 import socket
 import time
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import ClassVar, TypeAlias
 
-from simopen import conntable
+from simopen import conntable, local_ports
 from simopen.address import ANY, Endpoint
 from simopen.choice import Choice
 from simopen.errors import LocalEndpointError, PunchError, SelfConnection
 from simopen.lane import Lane, Stream, accept_took_ns
-from simopen.listener import Listener, Loop
+from simopen.listener import Listener
+from simopen.local_ports import Claim, LocalEnd, LocalPorts
 from simopen.plan import Shot
 from simopen.report import MOST_ARRIVALS, Arrival, Attempt, Via
 from simopen.scheduler import Fired, spin
-from simopen.sockets import MakeSocket, is_self_connected
+from simopen.sockets import MakeSocket, is_self_connected, source_address
 from simopen.window import Fire, GiveUp, Outcome, Window, passes
 
-LocalEnd: TypeAlias = tuple[str, int]
-Claim: TypeAlias = tuple[LocalEnd, Endpoint]
 _ARMING_NS = 50_000_000  # what the scheduler gets at least
 _MADE_UP_NS = 20_000_000  # a delay that later shots make up for: as few as are due meanwhile
 
 
 class Connector:
     """Everything that one punch has open: lanes, listeners, timers. Use `opened`."""
-
-    _claimed: ClassVar[weakref.WeakKeyDictionary[Loop, set[Claim]]] = weakref.WeakKeyDictionary()
 
     def __init__(
         self,
@@ -56,6 +51,7 @@ class Connector:
         left: int | None,
         resends: int,
         make: MakeSocket | None,
+        ports: LocalPorts,
     ) -> None:
         self.peers = tuple(dict.fromkeys(shot.remote for shot in shots))
         self.strangers = 0
@@ -74,11 +70,17 @@ class Connector:
         self._armed: list[Lane] = []
         self._first: list[Lane] = []
         self._later: list[Lane] = []
+        self._ranks: dict[Endpoint | str, int] = {}
         self._listeners: dict[LocalEnd, Listener] = {}
         self._timers: dict[Lane, asyncio.Handle] = {}
-        self._claims: set[Claim] = set()
+        self._ports = ports
+        self._claims: list[Claim] = []
+        self._sources: dict[str, str | None] = {}
+        self._addresses = {peer.address for peer in self.peers}
         self._window = Window(0, 0)
-        self._choice = Choice(self._loop, chooses=chooses, coming=self._better_is_coming, lost=self._fire_idle)
+        self._choice = Choice(
+            self._loop, chooses=chooses, coming=self._better_is_coming, lost=self._fire_idle, ports=ports
+        )
         self._ended = False
 
     @classmethod
@@ -93,17 +95,21 @@ class Connector:
         left: int | None = None,
         resends: int = 0,
         make: MakeSocket | None = None,
+        ports: LocalPorts = local_ports.shared,
     ) -> Iterator[Connector]:
         """A connector with every socket bound; all that did not win is closed at the end, come what may.
 
         `address`: of this host, to fire from; None for any. A local port that cannot be had is left out, as long as
         there is another; one that cannot be had for a moment is tried again. `chooses`: as in `plan.Plan`. `left` and
-        `resends`: as in `window.Window`. `make`: what makes the sockets; left out, the kernel.
+        `resends`: as in `window.Window`. `make`: what makes the sockets; left out, the kernel. `ports`: what this
+        process holds of local ports.
 
         Raises:
             LocalEndpointError: no local endpoint can be had, or a 5-tuple is in use by another punch.
         """
-        connector = cls(address, shots, listen=listen, chooses=chooses, left=left, resends=resends, make=make)
+        connector = cls(
+            address, shots, listen=listen, chooses=chooses, left=left, resends=resends, make=make, ports=ports
+        )
         try:
             connector._open()
             yield connector
@@ -128,7 +134,7 @@ class Connector:
             raise next(iter(refused.values()))
 
     def _lane(self, shot: Shot, rank: int) -> Lane:
-        return Lane(self._bound_to(shot), shot, rank, resends=self._resends, make=self._make)
+        return Lane(self._bound_to(shot), shot, rank, resends=self._resends, make=self._make, ports=self._ports)
 
     def _open_lane(self, lane: Lane) -> None:
         """Have the lane's listener, and what it fires at the instant; later, what is not to be had for a moment."""
@@ -141,13 +147,16 @@ class Connector:
                 lane.discard()
                 raise
         (self._later if lane.shot.after_ns else self._lanes).append(lane)
+        if not lane.shot.after_ns:
+            for name in (lane.peer, lane.peer.address):
+                self._ranks.setdefault(name, lane.rank)
 
     def _have_listener(self, lane: Lane) -> Listener | None:
         """The lane's listener, where it is new. Raises: LocalEndpointError."""
         if not self._listen or lane.local in self._listeners:
             return None
         listener = self._listeners[lane.local] = Listener.borrow(
-            self._loop, lane.local, lane.peer.family, make=self._make
+            lane.local, lane.peer.family, ports=self._ports, make=self._make
         )
         return listener
 
@@ -162,14 +171,10 @@ class Connector:
         return (self._address or ANY[shot.remote.family], shot.local_port)
 
     def _claim(self, local: LocalEnd, peer: Endpoint) -> None:
-        claimed = self._claimed.setdefault(self._loop, set())
-        if (local, peer) in claimed:
-            raise LocalEndpointError(
-                f"this program is already connecting from port {local[1]} to {peer}: one local port can have one "
-                f"stream to each endpoint; await the first, or use another local port"
-            )
-        claimed.add((local, peer))
-        self._claims.add((local, peer))
+        if peer.address not in self._sources:
+            with contextlib.suppress(LocalEndpointError):  # nobody can be asked at the moment
+                self._sources[peer.address] = source_address(peer, None)
+        self._claims.append(self._ports.claim(local, peer, self._sources.get(peer.address)))
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:
@@ -247,6 +252,8 @@ class Connector:
                 self._have_listener(lane)
                 if not lane.loaded:
                     lane.load()
+        for listener in self._listeners.values():
+            listener.expect(self._loop, self)
         self._armed = [lane for lane in self._lanes if lane.loaded]
         connects = [partial(lane.connect_ex, lane.target) for lane in self._armed]
         return [*connects, *(listener.listen for listener in self._listeners.values())]
@@ -293,7 +300,7 @@ class Connector:
         """After `fired`: follow every shot up, and fire the later ones, until there is a stream."""
         self._window = replace(window, left=self._left, resends=self._resends)
         for listener in self._listeners.values():  # first, or our own stream is taken for a stranger's
-            listener.join(self)
+            listener.join(self._loop, self)
         self._await(iter(sorted(self._later, key=lambda lane: lane.planned_ns)))
         for lane in self._armed:
             self._watch_first(lane)
@@ -360,7 +367,7 @@ class Connector:
             return outcome
         self.holder = conntable.state(lane.local, lane.peer)
         for listener in self._listeners.values():  # it may be in a queue, where the loop has not come round to it yet
-            listener.collect()
+            listener.collect(self._loop)
         return Outcome.HELD if lane.held(self.holder) else outcome
 
     def _fire_at(self, lane: Lane, at_ns: int) -> None:
@@ -378,7 +385,7 @@ class Connector:
         try:
             if (listener := self._have_listener(lane)) is not None:
                 listener.listen()
-                listener.join(self)
+                listener.join(self._loop, self)
             lane.reload_and_fire(planned_ns)
         except LocalEndpointError as error:
             if lane.shot.once or not self._passes(error, lane):
@@ -428,22 +435,23 @@ class Connector:
 
     def accepted(self, sock: socket.socket, remote: Endpoint) -> None:
         """Take what the listener let in for one of this connector's peers."""
-        exact = [lane.rank for lane in self._lanes if lane.peer == remote]
+        if self._ended:
+            sock.close()
+            return
         # Another port than the one named: the peer's NAT chose it, and then nothing comes from the one named.
-        by_address = [lane.rank for lane in self._lanes if lane.peer.address == remote.address]
+        rank = self._ranks.get(remote, self._ranks.get(remote.address, 0))
         stream = Stream(sock, remote, Via.ACCEPT, time.monotonic_ns(), accept_took_ns(sock))
-        self._offer(stream, (exact or by_address or [0])[0])
+        self._offer(stream, rank, named=remote in self._ranks)
 
     def turned_away(self, remote: Endpoint) -> None:
         """Count a stranger, and keep the first few: of those from a peer's address, and of the others."""
         self.strangers += 1
-        addresses = {peer.address for peer in self.peers}
-        ours = remote.address in addresses
-        if sum((each.remote.address in addresses) is ours for each in self.arrivals) < MOST_ARRIVALS:
+        ours = remote.address in self._addresses
+        if sum((each.remote.address in self._addresses) is ours for each in self.arrivals) < MOST_ARRIVALS:
             self.arrivals.append(Arrival(remote, time.monotonic_ns()))
 
-    def _offer(self, stream: Stream, rank: int) -> None:
-        self._choice.offer(stream, rank, stream.established_ns - self.fired_ns)
+    def _offer(self, stream: Stream, rank: int, *, named: bool = True) -> None:
+        self._choice.offer(stream, rank, stream.established_ns - self.fired_ns, named=named)
 
     def _better_is_coming(self, rank: int) -> bool:
         return any(lane.rank < rank and not lane.dead for lane in self._lanes)
@@ -458,9 +466,10 @@ class Connector:
         for lane in (*self._first, *self._lanes, *self._later):
             lane.close(self._loop)
         for listener in self._listeners.values():
-            listener.give_back(self)
+            listener.give_back(self._loop, self)
         self._choice.end()
-        self._claimed.get(self._loop, set()).difference_update(self._claims)
+        for claim in self._claims:
+            self._ports.release(claim)
 
 
 def self_connection(peer: Endpoint) -> SelfConnection:

@@ -13,10 +13,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from simopen import flows
+from simopen import flows, local_ports
 from simopen.address import Endpoint, sockaddr
 from simopen.flows import Flow
 from simopen.listener import Loop
+from simopen.local_ports import LocalPorts
 from simopen.plan import Shot
 from simopen.report import Attempt, Via
 from simopen.sockets import MakeSocket, limit_hops, limit_resends, open_socket
@@ -45,7 +46,14 @@ class Lane:
     """A shot and those that repeat it. `rank`: which lane's stream is better where several come up, 0 the best."""
 
     def __init__(
-        self, local: tuple[str, int], shot: Shot, rank: int, *, resends: int = 0, make: MakeSocket | None = None
+        self,
+        local: tuple[str, int],
+        shot: Shot,
+        rank: int,
+        *,
+        resends: int = 0,
+        make: MakeSocket | None = None,
+        ports: LocalPorts = local_ports.shared,
     ) -> None:
         self.shot = shot
         self.peer = shot.remote
@@ -58,6 +66,7 @@ class Lane:
         self.local = local
         self._resends = resends
         self._make = make
+        self._ports = ports
         self._watched = False
         self._sock: socket.socket | None = None
 
@@ -67,6 +76,7 @@ class Lane:
         Raises: LocalEndpointError.
         """
         self._sock = open_socket(self.local, self.peer.family, make=self._make)
+        self._ports.keep_from_children(self._sock)
         if self.shot.ttl is not None:
             limit_hops(self._sock, self.shot.ttl)
         if self._resends and self.shot.lasts_ns is None:
@@ -156,7 +166,8 @@ class Lane:
     def close(self, loop: Loop) -> None:
         """Close the socket, whatever it is doing."""
         if self._sock is not None and self._watched:
-            loop.remove_writer(self._sock)
+            if not loop.is_closed() and self._sock.fileno() >= 0:  # its thread is over; a forked child has closed it
+                loop.remove_writer(self._sock)
             self._record(None, immediate=False)
         self.discard()
 

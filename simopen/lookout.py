@@ -22,11 +22,10 @@ import ipaddress
 import socket
 import struct
 import sys
-import weakref
 from collections.abc import Iterable
-from typing import ClassVar
 
-from simopen import conntable
+from simopen import conntable, local_ports
+from simopen.local_ports import LocalPorts
 from simopen.sockets import open_socket
 
 # asm-generic/socket.h; SO_MEMINFO's array of u32 is numbered in linux/sock_diag.h.
@@ -50,12 +49,18 @@ MOST_AT_ONCE = 16
 class Lookout:
     """A socket that sees SYNs of some addresses and lets nobody in. Close it before the port is listened on."""
 
-    open: ClassVar[weakref.WeakSet[Lookout]] = weakref.WeakSet()
-
-    def __init__(self, local: tuple[str, int], family: socket.AddressFamily, addresses: Iterable[str]) -> None:
+    def __init__(
+        self,
+        local: tuple[str, int],
+        family: socket.AddressFamily,
+        addresses: Iterable[str],
+        ports: LocalPorts = local_ports.shared,
+    ) -> None:
         """Raises OSError where the kernel has no such filter or count, or the port cannot be had."""
         self._sock = open_socket(local, family)
-        self.open.add(self)
+        self._ports = ports
+        ports.looking.add(self)
+        ports.keep_from_children(self._sock)
         self._flooded = False
         try:
             _attach(self._sock, program(addresses))
@@ -85,16 +90,21 @@ class Lookout:
 
     def close(self) -> None:
         """Let the port be as it was."""
-        self.open.discard(self)
+        self._ports.looking.discard(self)
         self._sock.close()
 
 
-def look_out(local: tuple[str, int], family: socket.AddressFamily, addresses: Iterable[str]) -> Lookout | None:
+def look_out(
+    local: tuple[str, int],
+    family: socket.AddressFamily,
+    addresses: Iterable[str],
+    ports: LocalPorts = local_ports.shared,
+) -> Lookout | None:
     """A `Lookout`, where this host can have one, this process has few, and nobody listens on that port."""
-    if not sys.platform.startswith("linux") or len(Lookout.open) >= MOST_AT_ONCE or conntable.listens(local[1]):
+    if not sys.platform.startswith("linux") or len(ports.looking) >= MOST_AT_ONCE or conntable.listens(local[1]):
         return None
     try:
-        return Lookout(local, family, addresses)
+        return Lookout(local, family, addresses, ports)
     except OSError:
         return None
 

@@ -31,7 +31,7 @@ FLOORS = [
     {"kernel", "ticket"},
     {"estimate"},
     {"timeserver", "arguments", "lookout"},
-    {"conntable", "gateway"},
+    {"conntable", "local_ports", "gateway"},
     {"ntp", "sockets", "liveness", "scheduler", "window", "instant", "stun", "plan"},
     {"nat"},
     {"flows"},

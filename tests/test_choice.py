@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from simopen.address import Endpoint
-from simopen.choice import Choice
+from simopen.choice import MOST_OFFERED, Choice
 from simopen.lane import Stream
 from simopen.report import Via
 from simopen.sockets import drop
@@ -47,7 +47,8 @@ async def test_what_is_to_be_kept_in_the_moment_when_nobody_waits_any_more_is_cl
     choice = choosing(chooses=chooses)
     choice.offer(stream, 1, 0)
     choice.fail(ConnectionError()) if failed else choice.won.cancel()
-    [timer] = choice._timers
+    timer = choice._timer
+    assert timer is not None
     while timer.when() > asyncio.get_running_loop().time():  # noqa: ASYNC110 - the timer's own call is awaited
         await asyncio.sleep(0.001)
     await asyncio.sleep(0.001)
@@ -106,3 +107,40 @@ async def test_who_follows_and_is_told_nothing_takes_one_in_the_end() -> None:
             choice.offer(stream, 0, 0)
         assert await choice.stream() is first
     choice.end()
+
+
+@pytest.mark.parametrize("chooses", [None, True, False])
+async def test_of_thousands_only_a_few_wait_and_the_better_one_wins(*, chooses: bool | None) -> None:
+    """Somebody else at the peer's address, behind the same NAT, before and after the peer itself."""
+    choice = choosing(chooses=chooses)
+    # Nobody is reset: as a stranger's are not by the peer.
+    strangers = [Faked(number) for number in range(3000)]
+    for stranger in strangers[:1500]:
+        choice.offer(stranger.stream, 1, 2**30, named=False)
+    with connected() as (peer, _):
+        choice.offer(peer, 1, 2**30)
+        for stranger in strangers[1500:]:
+            choice.offer(stranger.stream, 1, 2**30, named=False)
+        assert len(choice._offered) <= MOST_OFFERED
+        assert sum(not stranger.closed for stranger in strangers) < MOST_OFFERED
+        assert await choice.stream() is peer
+    assert all(stranger.closed for stranger in strangers)
+    choice.end()
+
+
+class Faked:
+    """A stream that is up and on which nobody speaks. It cannot be used."""
+
+    def __init__(self, number: int) -> None:
+        self.closed = False
+        remote = Endpoint(HERE, 1024 + number)
+        self.stream = Stream(self, remote, Via.ACCEPT, 0, 20_000_000)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        self.closed = True
+
+    def recv(self, count: int, flags: int) -> bytes:
+        raise BlockingIOError
+
+    def getsockopt(self, level: int, name: int) -> int:
+        return 0
