@@ -27,7 +27,7 @@ from simopen.arguments import UsageError, argument, judged, port, window
 from simopen.clock import TimeSource
 from simopen.diagnosis import Diagnosis
 from simopen.errors import OFFLINE, ClockError, PunchError, SimopenError, TicketError
-from simopen.estimate import human
+from simopen.estimate import NO_ANSWER, human
 from simopen.instant import parse_duration
 from simopen.interrupts import Ending
 from simopen.pipe import Carried, pipe
@@ -164,7 +164,8 @@ def _failed(options: argparse.Namespace, screen: Screen, error: BaseException) -
     _tell_notes(screen, report)
     screen.say("\n".join(_diagnosed(diagnosis)) if diagnosis else f"simopen: {message}")
     if isinstance(error, ClockError) and OFFLINE not in message:
-        screen.say("simopen: does a firewall drop UDP port 123? Name a server that you can reach with --ntp")
+        firewall = "does a firewall drop UDP port 123? " if NO_ANSWER in message else ""
+        screen.say(f"simopen: {firewall}Name a time server that you can reach with --ntp")
     if options.json:
         told = {"report": report and report.as_dict(), "diagnosis": diagnosis and diagnosis.as_dict()}
         _print_json({"error": type(error).__name__, "message": message, **told})

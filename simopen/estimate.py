@@ -17,13 +17,15 @@ from typing import Any
 
 from simopen import ntp
 from simopen.errors import ClockError, no_names
-from simopen.wording import listed
+from simopen.wording import by_reason, listed
 
 SUSPEND_S = 0.01
 """CLOCK_BOOTTIME ahead of CLOCK_MONOTONIC by this much means a suspend: no machine sleeps and wakes faster,
 and reading the clocks one after the other takes microseconds."""
 SLEW_PPM = 500
 """How fast the kernel slews CLOCK_MONOTONIC where something corrects the clock meanwhile (MAXFREQ of linux/timex.h)."""
+NO_ANSWER = "no answer to"
+"""How the words begin for a server from which nothing came."""
 _NS = 1_000_000_000
 
 
@@ -261,7 +263,7 @@ def judge(answers: Sequence[ntp.Answers], before: Reading, now: Reading) -> Esti
 def _evidence(answers: ntp.Answers, hull: tuple[int, int] | None, now: Reading) -> Evidence:
     best = answers.best
     if best is None:
-        reasons = answers.reasons or f"no answer to {answers.queries} queries"
+        reasons = answers.reasons or f"{NO_ANSWER} {answers.queries} queries"
         return Evidence(answers.name, refused=reasons)
     if gap_ns := contradiction_ns(answers, now.monotonic_ns):
         reasons = f"contradicts itself: its own answers are {human(gap_ns / _NS)} apart"
@@ -282,7 +284,7 @@ def _evidence(answers: ntp.Answers, hull: tuple[int, int] | None, now: Reading) 
 
 
 def _disagreement(evidence: Sequence[Evidence]) -> ClockError:
-    each_said = listed(evidence, " | ")
+    each_said = listed(by_reason(map(str, evidence)), " | ")
     if len(evidence) > 1 and all((each.refused or "").startswith(ntp.NO_NAME) for each in evidence):
         error = ClockError(no_names(len(evidence), "time"))
         error.add_note(each_said)

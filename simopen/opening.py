@@ -368,7 +368,7 @@ def _reachable(
         routes = {address: _OWN if is_own(address) else route for address, route in routes.items()}
     kept = tuple(shot for shot in shots if routes[shot.remote.address].refused is None)
     lost = dict.fromkeys(shot.remote for shot in shots if routes[shot.remote.address].refused)
-    notes = tuple(_left_out(lost, routes))
+    notes = tuple((_left_out if kept or len(lost) > 1 else _only)(lost, routes))
     if not kept:
         raise _nothing_left(notes, routes.values())
     _refuse_self(kept, bound)
@@ -382,6 +382,12 @@ def _left_out(lost: Iterable[Endpoint], routes: dict[str, _Route]) -> Iterator[s
         by_reason[routes[remote.address].refused].append(remote)
     for reason, remotes in by_reason.items():
         yield listed(remotes, ", ", FEW) + f" left out: {reason}"
+
+
+def _only(lost: Iterable[Endpoint], routes: dict[str, _Route]) -> Iterator[str]:
+    """Of one endpoint that is the only one nothing is left out."""
+    for remote in lost:
+        yield f"cannot fire at {remote}: {routes[remote.address].refused}"
 
 
 def _nothing_left(notes: Sequence[str], routes: Iterable[_Route]) -> PunchError:

@@ -56,7 +56,7 @@ _POOLING = {
 _HAIRPINNING = {
     True: ("yes", "peers behind the same NAT can meet at its public address"),
     False: ("no", "peers behind the same NAT must meet at their own addresses"),
-    None: ("unknown", "it could not be tried"),
+    None: ("unknown", "it was not tried, or what came of it does not tell"),
 }
 _LAYERS = {
     0: ("none", "nothing is translated"),

@@ -810,6 +810,15 @@ async def test_a_clock_that_nobody_can_tell(program: list[str]) -> None:
     assert f"{one.name}: stratum 16" in err
     assert f"{two.name}: kiss-o'-death RATE" in err
     assert "--ntp" in err.splitlines()[-1]
+    assert "firewall" not in err  # which would let none of this through
+
+
+async def test_time_servers_that_are_silent_may_be_behind_a_firewall() -> None:
+    async with FakeNtp(answers=0) as one, FakeNtp(answers=0) as two:
+        status, _, err = await clock_command(*asking(one, two), "--timeout", "300ms")
+    assert status == 1
+    assert f"{one.name}, {two.name}: no answer to " in err
+    assert "does a firewall drop UDP port 123?" in err.splitlines()[-1]
 
 
 async def test_a_clock_that_nobody_can_tell_as_json() -> None:

@@ -234,3 +234,17 @@ def test_few_kinds_of_reasons_are_told_and_the_others_are_counted() -> None:
         heard.refuse(f"{number} " + "x" * 10_000)
     assert heard.reasons.endswith("; and 34 for other reasons")
     assert len(heard.reasons) < 2_000
+
+
+@given(st.lists(st.binary(max_size=100), max_size=200), st.text(max_size=300))
+def test_whatever_comes_is_told_in_words_that_fit_a_screen(datagrams: list[bytes], said: str) -> None:
+    """Some in answer to a query of ours: what is told of these is no stray."""
+    heard = answers()
+    for data in datagrams:
+        try:
+            parse(data, {data[24:32]} if data[:1] < b"\x80" else ())
+        except Refused as refused:
+            heard.take(refused)
+    heard.refuse(said)
+    assert len(heard.reasons) < 1500
+    assert len(heard.refusals) <= 6
