@@ -6,6 +6,9 @@ Run on two hosts with the same instant `t`, each naming the other's endpoint, th
 stream, opened by SYNs that crossed on the way.
 """
 
+import sys
+from importlib import import_module
+
 from simopen.lazy import loader
 
 TYPE_CHECKING = False  # `typing` takes five times as long to load as this
@@ -103,6 +106,10 @@ _HOMES = {
 
 if not TYPE_CHECKING:  # to a type checker it would mean that every name exists
     __getattr__ = loader(globals(), _HOMES)
+
+
+if "logging" in sys.modules:  # else it is seen to with the first module that logs: loading it takes longer than this
+    import_module("simopen.logs")
 
 
 def __dir__() -> list[str]:

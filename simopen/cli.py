@@ -21,7 +21,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime
 from typing import NoReturn
 
-from simopen import __version__, arguments, clock, dial, doctor, experiment, opening, survey
+from simopen import __version__, arguments, clock, dial, doctor, experiment, logs, opening, survey
 from simopen.address import Endpoint
 from simopen.arguments import UsageError, argument, judged, port, window
 from simopen.clock import TimeSource
@@ -69,8 +69,29 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("simopen: interrupted", file=sys.stderr)
         return 130
-    logging.basicConfig(level=logging.DEBUG if options.verbose else logging.CRITICAL, format="%(name)s: %(message)s")
-    screen = Screen(quiet=options.json)
+    with _logging(options.verbose):
+        return _run_to_the_end(options, Screen(quiet=options.json, live=not options.verbose))
+
+
+@contextlib.contextmanager
+def _logging(verbose: int) -> Iterator[None]:
+    """While inside: what this package logs goes to standard error, as far as is wanted; what others log, nowhere."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d %(name)s: %(message)s", "%H:%M:%S"))
+    nowhere, level = logging.NullHandler(), logs.PACKAGE.level
+    logging.getLogger().addHandler(nowhere)  # else a warning of asyncio's would be printed
+    if verbose:
+        logs.PACKAGE.addHandler(handler)
+        logs.PACKAGE.setLevel(logging.INFO if verbose == 1 else logging.DEBUG)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(nowhere)
+        logs.PACKAGE.removeHandler(handler)
+        logs.PACKAGE.setLevel(level)
+
+
+def _run_to_the_end(options: argparse.Namespace, screen: Screen) -> int:
     try:
         make_room(options.room)
         status = _run(options.command(options, screen))
@@ -154,11 +175,10 @@ def _failed(options: argparse.Namespace, screen: Screen, error: BaseException) -
     message = words or getattr(error, "strerror", None) or str(error)
     report = error.report if isinstance(error, PunchError) else None
     diagnosis = error.diagnosis if isinstance(error, PunchError) else None
-    log = logging.getLogger("simopen")
     for detail in getattr(error, "__notes__", ()):
-        log.debug(detail)
+        logs.PACKAGE.info("%s", detail)
     if options.verbose > 1:
-        log.debug("where it happened:", exc_info=error)
+        logs.PACKAGE.debug("where it happened:", exc_info=error)
     if isinstance(error, BrokenPipeError):
         _let_go_of_broken_pipes()
     _tell_notes(screen, report)
@@ -241,7 +261,11 @@ def _command(
     where = ", at the end and on standard error, as standard output carries the data" if name in _CARRYING else ""
     parser.add_argument("--json", action="store_true", help=f"tell the result as one line of JSON{where}")
     parser.add_argument(
-        "-v", "--verbose", action="count", default=0, help="log what happens to standard error; -vv: tracebacks, too"
+        "-v",
+        "--verbose",
+        action="count",
+        default=0,
+        help="log what happens to standard error; -vv: in detail, with tracebacks",
     )
     return parser
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from simopen import ntp, timeserver
+from simopen import logs, ntp, timeserver
 from simopen.errors import ClockError
 from simopen.estimate import Estimate, Evidence, Reading, Source, agreed, intersect, judge
 from simopen.kernel import KernelTime, adjtimex, kernel_estimate, unfit
@@ -47,6 +47,8 @@ __all__ = [
     "offset_and_delay",
     "plain",
 ]
+
+logger = logs.logger("clock")
 
 Servers = Sequence[str | tuple[str, int]]
 
@@ -131,8 +133,13 @@ async def check_clock(
         heard = [each for each in answers if each.best]
         return len(heard) > len(answers) // 2 and agreed(answers, local.read().monotonic_ns) is not None
 
+    logger.info("asking time servers: %d, for at most %.1f s", len(asked), timeout)
     answers = await timeserver.ask(asked, local, timeout, enough)
-    return judge(answers, before, local.read())
+    estimate = judge(answers, before, local.read())
+    for each in estimate.servers:
+        logger.info("%s", each)
+    logger.info("add %s to this machine's clock to get true time", estimate)
+    return estimate
 
 
 class TimeSource(Protocol):

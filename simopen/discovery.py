@@ -12,13 +12,12 @@ import asyncio
 import contextlib
 import functools
 import itertools
-import logging
 import math
 import socket
 import time
 from collections.abc import AsyncIterator, Sequence
 
-from simopen import flows
+from simopen import flows, logs
 from simopen.address import Endpoint, Local, local_endpoint
 from simopen.binding import DEFAULT_SERVERS, parse_servers
 from simopen.clock import CHECK_TIMEOUT_S, ClockArgument, Estimate, as_clock, kernel_word, plain
@@ -29,7 +28,7 @@ from simopen.ticket import Ticket, in_utc
 from simopen.truetime import When, is_news, learn, remark
 from simopen.wording import by_reason, first_few
 
-logger = logging.getLogger("simopen.discovery")
+logger = logs.logger("discovery")
 
 TIMEOUT_S = 4.0
 """A SYN that is lost on the way is sent again after 1 s, and once more 2 s later."""
@@ -88,9 +87,13 @@ async def holding(
     with PunchPort(address, port) as punch_port:
         inquiry = Inquiry(punch_port)
         try:
+            logger.info(
+                "asking STUN servers: %d, from port %d, for at most %.1f s", len(asked), punch_port.port, timeout_s
+            )
             await inquiry.run(asked, timeout_s)
             found = Discovery(punch_port, inquiry)
             await found._judge()
+            logger.info("STUN servers that answered: %d; %s", len(found.servers), found.profile)
             async with found._kept():
                 yield found
         finally:

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from simopen import logs
 from simopen.arguments import argument, count, seed, share, window
 from simopen.instant import parse_duration
 from simopen.screen import Screen, fitted
@@ -37,6 +38,7 @@ each side asks STUN servers in the lab what its NATs do, the two exchange
 tickets and punch as `simopen connect TICKET` does; IPv4 only: with IPv6, which
 no NAT translates, they would meet past the NATs
 """
+logger = logs.logger("lab")
 _MOST_RUNS = 30_000  # each has a port of its own
 
 
@@ -128,8 +130,13 @@ async def _tried(options: argparse.Namespace, screen: Screen) -> tuple[Setting, 
         spray=options.spray,
         seed=options.seed,
     )
+
+    def ended(number: int) -> None:
+        logger.info("runs that have ended: %d of %d", number, options.runs)
+        update(_progress(number, options.runs))
+
     with screen.line(_progress(0, options.runs)) as update:
-        runs = await trial.trials(setting, options.runs, lambda number: update(_progress(number, options.runs)))
+        runs = await trial.trials(setting, options.runs, ended)
     return setting, runs
 
 

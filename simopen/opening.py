@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import logging
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from socket import AF_INET6, socket
 
-from simopen import flows, scheduler
+from simopen import flows, logs, scheduler
 from simopen.address import (
     ANY,
     Endpoint,
@@ -60,7 +60,9 @@ from simopen.waiting import STALLED_NS, Wait, stalled
 from simopen.window import Window, passes
 from simopen.wording import FEW, listed, quoted
 
-logger = logging.getLogger("simopen")
+logger = logs.PACKAGE
+MOST_LOGGED = 20
+"""Shots that are told one by one: a spray fires thousands."""
 
 WINDOW_S = 10.0
 """Long enough for SYNs lost twice (the kernel resends after 1, 2, ... s) and for clocks that nobody has set in a
@@ -307,13 +309,15 @@ async def _looked_up(pairs: Sequence[tuple[str, int]], left_s: float) -> Resolve
     timeout_s = min(left_s, LOOK_UP_S)
     try:
         async with asyncio.timeout(timeout_s):
-            return await resolved(pairs)
+            found = await resolved(pairs)
     except TimeoutError as error:
         names = listed(dict.fromkeys(quoted(host) for host, _ in pairs if literal(host) is None), ", ")
         raise ResolutionError(
             f"no name server told the address of {names} within {timeout_s:.1f} s; is the network up? Or give an IP "
             f"address"
         ) from error
+    logger.info("to fire at: %s", listed(found.endpoints, ", "))
+    return found
 
 
 async def _planned(theirs: Profile, mine: Profile | Ticket | None, local: Local, order: _Order, *, spray: bool) -> _Aim:
@@ -326,6 +330,7 @@ async def _planned(theirs: Profile, mine: Profile | Ticket | None, local: Local,
     estimate = order.clock.now_estimate()
     now_ns = estimate.utc_ns if order.when.is_now else order.when.utc_ns(estimate)
     found = await asyncio.to_thread(possible, mine, theirs, now_ns=now_ns, spray=spray)
+    logger.info("plan: %d shots: %s", len(found.shots), found.why)
     shots, notes = _reachable(found.shots, None, strangers=not seen_at_one_address(mine, theirs))
     make_room(most_at_once(shots))
     sprayed = spray if found.sprays else None
@@ -527,9 +532,28 @@ class _Trace:
             notes=self.aim.notes + self.of_clock + self.notes + self.connector.notes,
         )
         if stream is None:
+            _log(report)
             return report
         report = replace(report, via=stream.via, remote=stream.remote, established_ns=stream.established_ns)
+        _log(report)
         return replace(report, notes=report.notes + remarks(report))
+
+
+def _log(report: Report) -> None:
+    """Afterwards, what was fired when and what came of it."""
+    for attempt in report.attempts[:MOST_LOGGED]:
+        after_ms = (attempt.started_ns - report.instant_ns) / 1e6
+        took_ms = (attempt.ended_ns - attempt.started_ns) / 1e6
+        logger.info("%+.1f ms: SYN to %s: %s, %.1f ms later", after_ms, attempt.peer, attempt.result, took_ms)
+    if len(report.attempts) > MOST_LOGGED:
+        logger.info("and %d more", len(report.attempts) - MOST_LOGGED)
+    for arrival in report.arrivals:
+        logger.info("turned away: %s", arrival.remote)
+    logger.info("%s; the clock: %s", report.summary(), report.clock)
+
+
+def _utc(utc_ns: int) -> str:
+    return f"{datetime.fromtimestamp(utc_ns / 1e9, UTC):%Y-%m-%d %H:%M:%S.%f}"
 
 
 async def _in_window(connector: Connector, trace: _Trace) -> Stream:
@@ -572,6 +596,7 @@ async def _fire(connector: Connector, trace: _Trace) -> None:
         wait.instant_ns = time.monotonic_ns()
         connector.fired(scheduler.spin(0, connector.aim(wait.instant_ns)))
         return
+    logger.info("the sockets are bound; the instant is %s UTC", _utc(wait.when.utc_ns(wait.estimate)))
     left_ns = await wait.until_handover(connector.look_out)
     closes_ns = wait.instant_ns + trace.order.window_ns
     if time.monotonic_ns() >= closes_ns:

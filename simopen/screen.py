@@ -42,10 +42,14 @@ class Update(Protocol):
 
 
 class Screen:
-    """Says things to whoever sits there; nothing where `quiet`. `now`: a clock, in seconds."""
+    """Says things to whoever sits there; nothing where `quiet`.
 
-    def __init__(self, *, quiet: bool = False, now: Callable[[], float] = time.monotonic) -> None:
+    `live`: whether a line may be redrawn, which a log between would break. `now`: a clock, in seconds.
+    """
+
+    def __init__(self, *, quiet: bool = False, live: bool = True, now: Callable[[], float] = time.monotonic) -> None:
         self._quiet = quiet
+        self._live = live
         self._now = now
         self._noted: set[str] = set()
 
@@ -63,7 +67,7 @@ class Screen:
     @contextlib.contextmanager
     def line(self, text: str) -> Iterator[Update]:
         """A line that is redrawn by calling what this yields; said now and then where nothing can be redrawn."""
-        console = None if self._quiet else _terminal(sys.stderr)
+        console = _terminal(sys.stderr) if self._live and not self._quiet else None
         if console is None:
             self.say(text)
             yield _Repeated(self.say, self._now)

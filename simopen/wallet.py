@@ -15,7 +15,6 @@ Windows has no flock: nothing is left there, and nothing is found.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import stat
 import tempfile
@@ -24,6 +23,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TypeAlias
 
+from simopen import logs
 from simopen.errors import SimopenError, TicketError
 from simopen.ticket import LONGEST, Ticket, parse_ticket
 
@@ -35,7 +35,7 @@ except ImportError:
 _SUFFIX = ".ticket"
 _WITHOUT_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
 Places: TypeAlias = "Path | Sequence[Path]"
-logger = logging.getLogger("simopen.wallet")
+logger = logs.logger("wallet")
 
 
 def directories(environment: Mapping[str, str] = os.environ) -> tuple[Path, ...]:

@@ -36,7 +36,7 @@ FLOORS = [
     {"nat"},
     {"flows"},
     {"address", "walk"},
-    {"errors", "lazy", "interrupts"},
+    {"errors", "lazy", "interrupts", "logs"},
     {"wording"},
 ]
 # Annotations only: errors name the report that they carry, and a report the clock's estimate.

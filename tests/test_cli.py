@@ -347,6 +347,16 @@ def test_very_verbose_says_where_an_error_came_from(ports: Ports, flag: str, tel
     assert said.splitlines()[-1].startswith("  to do: ")
 
 
+def test_verbose_tells_the_story_with_the_time(ports: Ports) -> None:
+    status, _, said = simopen_run(*connecting(ports, "--window", "100ms", "-v"))
+    assert status == 1
+    story = [line for line in said.splitlines() if re.match(r"\d\d:\d\d:\d\d\.\d\d\d simopen: ", line)]
+    assert "to fire at" in story[0]
+    assert "SYN to" in story[1]
+    assert "no stream: " in story[-1]
+    assert len(story) <= 25
+
+
 # --- a stream
 
 
