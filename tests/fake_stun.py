@@ -101,7 +101,11 @@ class FakeStun:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        seen = normalise(writer.get_extra_info("peername"))
+        if (peer := writer.get_extra_info("peername")) is None:  # it has hung up by now, as uvloop tells
+            self._tasks.discard(task)
+            writer.close()
+            return
+        seen = normalise(peer)
         await self._tell(self.clients, seen)
         try:
             with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
