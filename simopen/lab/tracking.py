@@ -10,7 +10,12 @@ ACKs which number it expects next, and how far its window goes. A RST of just th
 does one that follows at once upon its own sender's last segment. One further on, within the window, passes. It ends
 a connection in which nothing has passed since the first answer, and nothing otherwise, so that its receiver can ask by
 a challenge ACK (RFC 5961 §3.2). One beyond the window, by less than another one, passes and changes nothing. Any other
-is refused. Netfilter looks at the numbers of other segments too, and of RSTs while a connection opens; this does not.
+is refused.
+
+Any other segment that begins beyond what its receiver has told to take passes, too, and changes nothing: a FIN that is
+none. A SYN-ACK from outside tells something only where it is the first one from either side; where SYNs have crossed,
+ours went before it. So until the peer's first ACK, all that follows our first data is beyond, and an end that is not
+believed leaves a remainder, through which no SYN from outside passes. Of numbers too low nothing is known here.
 
 For hole punching three rows count: a SYN from outside passes only while the connection is being opened; a RST that is
 the first answer ends it at once, so that the next SYN opens a new one; one that comes later leaves a remainder of 10 s,
@@ -86,11 +91,18 @@ _CLOSING: dict[Phase, _Row] = {
     Phase.CLOSED: _all_stay(Phase.CLOSED),
     Phase.RESET: _all_stay(Phase.RESET),
 }
+
+
+def _without_syn_ack(phase: Phase, row: _Row) -> _Row:
+    """From inside, one that comes late passes only while the stream is open, where it may be sent again."""
+    return {kind: after for kind, after in row.items() if kind is not _Kind.SYN_ACK or phase is Phase.OPEN}
+
+
 _FROM_INSIDE: dict[Phase, _Row] = {
     Phase.NEW: {_Kind.SYN: Phase.OPENING, _Kind.ACK: Phase.OPEN},  # the second: picked up in its midst
     Phase.OPENING: {_Kind.SYN: Phase.OPENING},
     Phase.CROSSED: {_Kind.SYN: Phase.CROSSED, _Kind.SYN_ACK: Phase.OPEN},
-    **{phase: {**row, _Kind.SYN: phase} for phase, row in _CLOSING.items()},
+    **{phase: {**_without_syn_ack(phase, row), _Kind.SYN: phase} for phase, row in _CLOSING.items()},
 }
 _FROM_OUTSIDE: dict[Phase, _Row] = {
     Phase.NEW: {},
@@ -107,12 +119,14 @@ _LARGEST_SCALE = 14  # RFC 7323 §2.3
 class _Told:
     """Which number a side expects next (None: it has not said), and how many it takes from there.
 
-    `scale` is what its SYN offered, None where that was nothing. Where no SYN was seen, the largest is assumed.
+    `scale` is what its SYN offered, None where that was nothing. Where no SYN was seen, the largest is assumed. `limit`
+    is the number at which its own segments may begin at most, by what the other side has told so far; None: any.
     """
 
     expects: int | None = None
     window: int = 0
     scale: int | None = _LARGEST_SCALE
+    limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +164,16 @@ def follow(connection: Connection, side: Side, flags: Flags, numbers: Numbers | 
     Without `numbers` every RST is believed. They are given with all of a connection's segments, or with none.
     """
     kind = _kind(flags)
+    beyond = 0 if numbers is None else _beyond(connection, side, kind, numbers.seq)
+    if beyond:
+        return connection if beyond < connection.told[side.other].window else None
     if kind is _Kind.RST:
         return _reset(connection, side, numbers)
     phase = _TABLES[side][connection.phase].get(kind)
     if phase is None:
         return None
+    if connection.asked and kind is _Kind.SYN_ACK and side is Side.INSIDE and connection.phase is Phase.OPEN:
+        return None  # of a connection that is not this one
     if connection.asked and kind is _Kind.SYN_ACK and side is Side.OUTSIDE:
         phase = Phase.OPEN  # the peer has answered the SYN: what was reset has a successor
     return Connection(
@@ -162,7 +181,7 @@ def follow(connection: Connection, side: Side, flags: Flags, numbers: Numbers | 
         connection.answered or side is Side.OUTSIDE,
         asked=kind is _Kind.SYN and side is Side.INSIDE,
         assured=connection.answered,
-        told=connection.told if numbers is None else {**connection.told, side: _tell(connection, side, flags, numbers)},
+        told=connection.told if numbers is None else _told(connection, side, flags, numbers),
         just_sent=(side, numbers.end) if numbers is not None and kind is _Kind.ACK else None,
     )
 
@@ -191,15 +210,60 @@ def _ahead(connection: Connection, side: Side, seq: int) -> int:
     return (seq - expects) % _NUMBERS
 
 
-def _tell(connection: Connection, side: Side, flags: Flags, numbers: Numbers) -> _Told:
-    """What a side has said after this segment. With a SYN it begins anew."""
-    told = _Told(scale=numbers.scale) if Flags.SYN in flags else connection.told.get(side, _Told())
+def _beyond(connection: Connection, side: Side, kind: _Kind, seq: int) -> int:
+    """By how much a segment begins beyond what its sender may send; 0 where it does not, or nobody knows."""
+    limit = connection.told.get(side, _Told()).limit
+    if limit is None or side.other not in connection.told or _is_looked_past(connection, side, kind):
+        return 0
+    ahead = (seq - limit) % _NUMBERS
+    return ahead if ahead < _NUMBERS // 2 else 0
+
+
+def _is_looked_past(connection: Connection, side: Side, kind: _Kind) -> bool:
+    """Whether the numbers of such a segment do not matter now: it begins something, or all ends anyway."""
+    match kind:
+        case _Kind.SYN:
+            return connection.phase is not Phase.CROSSED
+        case _Kind.SYN_ACK:
+            return side is Side.OUTSIDE
+        case _Kind.RST:
+            return connection.phase in _CLOSING and connection.phase not in {Phase.OPEN, Phase.DOUBTED}
+    return False
+
+
+def _told(connection: Connection, side: Side, flags: Flags, numbers: Numbers) -> Mapping[Side, _Told]:
+    """What both sides have said after this segment. With a SYN its sender begins anew."""
+    told, other = connection.told.get(side, _Told()), connection.told.get(side.other, _Told())
+    if _is_overlooked(connection, side, flags):
+        return connection.told
+    if Flags.SYN in flags:
+        limit = _begun(connection, told, flags, numbers)
+        told = _Told(window=max(numbers.window, 1), scale=numbers.scale, limit=limit)
     if Flags.ACK not in flags:
-        return told
+        return {**connection.told, side: told}
     if told.expects is not None and (numbers.ack - told.expects) % _NUMBERS >= _NUMBERS // 2:
-        return told  # overtaken by a later one
-    shift = 0 if Flags.SYN in flags else _shift(told.scale, connection.told.get(side.other, _Told()).scale)
-    return _Told(numbers.ack, max(numbers.window << shift, 1), told.scale)
+        return {**connection.told, side: told}  # overtaken by a later one
+    shift = 0 if Flags.SYN in flags else _shift(told.scale, other.scale)
+    window = max(numbers.window << shift, 1)
+    if other.limit is not None:
+        ahead = (numbers.ack + window - other.limit) % _NUMBERS
+        other = replace(other, limit=(other.limit + (ahead if ahead < _NUMBERS // 2 else 0)) % _NUMBERS)
+    return {side.other: other, side: _Told(numbers.ack, window, told.scale, told.limit)}
+
+
+def _is_overlooked(connection: Connection, side: Side, flags: Flags) -> bool:
+    """A SYN-ACK from outside, after one from inside or after the stream was open, that answers no new SYN."""
+    opens = connection.phase in {Phase.NEW, Phase.OPENING, Phase.CROSSED} or connection.asked
+    return side is Side.OUTSIDE and _kind(flags) is _Kind.SYN_ACK and not opens
+
+
+def _begun(connection: Connection, told: _Told, flags: Flags, numbers: Numbers) -> int | None:
+    """The limit after a SYN. One that comes too late for this connection may be another's: then nobody knows."""
+    if _kind(flags) is _Kind.SYN and connection.phase in {Phase.NEW, Phase.OPENING}:
+        return numbers.end
+    if connection.phase in {Phase.OPENING, Phase.CROSSED}:
+        return numbers.end if told.limit is None else told.limit
+    return None
 
 
 def _shift(scale: int | None, other: int | None) -> int:

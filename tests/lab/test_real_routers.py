@@ -30,6 +30,12 @@ pytestmark = [pytest.mark.lab, pytest.mark.real_server]
 ROUTERS = [LinuxRouter(each, random) for random in (False, True) for each in Input]
 OPEN = (Out("syn"), In("syn-ack"), Out("ack"))
 CROSSED = (Out("syn"), In("syn"), Out("syn-ack"), In("syn-ack"))
+UP = (*CROSSED, Out("ack"))
+ENDED_TOO_EARLY = (
+    *(*UP, Out("data"), Out("fin after data"), In("ack"), In("data"), In("fin after data")),
+    *(Out("ack of all"), In("ack of all")),
+)
+AGAIN = (Out("new syn"), In("new syn"), Out("new syn-ack"), In("new syn-ack"))
 PICKED_UP = (Out("ack"), In("ack"))
 SCRIPTS: dict[str, Sequence[Step]] = {
     # opening
@@ -111,6 +117,28 @@ SCRIPTS: dict[str, Sequence[Step]] = {
     "half closed by the peer, SYN in": [*OPEN, In("fin"), In("syn"), In("ack")],
     "closed, SYN in": [*OPEN, Out("fin"), In("fin"), Out("ack"), In("syn")],
     "closed, SYN out, SYN in": [*OPEN, Out("fin"), In("fin"), Out("ack"), Out("syn"), In("syn")],
+    # an end before the peer's first ACK, after crossed SYNs, decides whether the same two can meet again
+    "ended too early, again": [*ENDED_TOO_EARLY, *AGAIN],
+    "ended too early, again and answered": [*ENDED_TOO_EARLY, Out("new syn"), In("new syn-ack"), Out("ack")],
+    "ended after the peer's ACK, again": [
+        *(*UP, Out("data"), In("ack"), Out("fin after data"), In("data"), In("fin after data")),
+        *(Out("ack of all"), In("ack of all"), *AGAIN),
+    ],
+    "ended without data, again": [*UP, Out("fin"), In("ack"), In("fin"), Out("ack"), *AGAIN],
+    "ended by the peer alone, again": [*UP, In("ack"), In("fin"), Out("fin"), In("ack"), *AGAIN],
+    "SYN-ACKs cross, late SYN-ACK in, data, FIN": [
+        *(*UP, In("syn-ack"), Out("data"), Out("fin after data"), In("fin"), Out("ack"), *AGAIN)
+    ],
+    "reset too early, again": [*UP, Out("data"), Out("rst after data"), *AGAIN],
+    "reset after the peer's ACK, again": [*UP, Out("data"), In("ack of data"), Out("rst after data"), *AGAIN],
+    "reset without data, again": [*UP, Out("rst"), *AGAIN],
+    "reset by the peer too early, again": [*UP, In("data"), In("rst after data"), *AGAIN],
+    "reset by both, again": [*UP, In("ack"), Out("rst"), In("rst"), *AGAIN],
+    "reset by both, a SYN in between, again": [*UP, In("ack"), Out("rst"), Out("new syn"), In("rst"), *AGAIN],
+    "answered by SYN-ACK, data and FIN at once, again": [
+        *(*OPEN, Out("data"), Out("fin after data"), In("ack"), In("fin"), Out("ack"), *AGAIN)
+    ],
+    "a SYN from another beginning, after SYNs have crossed": [Out("syn"), In("syn"), Out("new syn"), In("new syn")],
     # out of the blue
     "strays in": [In("syn-ack"), In("ack"), In("rst"), In("rst-ack"), In("fin")],
     "ACK out, ACK in, SYN in": [Out("ack"), In("ack"), In("syn")],
