@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
-from simopen import conntable, local_ports
+from simopen import conntable, ending, local_ports
 from simopen.address import ANY, Endpoint
 from simopen.choice import Choice
 from simopen.errors import LocalEndpointError, PunchError, SelfConnection
@@ -368,7 +368,8 @@ class Connector:
         self.holder = conntable.state(lane.local, lane.peer)
         for listener in self._listeners.values():  # it may be in a queue, where the loop has not come round to it yet
             listener.collect(self._loop)
-        return Outcome.HELD if lane.held(self.holder) else outcome
+        ours = ending.shared.holds(lane.local[1], lane.peer)  # that will pass, whatever its state is
+        return Outcome.HELD if lane.held(self.holder) and not ours else outcome
 
     def _fire_at(self, lane: Lane, at_ns: int) -> None:
         wait_s = (at_ns - time.monotonic_ns()) / 1e9

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from socket import AF_INET6, socket
 
-from simopen import flows, logs, scheduler
+from simopen import ending, flows, logs, scheduler
 from simopen.address import (
     ANY,
     Endpoint,
@@ -55,10 +55,10 @@ from simopen.sockets import connect as connect_socket
 from simopen.sockets import is_own, is_self_connected, keep, make_room, open_socket, source_address
 from simopen.ticket import Ticket, agreed_instant, both_spray, later_instant
 from simopen.truetime import Learnt, When, good_enough_s, is_news, learn, patience_s, remark, zone_hint
-from simopen.upgrade import Writer
 from simopen.waiting import STALLED_NS, Wait, stalled
 from simopen.window import Window, passes
 from simopen.wording import FEW, listed, quoted
+from simopen.writer import PunchedProtocol, PunchedWriter
 
 logger = logs.PACKAGE
 MOST_LOGGED = 20
@@ -159,7 +159,7 @@ async def punch(
         trace.connector = connector
         stream = await _in_window(connector, trace)
     liveness.arrange(stream.sock)
-    return stream.sock, trace.report(stream)
+    return ending.shared.hold(stream.sock, stream.took_ns), trace.report(stream)
 
 
 async def connect(
@@ -646,13 +646,15 @@ async def _streams(
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=limit, loop=loop)
-    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+    punched = sock if isinstance(sock, ending.PunchedSocket) else None
+    protocol = PunchedProtocol(reader, punched)
     try:
         transport, _ = await loop.create_connection(lambda: protocol, sock=sock)
     except BaseException:
         with contextlib.suppress(OSError):
             sock.close()
         raise
-    writer = Writer(transport, protocol, reader, loop)
+    writer = PunchedWriter(transport, protocol, reader, loop)
+    writer.punched = punched
     writer.simopen_report = report
     return reader, writer

@@ -59,6 +59,29 @@ async def _love() -> None:
 
 
 @pytest.mark.lab
+@pytest.mark.real_server
+def test_love_again_and_again_on_the_same_ports() -> None:
+    """Behind real routers that drop: what they remember of one stream does not shut the next one out."""
+    if reason := lab.available(router=True):
+        pytest.skip(reason)
+    asyncio.run(_love_again())
+
+
+async def _love_again() -> None:
+    async with lab.Network() as net:
+        hosts = [await net.host(name, delay_s=0.02, nat=lab.LinuxRouter()) for name in ("left", "right")]
+        for _ in range(3):
+            at = str(time.time() + LEAD_S)
+            commands = [
+                [sys.executable, str(EXAMPLES / "love.py"), peer.public_address, "1314", at, "--no-ntp"]
+                for peer in reversed(hosts)
+            ]
+            both = zip(hosts, commands, strict=True)
+            for done in await asyncio.gather(*(host.run(command) for host, command in both)):
+                assert (done.returncode, done.stdout, done.stderr) == (0, b"I love you.\n", b"")
+
+
+@pytest.mark.lab
 def test_keep_alive() -> None:
     _needs("keep_alive.py")
     asyncio.run(_keep_alive())
