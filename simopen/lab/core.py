@@ -26,6 +26,7 @@ from simopen.lab.conditions import CORE, QUEUE_S, Addresses, Conditions, router_
 from simopen.lab.nat import HOLD_NS, Translator, Unsolicited
 from simopen.lab.packet import Numbers, Packet
 from simopen.lab.record import Origin, Passage, Step, Verdict
+from simopen.lab.router import first_router
 from simopen.lab.wire import (
     NotAPacket,
     aged,
@@ -194,6 +195,8 @@ class Core:
         access, entry = self._accesses[host], self._note(host, Origin.HOST, packet, now_ns)
         if packet.source.address not in self._own[host]:
             entry.verdict = Verdict.FILTERED  # BCP 38: a forged source goes nowhere
+        elif packet.ttl <= 1 and access.chain.tracks:
+            self._stop(entry, packet, access, now_ns)
         elif access.hosts.get(packet.destination.address, host) == host:
             outcome = access.chain.outbound(packet.headers, now_ns, numbers=access.numbers(packet))
             self._send(entry, packet, access, outcome)
@@ -230,6 +233,14 @@ class Core:
 
     def _at(self, due_ns: int, action: _Action) -> None:
         heapq.heappush(self._agenda, (due_ns, next(self._numbers), action))
+
+    def _stop(self, entry: _Entry, packet: Packet, access: _Access, now_ns: int) -> None:
+        """Let a packet's hops run out at the first NAT, where that is a Linux router's model: it is a router too."""
+        access.chain.translators[0].stop(packet.headers, now_ns)
+        entry.verdict = Verdict.EXPIRED
+        if packet.headers.quoted is None:
+            error = time_exceeded_for(packet, first_router(packet.source.address))
+            self._hand_over(self._note(access.name, Origin.NAT, error, now_ns), error, access, now_ns)
 
     def _send(self, entry: _Entry, packet: Packet, access: _Access, outcome: Outcome) -> None:
         """Send what left the hosts of an access, as its NATs decided."""

@@ -310,6 +310,14 @@ class Translator:
             self._use(binding, headers, headers.source, now_ns)
         return Headers(headers.protocol, headers.source, binding.private, headers.flags)
 
+    def stop(self, headers: Headers, now_ns: int) -> None:
+        """Take note of a packet from inside whose hops run out here: it may end what was, and opens nothing."""
+        binding = self._find_inside(headers.protocol, headers.source, headers.destination, now_ns)
+        if binding is None or not self._tracks(headers):
+            return
+        if begins_anew(binding.connection_at(headers.destination, now_ns), headers.flags):
+            binding.end(headers.destination)
+
     def release(self, headers: Headers, held_ns: int) -> Unsolicited:
         """What becomes of a SYN that was held since `held_ns`: `DROP`, or `ICMP` where no SYN has gone out since."""
         out_ns = self._syns_out_ns.get((headers.destination, headers.source))

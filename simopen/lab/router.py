@@ -142,6 +142,11 @@ def inside_of(addresses: Addresses) -> str:
     return _first_of(addresses.private, ".")
 
 
+def first_router(host: str) -> str:
+    """The address on the host's side of the router that a packet of a host's comes to first."""
+    return _first_of(host, ":" if ":" in host else ".")
+
+
 def _first_of(address: str, separator: str) -> str:
     """The first address of a host's network, which is its router's: hosts begin with 2."""
     network, _, _ = address.rpartition(separator)

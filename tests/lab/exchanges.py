@@ -42,6 +42,7 @@ _FROM_INSIDE = {
     "ack of data": (0x10, 1011, 5011),
     "ack of all": (0x10, 1012, 5012),
     "new syn": (0x02, 100_001_000, 0),
+    "short-lived syn": (0x02, 50_001_000, 0),
     "new syn-ack": (0x12, 100_001_000, 100_005_001),
     "rst after data": (0x04, 1011, 0),
     "rst ahead": (0x04, 1002, 0),
@@ -279,7 +280,8 @@ def _packet(what: str, segments: dict[str, tuple[int, int, int]], source: Endpoi
     if what == "echo reply":
         return echo(0, source.address, destination.address, destination.port)
     flags, seq, ack = segments[what]
-    return tcp(source, destination, flags, seq=seq, ack=ack, data=_DATA if what == "data" else b"")
+    ttl = 1 if what == "short-lived syn" else 64
+    return tcp(source, destination, flags, ttl, seq=seq, ack=ack, data=_DATA if what == "data" else b"")
 
 
 def _kind(packet: Packet) -> str:

@@ -134,6 +134,14 @@ SCRIPTS: dict[str, Sequence[Step]] = {
     "reset without data, again": [*UP, Out("rst"), *AGAIN],
     "reset by the peer too early, again": [*UP, In("data"), In("rst after data"), *AGAIN],
     "reset by both, again": [*UP, In("ack"), Out("rst"), In("rst"), *AGAIN],
+    "reset by both, a SYN to the router in between, again": [
+        *(*UP, In("ack"), Out("rst"), Out("short-lived syn"), In("rst"), *AGAIN)
+    ],
+    "reset, a SYN to the router, and one of the peer's too early, again": [
+        *(*UP, In("ack"), Out("rst"), Out("short-lived syn"), In("new syn"), *AGAIN)
+    ],
+    "a SYN to the router while all goes on": [*UP, In("ack"), Out("short-lived syn"), In("data"), Out("ack of data")],
+    "a SYN to the router out of the blue": [Out("short-lived syn"), In("syn"), *AGAIN],
     "reset by both, a SYN in between, again": [*UP, In("ack"), Out("rst"), Out("new syn"), In("rst"), *AGAIN],
     "answered by SYN-ACK, data and FIN at once, again": [
         *(*OPEN, Out("data"), Out("fin after data"), In("ack"), In("fin"), Out("ack"), *AGAIN)
