@@ -99,10 +99,10 @@ def test_the_same_two_endpoints_meet_again_and_again_behind_routers_that_drop(lo
 async def test_an_end_that_comes_too_early_shuts_the_next_stream_out(nat: lab.LinuxRouter | lab.Nat) -> None:
     """What this is all about, in the router and in its model: who gets around the library cannot meet again."""
     async with lab.Network() as net:
-        hosts = [await net.host(name, delay_s=0.04, nat=nat) for name in ("left", "right")]
+        hosts = [await net.host(name, delay_s=0.15, nat=nat) for name in ("left", "right")]
         ways = ("punch, around the library",)
         assert await end_both(hosts, ways) == [[None], [None]]
-        told = await end_both(hosts, ways, window=1.5)
+        told = await end_both(hosts, ways, window=2.5)
     for (said,) in told:
         assert said is not None
         assert "nothing at all came back" in said["message"]
