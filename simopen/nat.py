@@ -32,7 +32,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from itertools import accumulate, combinations, groupby
+from itertools import accumulate, combinations, groupby, pairwise
 from math import exp, inf, lgamma, log
 from typing import TypeAlias
 
@@ -394,12 +394,11 @@ def own_taken_out(profile: Profile) -> list[Observation]:
         return here
     (run,) = _in_order(_runs(here)).values()
     keeps_parity = not any((each.mapped.port ^ each.local.port) & 1 for each in here)
+    gone = [walk.without_own(before, taken, profile.step) for before, taken in pairwise(run)]
     moved: dict[tuple[int, int], int] = {}
-    own = 0
-    for taken in reversed(run):
-        distance = own * profile.step
+    for taken, steps in zip(reversed(run), accumulate(reversed(gone), initial=0), strict=True):
+        distance = steps * profile.step
         moved[taken.port, taken.local] = walk.wrapped(taken.port + distance - (distance & 1 & keeps_parity))
-        own += taken.own
     return [
         replace(each, mapped=each.mapped._replace(port=moved[each.mapped.port, each.local.port]), own=0)
         for each in here
@@ -571,12 +570,18 @@ def foresee(profile: Profile, now_ns: int, count: int) -> tuple[dict[int, float]
     port = _punch_port(profile.observations, profile.hosts)
     if profile.allocation is not Allocation.SEQUENTIAL or profile.mapped is None or port is None:
         return ()
-    runs = _runs(profile.observations)
+    runs = _in_order(_foretelling(profile))
     if profile.mapped.address not in runs:
         return ()
-    runs = _in_order(runs)
     last = runs[profile.mapped.address][-1]
     return walk.each_ahead(walk.weigh(tuple(runs.values())), last, port, now_ns / 1e9, count)
+
+
+def _foretelling(profile: Profile) -> dict[str, walk.Run]:
+    """The runs, by which both sides foresee: of what is this program's own, the peer is told nothing."""
+    if any(each.own for each in profile.observations):  # so there is but one address
+        return _runs(own_taken_out(profile))
+    return _runs(profile.observations)
 
 
 _NEW_FOR_OTHERS = {Mapping.ADDRESS_DEPENDENT, Mapping.ADDRESS_AND_PORT_DEPENDENT}
@@ -594,7 +599,7 @@ def _used_again(profile: Profile, ours: Sequence[Observation], remote: Endpoint 
 
 def _next_ports(profile: Profile, local: int, at_s: float, before: int) -> list[Prediction]:
     if profile.allocation is Allocation.SEQUENTIAL:
-        runs = _in_order(_runs(profile.observations))
+        runs = _in_order(_foretelling(profile))
         chances = _walking_on(walk.weigh(tuple(runs.values())), runs, local, at_s, before)
     elif profile.allocation in {Allocation.PRESERVING, Allocation.CONSTANT_DELTA}:
         chances = _keeping(profile, local, before)

@@ -17,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain, islice, pairwise, repeat
-from math import exp, inf, log
+from math import comb, exp, inf, log
 from typing import NamedTuple, TypeAlias
 
 LOWEST, HIGHEST = 1024, 65535  # RFC 4787 §4.2.1: NATs keep away from the well-known ports
@@ -76,11 +76,19 @@ class Walk(NamedTuple):
             if total > 1 - _NEGLIGIBLE:
                 return
 
-    def chance(self, steps: int, elapsed_s: float) -> float:
-        """One of `chances`."""
+    def chance(self, steps: int, elapsed_s: float, own: int = 0) -> float:
+        """One of `chances`. `own`: so many further steps are our own, not counted, at each of which others may come."""
+        if own:
+            others = steps - 1
+            rated = list(islice(_by_rate(self.rate * max(elapsed_s, 0.0)), steps)) if self.rate else [1.0]
+            return sum(self._among(others - by_clock, own) * chance for by_clock, chance in enumerate(rated[:steps]))
         if not self.rate:
             return float((1 - self.busy) * self.busy ** (steps - 1))
         return next(islice(self.chances(elapsed_s), steps - 1, None), 0.0)
+
+    def _among(self, others: int, own: int) -> float:
+        """The chance of so many others at `own` + 1 steps of ours: a negative binomial distribution."""
+        return comb(own + others, others) * float(self.busy**others * (1 - self.busy) ** (own + 1))
 
 
 def wrapped(port: int) -> int:
@@ -128,10 +136,11 @@ def evidence(runs: tuple[Run, ...]) -> float:
 def likeliest(weights: Weights, runs: tuple[Run, ...]) -> tuple[int, float]:
     """The step, and the maximum likelihood estimate of the share of steps that others took, 0 to below 1."""
     best = max(weights, key=weights.__getitem__)
-    gaps = [(a, b, b.at_s - a.at_s) for run in runs for a, b in pairwise(run)]
-    counted = [(_steps_between(a, b, best.step, best.keeps_parity), elapsed_s) for a, b, elapsed_s in gaps]
-    fitting = [min(steps) for steps, elapsed_s in counted if _likelihood(best, steps, elapsed_s) > 2 * JUMP / SPAN]
-    return best.step, 1 - len(fitting) / sum(fitting) if fitting else 0.0
+    gaps = [pair for run in runs for pair in pairwise(run)]
+    counted = [(_steps_between(a, b, best.step, best.keeps_parity), b.at_s - a.at_s, b.own) for a, b in gaps]
+    fitting = [(min(each[0]), each[2]) for each in counted if _likelihood(best, *each) > 2 * JUMP / SPAN]
+    ours = sum(1 + own for _, own in fitting)
+    return best.step, 1 - ours / sum(steps + own for steps, own in fitting) if fitting else 0.0
 
 
 def _all_keep_parity(runs: tuple[Run, ...]) -> bool:
@@ -139,16 +148,26 @@ def _all_keep_parity(runs: tuple[Run, ...]) -> bool:
 
 
 def _fits(gaps: Sequence[tuple[Taken, Taken]], step: int, parity: bool) -> Iterator[float]:
-    counted = [(_steps_between(a, b, step, parity), b.at_s - a.at_s) for a, b in gaps]
-    possible = [(counts, elapsed_s) for counts, elapsed_s in counted if counts]
+    counted = [(_steps_between(a, b, step, parity), b.at_s - a.at_s, b.own) for a, b in gaps]
+    possible = [each for each in counted if each[0]]
     jumps = (len(counted) - len(possible)) * log(JUMP / SPAN)
     for traffic in _TRAFFIC:
         walk = Walk(step, parity, *traffic)
-        yield jumps + sum(log(_likelihood(walk, counts, elapsed_s)) for counts, elapsed_s in possible)
+        yield jumps + sum(log(_likelihood(walk, *each)) for each in possible)
 
 
-def _likelihood(walk: Walk, counts: Sequence[int], elapsed_s: float) -> float:
-    return JUMP / SPAN + (1 - JUMP) * sum(walk.chance(steps, elapsed_s) for steps in counts)
+def _likelihood(walk: Walk, counts: Sequence[int], elapsed_s: float, own: int) -> float:
+    return JUMP / SPAN + (1 - JUMP) * sum(walk.chance(steps, elapsed_s, own) for steps in counts)
+
+
+def without_own(first: Taken, then: Taken, step: int) -> int:
+    """How many steps of the gap between two mappings go with our own other flows: theirs, and those of others at them.
+
+    Others come at each step alike. 0 where it is no gap of such steps.
+    """
+    steps = (then.port - first.port) * (1 if step > 0 else -1) % SPAN // abs(step)
+    others = steps - 1 - then.own
+    return then.own + others - round(others / (1 + then.own)) if 0 <= others < MOST_STEPS else 0
 
 
 def _steps_between(first: Taken, then: Taken, step: int, parity: bool) -> tuple[int, ...]:

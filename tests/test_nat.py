@@ -23,6 +23,7 @@ from simopen.nat import (
     Prediction,
     Profile,
     classify,
+    foresee,
     predict,
     taken_since,
 )
@@ -430,6 +431,20 @@ def test_among_others_it_is_seldom_told_wrong_whether_there_is_one_row(*, one_ro
         model = Model([own_row(one_row=one_row, others=0.2, parity=parity)], seed)
         told[classify(model.discover(), flows=model.flows).one_row] += 1
     assert told[not one_row] <= 6, told
+
+
+@pytest.mark.parametrize("one_row", [False, True])
+def test_others_at_the_steps_of_this_programs_other_flows_make_a_row_no_busier(*, one_row: bool) -> None:
+    """Such as another port's discovery at once with this one: as many flows again as show their mapping."""
+    shares = []
+    for seed in range(40):
+        model = Model([own_row(one_row=one_row, others=0.15)], seed)
+        seen = model.discover(dead=12)
+        profile = classify(seen, flows=model.flows, hosts=[LOCAL])
+        assert profile.busy is not None
+        shares.append(profile.busy)
+        assert len(foresee(profile, model.now_ns + 2500 * MS, 8)) == 8
+    assert sum(shares) / len(shares) == pytest.approx(0.15, abs=0.03)
 
 
 def test_flows_that_cross_no_nat_and_flows_of_one_mapping_are_not_counted() -> None:

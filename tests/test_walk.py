@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simopen.walk import HIGHEST, LOWEST, Taken, Walk, ahead, evidence, likeliest, log_sum, weigh, wrapped
+from simopen.walk import HIGHEST, LOWEST, Taken, Walk, ahead, evidence, likeliest, log_sum, weigh, without_own, wrapped
 
 
 def run(*ports: int, pause_s: float = 0.0) -> tuple[Taken, ...]:
@@ -91,3 +91,23 @@ def test_logs_add_up() -> None:
     assert log_sum([0.0, 0.0]) == pytest.approx(0.6931, abs=1e-4)
     assert log_sum([-1e6, -1e6]) == pytest.approx(-1e6 + 0.6931, abs=1e-3)
     assert log_sum([]) == log_sum([float("-inf")]) == float("-inf")
+
+
+@pytest.mark.parametrize("rate", [0.0, 8.0])
+@pytest.mark.parametrize("own", [1, 2, 5])
+def test_others_come_at_the_steps_of_our_other_flows_too(own: int, rate: float) -> None:
+    """The chances add up to one, and others are as many at each step as they are at one."""
+    lone, among = ([Walk(1, False, 0.25, rate).chance(steps, 0.5, each) for steps in range(1, 80)] for each in (0, own))
+    assert sum(among) == pytest.approx(1, abs=1e-4)
+    means = [sum(others * chance for others, chance in enumerate(chances)) for chances in (lone, among)]
+    assert means[1] - means[0] == pytest.approx(own * 0.25 / 0.75, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("gap", "own", "step", "gone"),
+    [(1, 0, 1, 0), (3, 2, 1, 2), (6, 2, 2, 2), (4, 2, 1, 3), (8, 3, 1, 6), (-4, 3, -1, 3), (1, 2, 1, 0), (-9, 2, 1, 0)],
+)
+def test_what_goes_with_our_other_flows_is_theirs_and_a_share_of_the_others(
+    gap: int, own: int, step: int, gone: int
+) -> None:
+    assert without_own(Taken(7000, 1, 0.0), Taken(7000 + gap, 2, 1.0, own), step) == gone
