@@ -22,6 +22,7 @@ from typing import Protocol, TypeAlias
 from simopen import logs, ntp, timeserver
 from simopen.errors import ClockError
 from simopen.estimate import Estimate, Evidence, Reading, Source, agreed, intersect, judge
+from simopen.instant import positive_s
 from simopen.kernel import KernelTime, adjtimex, kernel_estimate, unfit
 from simopen.ntp import offset_and_delay
 from simopen.timeserver import DEFAULT_SERVERS
@@ -125,8 +126,7 @@ async def check_clock(
         ValueError: bad servers or timeout, or servers that smear leap seconds beside others that don't.
     """
     asked = timeserver.parse_servers(servers)
-    if not 0 < timeout < math.inf:
-        raise ValueError(f"timeout is {timeout} s: it must be above zero, and finite")
+    positive_s("timeout", timeout)
     before = local.read()
 
     def enough(answers: Sequence[ntp.Answers]) -> bool:
@@ -195,10 +195,9 @@ class Clock:
 
         Raises:
             ClockError: no majority, or no time left.
-            ValueError: `timeout_s` is not above zero, or not finite.
+            ValueError: `timeout_s` is not above zero, or above 10^9.
         """
-        if not 0 < timeout_s < math.inf:
-            raise ValueError(f"timeout_s is {timeout_s}: it must be above zero, and finite")
+        positive_s("timeout", timeout_s)
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + timeout_s
         while (fresh := self._fresh()) is None:

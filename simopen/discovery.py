@@ -22,7 +22,7 @@ from simopen.address import Endpoint, Local, local_endpoint
 from simopen.binding import DEFAULT_SERVERS, parse_servers
 from simopen.clock import CHECK_TIMEOUT_S, ClockArgument, Estimate, as_clock, kernel_word, plain
 from simopen.inquiry import Inquiry, PunchPort
-from simopen.instant import Instant, checked, next_slot
+from simopen.instant import Instant, checked, next_slot, positive_s
 from simopen.nat import Allocation, Mapping, Profile, classify
 from simopen.ticket import Ticket, in_utc
 from simopen.truetime import When, is_news, learn, remark
@@ -82,7 +82,7 @@ async def holding(
     The connections to the servers stay open and are asked again every 25 s; where all servers have hung up, one is
     connected to anew. Leaving closes them by FIN. Arguments and errors are as in `discover`.
     """
-    asked, timeout_s = parse_servers(servers), _positive(timeout)
+    asked, timeout_s = parse_servers(servers), positive_s("timeout", timeout)
     address, port = (None, 0) if local is None else local_endpoint(local, 0)
     with PunchPort(address, port) as punch_port:
         inquiry = Inquiry(punch_port)
@@ -98,14 +98,6 @@ async def holding(
                 yield found
         finally:
             inquiry.close()
-
-
-def _positive(timeout: float) -> float:
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-        raise TypeError(f"the timeout must be a number of seconds, not {type(timeout).__name__}")
-    if not (math.isfinite(timeout) and timeout > 0):
-        raise ValueError(f"the timeout must be a positive number of seconds, not {timeout!r}")
-    return timeout
 
 
 class Discovery:

@@ -95,9 +95,9 @@ def next_slot(period_s: float = 10, *, lead_s: float = 1.0, now: float | None = 
         ValueError: a period below 1 ms or above 10^9 s, a lead below zero or as long, a `now` that no calendar holds.
     """
     if not SHORTEST_PERIOD_S <= period_s <= LONGEST_S:
-        raise ValueError(f"the period must be a positive number of seconds, 1 ms to 10^9 s, not {period_s!r}")
+        raise ValueError(f"the period must be a positive number of seconds, 1 ms to 10^9 s, not {_short(period_s)}")
     if not 0 <= lead_s <= LONGEST_S:
-        raise ValueError(f"the lead must be zero or more seconds, at most 10^9, not {lead_s!r}")
+        raise ValueError(f"the lead must be zero or more seconds, at most 10^9, not {_short(lead_s)}")
     earliest = checked(time.time() if now is None else now) + lead_s
     return math.ceil(earliest / period_s) * period_s
 
@@ -131,9 +131,25 @@ def checked(at: float) -> float:
     return at
 
 
+def positive_s(name: str, seconds: float) -> float:
+    """The same number of seconds. `name`: what it is.
+
+    Raises: TypeError where it is no number; ValueError where it is not above zero, or above 10^9.
+    """
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise TypeError(f"the {name} must be a number of seconds, not {type(seconds).__name__}")
+    if not 0 < seconds <= LONGEST_S:
+        raise ValueError(
+            f"the {name} must be a positive number of seconds, above zero and at most 10^9, not {_short(seconds)}"
+        )
+    return seconds
+
+
 def _short(number: float) -> str:
     """At most a few digits of it: an int may have thousands."""
-    return f"{number:.6g}" if abs(number) < 10**300 else f"{'-' * (number < 0)}10^300 or more"
+    if isinstance(number, int) and abs(number) >= 10**300:
+        return f"{'-' * (number < 0)}10^300 or more"
+    return f"{number:.6g}"
 
 
 def parse_duration(text: str) -> float:

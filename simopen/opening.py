@@ -44,7 +44,7 @@ from simopen.errors import (
     WindowClosed,
 )
 from simopen.flows import Flows
-from simopen.instant import LONGEST_S, Instant
+from simopen.instant import Instant, positive_s
 from simopen.lane import Stream
 from simopen.liveness import KEEPALIVE_S, USER_TIMEOUT_S, Liveness
 from simopen.nat import Profile, taken_since
@@ -245,11 +245,7 @@ def _self_error(error: OSError, endpoint: Endpoint) -> PunchError:
 
 
 def _window_ns(window: float) -> int:
-    if isinstance(window, bool) or not isinstance(window, (int, float)):
-        raise TypeError(f"the window must be a number of seconds, not {type(window).__name__}")
-    if not 0 < window <= LONGEST_S:
-        raise ValueError(f"the window must be a positive number of seconds, at most 10^9, not {window!r:.60}")
-    return round(window * 1e9)
+    return round(positive_s("window", window) * 1e9)
 
 
 async def _agreed(mine: Ticket, theirs: Ticket, source: TimeSource, window_s: float) -> When:

@@ -334,9 +334,21 @@ async def test_a_number_that_no_calendar_holds_is_a_value_error(at: float) -> No
 
 @pytest.mark.parametrize("window", [1e300, 10**400, float("inf"), float("nan"), 1e10])
 async def test_a_window_that_no_clock_holds_is_a_value_error(window: float) -> None:
-    with pytest.raises(ValueError, match="positive number of seconds, at most") as caught:
+    with pytest.raises(ValueError, match="positive number of seconds, above zero and at most") as caught:
         await simopen.connect((THERE, 9), local=(HERE, 9), window=window, clock=clock.plain())
     assert len(str(caught.value)) < 150
+
+
+@pytest.mark.parametrize("timeout", [1e300, 10**400, float("inf"), float("nan"), 0, -1, 1e10])
+async def test_a_timeout_that_no_clock_holds_is_a_value_error(timeout: float) -> None:
+    for call in (
+        lambda: simopen.check_clock(["127.0.0.1:1"], timeout),
+        lambda: Clock(["127.0.0.1:1"]).refresh(timeout),
+        lambda: simopen.discover(servers=["127.0.0.1:1"], timeout=timeout),
+    ):
+        with pytest.raises(ValueError, match="the timeout must be a positive number of seconds") as caught:
+            await call()
+        assert len(str(caught.value)) < 120
 
 
 async def test_the_longest_window_works(ports: tuple[int, int]) -> None:
