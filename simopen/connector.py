@@ -243,6 +243,27 @@ class Connector:
         self._lanes = [lane for lane in self._lanes if lane not in gone]
         self._later = [lane for lane in self._later if lane not in gone]
 
+    def fire_at(self, shots: Sequence[Shot], left: int | None = None, resends: int = 0) -> None:
+        """Before the instant: have these shots, and let go of the others. `left`, `resends`: as in `opened`.
+
+        Raises: LocalEndpointError as `opened` does.
+        """
+        self._let_go()
+        for gone in (self._first, self._lanes, self._later, self._listeners):
+            gone.clear()
+        self._shots, self._left, self._resends = shots, left, resends
+        self.peers = tuple(dict.fromkeys(shot.remote for shot in shots))
+        self._open()
+
+    def _let_go(self) -> None:
+        for lane in (*self._first, *self._lanes, *self._later):
+            lane.close(self._loop)
+        for listener in self._listeners.values():
+            listener.give_back(self._loop, self)
+        for claim in self._claims:
+            self._ports.release(claim)
+        self._claims.clear()
+
     def aim(self, planned_ns: int) -> list[Callable[[], object]]:
         """The calls that fire what is due at the instant, and then those that listen; for the scheduler's thread."""
         for lane in (*self._lanes, *self._later):
@@ -464,13 +485,8 @@ class Connector:
         self._ended = True
         for timer in self._timers.values():
             timer.cancel()
-        for lane in (*self._first, *self._lanes, *self._later):
-            lane.close(self._loop)
-        for listener in self._listeners.values():
-            listener.give_back(self._loop, self)
+        self._let_go()
         self._choice.end()
-        for claim in self._claims:
-            self._ports.release(claim)
 
 
 def self_connection(peer: Endpoint) -> SelfConnection:

@@ -11,14 +11,15 @@ import contextlib
 import errno
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from socket import AF_INET6, socket
+from socket import AF_INET6, getaddrinfo, socket
 
 from simopen import ending, flows, logs, scheduler
 from simopen.address import (
     ANY,
+    Ask,
     Endpoint,
     Local,
     Peer,
@@ -55,7 +56,7 @@ from simopen.sockets import connect as connect_socket
 from simopen.sockets import is_own, is_self_connected, keep, make_room, open_socket, source_address
 from simopen.ticket import Ticket, agreed_instant, both_spray, later_instant
 from simopen.truetime import Learnt, When, good_enough_s, is_news, learn, patience_s, remark, zone_hint
-from simopen.waiting import STALLED_NS, Wait, stalled
+from simopen.waiting import HANDOVER_NS, STALLED_NS, Wait, stalled
 from simopen.window import Window, passes
 from simopen.wording import FEW, listed, quoted
 from simopen.writer import PunchedProtocol, PunchedWriter
@@ -69,6 +70,9 @@ WINDOW_S = 10.0
 while; short enough for somebody who waits for a verdict."""
 LOOK_UP_S = 30.0
 """What a resolver may take for a name: it asks each of three servers twice, for 5 s (resolv.conf(5))."""
+# A name that was looked up this long before the instant is looked up again, and so shortly before it.
+_LASTING_NS, _RENEWAL_NS = 30_000_000_000, 8_000_000_000
+_TICK_S = 1.0
 STREAM_LIMIT = 2**16  # asyncio's own default
 FEWEST_REPEATED = 4
 """SYNs that a plan may repeat after RSTs, where it sprays."""
@@ -153,7 +157,7 @@ async def punch(
     else:
         aim = await _named(peer, local, order)
     shots, left, resends = _rationed(aim, hops)
-    trace = _Trace(order, aim, window)
+    trace = _Trace(order, aim, window, hops)
     opened = Connector.opened(aim.local[0], shots, listen=listen, chooses=aim.chooses, left=left, resends=resends)
     with opened as connector:
         trace.connector = connector
@@ -276,7 +280,11 @@ def _check_loop() -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Aim:
-    """What is fired, and from where; `plan` says why, where profiles decided that."""
+    """What is fired, and from where; `plan` says why, where profiles decided that.
+
+    `names`: the (host, port) pairs that the caller gave, where a name is among them; `asked_ns`: when they were looked
+    up (CLOCK_MONOTONIC), and `look_up` by what.
+    """
 
     local: tuple[str | None, int]
     shots: tuple[Shot, ...]
@@ -285,6 +293,9 @@ class _Aim:
     plan: str | None = None
     spray: bool | None = None
     mine: Profile | None = None
+    names: tuple[tuple[str, int], ...] = ()
+    asked_ns: int = 0
+    look_up: Ask = getaddrinfo
 
     @property
     def peers(self) -> tuple[Endpoint, ...]:
@@ -296,16 +307,17 @@ async def _named(peer: Peer, local: Local, order: _Order) -> _Aim:
     """One shot for each endpoint that the caller named."""
     pairs = peer_endpoints(peer)
     bound = local_endpoint(local, pairs[0][1])
+    names = pairs if any(literal(host) is None for host, _ in pairs) else ()
     found = await _looked_up(pairs, order.until_end_s())
     shots, notes = _reachable(tuple(Shot(bound[1], each) for each in found.endpoints), bound[0])
-    return _Aim(bound, shots, found.notes + notes)
+    return _Aim(bound, shots, found.notes + notes, names=names, asked_ns=time.monotonic_ns())
 
 
-async def _looked_up(pairs: Sequence[tuple[str, int]], left_s: float) -> Resolved:
+async def _looked_up(pairs: Sequence[tuple[str, int]], left_s: float, ask: Ask = getaddrinfo) -> Resolved:
     timeout_s = min(left_s, LOOK_UP_S)
     try:
         async with asyncio.timeout(timeout_s):
-            found = await resolved(pairs)
+            found = await resolved(pairs, ask=ask)
     except TimeoutError as error:
         names = listed(dict.fromkeys(quoted(host) for host, _ in pairs if literal(host) is None), ", ")
         raise ResolutionError(
@@ -314,6 +326,43 @@ async def _looked_up(pairs: Sequence[tuple[str, int]], left_s: float) -> Resolve
         ) from error
     logger.info("to fire at: %s", listed(found.endpoints, ", "))
     return found
+
+
+async def _renew(connector: Connector, trace: _Trace) -> None:
+    """Shortly before the instant, look names up again that were looked up long before: a home's address may change."""
+    while (left_ns := trace.wait.left_ns()) > _RENEWAL_NS:  # noqa: ASYNC110 - what is known of the clock may change
+        await asyncio.sleep(min(_TICK_S, (left_ns - _RENEWAL_NS) / 1e9))
+    aim = trace.aim
+    if time.monotonic_ns() - aim.asked_ns < _LASTING_NS or left_ns <= HANDOVER_NS:
+        return
+    try:
+        found = await _looked_up(aim.names, (left_ns - HANDOVER_NS) / 1e9, aim.look_up)
+        shots, notes = _reachable([Shot(aim.local[1], each) for each in found.endpoints], aim.local[0])
+    except PunchError as error:
+        trace.note(f"the peer's address of {ago(time.monotonic_ns() - aim.asked_ns)} ago is fired at: {error}")
+        return
+    if shots != aim.shots:
+        before = listed(aim.peers, ", ", FEW)
+        trace.aim = replace(aim, shots=shots, notes=found.notes + notes)
+        connector.fire_at(*_rationed(trace.aim, trace.hops))
+        trace.note(f"the peer's name has changed from {before} to {listed(trace.aim.peers, ', ', FEW)}")
+
+
+@contextlib.asynccontextmanager
+async def _renewed(connector: Connector, trace: _Trace) -> AsyncIterator[None]:
+    """While inside, names are looked up again in time."""
+    if not trace.aim.names:
+        yield
+        return
+    renewal = asyncio.ensure_future(_renew(connector, trace))
+    try:
+        yield
+    finally:
+        renewal.cancel()
+        await asyncio.wait({renewal})
+        failed = None if renewal.cancelled() else renewal.exception()
+    if failed is not None:
+        raise failed
 
 
 async def _planned(theirs: Profile, mine: Profile | Ticket | None, local: Local, order: _Order, *, spray: bool) -> _Aim:
@@ -337,10 +386,10 @@ async def _planned(theirs: Profile, mine: Profile | Ticket | None, local: Local,
 def _rationed(aim: _Aim, hops: int | None) -> tuple[tuple[Shot, ...], int | None, int]:
     """What is fired, first shots of so many hops included; how many SYNs may follow; and how often the kernel resends.
 
-    What the user named is the user's will. Whom a ticket names may be anybody: so that is counted.
+    What the user named is the user's will. Whom a ticket or a name server names may be anybody: so that is counted.
     """
     shots = aim.shots if hops is None else opened_first(aim.shots, hops)
-    if aim.plan is None:
+    if aim.plan is None and not aim.names:
         return shots, None, 0
     return (shots, FEWEST_REPEATED, 0) if aim.spray else rationed(shots)
 
@@ -367,49 +416,52 @@ def _reachable(
     }
     if strangers:
         routes = {address: _OWN if is_own(address) else route for address, route in routes.items()}
-    kept = tuple(shot for shot in shots if routes[shot.remote.address].refused is None)
-    lost = dict.fromkeys(shot.remote for shot in shots if routes[shot.remote.address].refused)
-    notes = tuple((_left_out if kept or len(lost) > 1 else _only)(lost, routes))
+    own = _own_ends(shots, bound)
+    ends = dict.fromkeys(shot.remote for shot in shots)
+    refusals = {end: routes[end.address].refused or own.get(end) for end in ends}
+    kept = tuple(shot for shot in shots if refusals[shot.remote] is None)
+    notes = tuple((_left_out if kept or len(ends) > 1 else _only)(refusals))
     if not kept:
-        raise _nothing_left(notes, routes.values())
-    _refuse_self(kept, bound)
+        raise _nothing_left(notes, routes.values(), next((shot for shot in shots if shot.remote in own), None), bound)
     return kept, notes
 
 
-def _left_out(lost: Iterable[Endpoint], routes: dict[str, _Route]) -> Iterator[str]:
+def _left_out(refusals: dict[Endpoint, str | None]) -> Iterator[str]:
     """One note a reason."""
     by_reason = defaultdict(list)
-    for remote in lost:
-        by_reason[routes[remote.address].refused].append(remote)
+    for remote, reason in refusals.items():
+        by_reason[reason].append(remote)
     for reason, remotes in by_reason.items():
-        yield listed(remotes, ", ", FEW) + f" left out: {reason}"
+        if reason is not None:
+            yield listed(remotes, ", ", FEW) + f" left out: {reason}"
 
 
-def _only(lost: Iterable[Endpoint], routes: dict[str, _Route]) -> Iterator[str]:
+def _only(refusals: dict[Endpoint, str | None]) -> Iterator[str]:
     """Of one endpoint that is the only one nothing is left out."""
-    for remote in lost:
-        yield f"cannot fire at {remote}: {routes[remote.address].refused}"
+    for remote, reason in refusals.items():
+        yield f"cannot fire at {remote}: {reason}"
 
 
-def _nothing_left(notes: Sequence[str], routes: Iterable[_Route]) -> PunchError:
+def _nothing_left(notes: Sequence[str], routes: Iterable[_Route], own: Shot | None, bound: str | None) -> PunchError:
     why = "; ".join(notes)
     if local := next((route.error for route in routes if route.error is not None), None):
         return local
     if _OWN in routes:
         return ImpossiblePair(why, diagnosis=impossible(why))
+    if own is not None:
+        local_end = (bound or ANY[own.remote.family], own.local_port)
+        open_socket(local_end, own.remote.family).close()  # a port that cannot be had is the nearer reason
+        return self_connection(own.remote)
     return ResolutionError(why)
 
 
-def _refuse_self(shots: Sequence[Shot], bound: str | None) -> None:
-    """Where a shot's own listener, or the very socket that fires it, would answer it."""
+def _own_ends(shots: Sequence[Shot], bound: str | None) -> dict[Endpoint, str]:
+    """Whom a shot's own listener, or the very socket that fires it, would answer."""
     ports = {shot.local_port for shot in shots}
     anywhere = bound in {None, *ANY.values()}
-    for shot in shots:
-        here = is_own(shot.remote.address) if anywhere else shot.remote.address == bound
-        if shot.remote.port in ports and here:
-            local = (bound or ANY[shot.remote.family], shot.local_port)
-            open_socket(local, shot.remote.family).close()  # a port that cannot be had is the nearer reason
-            raise self_connection(shot.remote)
+    ends = dict.fromkeys(shot.remote for shot in shots if shot.remote.port in ports)
+    mine = [end for end in ends if (is_own(end.address) if anywhere else end.address == bound)]
+    return dict.fromkeys(mine, "it is this host's own endpoint: the socket would be connected to itself")
 
 
 @dataclass(frozen=True, slots=True)
@@ -472,6 +524,7 @@ class _Trace:
     order: _Order
     aim: _Aim
     window_s: float
+    hops: int | None = None
     wait: Wait = field(init=False)
     notes: tuple[str, ...] = ()
     connector: Connector | None = field(default=None)
@@ -593,7 +646,8 @@ async def _fire(connector: Connector, trace: _Trace) -> None:
         connector.fired(scheduler.spin(0, connector.aim(wait.instant_ns)))
         return
     logger.info("the sockets are bound; the instant is %s UTC", _utc(wait.when.utc_ns(wait.estimate)))
-    left_ns = await wait.until_handover(connector.look_out)
+    async with _renewed(connector, trace):
+        left_ns = await wait.until_handover(connector.look_out)
     closes_ns = wait.instant_ns + trace.order.window_ns
     if time.monotonic_ns() >= closes_ns:
         trace.stalled_ns = wait.stalled_ns

@@ -80,6 +80,10 @@ class Wait:
             else:
                 await self._pause(min(_looked(look_out, left_ns), (left_ns - HANDOVER_NS) / 1e9))
 
+    def left_ns(self) -> int:
+        """How many ns the instant is ahead, as far as is known now."""
+        return self.estimate.monotonic_at(self.when.utc_ns(self.estimate)) - time.monotonic_ns()
+
     async def _wake(self, asleep_s: float) -> None:
         self.notes.note(f"this machine slept for {asleep_s:.1f} s while waiting, so its clock is checked again")
         self.when = self.when.fixed(self.estimate)  # CLOCK_MONOTONIC stood still since it was told

@@ -23,14 +23,16 @@ import simopen
 from simopen import clock, conntable, opening
 from simopen.address import Endpoint, Reach, reach
 from simopen.clock import FixedClock, LocalClock, Reading
+from simopen.connector import Connector
 from simopen.lab import Allocation, Mapping, Nat
 from simopen.lane import Lane
 from simopen.nat import Filtering, Profile
 from simopen.nat import Mapping as Mapped
-from simopen.plan import Shot
+from simopen.plan import MOST_SYNS, Shot
 from simopen.report import Report
 from simopen.sockets import source_address
 from simopen.ticket import Ticket
+from simopen.truetime import When
 from tests.loopback import HERE, THERE, ports
 from tests.meeting import profiles
 from tests.modelled import Model
@@ -280,6 +282,97 @@ async def test_what_a_thousand_endpoints_lack_is_told_in_one_note(ports: tuple[i
         await simopen.punch(peers, local=(HERE, ports[0]), clock=plain())
     assert ", and 995 more left out: the local address 127.0.0.1 is of the other" in str(caught.value)
     assert len(str(caught.value)) < 400
+
+
+async def test_of_several_endpoints_the_one_that_is_this_hosts_own_is_left_out(ports: tuple[int, int]) -> None:
+    with socket.create_server((THERE, ports[1])) as server:
+        peers = [(HERE, ports[0]), ("127.9.9.9", ports[0]), (THERE, ports[1])]
+        sock, report = await simopen.punch(peers, local=ports[0], clock=plain())
+        with sock, server.accept()[0]:
+            assert report.remote == Endpoint(THERE, ports[1])
+    assert [note for note in report.notes if "127.9.9.9" in note and "left out: it is this host's own endpoint" in note]
+
+
+def waiting(ports: tuple[int, int], answers: list[str], left_s: float, asked_s: float = 60) -> opening._Trace:
+    """A punch at a name that meant THERE when it was looked up, so many seconds ago; `answers`: what it means now."""
+
+    def look_up(host: str, port: int, **_: object) -> list[Any]:
+        if not answers:
+            raise OSError(-2, "Name or service not known")
+        return [(socket.AF_INET, 1, 6, "", (each, port)) for each in answers]
+
+    source = FixedClock(plain())
+    at_ns = source.now_estimate().utc_ns + round(left_s * 1e9)
+    aim = opening._Aim(
+        (HERE, ports[0]),
+        (Shot(ports[0], Endpoint(THERE, ports[1])),),
+        names=(("home.example", ports[1]),),
+        asked_ns=time.monotonic_ns() - round(asked_s * 1e9),
+        look_up=look_up,
+    )
+    return opening._Trace(opening._Order(When.told(at_ns / 1e9, source), 5_000_000_000, source), aim, 5.0)
+
+
+async def test_a_name_that_changes_while_waiting_is_fired_at_where_it_is_now(ports: tuple[int, int]) -> None:
+    trace = waiting(ports, ["127.0.0.3"], left_s=2.3)
+    (shot,) = trace.aim.shots
+    with (
+        socket.create_server(("127.0.0.3", ports[1])) as server,
+        Connector.opened(HERE, [shot], left=9, resends=1) as connector,
+    ):
+        trace.connector = connector
+        stream = await opening._in_window(connector, trace)
+        with stream.sock, server.accept()[0]:
+            assert stream.remote == Endpoint("127.0.0.3", ports[1])
+        report = trace.report(stream)
+    assert report.peers == (Endpoint("127.0.0.3", ports[1]),)
+    assert [note for note in report.notes if f"has changed from {THERE}:{ports[1]} to 127.0.0.3:{ports[1]}" in note]
+
+
+@pytest.mark.parametrize(
+    ("answers", "asked_s", "note"),
+    [
+        ([THERE], 60, ""),
+        (["127.0.0.3"], 5, ""),
+        ([], 60, "home.example' has no address"),
+        (["0.0.0.0"], 60, "no single"),
+    ],
+)
+async def test_a_name_that_has_not_changed_or_cannot_be_looked_up_again_is_fired_at_as_before(
+    ports: tuple[int, int], answers: list[str], asked_s: float, note: str
+) -> None:
+    trace = waiting(ports, answers, left_s=5, asked_s=asked_s)
+    with Connector.opened(HERE, trace.aim.shots) as connector:
+        await opening._renew(connector, trace)
+        assert connector.peers == (Endpoint(THERE, ports[1]),)
+    assert all(note and note in told for told in trace.notes)
+    assert len(trace.notes) == bool(note)
+
+
+def test_what_a_name_server_says_costs_no_more_syns_than_a_ticket(ports: tuple[int, int]) -> None:
+    """Sixteen addresses, and each may refuse; those that the kernel sends again count as well."""
+    shots = tuple(Shot(ports[0], Endpoint(f"203.0.113.{n}", ports[1])) for n in range(1, 17))
+    aim = opening._Aim((None, ports[0]), shots, names=(("many.example", ports[1]),))
+    fired, left, resends = opening._rationed(aim, None)
+    assert left is not None
+    assert len(fired) * (1 + resends) + left <= MOST_SYNS
+    assert opening._rationed(replace(aim, names=()), None) == (shots, None, 0)
+
+
+async def test_a_silent_resolver_is_waited_for_no_longer_than_the_window() -> None:
+    silent = threading.Event()
+
+    def look_up(*_: object, **__: object) -> list[Any]:
+        silent.wait()
+        return []
+
+    try:
+        with pytest.raises(
+            simopen.ResolutionError, match=r"address of 'home.example' within 0\.1 s; is the network up"
+        ):
+            await opening._looked_up((("home.example", 9),), 0.1, look_up)
+    finally:
+        silent.set()
 
 
 async def test_a_pair_that_cannot_connect_says_why_at_once() -> None:
