@@ -22,8 +22,8 @@ In pytest, `pytest_plugins = ["simopen.lab.pytest_plugin"]` in a conftest gives 
 
 Every host is a network namespace; a process of its own forwards the packets between them. The first network of a
 program takes a third of a second, and leaves a process behind until the program ends, which the labs of the others are
-forked from in some ms. Needs Linux and
-`pip install 'simopen[lab]'`, no root where ordinary users may make user namespaces. `available()` says what is missing.
+forked from in some ms. Needs Linux, dpkt and pyroute2 (the extra `lab`), and no root where ordinary users may make user
+namespaces. `available()` says what is missing.
 Nothing else in simopen imports this package but the command line.
 """
 

@@ -163,7 +163,8 @@ def require_extra() -> None:
         raise LabError(f"the lab is made of Linux network namespaces, and this is {sys.platform}")
     missing = [name for name in ("dpkt", "pyroute2") if find_spec(name) is None]
     if missing:
-        raise LabError(f"the lab needs {' and '.join(missing)}: pip install 'simopen[lab]'")
+        # By their own names: an index that has no project "simopen" has these.
+        raise LabError(f"the lab needs {' and '.join(missing)}: pip install {' '.join(missing)}")
 
 
 def close_all(fds: list[int]) -> None:

@@ -554,7 +554,7 @@ def require_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise LabError("pictures need matplotlib: pip install 'simopen[lab]'") from error
+        raise LabError("pictures need matplotlib: pip install matplotlib") from error
 
 
 _FORMATS = (".svg", ".png", ".pdf")

@@ -260,4 +260,5 @@ def test_nothing_loads_the_lab_s_libraries_before_they_are_used() -> None:
 def test_a_lab_without_its_libraries_says_what_to_install() -> None:
     program = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r})\nfrom simopen import lab; print(lab.available())"
     ended = subprocess.run([sys.executable, "-I", "-S", "-c", program], capture_output=True, check=True, text=True)
-    assert "pip install 'simopen[lab]'" in ended.stdout
+    assert "pip install " in ended.stdout
+    assert "simopen[" not in ended.stdout  # an index may have no such project
