@@ -17,6 +17,7 @@ from functools import cache
 from importlib.util import find_spec
 
 from simopen.errors import LabError
+from simopen.lab.forks import keep_from_children
 from simopen.lab.messages import Answer, Failed, Fork, LinkKind, Request, receive, send
 from simopen.lab.nursery import Child, nursery
 
@@ -174,7 +175,7 @@ def close_all(fds: list[int]) -> None:
 
 def _spawn(seed: int, link: LinkKind) -> Control:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours.setblocking(False)
+    keep_from_children(ours).setblocking(False)
     with theirs:
         try:
             child = nursery().fork(Fork(link, seed), theirs)

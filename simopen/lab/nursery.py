@@ -26,6 +26,7 @@ from subprocess import DEVNULL
 from typing import NoReturn
 
 from simopen.errors import LabError
+from simopen.lab.forks import keep_from_children
 from simopen.lab.messages import (
     Done,
     Failed,
@@ -83,6 +84,7 @@ class Nursery:
         self._owner = os.getpid()
         self._complaint = os.memfd_create("simopen-nursery-complaint")
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        keep_from_children(self._channel)
         try:
             with theirs:
                 self._process = _start(theirs.fileno(), self._complaint)
@@ -153,6 +155,16 @@ class Nursery:
 
 _starting = threading.Lock()
 _nurseries: list[Nursery] = []  # this process's, where it has one
+
+
+def _begin_in_child() -> None:
+    """Another thread of the parent's may have held the lock, and none of them is there."""
+    global _starting  # noqa: PLW0603
+    _starting = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_begin_in_child)
 
 
 def nursery() -> Nursery:
