@@ -21,12 +21,12 @@ SHORTEST_PERIOD_S = 1e-3
 FIRST_S, LAST_S = (datetime(year, 1, 1, tzinfo=UTC).timestamp() for year in (2, 9999))
 """An instant lies between the two: what Python's calendar can show in any zone."""
 
-_PART = r"(\d+(?:\.\d*)?|\.\d+)"
-_DURATION = re.compile(rf"(?:{_PART}h)?(?:{_PART}m)?(?:{_PART}s)?(?:{_PART}ms)?")
+_PART = r"(\d+(?:\.\d*)?|\.\d+)"  # of ASCII: Python reads the digits of every script
+_DURATION = re.compile(rf"(?:{_PART}h)?(?:{_PART}m)?(?:{_PART}s)?(?:{_PART}ms)?", re.ASCII)
 _UNITS_S = (3600.0, 60.0, 1.0, 1e-3)
-_BARE = re.compile(_PART)
-_SECONDS = re.compile(r"\d{9,}(?:\.\d*)?")  # fewer digits would be a time before 2001, and so a slip
-_CLOCK_TIME = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}(?:\.\d+)?))?([Zz]|([+-])(\d{2}):?(\d{2}))?")
+_BARE = re.compile(_PART, re.ASCII)
+_SECONDS = re.compile(r"\d{9,}(?:\.\d*)?", re.ASCII)  # fewer digits would be a time before 2001, and so a slip
+_CLOCK_TIME = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}(?:\.\d+)?))?([Zz]|([+-])(\d{2}):?(\d{2}))?", re.ASCII)
 _DAY_S = 86_400
 # What a zone is off by: a local time that was typed for UTC misses by that, give or take the time it took to type.
 _TYPING_S = 60

@@ -105,3 +105,10 @@ def test_no_number_of_the_labs_is_one_of_these(option: str, number: str) -> None
 def test_no_picture_goes_there(file: str) -> None:
     said = refusal(["lab", "--plot="], file)
     assert said is not None or file == "\x1b.svg"
+
+
+@pytest.mark.parametrize("typed", ["٣", "١٣s", "٢٢:١٤", "+٣s", "next:١٠s", "٢١٠٠٠٠٠٠٠٠"])
+@pytest.mark.parametrize("option", [["lab", "--delay="], ["clock", "--timeout="], ["connect", "203.0.113.7", "--at="]])
+def test_digits_are_those_of_a_keyboard(option: list[str], typed: str) -> None:
+    """The two sides could not read such a number to each other."""
+    assert_fits(refusal(option, typed) or "it was understood")
