@@ -213,7 +213,8 @@ def as_dict(profile: Profile) -> dict[str, object]:
     """For JSON: RFC 4787's words, endpoints as text, the evidence last."""
     words = {name: getattr(profile, name).value for name in ("mapping", "allocation", "filtering", "pooling")}
     numbers = {
-        name: getattr(profile, name) for name in ("hairpinning", "layers", "step", "busy", "delta", "confidence")
+        name: getattr(profile, name)
+        for name in ("hairpinning", "layers", "step", "busy", "delta", "one_row", "confidence")
     }
     seen = [
         {"local": str(each.local), "server": str(each.server), "mapped": str(each.mapped)}
