@@ -163,11 +163,12 @@ def _likelihood(walk: Walk, counts: Sequence[int], elapsed_s: float, own: int) -
 def without_own(first: Taken, then: Taken, step: int) -> int:
     """How many steps of the gap between two mappings go with our own other flows: theirs, and those of others at them.
 
-    Others come at each step alike. 0 where it is no gap of such steps.
+    Others come at each step alike. Where the gap is less than our own, some of these had mappings of an earlier time.
+    0 where it is no gap of such steps.
     """
     steps = (then.port - first.port) * (1 if step > 0 else -1) % SPAN // abs(step)
-    others = steps - 1 - then.own
-    return then.own + others - round(others / (1 + then.own)) if 0 <= others < MOST_STEPS else 0
+    others = max(0, steps - 1 - then.own)
+    return max(0, steps - 1 - round(others / (1 + then.own))) if others < MOST_STEPS else 0
 
 
 def _steps_between(first: Taken, then: Taken, step: int, parity: bool) -> tuple[int, ...]:

@@ -447,6 +447,19 @@ def test_others_at_the_steps_of_this_programs_other_flows_make_a_row_no_busier(*
     assert sum(shares) / len(shares) == pytest.approx(0.15, abs=0.03)
 
 
+def test_an_own_flow_that_had_its_mapping_from_before_makes_no_row_unclear() -> None:
+    """As one from a port that a discovery of some minutes ago had, to the same server."""
+    model = Model([own_row(one_row=False)], seed=9)
+    old = Endpoint("192.0.2.1", PORT)
+    model.mapped(LOCAL, old)
+    seen = model.discover(dead=4)
+    profile = classify(seen, flows=model.flows, hosts=[LOCAL])
+    assert any(flow.remote == old for flow in model.flows)
+    assert (profile.step, profile.busy) == (1, 0.0)
+    assert profile.one_row is not True
+    assert predict(profile, model.now_ns, remote=PEER)[0].endpoint == model.mapped(LOCAL, PEER)
+
+
 def test_flows_that_cross_no_nat_and_flows_of_one_mapping_are_not_counted() -> None:
     model = Model([own_row(one_row=True)], seed=5)
     near = [Flow(False, 40001, Endpoint(to, 123), 1) for to in ("127.0.0.1", "169.254.9.9", "192.168.1.1", "fe80::1")]

@@ -105,7 +105,17 @@ def test_others_come_at_the_steps_of_our_other_flows_too(own: int, rate: float) 
 
 @pytest.mark.parametrize(
     ("gap", "own", "step", "gone"),
-    [(1, 0, 1, 0), (3, 2, 1, 2), (6, 2, 2, 2), (4, 2, 1, 3), (8, 3, 1, 6), (-4, 3, -1, 3), (1, 2, 1, 0), (-9, 2, 1, 0)],
+    [
+        (1, 0, 1, 0),
+        (3, 2, 1, 2),
+        (6, 2, 2, 2),
+        (4, 2, 1, 3),
+        (8, 3, 1, 6),
+        (-4, 3, -1, 3),
+        (1, 2, 1, 0),
+        (3, 5, 1, 2),
+        (-9, 2, 1, 0),
+    ],
 )
 def test_what_goes_with_our_other_flows_is_theirs_and_a_share_of_the_others(
     gap: int, own: int, step: int, gone: int
