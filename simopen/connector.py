@@ -35,6 +35,7 @@ from simopen.sockets import MakeSocket, is_self_connected, source_address
 from simopen.window import Fire, GiveUp, Outcome, Window, passes
 
 _ARMING_NS = 50_000_000  # what the scheduler gets at least
+_LOOKED_BACK = 4  # those of a spray have met nobody yet
 _MADE_UP_NS = 20_000_000  # a delay that later shots make up for: as few as are due meanwhile
 
 
@@ -57,6 +58,7 @@ class Connector:
         self.strangers = 0
         self.arrivals: list[Arrival] = []
         self.early_ns: int | None = None
+        self.earlier: str | None = None
         self._looked_ns = time.monotonic_ns()
         self.fired_ns = 0
         self.holder: str | None = None
@@ -263,6 +265,11 @@ class Connector:
         for claim in self._claims:
             self._ports.release(claim)
         self._claims.clear()
+
+    def look_back(self, instant_ns: int) -> None:
+        """Note when a stream between the same two endpoints as one of the first few shots' ended here, if any did."""
+        for lane in self._lanes[:_LOOKED_BACK]:
+            self.earlier = self.earlier or ending.shared.earlier(lane.local, lane.peer, instant_ns)
 
     def aim(self, planned_ns: int) -> list[Callable[[], object]]:
         """The calls that fire what is due at the instant, and then those that listen; for the scheduler's thread."""

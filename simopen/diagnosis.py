@@ -52,6 +52,7 @@ class Cause(StrEnum):
     BROKEN = "broken"
     REFUSED = "refused"
     UNREACHABLE = "unreachable"
+    EARLIER_STREAM = "earlier stream"
     SILENCE = "silence"
 
 
@@ -341,6 +342,15 @@ _CASES = (
         "Check the address and this host's connection; a firewall may answer so, too, until the peer has fired",
     ),
     _Case(
+        Cause.EARLIER_STREAM,
+        lambda report: report.earlier is not None,
+        lambda _: "nothing at all came back, and these two endpoints had a stream not long ago",
+        "A router on the way may still remember that stream, and let nothing of a new one in: wait two minutes, or use "
+        "another local port on both sides. If that is not it, the peer fired at another instant, or not at all",
+        "A router on the way may still remember that stream, and let nothing of a new one in: wait two minutes, then "
+        "make new tickets on both sides, or make them now with another --local-port on both",
+    ),
+    _Case(
         Cause.SILENCE,
         lambda _: True,
         lambda _: "nothing at all came back",
@@ -367,6 +377,8 @@ def _facts(report: Report) -> Iterator[str]:
         yield _stalled(report)
     if (early_ns := _early_ns(report)) is not None:
         yield f"a SYN from a peer's address came {early_ns / 1e9:.1f} s before the instant"
+    if report.earlier is not None:
+        yield report.earlier
     yield from _visits(report)
 
 

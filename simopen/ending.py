@@ -32,6 +32,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from simopen import conntable
 from simopen.address import Endpoint, normalise, sockaddr
 from simopen.errors import LocalEndpointError
 from simopen.sockets import limit_hops, open_socket
@@ -50,6 +51,7 @@ _HOPS = 1
 _PAUSES_NS = tuple(1_000_000 * 2**each for each in range(6))  # for whoever closes to come round to it
 # linux/tcp.h, struct tcp_info: the state, and from 120 on bytes_acked, and at 152 data_segs_in.
 _TCP_INFO = struct.Struct("=B119xQ24xI")
+_ENDING_STATES = {"TIME-WAIT", "LAST-ACK", "CLOSING"}
 _CLOSED = 7  # include/net/tcp_states.h
 _FIONREAD, _TIOCOUTQ = 0x541B, 0x5411
 
@@ -243,6 +245,15 @@ class Endings:
             found = [at_ns for (ours, theirs), at_ns in self._ended_ns.items() if (ours.port, theirs) == (port, remote)]
         recent = [at_ns for at_ns in found if time.monotonic_ns() - at_ns < REMEMBERED_NS]
         return max(recent, default=None)
+
+    def earlier(self, local: tuple[str, int], remote: Endpoint, instant_ns: int) -> str | None:
+        """When the last stream between these two ended, in words: by this process's memory, or by the kernel's."""
+        if (ended_ns := self.ended_ns(local[1], remote)) is not None:
+            ago_s = max(0, instant_ns - ended_ns) / 1e9
+            return f"this program ended a stream between the same two endpoints {ago_s:.1f} s before the instant"
+        if (state := conntable.state(local, remote)) in _ENDING_STATES:
+            return f"this host still has an earlier stream between the same two endpoints, which has ended ({state})"
+        return None
 
     def holds(self, port: int, remote: Endpoint) -> bool:
         """Whether a stream from this local port to that endpoint is held for a moment, and closed by its owner."""

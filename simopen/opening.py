@@ -100,7 +100,10 @@ async def punch(
 ) -> tuple[socket, Report]:
     """Open one direct TCP stream to a peer that does the same at the same instant; returns (socket, report).
 
-    The socket is connected and non-blocking; pass it as `sock=` to any library. It is the caller's to close.
+    The socket is connected and non-blocking; pass it as `sock=` to any library. It is the caller's to close. What it is
+    closed with, or shut down, leaves about one round trip after the stream came up at the earliest, or the routers on
+    the way could not follow it, and would let no next stream between the same two endpoints in for a minute or more.
+    Code that has only the descriptor, as uvloop's transports do, shuts it down at once: then wait that long before.
 
     Args:
         peer: (host, port), or several such pairs, fired at side by side from the one local port. Where several answer,
@@ -574,6 +577,7 @@ class _Trace:
             strangers=self.connector.strangers,
             arrivals=tuple(self.connector.arrivals),
             early_ns=self.connector.early_ns,
+            earlier=self.connector.earlier,
             holder=self.connector.holder,
             plan=self.aim.plan,
             spray=self.aim.spray,
@@ -643,6 +647,7 @@ async def _fire(connector: Connector, trace: _Trace) -> None:
     wait = trace.wait
     if wait.when.is_now:
         wait.instant_ns = time.monotonic_ns()
+        connector.look_back(wait.instant_ns)
         connector.fired(scheduler.spin(0, connector.aim(wait.instant_ns)))
         return
     logger.info("the sockets are bound; the instant is %s UTC", _utc(wait.when.utc_ns(wait.estimate)))
@@ -653,6 +658,7 @@ async def _fire(connector: Connector, trace: _Trace) -> None:
         trace.stalled_ns = wait.stalled_ns
         raise MissedInstant(_missed(trace))
     connector.stop_looking()
+    connector.look_back(wait.instant_ns)
     if trace.aim.mine is not None and trace.aim.mine.step is not None:
         lead_ns = _COUNTING_NS + FIRST_NS * connector.opens_the_way
         await asyncio.sleep(max(0, wait.instant_ns - lead_ns - time.monotonic_ns()) / 1e9)

@@ -91,6 +91,7 @@ class Report:
     `strangers` counts the connections that came from elsewhere and were closed at once; `arrivals` are the first few of
     them, and of those from a peer's address. `stalled_s` is for how long this process was stopped, or busy, when it was
     to fire or to watch; 0 where it was not. `early_ns` is when a SYN from a peer's address came before the instant.
+    `earlier` says when a stream between the same two endpoints ended here, where that is not long ago.
     """
 
     local: tuple[str | None, int]
@@ -105,6 +106,7 @@ class Report:
     strangers: int = 0
     arrivals: tuple[Arrival, ...] = ()
     early_ns: int | None = None
+    earlier: str | None = None
     via: Via | None = None
     remote: Endpoint | None = None
     established_ns: int | None = None
@@ -149,6 +151,7 @@ class Report:
             "strangers": self.strangers,
             "arrivals": [{"remote": str(each.remote), "at": self._utc(each.at_ns)} for each in self.arrivals],
             "early": None if self.early_ns is None else self._utc(self.early_ns),
+            "earlier": self.earlier,
             "notes": list(self.notes),
             "attempts": [self._attempt(attempt) for attempt in _ends(self.attempts)],
             "attempts_omitted": len(self.attempts) - len(_ends(self.attempts)),

@@ -69,6 +69,8 @@ def arrival(remote: Endpoint, after_ms: int = 0) -> Arrival:
         (failed(shot(UNREACHABLE)), Cause.UNREACHABLE, "a router on the way, or this host's own network, says"),
         (failed(shot(None)), Cause.SILENCE, "nothing at all came back"),
         (failed(shot(errno.ETIMEDOUT)), Cause.SILENCE, "nothing at all came back"),
+        (failed(shot(None), earlier="x"), Cause.EARLIER_STREAM, "had a stream not long ago"),
+        (failed(shot(RST), earlier="x"), Cause.REFUSED, "only refusals"),
         # What proves nothing changes nothing.
         (failed(shot(RST), early_ns=START - 3 * 10**9), Cause.REFUSED, "only refusals"),
         (failed(shot(None), arrivals=(arrival(STRANGER),), strangers=1), Cause.SILENCE, "nothing at all"),
@@ -298,3 +300,11 @@ def test_however_many_peers_a_name_brings_the_words_fit_a_screen(count: int, cod
     assert len(told) <= LONGEST
     assert max(map(len, diagnose(made).evidence)) <= LONGEST
     assert len(diagnose(made).sentence) < 700
+
+
+def test_an_earlier_stream_is_told_with_what_to_do_about_it() -> None:
+    found = diagnose(failed(shot(None), earlier="an earlier stream ended 3.0 s before"))
+    assert "an earlier stream ended 3.0 s before" in found.evidence
+    assert "wait two minutes, or use another local port on both sides" in found.advice
+    by_ticket = diagnose(failed(shot(None), earlier="x", plan="one port"))
+    assert "--local-port on both" in by_ticket.advice
