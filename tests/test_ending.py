@@ -103,10 +103,10 @@ async def test_an_end_that_comes_too_early_shuts_the_next_stream_out(nat: lab.Li
         ways = ("punch, around the library",)
         assert await end_both(hosts, ways) == [[None], [None]]
         told = await end_both(hosts, ways, window=2.5)
-    for (said,) in told:
-        assert said is not None
-        assert said["diagnosis"]["cause"] == simopen.Cause.EARLIER_STREAM
-        assert "earlier stream between the same two endpoints" in "; ".join(said["diagnosis"]["evidence"])
+    causes = {said and said["diagnosis"]["cause"] for (said,) in told}
+    # The kernel remembers it on the side that ended first; on both, where they did so at once.
+    assert simopen.Cause.EARLIER_STREAM in causes, told
+    assert causes <= {simopen.Cause.EARLIER_STREAM, simopen.Cause.SILENCE}, told
 
 
 @contextlib.contextmanager
