@@ -386,7 +386,8 @@ class Inquiry:
     def _drop_silent(self) -> None:
         """Close all but what holds the mapping, and say who never answered."""
         waited_s = asyncio.get_running_loop().time() - self._began_s
-        for binding in self._open - set(self.held.values()):
+        silent = self._open - set(self.held.values())
+        for binding in sorted(silent, key=lambda each: each.at_ns):
             if binding in self._probes:
                 binding.give_up()
             else:

@@ -187,26 +187,29 @@ def limit_resends(sock: socket.socket, resends: int) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, resends * 1000 + 500)
 
 
+# Of reserved blocks (RFC 1112 §4, RFC 6666): where these can be bound, any can.
+_NOBODYS = {socket.AF_INET: "240.0.0.1", socket.AF_INET6: "100::1"}
+
+
 def is_own(address: str) -> bool:
-    """Whether an address is this host's: any of 127.0.0.0/8, and an interface's second one, too."""
-    family = Endpoint(address, 1).family
-    if _binds_to_any(family):  # then only the route tells, and of an interface's addresses it tells the first
-        with contextlib.suppress(LocalEndpointError):
-            return reach(address) is Reach.HOST or source_address(Endpoint(address, 1), None) == address
-    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
-        probe.bind(sockaddr(Endpoint(address, 0)))
-        return True
+    """Whether an address is this host's: any of 127.0.0.0/8, and an interface's second one, too.
+
+    Binding tells. It does not where ip_nonlocal_bind lets programs have any address, nor in a network namespace that
+    has none at all, where Linux lets them, too: then only the route tells, and of an interface's addresses the first.
+    """
+    if not _binds(_NOBODYS[Endpoint(address, 1).family]):
+        return _binds(address)
+    with contextlib.suppress(LocalEndpointError):
+        return reach(address) is Reach.HOST or source_address(Endpoint(address, 1), None) == address
     return False
 
 
-def _binds_to_any(family: socket.AddressFamily) -> bool:
-    """Whether this host lets programs bind to addresses that it does not have (ip-sysctl, ip_nonlocal_bind)."""
-    version = "ipv6" if family == socket.AF_INET6 else "ipv4"
-    try:
-        with open(f"/proc/sys/net/{version}/ip_nonlocal_bind", "rb") as setting:
-            return setting.read().strip() == b"1"
-    except OSError:
-        return False
+def _binds(address: str) -> bool:
+    endpoint = Endpoint(address, 0)
+    with contextlib.suppress(OSError), socket.socket(endpoint.family, socket.SOCK_DGRAM) as probe:
+        probe.bind(sockaddr(endpoint))
+        return True
+    return False
 
 
 def limit_hops(sock: socket.socket, hops: int) -> None:

@@ -12,7 +12,7 @@ import os
 import pickle
 import signal
 import sys
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -131,8 +131,10 @@ class Host:
 
         Raises: LabError at the time-out, with the end of what the program wrote to standard error.
         """
-        process = await self.start(argv, env=env, cwd=cwd)
-        talk = asyncio.create_task(process.communicate(stdin))
+        # No pipe where there is nothing to say: of a program that ends at once, uvloop complains by a RuntimeError.
+        source = PIPE if stdin else DEVNULL
+        process = await self.start(argv, stdin=source, env=env, cwd=cwd)
+        talk = asyncio.create_task(process.communicate(stdin or None))
         try:
             await asyncio.wait({talk}, timeout=timeout_s)
             if not talk.done():
