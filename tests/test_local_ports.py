@@ -66,24 +66,13 @@ def test_where_nobody_knows_which_address_it_would_be_any_may_be_it() -> None:
 
 @pytest.mark.parametrize("turned", [False, True])
 async def test_a_port_and_its_address_and_port_are_one_local_end(ports: tuple[int, int], turned: bool) -> None:
-    one, other = (ports[0], (HERE, ports[0]))[:: -1 if turned else 1]
-    peer, at = (THERE, ports[1]), time.time() + 60
-    first = asyncio.create_task(simopen.punch(peer, local=one, at=at, clock=clock.plain()))
-    while not _held(ports[0]):  # noqa: ASYNC110 - nobody tells
-        await asyncio.sleep(0.001)
-    with pytest.raises(simopen.LocalEndpointError, match="already connecting"):
+    one, other = (None, (HERE, ports[0])) if turned else (HERE, ports[0])
+    peer = (THERE, ports[1])
+    with (
+        Connector.opened(one, (Shot(ports[0], Endpoint(*peer)),)),
+        pytest.raises(simopen.LocalEndpointError, match="already connecting"),
+    ):
         await simopen.punch(peer, local=other, clock=clock.plain())
-    first.cancel()
-    await asyncio.gather(first, return_exceptions=True)
-
-
-def _held(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind((HERE, port))
-        except OSError:
-            return True
-    return False
 
 
 async def met(local: tuple[str, int], peer: tuple[str, int], at: float) -> str:
