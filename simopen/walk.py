@@ -17,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain, islice, pairwise, repeat
-from math import comb, exp, inf, log
+from math import exp, inf, lgamma, log
 from typing import NamedTuple, TypeAlias
 
 LOWEST, HIGHEST = 1024, 65535  # RFC 4787 §4.2.1: NATs keep away from the well-known ports
@@ -88,7 +88,10 @@ class Walk(NamedTuple):
 
     def _among(self, others: int, own: int) -> float:
         """The chance of so many others at `own` + 1 steps of ours: a negative binomial distribution."""
-        return comb(own + others, others) * float(self.busy**others * (1 - self.busy) ** (own + 1))
+        if not self.busy:
+            return float(not others)
+        ways = lgamma(own + others + 1) - lgamma(own + 1) - lgamma(others + 1)  # a spray's are beyond any float
+        return exp(ways + others * log(self.busy) + (own + 1) * log(1 - self.busy))
 
 
 def wrapped(port: int) -> int:

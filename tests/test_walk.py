@@ -103,6 +103,13 @@ def test_others_come_at_the_steps_of_our_other_flows_too(own: int, rate: float) 
     assert means[1] - means[0] == pytest.approx(own * 0.25 / 0.75, abs=1e-3)
 
 
+@pytest.mark.parametrize("rate", [0.0, 600.0])
+def test_a_spray_among_many_others_leads_out_of_no_number(rate: float) -> None:
+    """The ways in which 999 others come at 2,049 steps are more than any float holds; their chance is a small one."""
+    chances = [Walk(1, False, 0.25, rate).chance(steps, 0.5, 2048) for steps in (1, 684, 1000)]
+    assert chances[0] < chances[1] < 0.02 > chances[2]
+
+
 @pytest.mark.parametrize(
     ("gap", "own", "step", "gone"),
     [
