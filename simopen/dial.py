@@ -17,6 +17,7 @@ from functools import partial
 
 from simopen import arguments, opening, wallet
 from simopen.address import Endpoint, host_and_port, own_address, peer_endpoints
+from simopen.aim import possible
 from simopen.arguments import UsageError, argument, judged
 from simopen.clock import TimeSource
 from simopen.diagnosis import ago
@@ -277,7 +278,7 @@ def _to_ticket(
 ) -> Call:
     instant, now_s = later_instant(mine, theirs), estimate.utc_ns / 1e9
     spray = options.spray or both_spray(mine, theirs)
-    plan = opening.possible(mine.profile, theirs.profile, now_ns=instant * 10**9, spray=spray)
+    plan = possible(mine.profile, theirs.profile, now_ns=instant * 10**9, spray=spray)
     return Call(
         str(theirs.profile.mapped or "the ticket's owner"),
         instant,

@@ -22,7 +22,7 @@ FLOORS = [
     {"trial", "side", "invitation"},
     {"__init__", "lab", "screen"},
     {"opening", "pipe", "discovery", "wallet"},
-    {"writer"},
+    {"writer", "aim"},
     {"upgrade"},
     {"inquiry"},
     {"connector", "waiting"},

@@ -22,6 +22,7 @@ import pytest
 import simopen
 from simopen import clock, conntable, opening
 from simopen.address import Endpoint, Reach, reach
+from simopen.aim import Aim, Order, budgeted, looked_up, reachable
 from simopen.clock import FixedClock, LocalClock, Reading
 from simopen.connector import Connector
 from simopen.lab import Allocation, Mapping, Nat
@@ -271,7 +272,7 @@ async def test_where_the_peers_public_address_is_this_hosts_nothing_is_fired(por
 
 async def test_a_name_that_also_means_nobody_is_tried_at_its_other_address(ports: tuple[int, int]) -> None:
     pairs = (("0.0.0.0", ports[1]), ("fe80::9", ports[1]), (HERE, ports[1]))
-    shots, notes = opening._reachable([Shot(ports[0], Endpoint(*pair)) for pair in pairs], None)
+    shots, notes = reachable([Shot(ports[0], Endpoint(*pair)) for pair in pairs], None)
     assert [shot.remote for shot in shots] == [Endpoint(HERE, ports[1])]
     assert ["no single host" in notes[0], "as in fe80::1%eth0" in notes[1], len(notes)] == [True, True, 2]
 
@@ -303,14 +304,14 @@ def waiting(ports: tuple[int, int], answers: list[str], left_s: float, asked_s: 
 
     source = FixedClock(plain())
     at_ns = source.now_estimate().utc_ns + round(left_s * 1e9)
-    aim = opening._Aim(
+    aim = Aim(
         (HERE, ports[0]),
         (Shot(ports[0], Endpoint(THERE, ports[1])),),
         names=(("home.example", ports[1]),),
         asked_ns=time.monotonic_ns() - round(asked_s * 1e9),
         look_up=look_up,
     )
-    return opening._Trace(opening._Order(When.told(at_ns / 1e9, source), 5_000_000_000, source), aim, 5.0)
+    return opening._Trace(Order(When.told(at_ns / 1e9, source), 5_000_000_000, source), aim, 5.0)
 
 
 async def test_a_name_that_changes_while_waiting_is_fired_at_where_it_is_now(ports: tuple[int, int]) -> None:
@@ -352,11 +353,11 @@ async def test_a_name_that_has_not_changed_or_cannot_be_looked_up_again_is_fired
 def test_what_a_name_server_says_costs_no_more_syns_than_a_ticket(ports: tuple[int, int]) -> None:
     """Sixteen addresses, and each may refuse; those that the kernel sends again count as well."""
     shots = tuple(Shot(ports[0], Endpoint(f"203.0.113.{n}", ports[1])) for n in range(1, 17))
-    aim = opening._Aim((None, ports[0]), shots, names=(("many.example", ports[1]),))
-    fired, left, resends = opening._rationed(aim, None)
+    aim = Aim((None, ports[0]), shots, names=(("many.example", ports[1]),))
+    fired, left, resends = budgeted(aim, None)
     assert left is not None
     assert len(fired) * (1 + resends) + left <= MOST_SYNS
-    assert opening._rationed(replace(aim, names=()), None) == (shots, None, 0)
+    assert budgeted(replace(aim, names=()), None) == (shots, None, 0)
 
 
 async def test_a_silent_resolver_is_waited_for_no_longer_than_the_window() -> None:
@@ -370,7 +371,7 @@ async def test_a_silent_resolver_is_waited_for_no_longer_than_the_window() -> No
         with pytest.raises(
             simopen.ResolutionError, match=r"address of 'home.example' within 0\.1 s; is the network up"
         ):
-            await opening._looked_up((("home.example", 9),), 0.1, look_up)
+            await looked_up((("home.example", 9),), 0.1, look_up)
     finally:
         silent.set()
 
