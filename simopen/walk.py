@@ -13,15 +13,17 @@ Pure: numbers in, numbers out. It knows ports and times, no addresses and no NAT
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import chain, islice, pairwise, repeat
+from itertools import accumulate, chain, islice, pairwise, repeat
 from math import exp, inf, lgamma, log
 from typing import NamedTuple, TypeAlias
 
 LOWEST, HIGHEST = 1024, 65535  # RFC 4787 §4.2.1: NATs keep away from the well-known ports
 SPAN = HIGHEST - LOWEST + 1
+ANY_PORT = -log(SPAN)
 JUMP = 0.01
 """Chance that a gap fits no walk: a SYN that was overtaken or sent again, a counter that wrapped elsewhere. Assumed."""
 
@@ -241,3 +243,48 @@ def _one_more(
                     target += (target ^ local) & 1
                 found[LOWEST + (target - LOWEST) % SPAN] += chance * move
     return found
+
+
+def fit_of_sequence(runs: tuple[Run, ...]) -> float:
+    """The log likelihood of runs that may begin anywhere and come in either order."""
+    return len(runs) * ANY_PORT + log_sum(_fits_of_orders(runs))
+
+
+def _fits_of_orders(runs: tuple[Run, ...]) -> tuple[float, float]:
+    """As the SYNs left; or, rarely, in another order, where some were overtaken or sent again."""
+    ways = sum(map(_log_ways, runs))
+    return log(0.9) + evidence(runs), log(0.1) - ways + evidence(tuple(map(_by_port, runs)))
+
+
+def _log_ways(run: Run) -> float:
+    """The log of how many orders are no further from that of the ports than this one: which were late, and where."""
+    places = {(each.port, each.local): place for place, each in enumerate(_by_port(run))}
+    rising: list[int] = []  # at each index the lowest end of a rising subsequence of that length
+    for each in run:
+        place = places[each.port, each.local]
+        at = bisect_left(rising, place)
+        rising[at : at + 1] = [place]
+    late = len(run) - len(rising)
+    return min(2 * late * log(len(run)), lgamma(len(run) + 1))
+
+
+def in_order(runs: dict[str, Run]) -> dict[str, Run]:
+    """The runs as they are, or by their ports where SYNs were overtaken on the way, whichever is likelier."""
+    as_sent, by_port = _fits_of_orders(tuple(runs.values()))
+    return runs if as_sent >= by_port else {address: _by_port(run) for address, run in runs.items()}
+
+
+def _by_port(run: Run) -> Run:
+    """In ascending order round the circle of ports, from behind the widest gap; times in order, too."""
+    ports = sorted(run)
+    gaps = [(taken.port - ports[index - 1].port) % SPAN for index, taken in enumerate(ports)]
+    start = gaps.index(max(gaps))
+    times = sorted(taken.at_s for taken in run)
+    # How many other flows of our own left before each: one that comes late was not the last to leave.
+    left = dict(zip(run, accumulate(taken.own for taken in run), strict=True))
+    ordered = ports[start:] + ports[:start]
+    most = list(accumulate((left[taken] for taken in ordered), max))
+    return tuple(
+        each._replace(at_s=at_s, own=now - before)
+        for each, at_s, now, before in zip(ordered, times, most, most[:1] + most, strict=False)
+    )
