@@ -104,19 +104,21 @@ def _translated(what: str) -> Iterator[None]:
 def left(ticket: Ticket, places: Places) -> Iterator[Callable[[], bool]]:
     """Leave the ticket there while inside. What this yields tells whether somebody is about to punch with it.
 
-    Raises: SimopenError where it cannot be written to the first place; the others are left out then.
+    Raises: SimopenError where it can be written to no place: a disk may be full, or read-only, where others are not.
     """
     if not fcntl:
         yield lambda: False
         return
-    first, *others = _each(places)
     with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(_left(ticket, first))]
-        for where in others:
+        files, refused = [], []
+        for where in _each(places):
             try:
                 files.append(stack.enter_context(_left(ticket, where)))
             except SimopenError as error:
                 logger.info("%s", error)
+                refused.append(error)
+        if not files:
+            raise refused[0]
         yield lambda: any(_shared(file) for file in files)
 
 
@@ -127,10 +129,12 @@ def _each(places: Places) -> Sequence[Path]:
 @contextlib.contextmanager
 def _left(ticket: Ticket, where: Path) -> Iterator[TextIOWrapper]:
     path = where / f"{os.getpid()}{_SUFFIX}"
+    new = path.with_suffix(".new")
     with contextlib.ExitStack() as stack:
+        stack.callback(_remove, new)  # what did not get its name
         with _translated(f"write {path}"):
-            file = stack.enter_context(_locked(path.with_suffix(".new"), ticket.encode()))
-            path.with_suffix(".new").rename(path)  # whole and locked from the first moment
+            file = stack.enter_context(_locked(new, ticket.encode()))
+            new.rename(path)  # whole and locked from the first moment
         stack.callback(_remove, path)
         yield file
 

@@ -221,3 +221,22 @@ def test_a_directory_in_the_new_tickets_place_is_told(tmp_path: Path) -> None:
     (tmp_path / f"{os.getpid()}.new").mkdir()
     with pytest.raises(SimopenError, match=r"cannot write .*: Is a directory"), wallet.left(SIMPLE, tmp_path):
         pass
+
+
+def test_a_place_that_takes_no_ticket_leaves_the_other(tmp_path: Path) -> None:
+    full, other = tmp_path / "full", tmp_path / "other"
+    for place in (full, other):
+        place.mkdir(mode=0o700)
+    (full / f"{os.getpid()}.new").mkdir()
+    with wallet.left(SIMPLE, (full, other)) as is_in_use, wallet.in_use((full, other)) as found:
+        assert found == [SIMPLE]
+        assert is_in_use()
+    assert list(other.iterdir()) == []
+
+
+def test_a_ticket_that_gets_no_name_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / f"{os.getpid()}.ticket"
+    path.mkdir()
+    with pytest.raises(SimopenError, match="cannot write"), wallet.left(SIMPLE, tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == [path]
