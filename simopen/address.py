@@ -246,7 +246,7 @@ def own_address(text: str) -> str:
         ValueError: it is none, or not one that a single host has.
     """
     host, port = host_and_port(text)
-    if port is not None or literal(host) is None:
+    if port is not None or literal(host) is None or not (is_single(host) or host in ANY.values()):
         raise ValueError(f"the local address must be an IP address of this host, not {quoted(text)}")
     return host
 
@@ -368,10 +368,7 @@ async def _resolve_one(host: str, port: int, ask: Ask) -> Resolved:
     try:
         found = await look_up(_checked_name(host), port, socket.SOCK_STREAM, ask=ask)
     except (OSError, UnicodeError, RuntimeError) as error:  # RuntimeError: no thread can be had
-        reason = (error.strerror or error) if isinstance(error, OSError) else error
-        raise ResolutionError(
-            f"the name {quoted(host)} has no address ({reason}); check its spelling, or give an IP address"
-        ) from error
+        raise ResolutionError(f"the name {quoted(host)} {_unresolved(error)}, or give an IP address") from error
     endpoints = dict.fromkeys(normalise(address) for family, *_, address in found if family in ANY)
     # The two sides may each choose between streams (see connector.py): the same order on both avoids a quarrel.
     families = ([each for each in endpoints if each.family == family] for family in (socket.AF_INET6, socket.AF_INET))
@@ -381,6 +378,20 @@ async def _resolve_one(host: str, port: int, ask: Ask) -> Resolved:
     told = listed(kept, ", ", FEW)
     note = f"the name {quoted(host)} has {len(endpoints)} addresses, of which {len(kept)} are tried: {told}"
     return Resolved(kept, (note,))
+
+
+def _unresolved(error: Exception) -> str:
+    """What is known of a name, by what its look-up met, and what to do."""
+    if isinstance(error, UnicodeError):
+        return f"has no address, as no host can be named so ({error}); check its spelling"
+    if isinstance(error, socket.gaierror) and error.errno in _NO_ADDRESS:
+        return f"has no address ({error.strerror}); check its spelling"
+    reason = (error.strerror or error) if isinstance(error, OSError) else error
+    return f"could not be looked up ({reason}); is the network up? Try again"
+
+
+_NO_ADDRESS = {getattr(socket, name) for name in ("EAI_NONAME", "EAI_NODATA") if hasattr(socket, name)}
+"""The name servers' own word, rather than theirs that they cannot tell now, or nobody's."""
 
 
 async def look_up(host: str, port: int, kind: socket.SocketKind, *, ask: Ask = socket.getaddrinfo) -> list[Any]:

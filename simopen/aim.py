@@ -173,26 +173,21 @@ def reachable(
     ends = dict.fromkeys(shot.remote for shot in shots)
     refusals = {end: routes[end.address].refused or own.get(end) for end in ends}
     kept = tuple(shot for shot in shots if refusals[shot.remote] is None)
-    notes = tuple((_left_out if kept or len(ends) > 1 else _only)(refusals))
+    notes = tuple(_refused(refusals, others=bool(kept)))
     if not kept:
         raise _nothing_left(notes, routes.values(), next((shot for shot in shots if shot.remote in own), None), bound)
     return kept, notes
 
 
-def _left_out(refusals: dict[Endpoint, str | None]) -> Iterator[str]:
-    """One note a reason."""
+def _refused(refusals: dict[Endpoint, str | None], *, others: bool) -> Iterator[str]:
+    """One note a reason. Where no others remain, nothing is left out."""
     by_reason = defaultdict(list)
     for remote, reason in refusals.items():
         by_reason[reason].append(remote)
     for reason, remotes in by_reason.items():
+        told = listed(remotes, ", ", FEW)
         if reason is not None:
-            yield listed(remotes, ", ", FEW) + f" left out: {reason}"
-
-
-def _only(refusals: dict[Endpoint, str | None]) -> Iterator[str]:
-    """Of one endpoint that is the only one nothing is left out."""
-    for remote, reason in refusals.items():
-        yield f"cannot fire at {remote}: {reason}"
+            yield f"{told} left out: {reason}" if others else f"cannot fire at {told}: {reason}"
 
 
 def _nothing_left(notes: Sequence[str], routes: Iterable[_Route], own: Shot | None, bound: str | None) -> PunchError:

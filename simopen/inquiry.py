@@ -25,7 +25,7 @@ from simopen.errors import LocalEndpointError, ResolutionError, StunError, no_na
 from simopen.gateway import outer_address
 from simopen.hairpin import Mapped, hairpins
 from simopen.nat import Mapping, Observation, mapping_so_far
-from simopen.sockets import open_socket, source_address
+from simopen.sockets import is_own, open_socket, source_address
 from simopen.wording import by_reason, listed
 
 PROBES = 7
@@ -250,6 +250,8 @@ class Inquiry:
             return
         self._second_rounds.add(server)
         for end in stun.second_round(server, other):
+            if _means_this_host(end, server):
+                continue
             self._awaited += 1
             self._group.create_task(self._ask_second(end))
 
@@ -367,6 +369,8 @@ class Inquiry:
             return
         if any(each.local.address == each.mapped.address for each in ends):
             return
+        if any(_means_this_host(end.mapped, each.server) for end, each in zip(ends, self._probes, strict=False)):
+            return
         trip_s = max(each.handshake_s for each in self._probes[:2])
         with contextlib.suppress(LocalEndpointError):
             self.hairpinning = await hairpins(ends[0], ends[1], max(trip_s, HAIRPIN_FLOOR_S))
@@ -450,6 +454,11 @@ class Inquiry:
         if changed:
             self.note(f"{binding.server}: saw {before[-1].mapped} before, sees {answer.mapped} now")
         return changed
+
+
+def _means_this_host(named: Endpoint, server: Endpoint) -> bool:
+    """Whether a server elsewhere names this host itself: one of its services would answer."""
+    return is_own(named.address) and not is_own(server.address)
 
 
 async def _awaited(answer: Awaitable[None]) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import re
 import socket
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from simopen.address import (
     local_endpoint,
     look_up,
     normalise,
+    own_address,
     peer_endpoints,
     reach,
     refusal,
@@ -275,13 +277,28 @@ async def test_one_address_in_two_spellings_is_one_endpoint() -> None:
     assert found == ((Endpoint("127.0.0.1", 9),), ())
 
 
-@pytest.mark.parametrize("error", [OSError(24, "Too many open files"), RuntimeError("can't start new thread")])
-async def test_whatever_keeps_a_name_from_being_looked_up_is_an_error_of_ours(error: Exception) -> None:
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(24, "Too many open files"), "could not be looked up (Too many open files); is the network up?"),
+        (RuntimeError("can't start new thread"), "could not be looked up (can't start new thread)"),
+        (socket.gaierror(socket.EAI_AGAIN, "Temporary failure"), "could not be looked up (Temporary failure)"),
+        (socket.gaierror(socket.EAI_FAIL, "Non-recoverable"), "could not be looked up (Non-recoverable)"),
+        (socket.gaierror(socket.EAI_NONAME, "Not known"), "has no address (Not known); check its spelling"),
+    ],
+)
+async def test_that_a_name_has_no_address_is_said_where_a_name_server_said_so(error: Exception, told: str) -> None:
     def ask(*_: object, **__: object) -> list[Any]:
         raise error
 
-    with pytest.raises(ResolutionError, match=r"'a\.example' has no address"):
+    with pytest.raises(ResolutionError, match=re.escape(f"the name 'a.example' {told}")):
         await resolved([("a.example", 9)], ask=ask)
+
+
+@pytest.mark.parametrize("typed", ["224.0.0.1", "255.255.255.255", "ff02::1", "::ffff:224.0.0.1"])
+def test_what_no_host_can_have_is_no_local_address(typed: str) -> None:
+    with pytest.raises(ValueError, match="must be an IP address of this host"):
+        own_address(typed)
 
 
 def test_a_scope_that_names_no_interface_is_told() -> None:

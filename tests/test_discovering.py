@@ -22,6 +22,16 @@ pytestmark = pytest.mark.lab
 HERE = Path(__file__).parent
 Routed: TypeAlias = Nat | LinuxRouter | Sequence[Nat | LinuxRouter] | None
 PORT = 1314
+LISTENER = """
+import selectors, socket, sys
+servers = [socket.create_server((sys.argv[1], port)) for port in (3478, 3479)]
+print("ready", flush=True)
+selector = selectors.DefaultSelector()
+for server in servers:
+    selector.register(server, selectors.EVENT_READ)
+selector.select()
+print("somebody came", flush=True)
+"""
 ROUND_TRIP_NS = 400_000_000  # of two hosts with 0.1 s each
 MOST_SYNS = 64
 
@@ -93,6 +103,20 @@ async def test_no_hairpin_takes_ports_of_a_row_that_is_to_be_foreseen() -> None:
     assert (said["mapping"], said["hairpinning"]) == (APDM.value, None)
     syns = [each.sent for each in record if each.source == "left" and each.sent.is_syn]
     assert {each.destination.address for each in syns} == {server.address for server in servers}
+
+
+async def test_a_server_elsewhere_that_names_this_host_as_its_other_half_is_not_followed_there() -> None:
+    """Its address is no secret where nothing is translated; a service of this host would get the question."""
+    async with lab.Network() as net:
+        server, host = await net.host("one", delay_s=0.01), await net.host("left", delay_s=0.01)
+        await stun_server.start(server, server.address, host.address)
+        service = await host.start([sys.executable, "-c", LISTENER, host.address], stderr=None)
+        assert service.stdout is not None
+        await service.stdout.readline()
+        said = await discover(host, [server.address])
+        service.terminate()
+        assert (await service.stdout.read()).decode() == ""
+    assert said["mapping"] == "none", said
 
 
 async def test_where_nothing_is_translated_there_is_no_hairpin_to_speak_of() -> None:

@@ -281,7 +281,8 @@ async def test_what_a_thousand_endpoints_lack_is_told_in_one_note(ports: tuple[i
     peers = [(f"2001:db8::{n:x}", ports[1]) for n in range(1, 1000)]
     with pytest.raises(simopen.ResolutionError) as caught:
         await simopen.punch(peers, local=(HERE, ports[0]), clock=plain())
-    assert ", and 995 more left out: the local address 127.0.0.1 is of the other" in str(caught.value)
+    assert ", and 995 more: the local address 127.0.0.1 is of the other" in str(caught.value)
+    assert "left out" not in str(caught.value)
     assert len(str(caught.value)) < 400
 
 
@@ -299,7 +300,7 @@ def waiting(ports: tuple[int, int], answers: list[str], left_s: float, asked_s: 
 
     def look_up(host: str, port: int, **_: object) -> list[Any]:
         if not answers:
-            raise OSError(-2, "Name or service not known")
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return [(socket.AF_INET, 1, 6, "", (each, port)) for each in answers]
 
     source = FixedClock(plain())
