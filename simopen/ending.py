@@ -13,7 +13,11 @@ descriptor down without Python's knowledge, as uvloop's does (`writer.py` sees t
 A RST of ours is followed by a SYN that gets to the first router only. Where both sides reset at once, the last segment
 that each router sees would be the peer's RST, and for 10 s it would take our next SYN for a stray. A SYN right behind
 our own RST begins a new connection there, and so the old entry is forgotten; and as the SYN is not sent on, nothing
-is remembered of the new one either. (Were it sent on, an early SYN of the peer's would spoil the entry.)
+is remembered of the new one either. (Were it sent on, an early SYN of the peer's would spoil the entry.) It must get
+there before a RST of the peer's that left at the same time, so it goes at once.
+
+Not all who leave a stream close it: it is collected with what referred to it, or the interpreter ends, by an error or
+`sys.exit` with the stream in some frame. Either ends it as a close does.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ import struct
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -36,6 +41,9 @@ from simopen import conntable
 from simopen.address import Endpoint, normalise, sockaddr
 from simopen.errors import LocalEndpointError
 from simopen.sockets import limit_hops, open_socket
+
+if sys.platform == "linux":  # not when it is called for: an interpreter that ends imports nothing any more
+    import fcntl
 
 REMEMBERED_NS = 120_000_000_000
 """How long a router may keep what it knows of a stream that has ended: Linux's longest, for TIME-WAIT."""
@@ -48,7 +56,7 @@ _RESENT_NS = 300_000_000
 _FIRST_LOOK_NS, _FURTHER = 2_000_000, 1.5
 # To the first router, which looks at it and sends it nowhere.
 _HOPS = 1
-_PAUSES_NS = tuple(1_000_000 * 2**each for each in range(6))  # for whoever closes to come round to it
+_PAUSES_NS = tuple(100_000 * 2**each for each in range(10))  # for whoever closes to come round to it
 # linux/tcp.h, struct tcp_info: the state, and from 120 on bytes_acked, and at 152 data_segs_in.
 _TCP_INFO = struct.Struct("=B119xQ24xI")
 _ENDING_STATES = {"TIME-WAIT", "LAST-ACK", "CLOSING"}
@@ -62,6 +70,8 @@ class PunchedSocket(socket.socket):
     """A socket that ends in a way that routers can follow: `close` and `shutdown` take effect a little later."""
 
     _held: Held | None = None
+    _between: FiveTuple | None = None
+    _inode = 0
     _ended = False
 
     def close(self) -> None:
@@ -78,14 +88,31 @@ class PunchedSocket(socket.socket):
         self._tell(end)
         return descriptor
 
+    def __del__(self) -> None:
+        """As a plain socket's, which closes it and warns of that."""
+        end = self._end()
+        super().__del__()  # type: ignore[misc]
+        self._tell(end)
+
     def about_to_close(self) -> None:
         """For who has only the descriptor, and closes that right after."""
         self._tell(self._end())
 
     def _end(self) -> tuple[FiveTuple, bool] | None:
         """Between whom the stream is that ends, and whether a RST ends it; None where nothing does."""
-        ends = None if self._ended else _ends(self)
+        if self._ended or self.fileno() < 0:
+            return None
+        if self._between is not None and self._is_gone():
+            return self._between, True  # maybe: a FIN leaves the 5-tuple taken, and then nothing follows it
+        ends = _ends(self)
         return None if ends is None else (ends, _resets(self))
+
+    def _is_gone(self) -> bool:
+        """Whether the descriptor has been closed by its number, as uvloop does with what a loop has at its end."""
+        try:
+            return os.fstat(self.fileno()).st_ino != self._inode
+        except OSError:
+            return True
 
     def _tell(self, end: tuple[FiveTuple, bool] | None) -> None:
         if end is None:
@@ -221,14 +248,21 @@ class Endings:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._ended_ns: dict[FiveTuple, int] = {}
+        self._open: weakref.WeakSet[PunchedSocket] = weakref.WeakSet()
 
     def hold(self, sock: socket.socket, took_ns: int) -> PunchedSocket:
         """Take over a stream that has just come up, after a handshake of `took_ns`; the socket given is no more."""
         punched = PunchedSocket(sock.family, sock.type, sock.proto, fileno=sock.detach())
         punched.setblocking(False)
+        punched._between, punched._inode = _ends(punched), os.fstat(punched.fileno()).st_ino
+        with self._changed:
+            self._open.add(punched)
         with contextlib.suppress(OSError):  # no descriptor is left: then it ends as any other does
-            punched._held = Held(punched, took_ns)
-            self.add(punched._held)
+            held = Held(punched, took_ns)
+            if self.add(held, _FIRST_LOOK_NS):
+                punched._held = held
+            else:
+                held.abandon()
         return punched
 
     def note(self, ends: FiveTuple) -> None:
@@ -261,15 +295,21 @@ class Endings:
             ends = [job.ends for _, _, job in self._jobs if isinstance(job, Held) and job.is_closed]
         return any(each is not None and (each[0].port, each[1]) == (port, remote) for each in ends)
 
-    def add(self, job: Job) -> None:
-        """Have it looked at, from now on."""
+    def add(self, job: Job, after_ns: int = 0) -> bool:
+        """Have it looked at, from then on; False where no thread can be had: the next one, or `finish`, sees to it."""
         with self._changed:
-            self._push(time.monotonic_ns() + _FIRST_LOOK_NS, job)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="simopen-ending", daemon=True)
-                self._thread.start()
-            else:
-                self._changed.notify()
+            self._push(time.monotonic_ns() + after_ns, job)
+            self._changed.notify()
+            return self._thread is not None or self._start()
+
+    def _start(self) -> bool:
+        thread = threading.Thread(target=self._run, name="simopen-ending", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # a limit; or the interpreter ends (Python 3.12)
+            return False
+        self._thread = thread
+        return True
 
     def _push(self, when_ns: int, job: Job) -> None:
         heapq.heappush(self._jobs, (when_ns, next(self._order), job))
@@ -297,6 +337,19 @@ class Endings:
         with contextlib.suppress(KeyboardInterrupt):
             while (thread := self._thread) is not None:
                 thread.join()
+            self._run()  # what no thread could be had for
+
+    def end_all(self) -> None:
+        """Close what nobody has closed, as the kernel would in a moment, now that the interpreter ends; and `finish`.
+
+        By number, as uvloop's transports keep a socket from being closed.
+        """
+        with self._changed:
+            left = list(self._open)
+        for sock in left:
+            with contextlib.suppress(OSError):  # it has been closed
+                os.close(sock.detach())
+        self.finish()
 
     def forked(self) -> None:
         """Leave to the parent what is the parent's."""
@@ -338,13 +391,11 @@ def _is_followed(sock: socket.socket, *, patient: bool) -> bool:
 
 
 def _count(sock: socket.socket, request: int) -> int:
-    import fcntl
-
     return int(struct.unpack("i", fcntl.ioctl(sock, request, b"\0" * 4))[0])
 
 
 shared = Endings()
 """The process's: a stream may be closed in another thread, and after its event loop."""
-atexit.register(shared.finish)
+atexit.register(shared.end_all)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=shared.forked)

@@ -38,6 +38,8 @@ from itertools import takewhile
 from operator import call
 from typing import ClassVar, NamedTuple, Self
 
+from simopen.errors import PunchError
+
 # A sleep ends up to 0.4 ms late with every core busy, and then the GIL is to be had. Not more: a core is kept busy.
 SPIN_NS = 900_000
 # The 5 ms for which another thread may hold the GIL when this one wakes, and as much again for waking.
@@ -164,6 +166,8 @@ class Scheduler:
 
         `rehearsal`, where given and where there is time, is run in that thread right before the spin: one that takes
         the calls' steps without their effect brings their code and data into the caches.
+
+        Raises: PunchError where no thread can be had.
         """
         shot = self._add(when_ns, until_ns, asyncio.get_running_loop(), calls, rehearsal)
         try:
@@ -181,15 +185,23 @@ class Scheduler:
     ) -> _Shot:
         waiter, done = threading.get_native_id(), loop.create_future()
         with self._changed:
+            if self._thread is None:
+                self._thread = self._start()
             self._order += 1
             shot = _Shot(when_ns, self._order, until_ns, loop, calls, rehearsal, waiter, done)
             heapq.heappush(self._heap, shot)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="simopen-scheduler", daemon=True)
-                self._thread.start()
-            elif self._heap[0] is shot:
+            if self._heap[0] is shot:
                 self._changed.notify()
             return shot
+
+    def _start(self) -> threading.Thread:
+        """With the lock held: it has something to do when it gets that."""
+        thread = threading.Thread(target=self._run, name="simopen-scheduler", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise PunchError(f"this process gets no thread that keeps the instant ({error}); see ulimit -u") from error
+        return thread
 
     def _drop(self, shot: _Shot) -> None:
         shot.cancel()

@@ -11,10 +11,11 @@ import pickle
 import resource
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
@@ -325,3 +326,90 @@ def test_the_thread_ends_with_the_last_stream(pair: tuple[PunchedSocket, socket.
     pair[0].close()
     shared.finish()
     assert not [each.name for each in threading.enumerate() if each.name == "simopen-ending"]
+
+
+@contextlib.contextmanager
+def no_threads() -> Iterator[None]:
+    """None can be had while inside: the address space has no room for its stack."""
+    before = threading.stack_size(2**47)
+    try:
+        yield
+    finally:
+        threading.stack_size(before)
+
+
+def test_without_a_thread_a_stream_is_handed_over_all_the_same() -> None:
+    endings = Endings()
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as sock:
+        with no_threads():
+            ours = endings.hold(sock, LONG_NS)
+        theirs, _ = server.accept()
+        with theirs:
+            ours.close()
+            assert ends(theirs, 10) == b""
+    endings.finish()
+
+
+def close_by_number(sock: PunchedSocket) -> None:
+    """As uvloop does with what a loop has at its end."""
+    os.close(sock.fileno())
+    sock.detach()
+
+
+LEAVINGS: dict[str, Callable[[PunchedSocket], object]] = {
+    "close": PunchedSocket.close,
+    "by number": close_by_number,
+    "collected": bool,
+}
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.parametrize("is_held", [True, False])
+@pytest.mark.parametrize("way", LEAVINGS)
+def test_a_reset_is_followed_by_a_syn_however_the_stream_is_left(way: str, is_held: bool) -> None:
+    """On loopback, that SYN comes to the very server that the stream was with."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        sock = socket.create_connection(server.getsockname())
+        theirs, remote = server.accept()
+        with theirs:
+            ours = shared.hold(sock, LONG_NS if is_held else 0)
+            if not is_held:
+                shared.finish()
+            theirs.send(b"unread")
+            LEAVINGS[way](ours)
+            del ours, sock
+            server.settimeout(10)
+            follower, whose = server.accept()
+        follower.close()
+    shared.finish()
+    assert whose == remote
+
+
+LEAVER = """
+import gc, socket, sys
+from simopen.ending import shared
+def main(port):
+    ours = shared.hold(socket.create_connection(("127.0.0.1", port)), 0)
+    shared.finish()
+    ours.setblocking(True)
+    ours.recv(1, socket.MSG_PEEK)
+    {leave}
+main(int(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("leave", ["sys.exit()", "raise ValueError", "globals().update(kept=ours)"])
+def test_an_interpreter_that_ends_leaves_no_stream_as_it_is(leave: str) -> None:
+    """With something unread that is a reset, and a SYN follows it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(20)
+        program = [sys.executable, "-c", LEAVER.format(leave=leave), str(server.getsockname()[1])]
+        with subprocess.Popen(program, stderr=subprocess.PIPE) as child:
+            theirs, remote = server.accept()
+            with theirs:
+                theirs.send(b"unread")
+                follower, whose = server.accept()
+            follower.close()
+            _, told = child.communicate(timeout=20)
+    assert whose == remote
+    assert b"ImportError" not in told

@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 
+from simopen.errors import PunchError
 from simopen.scheduler import HURRIED_INTERVAL_S, Scheduler
 from tests.loopback import ports
 
@@ -176,6 +177,7 @@ def test_parent_and_child_of_a_fork_each_keep_their_instants(new_loop: str, port
 
 UNDER_WAY = """
 import asyncio, os, threading
+from simopen.errors import PunchError
 from simopen.scheduler import Scheduler
 
 scheduler, begun, go_on = Scheduler(), threading.Event(), threading.Event()
@@ -225,3 +227,15 @@ async def test_one_that_is_too_late_does_not_hold_up_others() -> None:
         scheduler.at(when_ns, lambda: "late", until_ns=when_ns - 1), scheduler.at(when_ns, lambda: "right")
     )
     assert (late, [each.result for each in right]) == ([], ["right"])
+
+
+async def test_without_a_thread_there_is_an_error_and_the_next_instant_is_kept() -> None:
+    scheduler = Scheduler()
+    before = threading.stack_size(2**47)  # the address space has no room for it
+    try:
+        with pytest.raises(PunchError, match="no thread"):
+            await scheduler.at(0, pytest.fail)
+    finally:
+        threading.stack_size(before)
+    [fired] = await scheduler.at(0, lambda: "done")
+    assert fired.result == "done"
