@@ -19,7 +19,7 @@ import re
 import socket
 import threading
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple, TypeAlias, TypeGuard
 
@@ -57,7 +57,7 @@ def check_port(port: object, what: str) -> int:
     if isinstance(port, bool) or not isinstance(port, int):
         raise TypeError(f"{what} must be an int, not {type(port).__name__}")
     if not 1 <= port <= 65535:
-        raise ValueError(f"{what} must lie between 1 and 65535, not {port}")
+        raise ValueError(f"{what} must lie between 1 and 65535, not {quoted(port)}")
     return port
 
 
@@ -235,6 +235,8 @@ def local_endpoint(local: Local, default_port: int) -> tuple[str | None, int]:
     Raises:
         TypeError, ValueError: not a port or an (IP literal, port) pair.
     """
+    if isinstance(local, tuple) and len(local) != 2:
+        raise TypeError(f"a local endpoint is a port or a pair of address and port, not {quoted(local)}")
     address, port = local if isinstance(local, tuple) else (None, default_port if local is None else local)
     return None if address is None else own_address(address), check_port(port, "the local port")
 
@@ -251,6 +253,22 @@ def own_address(text: str) -> str:
     return host
 
 
+def server_names(servers: Sequence[str | tuple[str, int]], default_port: int, what: str) -> tuple[tuple[str, int], ...]:
+    """(host, port) of each server, as `server_name` reads it. `what` each is: "a ...".
+
+    Raises:
+        TypeError: what is no sequence of names, as a bare one; a name that is no string.
+        ValueError: none at all, or one that cannot be read.
+    """
+    if isinstance(servers, (str, bytes)):
+        raise TypeError(f"servers is a sequence of names: write [{quoted(servers)}]")
+    if not isinstance(servers, Iterable):
+        raise TypeError(f"servers is a sequence of names, not {quoted(servers)}")
+    if not (named := tuple(server_name(each, default_port, what) for each in servers)):
+        raise ValueError(f"no {what.removeprefix('a ')}s given")
+    return named
+
+
 def server_name(server: str | tuple[str, int], default_port: int, what: str) -> tuple[str, int]:
     """(host, port) of a server named as "host", "host:port", "v6", "[v6]:port" or (host, port). `what` it is: "a ...".
 
@@ -258,15 +276,13 @@ def server_name(server: str | tuple[str, int], default_port: int, what: str) -> 
         TypeError: a host that is no string.
         ValueError: no resolver could look it up, or a port out of range.
     """
-    given, port = (server, default_port) if isinstance(server, str) else server
+    given, port = server if isinstance(server, (tuple, list)) and len(server) == 2 else (server, default_port)
     if not isinstance(given, str):
         raise TypeError(f"not the name of {what}: {quoted(given)}")
     host, typed_port = host_and_port(given)
     if typed_port is not None and server is not given:
         raise ValueError(f"not {what}: {quoted(server)}")
-    port = int(port) if typed_port is None else typed_port
-    if not 0 < port < 65_536:
-        raise ValueError(f"not a port: {port} (in {quoted(server)})")
+    port = check_port(port if typed_port is None else typed_port, f"the port of {what}")
     if literal(host) is not None:
         _, typed, scope = _plain(given).partition("%")  # an interface may come while the name is kept
         return host.partition("%")[0] + (typed and typed + scope.partition("]")[0]) * ("%" in host), port

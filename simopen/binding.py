@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from simopen import flows, stun
-from simopen.address import Endpoint, normalise, server_name, sockaddr
+from simopen.address import Endpoint, normalise, server_names, sockaddr
 from simopen.errors import StunError
 from simopen.sockets import connect, drop, keep, open_socket
 
@@ -80,12 +80,7 @@ def parse_servers(servers: Sequence[str | tuple[str, int]]) -> tuple[StunServer,
         TypeError: a bare string, where a sequence of them is meant; a name that is no string.
         ValueError: none at all, or one that cannot be read.
     """
-    if isinstance(servers, str):
-        raise TypeError(f"servers is a sequence of names: write [{servers!r}]")
-    parsed = tuple(dict.fromkeys(StunServer(*server_name(each, STUN_PORT, "a STUN server")) for each in servers))
-    if not parsed:
-        raise ValueError("no STUN servers given")
-    return parsed
+    return tuple(dict.fromkeys(StunServer(*each) for each in server_names(servers, STUN_PORT, "a STUN server")))
 
 
 class Binding:

@@ -17,7 +17,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from simopen import logs, ntp, timeserver
 from simopen.errors import ClockError
@@ -26,6 +26,7 @@ from simopen.instant import positive_s
 from simopen.kernel import KernelTime, adjtimex, kernel_estimate, unfit
 from simopen.ntp import offset_and_delay
 from simopen.timeserver import DEFAULT_SERVERS
+from simopen.wording import quoted
 
 __all__ = [
     "DEFAULT_SERVERS",
@@ -142,6 +143,7 @@ async def check_clock(
     return estimate
 
 
+@runtime_checkable
 class TimeSource(Protocol):
     """What a wait for an instant needs: `Clock`, or `FixedClock`."""
 
@@ -301,6 +303,8 @@ def as_clock(what: ClockArgument) -> TimeSource:
         return FixedClock(what)
     if isinstance(what, Sequence):
         return _clock_of(timeserver.parse_servers(what))
+    if not isinstance(what, TimeSource):
+        raise TypeError(f"a clock is an estimate, a sequence of time servers, or None, not {quoted(what)}")
     return what
 
 

@@ -36,7 +36,7 @@ from simopen.ticket import Ticket, agreed_instant, both_spray, later_instant
 from simopen.truetime import Learnt, When, good_enough_s, is_news, learn, patience_s, remark, zone_hint
 from simopen.waiting import HANDOVER_NS, STALLED_NS, Wait, stalled
 from simopen.window import Window
-from simopen.wording import FEW, listed
+from simopen.wording import FEW, listed, quoted
 from simopen.writer import PunchedProtocol, PunchedWriter
 
 logger = logs.PACKAGE
@@ -165,6 +165,7 @@ async def connect(
 
     `writer.start_tls(context, server_side=...)` takes the stream to TLS in either role (`upgrade.Writer.start_tls`).
     """
+    _check_limit(limit)
     sock, report = await punch(
         peer,
         mine=mine,
@@ -198,6 +199,7 @@ async def connect_self(
         PunchError: the kernel did not connect the socket to itself: simultaneous open is switched off, or something
             listens on that port.
     """
+    _check_limit(limit)
     liveness = Liveness(keepalive, user_timeout)
     address, port = local_endpoint(local, 0)
     endpoint = Endpoint(address or "127.0.0.1", port)
@@ -223,6 +225,14 @@ def _self_error(error: OSError, endpoint: Endpoint) -> PunchError:
         other = endpoint.port + 1 if endpoint.port < 65535 else endpoint.port - 1
         return PunchError(f"port {endpoint.port} is in use: name another (simopen self {other})")
     return PunchError(f"the kernel would not connect {endpoint} to itself: {error.strerror}")
+
+
+def _check_limit(limit: float) -> None:
+    """Before a peer is met: asyncio would complain afterwards."""
+    if not isinstance(limit, (int, float)):
+        raise TypeError(f"limit is a number of bytes, not {quoted(limit)}")
+    if not limit > 0:
+        raise ValueError(f"limit must be above 0, not {limit}")
 
 
 def _window_ns(window: float) -> int:

@@ -15,12 +15,14 @@ import re
 import socket
 import struct
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from simopen import flows, ntp
-from simopen.address import MOST_ADDRESSES, Ask, look_up, normalise, server_name
+from simopen.address import MOST_ADDRESSES, Ask, look_up, normalise, server_names
+from simopen.wording import listed
 
 NTP_PORT = 123
 
@@ -77,15 +79,15 @@ def parse_servers(servers: Sequence[str | tuple[str, int]]) -> tuple[TimeServer,
         ValueError: none at all, one that cannot be read, one named twice (it would have two votes), or one
             that smears leap seconds beside one that does not (up to 0.5 s apart for a day).
     """
-    if isinstance(servers, str):
-        raise TypeError(f"servers is a sequence of names: write [{servers!r}]")
-    parsed = tuple(TimeServer(*server_name(each, NTP_PORT, "a time server")) for each in servers)
-    if not parsed:
-        raise ValueError("no time servers given")
+    parsed = tuple(TimeServer(*each) for each in server_names(servers, NTP_PORT, "a time server"))
     if len(set(parsed)) < len(parsed):
-        raise ValueError(f"a time server is named twice, and would vote twice: {', '.join(map(str, parsed))}")
+        raise ValueError(f"a time server is named twice, and would vote twice: {listed(_named_twice(parsed), ', ')}")
     _refuse_mixed(parsed)
     return parsed
+
+
+def _named_twice(servers: tuple[TimeServer, ...]) -> list[TimeServer]:
+    return [server for server, count in Counter(servers).items() if count > 1]
 
 
 def smears(server: TimeServer) -> str | None:
@@ -96,7 +98,7 @@ def smears(server: TimeServer) -> str | None:
 def _refuse_mixed(servers: tuple[TimeServer, ...]) -> None:
     smearing = [f"{each} ({operator})" for each in servers if (operator := smears(each))]
     if 0 < len(smearing) < len(servers):
-        raise ValueError(f"{', '.join(smearing)} smears leap seconds, the others do not: ask one kind only")
+        raise ValueError(f"{listed(smearing, ', ')} smears leap seconds, the others do not: ask one kind only")
 
 
 async def ask(

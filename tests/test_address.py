@@ -75,6 +75,9 @@ def test_the_local_port_is_the_peers_where_none_is_given(local: object, expected
 def test_the_local_address_must_be_a_literal() -> None:
     with pytest.raises(ValueError, match="IP address of this host"):
         local_endpoint(("localhost", 99), 1314)
+    for bad in ((), ("127.0.0.1",), ("127.0.0.1", 9, 9)):
+        with pytest.raises(TypeError, match="a local endpoint is a port or a pair of address and port"):
+            local_endpoint(bad, 1314)  # type: ignore[arg-type]
 
 
 SIX = st.integers(2**48, 2**128 - 1).map(ipaddress.IPv6Address)  # beyond IPv4's

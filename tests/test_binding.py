@@ -6,11 +6,13 @@ import asyncio
 import socket
 import struct
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 
-from simopen import flows
+from simopen import flows, timeserver, wording
 from simopen.address import Endpoint
 from simopen.binding import DEFAULT_SERVERS, STUN_PORT, Binding, StunServer, other_address, parse_servers
 from simopen.errors import LocalEndpointError, StunError
@@ -49,6 +51,16 @@ def test_what_is_no_sequence_of_names_is_a_type_error() -> None:
         parse_servers("stun.example.org")
     with pytest.raises(TypeError, match="name"):
         parse_servers([(1, 3478)])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("parse", [parse_servers, timeserver.parse_servers])
+@pytest.mark.parametrize(
+    "bad", [None, 5, object(), b"x", [None], [5], [()], [("x",)], [("x", 1, 2)], [("x", "1")], [("x", 1.5)], "y" * 9999]
+)
+def test_servers_of_no_sensible_type_are_told_in_a_sentence(parse: Callable[[Any], object], bad: object) -> None:
+    with pytest.raises(TypeError, match=r"a sequence of names|not the name of a|must be an int") as raised:
+        parse(bad)
+    assert len(str(raised.value)) < wording.LONGEST
 
 
 def test_the_default_servers_are_six_different_names() -> None:

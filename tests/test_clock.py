@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -369,6 +370,12 @@ def test_what_can_be_meant_by_a_clock() -> None:
         as_clock("time.cloudflare.com")
     with pytest.raises(ValueError, match="no time servers"):
         as_clock([])
+
+
+@pytest.mark.parametrize("bad", [False, 0, 1.5, object(), datetime.now, {"127.0.0.1"}])
+def test_what_is_no_clock_is_told_so(bad: object) -> None:
+    with pytest.raises(TypeError, match="a clock is an estimate, a sequence of time servers, or None, not"):
+        as_clock(bad)  # type: ignore[arg-type]
 
 
 CHRONYD = shutil.which("chronyd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")

@@ -177,6 +177,14 @@ async def test_one_local_port_to_many_destinations_at_once(ports: tuple[int, int
     assert None not in states.values()
 
 
+@pytest.mark.parametrize(("limit", "kind"), [(None, TypeError), ("1", TypeError), (0, ValueError), (-1, ValueError)])
+async def test_a_buffer_limit_that_is_none_is_refused_before_anybody_is_met(limit: Any, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match="limit"):
+        await simopen.connect((HERE, 9), at=time.time() + 3600, limit=limit)
+    with pytest.raises(kind, match="limit"):
+        await simopen.connect_self((HERE, 9), limit=limit)
+
+
 async def test_connect_self_reads_what_it_writes(ports: tuple[int, int]) -> None:
     reader, writer = await simopen.connect_self(ports[0])
     writer.write(b"echo")

@@ -103,6 +103,14 @@ def test_none_and_twice_the_same_are_value_errors() -> None:
         parse_servers(["a.example", "b.example", "A.example:123"])
 
 
+def test_of_thousands_that_are_named_twice_the_first_few_are_told() -> None:
+    with pytest.raises(
+        ValueError, match=r"named twice, and would vote twice: 0\.example, 1\.example, .* more"
+    ) as raised:
+        parse_servers([f"{number % 4000}.example" for number in range(8000)])
+    assert len(str(raised.value)) < 500
+
+
 @pytest.mark.parametrize(
     ("host", "operator"),
     [
