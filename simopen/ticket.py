@@ -165,10 +165,12 @@ def looks_like_ticket(text: str) -> bool:
 
 def _word(text: str) -> str:
     """All that counts of it, in capitals: no full stop or comma of the sentence that it stood in."""
-    seen = (each for each in unicodedata.normalize("NFKC", text[:LONGEST]) if unicodedata.category(each) != "Cf")
-    word = "".join("".join(seen).translate(_IGNORED).split())
-    ends = [number for number, each in enumerate(word) if each.isalnum()]
-    return word[ends[0] : ends[-1] + 1].upper() if ends else ""
+    text = text[:LONGEST]
+    if not text.isascii():
+        text = "".join(each for each in unicodedata.normalize("NFKC", text) if unicodedata.category(each) != "Cf")
+    word = "".join(text.translate(_IGNORED).split())
+    letters = [each.isalnum() for each in word]
+    return word[letters.index(True) : len(word) - letters[::-1].index(True)].upper() if True in letters else ""
 
 
 def _decoded(text: str) -> bytes:
