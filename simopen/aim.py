@@ -39,7 +39,7 @@ from simopen.errors import ImpossiblePair, LocalEndpointError, PunchError, Resol
 from simopen.nat import Profile
 from simopen.plan import Plan, Shot, most_at_once, opened_first, plan, rationed, seen_at_one_address
 from simopen.report import MOST_TOLD
-from simopen.sockets import is_own, make_room, open_socket, source_address
+from simopen.sockets import NO_WAY, is_own, make_room, open_socket, source_address
 from simopen.ticket import Ticket
 from simopen.truetime import When
 from simopen.window import passes
@@ -234,7 +234,7 @@ def _route(peer: Endpoint, bound: str | None) -> _Route:
         # Where nobody can be asked at the moment, the shots will tell.
         return _Route() if passes(error.errno or 0, had=True) else _Route(str(error), error)
     version = 6 if peer.family == AF_INET6 else 4
-    return _Route(f"this host has no route to it; is the network up, and does it carry IPv{version}?")
+    return _Route(f"{NO_WAY}; is the network up, and does it carry IPv{version}?")
 
 
 def _unfit(peer: Endpoint, bound: str | None) -> str | None:

@@ -21,8 +21,8 @@ from typing import Self
 
 from simopen import flows, stun
 from simopen.address import Endpoint, normalise, server_names, sockaddr
-from simopen.errors import StunError
-from simopen.sockets import connect, drop, keep, open_socket
+from simopen.errors import LocalEndpointError, StunError
+from simopen.sockets import NO_WAY, connect, drop, keep, open_socket, source_address
 
 STUN_PORT = 3478
 
@@ -121,7 +121,7 @@ class Binding:
                 await self._connect()
             answer = await self._transaction()
         except OSError as error:
-            raise StunError(_words(error)) from error
+            raise StunError(self._words(error)) from error
         self._under_way = False
         return answer
 
@@ -164,9 +164,17 @@ class Binding:
             data += came
         return data
 
+    def _words(self, error: OSError) -> str:
+        if error.errno == errno.EADDRNOTAVAIL and not self._has_way():
+            return NO_WAY
+        return _WORDS.get(error.errno or 0) or error.strerror or str(error)
 
-def _words(error: OSError) -> str:
-    return _WORDS.get(error.errno or 0) or error.strerror or str(error)
+    def _has_way(self) -> bool:
+        """Without one of its family's addresses, a kernel refuses a connection by the word it has for a taken port."""
+        try:
+            return source_address(self.server, self.local.address) is not None
+        except LocalEndpointError:  # who knows
+            return True
 
 
 async def other_address(server: Endpoint) -> Endpoint | None:

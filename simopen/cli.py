@@ -375,21 +375,22 @@ def _waiting_for(call: dial.Call, until_s: float, source: TimeSource) -> str:
     """Below 80 columns for an IPv4 peer."""
     left_s, clock_now = _left_s(call, source), source.now_estimate()
     if clock_now.utc_ns / 1e9 >= until_s:
-        return f"{call.whom}: the window ended at {_told(until_s)}"
+        return f"{call.whom}: the window ended at {_told(until_s, clock_now.utc_ns / 1e9)}"
     if call.at is None or left_s <= 0:
         return f"trying {call.whom} until {_told(until_s)}"
     at = datetime.fromtimestamp(call.at, UTC)
     sure = "unchecked" if clock_now.bound_s is None else f"± {human(clock_now.bound_s)}"
     if left_s > _FAR_S:
-        return f"{call.whom} at {at:%Y-%m-%d %H:%M:%S} UTC, in {left_s:.0f} s; clock {sure}"
+        return f"{call.whom} at {_told(call.at, clock_now.utc_ns / 1e9)}, in {left_s:.0f} s; clock {sure}"
     here = f" ({at.astimezone():%H:%M} here)" if at.astimezone().utcoffset() else ""
     left = f"{left_s:.{0 if left_s >= 100 else 1}f}"
     return f"{call.whom} at {_told(call.at)}{here}, in {left} s; clock {sure}"
 
 
-def _told(utc_s: float) -> str:
-    minutes, seconds = divmod(int(utc_s) % 86_400, 60)
-    return f"{minutes // 60:02}:{minutes % 60:02}:{seconds:02} UTC"
+def _told(utc_s: float, now_s: float | None = None) -> str:
+    """A time of day; where that is not near `now_s`, with its date."""
+    far = now_s is not None and abs(utc_s - now_s) > _FAR_S
+    return f"{datetime.fromtimestamp(int(utc_s), UTC):{'%Y-%m-%d ' * far}%H:%M:%S} UTC"
 
 
 async def _clock(options: argparse.Namespace, screen: Screen) -> int:

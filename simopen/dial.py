@@ -22,13 +22,12 @@ from simopen.arguments import UsageError, argument, judged
 from simopen.clock import TimeSource
 from simopen.diagnosis import ago
 from simopen.errors import Flaw, TicketError
-from simopen.estimate import Estimate, span
-from simopen.instant import TimeOfDay
+from simopen.estimate import Estimate
 from simopen.liveness import KEEPALIVE_S, USER_TIMEOUT_S, Liveness
 from simopen.plan import Plan
 from simopen.screen import Screen
 from simopen.ticket import LATE_S, Ticket, agreed_instant, both_spray, later_instant, looks_like_ticket, parse_ticket
-from simopen.truetime import When, good_enough_s, learn, must_ask, patience_s, remark, zone_hint
+from simopen.truetime import When, good_enough_s, learn, local_note, must_ask, patience_s, remark
 from simopen.wording import quoted, shown
 
 EXAMPLE = """\
@@ -42,6 +41,8 @@ the other leaves running:
 with a TICKET, leave out PORT, --at, --local-port and --local-address
 what each then types, the other reads; with < FILE and > FILE, a file crosses
 """
+# What stands in PORT's place and is as long is not a mistyped port, but what a chat's line break has left of a ticket.
+_PIECE = 8
 # What the tickets say, and nobody else.
 _IN_TICKETS = {
     "port": "PORT",
@@ -75,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "port",
         metavar="PORT",
-        type=port,
+        type=argument(_port),
         nargs="?",
         help="HOST's: the one that the peer fires from, as seen outside",
     )
@@ -121,6 +122,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_liveness(parser)
     arguments.add_time_servers(parser)
+
+
+def _port(text: str) -> int:
+    try:
+        return arguments.port(text)
+    except ValueError as error:
+        if len(text) < _PIECE or not text.isalnum():
+            raise
+        raise ValueError(f"{error} (a ticket with spaces in it goes in quotes)") from None
 
 
 def _add_liveness(parser: argparse.ArgumentParser) -> None:
@@ -255,17 +265,14 @@ def _to_host(options: argparse.Namespace, when: When, source: TimeSource, estima
             keepalive=options.keepalive,
             user_timeout=options.user_timeout,
         ),
-        tuple(_if_local(when, at_s, estimate)),
+        tuple(_if_local(when, estimate)),
         partial(_to_host, options, when, source),
     )
 
 
-def _if_local(when: When, at_s: float | None, estimate: Estimate) -> Iterator[str]:
-    """A time of day that is as far ahead as the local zone is from UTC may have been a local one."""
-    if isinstance(when.at, TimeOfDay) and at_s is not None:
-        late_s = estimate.utc_ns / 1e9 - at_s
-        if late_s < 0 and (hint := zone_hint(at_s, late_s)):
-            yield f"note: the instant is {span(-late_s)} ahead; {hint}"
+def _if_local(when: When, estimate: Estimate) -> Iterator[str]:
+    if text := local_note(when, estimate):
+        yield f"note: {text}"
 
 
 def _judged(theirs: Ticket, mine: Ticket, options: argparse.Namespace, source: TimeSource, estimate: Estimate) -> Call:

@@ -27,6 +27,7 @@ _UNITS_S = (3600.0, 60.0, 1.0, 1e-3)
 _BARE = re.compile(_PART, re.ASCII)
 _SECONDS = re.compile(r"\d{9,}(?:\.\d*)?", re.ASCII)  # fewer digits would be a time before 2001, and so a slip
 _CLOCK_TIME = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}(?:\.\d+)?))?([Zz]|([+-])(\d{2}):?(\d{2}))?", re.ASCII)
+_DATE = len("2026-01-01")  # the longest of ISO 8601's dates, and no instant; with a time, the shortest has 11
 _DAY_S = 86_400
 # What a zone is off by: a local time that was typed for UTC misses by that, give or take the time it took to type.
 _TYPING_S = 60
@@ -207,7 +208,7 @@ def parse_instant(text: str, now: float) -> float:
 
 def _iso(text: str) -> float:
     try:
-        instant = datetime.fromisoformat(text)
+        instant = datetime.fromisoformat(text if len(text) > _DATE else "")
     except ValueError:
         raise ValueError(
             f"{_cut(text)!r} is no instant: write 22:14:30 (UTC), 2026-01-01T00:00:00Z, +10s or next:10s"

@@ -25,7 +25,7 @@ from simopen.estimate import span
 from simopen.instant import Instant, next_slot
 from simopen.screen import Screen, countdown
 from simopen.ticket import FARTHEST_S, LATE_S, Ticket, in_utc
-from simopen.truetime import When, correction, learn, zone_hint
+from simopen.truetime import When, correction, learn, local_note, zone_hint
 
 LEAD_S = 120.0
 """Until the instant, unless one is named: two people copy, send and paste a word each."""
@@ -52,6 +52,8 @@ async def learn_the_time(source: TimeSource, screen: Screen, at: Instant = None)
         return None
     instant_s = when.utc_ns(learnt.estimate) / 1e9
     _refuse_useless(instant_s, source)
+    if text := local_note(when, learnt.estimate):
+        screen.note(text)
     return instant_s
 
 

@@ -155,6 +155,9 @@ def _open_files() -> int:
         return 256
 
 
+NO_WAY = "this host has no route to it"
+
+
 def source_address(peer: Endpoint, local: str | None) -> str | None:
     """The address that this host would reach `peer` from; None where it has no route. Sends nothing.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import re
 import socket
@@ -22,6 +23,7 @@ from typing import Any
 
 from simopen import flows, ntp
 from simopen.address import MOST_ADDRESSES, Ask, look_up, normalise, server_names
+from simopen.sockets import NO_WAY
 from simopen.wording import listed
 
 NTP_PORT = 123
@@ -315,7 +317,9 @@ class _Lane:
         return ntp.sample(_text(self._to), sent.monotonic_ns, answer, ntp.arrival_ns(sent, now, stamp_ns))
 
     def _dead(self, error: OSError) -> None:
-        self._answers.refuse(f"{error.strerror or error} (at {_text(self._to)})")
+        # Of a datagram's socket, which shares no port, this means that no address of this host's leads there.
+        said = NO_WAY if error.errno == errno.EADDRNOTAVAIL else error.strerror or error
+        self._answers.refuse(f"{said} (at {_text(self._to)})")
         self._finish()
 
     def _finish(self) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from simopen.clock import CHECK_TIMEOUT_S, Clock, FixedClock, TimeSource
 from simopen.errors import ClockError
 from simopen.estimate import Estimate, Source, span
-from simopen.instant import Instant, Told, Unresolved, instant_ns, local_for_utc, zone_offset_s
+from simopen.instant import Instant, TimeOfDay, Told, Unresolved, instant_ns, local_for_utc, zone_offset_s
 
 ARMING_S = 0.02
 """What the shot needs to be armed in time: a check of the clock ends this much before the instant."""
@@ -172,6 +172,16 @@ def zone_hint(instant_s: float, late_s: float) -> str:
         f"this host's time zone is {span(abs(offset_s))} {side} UTC: was a local time typed for UTC? "
         f"A time of day may end with its offset, as {_example(offset_s)} does"
     )
+
+
+def local_note(when: When, estimate: Estimate) -> str | None:
+    """A time of day that is as far ahead as the local zone is from UTC may have been a local one."""
+    if not isinstance(when.at, TimeOfDay):
+        return None
+    instant_s = when.utc_ns(estimate) / 1e9
+    late_s = estimate.utc_ns / 1e9 - instant_s
+    hint = zone_hint(instant_s, late_s) if late_s < 0 else ""
+    return f"the instant is {span(-late_s)} ahead; {hint}" if hint else None
 
 
 def _example(offset_s: float) -> str:

@@ -185,6 +185,8 @@ def test_help_fits_a_terminal(
         (["connect", HERE, "9", "--local-port", "0"], "argument --local-port: a port must lie between 1 and 65535"),
         (["connect", HERE, "9", "--local-address", "here"], "must be an IP address of this host, not 'here'"),
         (["connect", HERE, "9", "--at", "soon"], "argument --at: 'soon' is no instant: write 22:14:30"),
+        (["connect", HERE, "9", "--at", "2026-01-01"], "argument --at: '2026-01-01' is no instant: write 22:14:30"),
+        (["connect", "AEPARZDLA4GDNNNZZAAP", "6AYAZMAHCAIAYCUA"], "(a ticket with spaces in it goes in quotes)"),
         (["connect", HERE, "9", "--at", "2026-01-01T00:00:00"], "has no time zone"),
         (["connect", HERE, "9", "--at", "25:00"], "no time of day"),
         (["connect", HERE, "9", "--window", "0"], "argument --window: it must be longer than zero"),
@@ -301,6 +303,11 @@ def test_a_missed_instant(ports: Ports, capsys: pytest.CaptureFixture[str]) -> N
     assert said.startswith(f"{THERE}:{ports[1]}: the window ended at ")
     assert "nothing was sent to 127.0.0.2" in said
     assert "Agree on a later instant" in said
+
+
+def test_what_was_missed_long_ago_is_told_with_its_date(ports: Ports, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*map(str, connecting(ports, "--at", "2001-09-09T01:46:40Z", "--window", "10s"))]) == 1
+    assert "the window ended at 2001-09-09 01:46:50 UTC\n" in capsys.readouterr().err
 
 
 def test_a_window_that_closes(ports: Ports, capsys: pytest.CaptureFixture[str]) -> None:
@@ -848,6 +855,10 @@ async def test_names_that_all_fail_are_told_once() -> None:
             sentence = f"simopen: none of the 2 {kind} servers' names can be looked up: is this host online?"
             assert brief.stderr.decode().splitlines()[1:] == [sentence]
             assert verbose.stderr.count(b"other.example") == 1
+        await host.run(["sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6"])
+        for command, option in (("clock", "--ntp"), ("nat", "--stun")):
+            asked = await host.run([*SIMOPEN, command, option, "2001:db8::5", "--timeout", "2s"])
+            assert b"this host has no route to it" in asked.stderr
 
 
 # --- the demo
