@@ -54,6 +54,7 @@ that is long and almost right takes 1 ms to be refused."""
 _WORDS = {
     errno.ECONNREFUSED: "it refused the connection",
     errno.ECONNRESET: "it reset the connection",
+    errno.ENETUNREACH: "there is no route to it",
     errno.EADDRNOTAVAIL: "this port has a connection to it already, or had one in the last minute (TIME_WAIT)",
 }
 

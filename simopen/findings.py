@@ -243,7 +243,10 @@ def _heard(answered: Sequence[Endpoint], profile: Profile) -> str:
 
 
 _TOLD = "told this host's mapping"
-_SILENT = re.compile(r"no answer within|hung up after 0 bytes|reset the connection|the name |names can be looked up")
+_NOWHERE = "there is no route to it"
+_SILENT = re.compile(
+    rf"no answer within|hung up after 0 bytes|reset the connection|{_NOWHERE}|the name |names can be looked up"
+)
 """What a server that gave no answer at all did, by the words of `binding`, `inquiry` and `address`."""
 
 
@@ -268,4 +271,6 @@ def _why_silent(notes: Sequence[str], asked: int) -> str:
         return "see that names are looked up here (/etc/resolv.conf), or name a server by its address with --stun"
     if not _all_silent(notes):
         return "the notes say what came back, from a server or a firewall: name a server that answers with --stun"
+    if _NOWHERE in told and "no answer within" not in told:
+        return "see that the network is up, and has a route for the servers' address family; then ask again"
     return "does a firewall let TCP out to any port? Name a server that you can reach with --stun"

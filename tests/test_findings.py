@@ -240,6 +240,9 @@ def test_the_summary_tells_warnings_too(verdicts: list[Verdict], told: str) -> N
         (2, "none of the 2 STUN servers' names can be looked up: is this host online?", "none of 2", "resolv.conf"),
         (2, "the name 'a' has no address; b: no answer within 4.0 s", "none of 2 servers answered", "does a firewall"),
         (2, "a: it hung up after 0 bytes of an answer; b: it reset the connection", "none of 2 servers answered", "?"),
+        (2, "a, b: there is no route to it", "none of 2 servers answered", "see that the network is up"),
+        (1, "a: there is no route to it", "the server did not answer", "see that the network is up"),
+        (2, "a: there is no route to it; b: no answer within 4.0 s", "none of 2 servers answered", "does a firewall"),
         # Who answers what cannot be used does answer.
         (1, "a: it refused the connection", "the server did not tell this host's mapping", "what came back"),
         (1, "a: it refused with error 401 Unauthorized", "the server did not tell", "what came back"),
