@@ -333,7 +333,10 @@ def canonical(address: str) -> str:
     Raises: ValueError for what is no IP address.
     """
     bare, percent, scope = address.partition("%")
-    ip = ipaddress.ip_address(bare)
+    try:
+        ip = ipaddress.ip_address(bare)
+    except ValueError:
+        raise ValueError(f"not an IP address: {quoted(address)}") from None
     if ip.version == 4:
         if percent:
             raise ValueError(f"an IPv4 address has no scope: {quoted(address)}")
@@ -345,6 +348,18 @@ def canonical(address: str) -> str:
     with contextlib.suppress(ResolutionError):
         scope = str(_scope_id(scope))
     return f"{ip}%{scope}"
+
+
+def spelled(endpoint: Endpoint, whose: str) -> Endpoint:
+    """An endpoint that somebody made by hand, in its one spelling. `whose` it is said to be: "the peer's".
+
+    Raises:
+        TypeError, ValueError: not an IP address and a port.
+    """
+    address, port = endpoint
+    if not isinstance(address, str):
+        raise TypeError(f"{whose} address must be a string, not {type(address).__name__}")
+    return Endpoint(canonical(address), check_port(port, f"{whose} port"))
 
 
 MOST_ADDRESSES = 8

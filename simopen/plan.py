@@ -44,8 +44,9 @@ from math import prod
 from random import Random
 from typing import NamedTuple
 
-from simopen.address import Endpoint, Reach, canonical, reach, refusal
+from simopen.address import Endpoint, Reach, reach, refusal, spelled
 from simopen.nat import Allocation, Filtering, Mapping, Profile, foresee
+from simopen.wording import quoted
 
 MOST_SYNS = 64
 """SYNs of a punch that does not spray, those after a RST included."""
@@ -217,7 +218,7 @@ def plan(ours: Profile, theirs: Profile, *, now_ns: int, spray: bool = False) ->
     `now_ns`: when the first SYN will leave, by the clock of the profiles' observations. `spray`: whether hundreds of
     SYNs a second are allowed.
 
-    Raises: ValueError for a profile that does not say which port it is of.
+    Raises: ValueError for a profile that does not say which port it is of; TypeError or ValueError for one of no sense.
     """
     if not ours.hosts or not theirs.hosts:
         raise ValueError("a profile without hosts does not say which port it is of")
@@ -227,9 +228,14 @@ def plan(ours: Profile, theirs: Profile, *, now_ns: int, spray: bool = False) ->
 
 
 def _spelled(profile: Profile) -> Profile:
-    """With each endpoint in its one spelling, as whoever made it may have written it otherwise."""
-    hosts = tuple(host._replace(address=canonical(host.address)) for host in profile.hosts)
-    mapped = profile.mapped and profile.mapped._replace(address=canonical(profile.mapped.address))
+    """With each endpoint in its one spelling, as whoever made it may have written it otherwise.
+
+    Raises: TypeError or ValueError for what is no endpoint, or no share.
+    """
+    if not 0 <= profile.confidence <= 1:
+        raise ValueError(f"a profile's confidence lies between 0 and 1, not at {quoted(profile.confidence)}")
+    hosts = tuple(spelled(host, "a profile's") for host in profile.hosts)
+    mapped = None if profile.mapped is None else spelled(profile.mapped, "a profile's")
     return replace(profile, hosts=hosts, mapped=mapped)
 
 

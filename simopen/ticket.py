@@ -31,10 +31,11 @@ from datetime import UTC, datetime
 from hashlib import blake2s
 from typing import Any
 
-from simopen.address import ANY, Endpoint, check_port
+from simopen.address import ANY, Endpoint, canonical, check_port, spelled
 from simopen.errors import Flaw, TicketError
 from simopen.estimate import span
 from simopen.nat import Allocation, Filtering, Mapping, Observation, Pooling, Profile, own_taken_out
+from simopen.wording import quoted
 
 VERSION = 1
 LATE_S = 10
@@ -92,12 +93,14 @@ class Ticket:
     def encode(self) -> str:
         """One word of capitals and 2 to 7: about 50 characters, or 100 where ports are predicted.
 
-        Raises: ValueError for an instant or a port out of range.
+        Raises: TypeError or ValueError for an instant, an endpoint or a number that no ticket can hold.
         """
-        if not 0 <= self.instant < 2**32:
-            raise ValueError(f"a ticket's instant is UTC seconds, 0 to 2^32 - 1, not {self.instant}")
+        _check_instant(self)
         check_port(self.local_port, "the local port")
-        body = b"".join(_body(self))
+        try:
+            body = b"".join(_body(self))
+        except (struct.error, OverflowError) as error:
+            raise ValueError(f"a ticket has no room for a number of its profile's: {error}") from error
         sealed = bytes([VERSION, 2 + len(body) + _DIGEST_BYTES]) + body
         return base64.b32encode(sealed + _digest(sealed)).decode().rstrip("=")
 
@@ -116,11 +119,18 @@ def parse_ticket(text: str) -> Ticket:
     return _read(_checked(_decoded(text)))
 
 
+def _check_instant(ticket: Ticket) -> None:
+    if not 0 <= ticket.instant < 2**32:
+        raise ValueError(f"a ticket's instant is UTC seconds, 0 to 2^32 - 1, not {quoted(ticket.instant)}")
+
+
 def later_instant(mine: Ticket, theirs: Ticket) -> int:
     """When both sides fire: the later of the two instants, UTC seconds, so that each comes to the same.
 
-    Raises: TicketError where the two are one and the same ticket.
+    Raises: TicketError where the two are one and the same ticket; ValueError for an instant that no ticket can hold.
     """
+    _check_instant(mine)
+    _check_instant(theirs)
     if mine == theirs:
         raise TicketError(Flaw.OWN, "give the one that your peer's `simopen nat --ticket` printed")
     return max(mine.instant, theirs.instant)
@@ -235,6 +245,7 @@ def _packed(profile: Profile) -> int:
 
 
 def _endpoint(endpoint: Endpoint, usual_port: int) -> Iterator[bytes]:
+    endpoint = spelled(endpoint, "a profile's")
     address = ipaddress.ip_address(endpoint.address)
     yield bytes([(address.version == 6) << 1 | (endpoint.port != usual_port)])
     yield address.packed
@@ -302,7 +313,7 @@ class _Bytes:
         kind = self.take(1)[0]
         address = ipaddress.ip_address(self.take(16 if kind & 2 else 4))
         port = int.from_bytes(self.take(2)) if kind & 1 else usual_port
-        return Endpoint(str(address), check_port(port, "a port"))
+        return Endpoint(canonical(str(address)), check_port(port, "a port"))
 
 
 def _ticket(body: _Bytes) -> Ticket:

@@ -11,6 +11,7 @@ from simopen.address import Endpoint
 from simopen.lab import nat as lab
 from simopen.nat import Allocation, Filtering, Mapping, Observation, Profile
 from simopen.plan import MOST_SYNS, SPRAY_PORTS, SPRAY_SHOTS, Plan, most_at_once, plan
+from simopen.wording import shortened
 from tests.meeting import Meeting, meet
 from tests.modelled import Model
 
@@ -166,6 +167,22 @@ def test_what_is_missing_is_said(theirs: Profile, why: str) -> None:
     found, _ = both(profile(OURS, A), theirs)
     assert not found.shots
     assert why in found.why
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *({"hosts": (Endpoint(*end),)} for end in (("1.2.3.4", 0), ("1.2.3.4", 70_000), ("", 9), ("a" * 5_000, 9))),
+        *({"mapped": Endpoint(*end)} for end in (("1.2.3.4", -1), (None, 9), (5, 9), ("1.2.3.4", "9"))),
+        *({"confidence": value} for value in (2, -1, 10**400, float("nan"), None)),
+    ],
+    ids=lambda fields: shortened(str(fields), 60),
+)
+def test_a_profile_of_no_sense_is_a_bad_argument(fields: dict[str, object]) -> None:
+    odd = replace(profile(THEIRS, B), **fields)  # type: ignore[arg-type]
+    for ours, theirs in ((profile(OURS, A), odd), (odd, profile(OURS, A))):
+        with pytest.raises((TypeError, ValueError), match=r"^.{,200}$"):
+            plan(ours, theirs, now_ns=0)
 
 
 def test_a_profile_without_hosts_is_refused() -> None:

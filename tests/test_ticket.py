@@ -3,12 +3,13 @@ from __future__ import annotations
 import base64
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simopen.address import Endpoint
+from simopen.address import Endpoint, canonical
 from simopen.errors import Flaw, SimopenError, TicketError
 from simopen.lab import nat as lab
 from simopen.nat import Allocation, Filtering, Mapping, Pooling, Profile, classify, predict
@@ -186,6 +187,18 @@ def test_another_version_is_told() -> None:
         parse_ticket(sealed(bytes([2, 12]) + b"future"))
 
 
+@pytest.mark.parametrize("instant", [-1, 2**32, 10**20, 10**400, float("inf"), float("nan")])
+def test_an_instant_that_no_ticket_can_hold_is_a_bad_argument(instant: Any) -> None:
+    for mine, theirs in ((SIMPLE, replace(SIMPLE, instant=instant)), (replace(SIMPLE, instant=instant), SIMPLE)):
+        with pytest.raises(ValueError, match=r"^a ticket's instant is UTC seconds, .{,200}$"):
+            agreed_instant(mine, theirs, NOW)
+
+
+def test_an_address_has_one_spelling_in_a_ticket() -> None:
+    mapped = replace(SIMPLE.profile, mapped=Endpoint("::ffff:203.0.113.7", PUNCH_PORT))
+    assert replace(SIMPLE, profile=mapped).encode() == TEXT
+
+
 def test_both_sides_agree_on_the_later_instant() -> None:
     later = replace(SIMPLE, instant=NOW + 40, local_port=1)
     assert agreed_instant(SIMPLE, later, NOW) == agreed_instant(later, SIMPLE, NOW) == NOW + 40
@@ -248,6 +261,11 @@ def test_what_a_peer_cannot_use_is_left_out() -> None:
         (replace(SIMPLE, instant=2**32), "instant"),
         (replace(SIMPLE, local_port=0), "local port"),
         (replace(SIMPLE, local_port=65536), "local port"),
+        (replace(SIMPLE, profile=replace(SIMPLE.profile, hosts=(Endpoint(HOST, 0),))), "profile's port"),
+        (replace(SIMPLE, profile=replace(SIMPLE.profile, mapped=Endpoint(HOST, 70_000))), "profile's port"),
+        (replace(SIMPLE, profile=replace(SIMPLE.profile, mapped=Endpoint("9" * 5_000, 7))), "^.{,200}$"),
+        (replace(SIMPLE, profile=replace(SIMPLE.profile, step=70_000)), "no room"),
+        (replace(SIMPLE, profile=replace(SIMPLE.profile, confidence=10**400)), "no room"),
     ],
 )
 def test_what_no_ticket_can_say_is_refused(ticket: Ticket, message: str) -> None:
@@ -257,7 +275,9 @@ def test_what_no_ticket_can_say_is_refused(ticket: Ticket, message: str) -> None
 
 ports = st.integers(1, 65535)
 ends = st.builds(
-    Endpoint, (st.ip_addresses(v=4) | st.ip_addresses(v=6)).map(str).filter(lambda text: "%" not in text), ports
+    Endpoint,
+    (st.ip_addresses(v=4) | st.ip_addresses(v=6)).map(str).filter(lambda text: "%" not in text).map(canonical),
+    ports,
 )
 profiles = st.builds(
     Profile,
