@@ -102,8 +102,8 @@ def this_loop() -> str:
     return "uvloop" if "uvloop" in type(asyncio.get_running_loop()).__module__ else "asyncio"
 
 
-async def idlers(host: lab.Host, orders: list[dict[str, Any]]) -> list[str]:
-    argv = [sys.executable, str(IDLER), this_loop(), json.dumps(orders)]
+async def idlers(host: lab.Host, orders: list[dict[str, Any]], loop: str | None = None) -> list[str]:
+    argv = [sys.executable, str(IDLER), loop or this_loop(), json.dumps(orders)]
     done = await host.run(argv, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert done.returncode == 0, done.stderr.decode()
     said: list[str] = json.loads(done.stdout)
@@ -128,16 +128,24 @@ async def test_a_peer_whose_cable_is_pulled_ends_who_reads_and_who_writes() -> N
 
 
 @pytest.mark.lab
-async def test_an_idle_chat_outlives_a_nat_that_forgets_after_three_seconds() -> None:
-    """With the probes; without them, what is said after the pause is not let in."""
-    nat = lab.Nat(established_timeout_s=3, filtering=lab.Filtering.ADDRESS_AND_PORT_DEPENDENT)
+def test_an_idle_chat_outlives_a_nat_that_forgets_after_three_seconds() -> None:
+    """With the probes; without them, what is said after the pause is not let in. On both loops side by side."""
+    asyncio.run(idle_chats())
+
+
+async def idle_chats() -> None:
     async with lab.Network() as net:
-        left, right = await net.host("left", nat=nat), await net.host("right")
-        at_ns = time.monotonic_ns() + LEAD_NS
-        here, there = [], []
-        for port, keepalive in ((PORT, 1), (PORT + 1, None)):
-            both = {"at": at_ns, "local": port, "keepalive": keepalive}
-            here.append({"does": "answers", "peer": (right.public_address, port), **both})
-            there.append({"does": "asks_late", "peer": (left.public_address, port), **both})
-        said = tuple(await asyncio.gather(idlers(left, here), idlers(right, there)))
-    assert said == (["well", "TimeoutError"], ["well", "TimeoutError"])
+        said = await asyncio.gather(*(idle_chat(net, loop) for loop in ("asyncio", "uvloop")))
+    assert said == [[["well", "TimeoutError"], ["well", "TimeoutError"]]] * 2
+
+
+async def idle_chat(net: lab.Network, loop: str) -> list[list[str]]:
+    nat = lab.Nat(established_timeout_s=3, filtering=lab.Filtering.ADDRESS_AND_PORT_DEPENDENT)
+    left, right = await net.host(f"left-{loop}", nat=nat), await net.host(f"right-{loop}")
+    at_ns = time.monotonic_ns() + LEAD_NS
+    here, there = [], []
+    for port, keepalive in ((PORT, 1), (PORT + 1, None)):
+        both = {"at": at_ns, "local": port, "keepalive": keepalive}
+        here.append({"does": "answers", "peer": (right.public_address, port), **both})
+        there.append({"does": "asks_late", "peer": (left.public_address, port), **both})
+    return list(await asyncio.gather(idlers(left, here, loop), idlers(right, there, loop)))
