@@ -189,12 +189,12 @@ class Held:
         return None
 
     def _release(self) -> None:
-        with self._lock:
-            self._over = True
+        with self._lock:  # who closes it from now on has it followed, and nobody twice
+            self._over, is_closed = True, self.is_closed
         if self._shut:
             with contextlib.suppress(OSError):  # reset meanwhile
                 self._sock.shutdown(socket.SHUT_WR)
-        resets = self.is_closed and _resets(self._sock)
+        resets = is_closed and _resets(self._sock)
         self._sock.close()
         for call in self._then:
             call()
@@ -244,6 +244,7 @@ class Endings:
 
     def _begin(self) -> None:
         self._jobs: list[tuple[int, int, Job]] = []
+        self._looked_at: Job | None = None
         self._order = itertools.count()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -327,9 +328,11 @@ class Endings:
             while self._jobs:
                 left_ns = self._jobs[0][0] - time.monotonic_ns()
                 if left_ns <= 0:
-                    return heapq.heappop(self._jobs)[2]
+                    self._looked_at = self._jobs[0][2]  # known at any moment, for a fork
+                    heapq.heappop(self._jobs)
+                    return self._looked_at
                 self._changed.wait(left_ns / 1e9)
-            self._thread = None
+            self._looked_at = self._thread = None
             return None
 
     def finish(self) -> None:
@@ -353,9 +356,9 @@ class Endings:
 
     def forked(self) -> None:
         """Leave to the parent what is the parent's."""
-        jobs = [job for _, _, job in self._jobs]
+        jobs, looked_at = [job for _, _, job in self._jobs], self._looked_at
         self._begin()
-        for job in jobs:
+        for job in jobs if looked_at is None else (*jobs, looked_at):
             job.abandon()
 
 

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -96,14 +96,21 @@ def test_the_same_two_endpoints_meet_again_and_again_behind_routers_that_drop(lo
 @pytest.mark.lab
 @pytest.mark.real_server
 @pytest.mark.usefixtures("routers_can_be_had")
-@pytest.mark.parametrize("nat", [LinuxRouter(), LinuxRouter().model], ids=["router", "model"])
-async def test_an_end_that_comes_too_early_shuts_the_next_stream_out(nat: lab.LinuxRouter | lab.Nat) -> None:
+async def test_an_end_that_comes_too_early_shuts_the_next_stream_out() -> None:
     """What this is all about, in the router and in its model: who gets around the library cannot meet again."""
     async with lab.Network() as net:
-        hosts = [await net.host(name, delay_s=0.15, nat=nat) for name in ("left", "right")]
-        ways = ("punch, around the library",)
-        assert await end_both(hosts, ways) == [[None], [None]]
-        told = await end_both(hosts, ways, window=2.5)
+        nats: dict[str, lab.LinuxRouter | lab.Nat] = {"router": LinuxRouter(), "model": LinuxRouter().model}
+        pairs = [
+            [await net.host(f"{side}-{name}", delay_s=0.15, nat=nat) for side in ("left", "right")]
+            for name, nat in nats.items()
+        ]
+        await asyncio.gather(*map(shut_out, pairs))
+
+
+async def shut_out(hosts: list[lab.Host]) -> None:
+    ways = ("punch, around the library",)
+    assert await end_both(hosts, ways) == [[None], [None]]
+    told = await end_both(hosts, ways, window=2.5)
     causes = {said and said["diagnosis"]["cause"] for (said,) in told}
     # The kernel remembers it on the side that ended first; on both, where they did so at once.
     assert simopen.Cause.EARLIER_STREAM in causes, told
@@ -214,6 +221,24 @@ def test_a_forked_child_does_not_keep_its_parent_s_stream_open(pair: tuple[Punch
     finally:
         os.close(opener)
         os.waitpid(child, 0)
+
+
+def test_a_fork_in_the_middle_of_a_look_leaves_that_stream_to_the_parent_too() -> None:
+    endings, looks, abandoned = Endings(), threading.Event(), threading.Event()
+
+    class Looks:
+        """A job at which the thread looks at that moment; this test is what the child does first."""
+
+        def look(self) -> None:
+            endings.forked()
+            looks.set()
+
+        def abandon(self) -> None:
+            abandoned.set()
+
+    endings.add(cast("Any", Looks()))
+    assert looks.wait(10)
+    assert abandoned.is_set()
 
 
 def test_without_descriptors_a_stream_is_handed_over_all_the_same() -> None:
