@@ -188,7 +188,10 @@ class Choice:
 
 
 def _is_gone(sock: socket.socket) -> bool:
-    return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+    try:
+        return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+    except OSError:
+        return True
 
 
 def _has_spoken(sock: socket.socket) -> bool | None:

@@ -356,7 +356,8 @@ _CASES = (
         lambda _: "nothing at all came back",
         "Either the peer fired at another instant, or not at all, and its side drops what it did not ask for; or one "
         "side fired at another endpoint than the other's public one, or from another port; or a firewall drops "
-        "this side's SYNs or the peer's",
+        "this side's SYNs or the peer's; or a router still remembers an earlier try of these two, to which one came "
+        "late: then wait two minutes, or use another local port on both sides",
         f"{_NEW_TICKETS}. Or a firewall drops this side's SYNs or the peer's",
     ),
 )

@@ -6,6 +6,7 @@ an outcome means, and when the next SYN is due, is `window.py`'s to say and the 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import struct
@@ -136,7 +137,10 @@ class Lane:
         """How often the kernel has sent this SYN again; where it does not tell, as often as it may."""
         if self._sock is None or not hasattr(socket, "TCP_INFO"):
             return self._resends
-        told = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_RESENT.size)
+        try:
+            told = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_RESENT.size)
+        except OSError:
+            return self._resends
         return int(_TCP_INFO_RESENT.unpack(told)[0])
 
     @property
@@ -149,7 +153,9 @@ class Lane:
         """Whether the peer's SYN has come, though the stream is not up yet; False where the kernel does not tell."""
         if self._sock is None or not hasattr(socket, "TCP_INFO"):
             return False
-        return self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _SYN_SENT
+        with contextlib.suppress(OSError):
+            return self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _SYN_SENT
+        return False
 
     def take(self) -> socket.socket:
         """Give the socket away; it is no longer the lane's to close."""
@@ -175,21 +181,26 @@ class Lane:
 def _answer(sock: socket.socket) -> int:
     """What came of a connect that was under way: an errno, 0 where it is connected.
 
-    SO_ERROR is 0, too, where nothing ever was under way, or the stream was reset between two calls.
+    SO_ERROR is 0, too, where nothing ever was under way, or the stream was reset between two calls. Where the kernel
+    does not even tell that, the shot has failed by that error.
     """
-    error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if error:
-        return error
     try:
-        sock.getpeername()
+        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if not error:
+            sock.getpeername()
     except OSError as gone:
-        return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or gone.errno or errno.ENOTCONN
-    return 0
+        with contextlib.suppress(OSError):
+            return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or gone.errno or errno.ENOTCONN
+        return gone.errno or errno.ENOTCONN
+    return error
 
 
 def accept_took_ns(sock: socket.socket) -> int:
     """From our SYN-ACK to the peer's answer, by the kernel. (It says too little where a SYN of ours was crossed.)"""
     if not hasattr(socket, "TCP_INFO"):
         return _UNMEASURED_NS
-    (rtt_us,) = _TCP_INFO_RTT.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_RTT.size))
+    try:
+        (rtt_us,) = _TCP_INFO_RTT.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_RTT.size))
+    except OSError:
+        return _UNMEASURED_NS
     return int(rtt_us) * 1000 or _UNMEASURED_NS

@@ -308,3 +308,8 @@ def test_an_earlier_stream_is_told_with_what_to_do_about_it() -> None:
     assert "wait two minutes, or use another local port on both sides" in found.advice
     by_ticket = diagnose(failed(shot(None), earlier="x", plan="one port"))
     assert "--local-port on both" in by_ticket.advice
+
+
+def test_silence_may_be_a_router_that_remembers_an_earlier_try() -> None:
+    """One side's SYN, and later one of the other's new to it, leave an entry through which neither comes for 2 min."""
+    assert "remembers an earlier try of these two" in diagnose(failed(shot(None))).advice

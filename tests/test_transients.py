@@ -74,6 +74,8 @@ class Faulty(socket.socket):
         return super().accept()
 
     def getsockopt(self, level: int, name: int, *length: int) -> Any:
+        if error := self._meets("getsockopt"):
+            raise OSError(error, "injected")
         if (level, name) == (socket.SOL_SOCKET, socket.SO_ERROR) and (error := self._meets("later")):
             return error
         return super().getsockopt(level, name, *length)
@@ -133,6 +135,15 @@ async def test_one_refusal_of_any_kind_is_outlived(ports: tuple[int, int], serve
     ended = {error for error, came in found.items() if isinstance(came, PunchError)}
     assert ended == (set() if call == "later" else FINAL)
     assert {found[error] for error in found.keys() - ended} == {Via.CONNECT}
+
+
+@pytest.mark.parametrize("refused", [1, 2, 3, 4, 12])
+async def test_questions_that_the_kernel_does_not_answer_are_outlived(
+    ports: tuple[int, int], server: int, refused: int
+) -> None:
+    """What became of the shot, how often it was sent, whether its stream is still there."""
+    make = faulty(getsockopt=[errno.ENOBUFS] * refused)
+    assert await opened(make, Shot(ports[0], Endpoint("127.0.0.1", server)), listen=False) is Via.CONNECT
 
 
 @pytest.mark.parametrize("call", ["socket", "bind"])
