@@ -86,13 +86,26 @@ def _unseen(seen: Sequence[Observation], flows: Sequence[Flow], mapping: Mapping
 
 
 def taken_since(profile: Profile, flows: Sequence[Flow]) -> int:
-    """How many ports of a SEQUENTIAL profile's row the flows have taken that left after its last observation."""
+    """How far the flows that left after its last observation have moved a SEQUENTIAL profile's row.
+
+    In new mappings of the punch port: where parity is kept, flows of both parities take fewer ports than its own do.
+    """
     in_a_row = profile.allocation is Allocation.SEQUENTIAL and profile.mapping in NEW_FOR_OTHERS
     if not in_a_row or not profile.observations:
         return 0
-    return len(
-        _unseen(profile.observations, [flow for flow in flows if flow.is_tcp or profile.one_row], profile.mapping)
-    )
+    counted = [flow for flow in flows if flow.is_tcp or profile.one_row]
+    ours, step = _unseen(profile.observations, counted, profile.mapping), profile.step or 1
+    if step < 0 or not _keeps_parity(profile.observations):
+        return len(ours)
+    begun = port = profile.observations[-1].mapped.port
+    for flow in ours:
+        port += step
+        port += (port ^ flow.local_port) & 1
+    return round((port - begun) / (step + (step & 1)))
+
+
+def _keeps_parity(seen: Sequence[Observation]) -> bool:
+    return not any((each.mapped.port ^ each.local.port) & 1 for each in seen)
 
 
 def crosses_nat(remote: Endpoint, server: Endpoint) -> bool:
@@ -130,7 +143,7 @@ def own_taken_out(profile: Profile) -> list[Observation]:
     if profile.step is None or not any(each.own for each in here):
         return here
     (run,) = walk.in_order(runs_of_each_address(here)).values()
-    keeps_parity = not any((each.mapped.port ^ each.local.port) & 1 for each in here)
+    keeps_parity = _keeps_parity(here)
     gone = [walk.without_own(before, taken, profile.step) for before, taken in pairwise(run)]
     moved: dict[tuple[int, int], int] = {}
     for taken, steps in zip(reversed(run), accumulate(reversed(gone), initial=0), strict=True):

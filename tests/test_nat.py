@@ -482,6 +482,20 @@ def test_what_went_out_since_can_be_asked(*, one_row: bool, taken: int) -> None:
     assert taken_since(replace(profile, allocation=Allocation.RANDOM), later) == 0
 
 
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_where_parity_is_kept_what_went_out_since_is_counted_by_its_parity(step: int) -> None:
+    """Flows of both parities take fewer ports than as many of one: the next mapping shows by how many."""
+    for seed in range(8):
+        model = Model([own_row(one_row=True, step=step, parity=True)], seed)
+        profile = classify(model.discover(), flows=model.flows)
+        latest = profile.observations[-1]
+        for number in range(20):
+            model.send(Endpoint("192.0.2.1", number + 1), is_tcp=True)
+        taken = taken_since(profile, [flow for flow in model.flows if flow.at_ns > latest.at_ns])
+        moved = model.mapped(LOCAL, PEER).port - latest.mapped.port
+        assert abs(moved - (taken + 1) * (step + step % 2)) <= 2
+
+
 def test_a_syn_that_was_overtaken_by_own_flows_shows_one_row_all_the_same() -> None:
     """The first mapping's SYN was lost, and came after all others: only its port is out of order."""
     model = Model([own_row(one_row=True)], seed=8)
