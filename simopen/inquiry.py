@@ -343,6 +343,7 @@ class Inquiry:
         self.observations = [*self.observations[1 - MOST_OBSERVATIONS :], seen]
 
     async def _ask_from_elsewhere(self, server: Endpoint) -> None:
+        await asyncio.sleep(0)  # behind the question over UDP: between two TCP ones, it shows whether they share a row
         binding = self._connection(self._punch_port.elsewhere(server.family), server)
         answer = await self._question(binding) if binding else None
         if binding is None or answer is None:

@@ -9,6 +9,7 @@ import re
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from functools import partial
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 import simopen
+from simopen import flows
 from simopen.address import Endpoint, sockaddr
 from simopen.binding import parse_servers
 from simopen.discovery import LOOK_S, Discovery, holding
@@ -325,6 +327,17 @@ class Faulty(Inquiry):
         if self.looks == 2:
             self.looked_twice.set()
         raise OSError(12, "Cannot allocate memory")
+
+
+async def test_a_question_over_udp_leaves_between_two_over_tcp(local: Endpoint) -> None:
+    """Where the servers' other ports need no new mapping, these alone show whether TCP and UDP share a row."""
+    began_ns = time.monotonic_ns()
+    async with asyncio.timeout(LONG_S), FakeStun() as server:
+        await simopen.discover(local, servers=[server.name])
+    sent = [flow.is_tcp for flow in flows.process.since(began_ns) if flow.remote == server.end]
+    assert sent[:2] == [True, False]
+    assert all(sent[2:])
+    assert len(sent) == 2 + PROBES
 
 
 async def test_a_look_that_fails_is_told_to_the_holder_and_the_mapping_is_held_on(
