@@ -350,15 +350,14 @@ async def _with_countdown(
     call: dial.Call, window_s: float, source: TimeSource, screen: Screen
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Make the call while a line shows what it is waiting for."""
-    now_s = source.now_estimate().utc_ns / 1e9
-    until_s = (now_s if call.at is None else call.at) + window_s
+    began_s = source.now_estimate().utc_ns / 1e9
     task = asyncio.ensure_future(call.streams())
     try:
-        with screen.line(_waiting_for(call, until_s, source)) as update:
+        with screen.line(_waiting_for(call, began_s, window_s, source)) as update:
             while not task.done():
                 left_s = _left_s(call, source)
                 if not 0 < left_s < _QUIET_S:
-                    update(_waiting_for(call, until_s, source), countdown(left_s))
+                    update(_waiting_for(call, began_s, window_s, source), countdown(left_s))
                 await asyncio.wait({task}, timeout=_TICK_S)
         return await task
     finally:
@@ -368,23 +367,28 @@ async def _with_countdown(
 
 def _left_s(call: dial.Call, source: TimeSource) -> float:
     """Until the instant, as far as is known now; zero or less where it has passed, or is now."""
-    return 0.0 if call.at is None else call.at - source.now_estimate().utc_ns / 1e9
+    estimate = source.now_estimate()
+    at_s = call.by_time(estimate)
+    return 0.0 if at_s is None else at_s - estimate.utc_ns / 1e9
 
 
-def _waiting_for(call: dial.Call, until_s: float, source: TimeSource) -> str:
-    """Below 80 columns for an IPv4 peer."""
-    left_s, clock_now = _left_s(call, source), source.now_estimate()
-    if clock_now.utc_ns / 1e9 >= until_s:
-        return f"{call.whom}: the window ended at {_told(until_s, clock_now.utc_ns / 1e9)}"
-    if call.at is None or left_s <= 0:
+def _waiting_for(call: dial.Call, began_s: float, window_s: float, source: TimeSource) -> str:
+    """Below 80 columns for an IPv4 peer. `began_s`: when the call was made, for one that fires at once."""
+    clock_now = source.now_estimate()
+    at_s = call.by_time(clock_now)
+    until_s = (began_s if at_s is None else at_s) + window_s
+    now_s = clock_now.utc_ns / 1e9
+    if now_s >= until_s:
+        return f"{call.whom}: the window ended at {_told(until_s, now_s)}"
+    if at_s is None or at_s <= now_s:
         return f"trying {call.whom} until {_told(until_s)}"
-    at = datetime.fromtimestamp(call.at, UTC)
+    left_s, at = at_s - now_s, datetime.fromtimestamp(at_s, UTC)
     sure = "unchecked" if clock_now.bound_s is None else f"± {human(clock_now.bound_s)}"
     if left_s > _FAR_S:
-        return f"{call.whom} at {_told(call.at, clock_now.utc_ns / 1e9)}, in {left_s:.0f} s; clock {sure}"
+        return f"{call.whom} at {_told(at_s, now_s)}, in {left_s:.0f} s; clock {sure}"
     here = f" ({at.astimezone():%H:%M} here)" if at.astimezone().utcoffset() else ""
     left = f"{left_s:.{0 if left_s >= 100 else 1}f}"
-    return f"{call.whom} at {_told(call.at)}{here}, in {left} s; clock {sure}"
+    return f"{call.whom} at {_told(at_s)}{here}, in {left} s; clock {sure}"
 
 
 def _told(utc_s: float, now_s: float | None = None) -> str:

@@ -269,6 +269,11 @@ class FixedClock:
     local: LocalClock = MACHINE
     limit_s: float = LIMIT_S
 
+    @property
+    def is_good(self) -> bool:
+        """Whether the machine has not slept since."""
+        return self.estimate.valid(self.local.read())
+
     def now_estimate(self) -> Estimate:
         """The estimate with its bound aged to now; after a suspend, the wall clock with an unknown bound."""
         now = self.local.read()

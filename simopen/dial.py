@@ -65,6 +65,11 @@ class Call:
     streams: Callable[[], Coroutine[object, object, tuple[StreamReader, StreamWriter]]]
     told: tuple[str, ...]
     by: Callable[[Estimate], Call]
+    when: When
+
+    def by_time(self, estimate: Estimate) -> float | None:
+        """The instant as `at` tells it, if that is the time: the clock may become known only while the call waits."""
+        return None if self.when.is_now else self.when.utc_ns(estimate) / 1e9
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -267,6 +272,7 @@ def _to_host(options: argparse.Namespace, when: When, source: TimeSource, estima
         ),
         tuple(_if_local(when, estimate)),
         partial(_to_host, options, when, source),
+        when,
     )
 
 
@@ -303,6 +309,7 @@ def _to_ticket(
         ),
         (*_if_old(theirs, now_s), *_planned(plan, mine, theirs, spray=spray)),
         partial(_judged, theirs, mine, options, source),
+        When.told(instant, source),
     )
 
 

@@ -326,9 +326,9 @@ class _Trace:
 
     def note_clock(self, learnt: Learnt) -> None:
         """The latest word on the clock is the one that counts."""
-        text = remark(learnt)
+        before, text = self.of_clock, remark(learnt)
         self.of_clock = (text,) if text else ()
-        if text and is_news(self.order.clock, learnt):
+        if text and self.of_clock != before and is_news(self.order.clock, learnt):
             logger.warning("%s", text)
 
     def came_late(self, left_ns: int, fired_ns: int) -> None:

@@ -120,8 +120,8 @@ async def learn(source: TimeSource, good_s: float, asking_s: float) -> Learnt:
 
 def must_ask(source: TimeSource, estimate: Estimate, good_s: float) -> bool:
     """Whether there is somebody to ask, and reason to."""
-    if isinstance(source, FixedClock):  # the caller's own word
-        return False
+    if isinstance(source, FixedClock):  # the caller's own word, which nobody can better; void after a suspend
+        return not source.is_good
     return estimate.bound_s is None or estimate.bound_s > good_s
 
 
@@ -143,7 +143,7 @@ def remark(learnt: Learnt) -> str | None:
 def is_news(source: TimeSource, learnt: Learnt) -> bool:
     """Whether nobody has been told of this yet: once a clock is enough, and who brought an estimate knows it."""
     if not isinstance(source, Clock):
-        return not isinstance(source, FixedClock)
+        return not isinstance(source, FixedClock) or learnt.doubt is not None
     kind = "doubt" if learnt.doubt is not None else "wrong"
     if kind in source.told:
         return False

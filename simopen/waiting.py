@@ -17,7 +17,7 @@ from typing import Protocol
 
 from simopen.clock import TimeSource
 from simopen.estimate import Estimate, span
-from simopen.truetime import Learnt, When, good_enough_s, learn, must_ask, patience_s
+from simopen.truetime import VAIN_S, Learnt, When, good_enough_s, learn, must_ask, patience_s
 
 HANDOVER_NS = 2_000_000_000
 """From here on the scheduler's thread waits; until here the loop does."""
@@ -33,8 +33,9 @@ _LOOK_S = 0.1
 _STALE_NS = 600_000_000_000
 _RECHECK_NS = 30_000_000_000
 _STALE_S = 0.005
-# While nobody has told the time, somebody may be there to be asked by now: a network that came up, say.
-_RETRY_NS = 30_000_000_000
+# While nobody has told the time, somebody may be there to be asked by now: a network that came up, say. The pauses grow
+# with the time for which nobody has, as how far ahead the instant is is not known either.
+_SOONEST_RETRY_NS, _RETRY_NS = round(VAIN_S * 1e9), 30_000_000_000
 
 
 class Notes(Protocol):
@@ -58,6 +59,7 @@ class Wait:
     estimate: Estimate
     instant_ns: int = 0
     stalled_ns: int = 0
+    _began_ns: int = 0
     _asked_ns: int = 0
     _doubtful: bool = False
 
@@ -66,6 +68,7 @@ class Wait:
 
         `look_out`: looks for a peer that fires too early, and returns whether there is any sense in looking again.
         """
+        self._began_ns = time.monotonic_ns()
         await self._learn(good_enough_s(self.source, self.window_s))
         while True:
             now = self.source.local.read()
@@ -92,7 +95,8 @@ class Wait:
     def _wanted_s(self, left_ns: int, now_ns: int) -> float | None:
         """The bound that is asked for, where it is time to ask again; None where it is not."""
         since_ns = now_ns - self._asked_ns
-        if self._doubtful and since_ns > _RETRY_NS:
+        pause_ns = min(_RETRY_NS, max(_SOONEST_RETRY_NS, self._asked_ns - self._began_ns))
+        if self._doubtful and since_ns > pause_ns:
             return good_enough_s(self.source, self.window_s)
         return _STALE_S if left_ns <= _RECHECK_NS and since_ns > _STALE_NS else None
 

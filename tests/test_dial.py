@@ -84,6 +84,19 @@ def test_a_ticket(text: str, tmp_path: Path) -> None:
     assert (call.whom, call.at) == ("198.51.100.9:8", MINE.instant + 20)
 
 
+@pytest.mark.parametrize(("at", "moved_s"), [("+100s", 3600), ("1900000000", 0), (None, None)])
+def test_a_time_that_becomes_known_while_the_call_waits_moves_what_was_told_by_it(
+    at: str | None, moved_s: float | None, tmp_path: Path
+) -> None:
+    """By a clock an hour behind, what is 100 s ahead must not be told to be over."""
+    call, plain = called("203.0.113.7", "9", *(["--at", at] if at else []), where=tmp_path), clock.plain()
+    known = replace(plain, utc_ns=plain.utc_ns + 3600 * 10**9, bound_ns=1000)
+    by_then = call.by_time(known)
+    assert (by_then is None) == (call.at is None) == (moved_s is None)
+    if by_then is not None and call.at is not None:
+        assert by_then - call.at == pytest.approx(moved_s, abs=1)
+
+
 def test_whoever_has_the_other_ticket_comes_to_the_same_instant(tmp_path: Path) -> None:
     assert called(MINE.encode(), "--mine", TEXT, where=tmp_path).at == MINE.instant + 20
 

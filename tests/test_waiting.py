@@ -23,7 +23,7 @@ from tests.loopback import HERE, THERE, ports
 
 __all__ = ["ports"]
 S = 1_000_000_000
-LONG_S = 30.0
+LONG_S, HOUR_S = 30.0, 3600
 
 
 @dataclass
@@ -137,6 +137,35 @@ async def test_what_was_told_relative_does_not_move_while_the_machine_sleeps() -
         await task
     assert wait.when.utc_ns(wait.estimate) == utc_ns
     assert said.notes == ["this machine slept for 3599.5 s while waiting, so its clock is checked again"]
+
+
+async def test_an_estimate_of_the_callers_own_that_a_suspend_has_voided_is_doubted_aloud() -> None:
+    local = Asleep()
+    source = FixedClock(replace(clock.plain(local), bound_ns=1000, source=Source.NTP), local)
+    said = Said()
+    task = asyncio.create_task(waiting(Ahead(3600), source, said).until_handover(nobody))
+    await asyncio.sleep(0)
+    local.asleep_s = 3599.5
+    async with asyncio.timeout(LONG_S):
+        await task
+    first, second = said.learnt
+    assert (first.doubt, second.estimate.source) == (None, Source.PLAIN)
+    assert second.doubt == "the machine has slept for 3599.5 s since this estimate was made: make another"
+
+
+@pytest.mark.parametrize(
+    ("asked_after_s", "again_after_s"), [(0.01, 3.1), (3, 3.1), (9, 9.1), (25, 25.1), (3600, 30.1)]
+)
+def test_who_did_not_tell_the_time_is_soon_asked_again_and_then_more_and_more_seldom(
+    asked_after_s: float, again_after_s: float
+) -> None:
+    """What seems an hour ahead may be 10 s ahead, where the clock is wrong, and a network may come up by then."""
+    wait = waiting(time.time() + HOUR_S, Oracle([ClockError("silence")], clock.plain()), Said())
+    wait._began_ns, wait._doubtful = S, True
+    wait._asked_ns = wait._began_ns + round(asked_after_s * S)
+    just_ns = wait._asked_ns + round(again_after_s * S)
+    assert wait._wanted_s(HOUR_S * S, just_ns - S // 5) is None
+    assert wait._wanted_s(HOUR_S * S, just_ns) == 0.1
 
 
 async def test_an_instant_that_seems_over_is_asked_about_all_the_same() -> None:
