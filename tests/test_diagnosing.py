@@ -52,23 +52,27 @@ async def alone(left: lab.Host, peer: lab.Host, **options: Any) -> dict[str, Any
     return await fire(left, [(peer.public_address, PORT)], **options)
 
 
-@pytest.mark.parametrize(
-    ("nat", "cause", "words"),
-    [
-        (None, "refused", "only refusals came back"),
-        (RESET, "refused", "only refusals came back"),
-        (REJECT, "refused", "only refusals came back"),
-        (DROP, "silence", "nothing at all came back"),
-    ],
-)
-async def test_a_peer_that_never_fires(nat: lab.Nat | None, cause: str, words: str) -> None:
+NEVER_FIRES = {
+    "none": (None, "refused", "only refusals came back"),
+    "reset": (RESET, "refused", "only refusals came back"),
+    "reject": (REJECT, "refused", "only refusals came back"),
+    "drop": (DROP, "silence", "nothing at all came back"),
+}
+
+
+async def test_a_peer_that_never_fires() -> None:
     async with lab.Network() as net:
-        left, right = await net.host("left", delay_s=0.01), await net.host("right", delay_s=0.01, nat=nat)
-        said = (await alone(left, right))["diagnosis"]
-    assert said["cause"] == cause
-    assert words in said["sentence"]
-    assert not any("come from near" in fact for fact in said["evidence"])
-    assert "nobody connected to this side's listener" in said["evidence"]
+        pairs = [
+            (await net.host(f"left-{name}", delay_s=0.01), await net.host(f"right-{name}", delay_s=0.01, nat=nat))
+            for name, (nat, _, _) in NEVER_FIRES.items()
+        ]
+        found = await asyncio.gather(*(alone(left, right) for left, right in pairs))
+    for name, each in zip(NEVER_FIRES, found, strict=True):
+        said, (_, cause, words) = each["diagnosis"], NEVER_FIRES[name]
+        assert said["cause"] == cause, name
+        assert words in said["sentence"], name
+        assert not any("come from near" in fact for fact in said["evidence"]), name
+        assert "nobody connected to this side's listener" in said["evidence"], name
 
 
 async def test_an_instant_that_is_over() -> None:
@@ -161,22 +165,24 @@ async def test_a_peer_whose_clock_is_ahead() -> None:
     assert not any(passage.sent.is_syn_ack for passage in record)
 
 
-@pytest.mark.parametrize("apart_s", [0.8, 2.3])
-async def test_a_peer_that_was_late_and_met(apart_s: float) -> None:
-    async with lab.Network() as net:
-        early, late, indeed_s = await apart(net, apart_s)
+def assert_it_is_told_how_late(early: dict[str, Any], late: dict[str, Any], apart_s: float) -> None:
     assert early["heard"] == late["heard"] == WORDS
     notes = [note for note in early["report"]["notes"] if "after this side" in note]
     # To a tenth, which is how seldom a late shot is repeated, and a round trip; told in tenths of a second.
-    assert [seconds(note) for note in notes] == [pytest.approx(indeed_s, abs=indeed_s / 10 + 0.04 + 0.05)]
+    assert [seconds(note) for note in notes] == [pytest.approx(apart_s, abs=apart_s / 10 + 0.04 + 0.05)]
 
 
-async def test_a_peer_that_was_early_and_met() -> None:
+async def test_a_peer_that_was_a_little_late_and_met() -> None:
+    async with lab.Network() as net:
+        assert_it_is_told_how_late(*await apart(net, 0.8))
+
+
+async def test_a_peer_that_was_late_for_one_and_early_for_the_other_and_met() -> None:
     """The look costs the early side one SYN: its kernel sends it again, and is refused as ever, before our instant."""
     async with lab.Network() as net:
         early, late, apart_s = await apart(net, 2.3)
         record = await net.record()
-    assert early["heard"] == late["heard"] == WORDS
+    assert_it_is_told_how_late(early, late, apart_s)
     (note,) = late["report"]["notes"]
     assert seconds(note) == pytest.approx(apart_s, rel=0.1)
     ours = min(passage.sent_ns for passage in record.syns("right", "left"))
