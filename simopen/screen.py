@@ -56,7 +56,8 @@ class Screen:
     def say(self, text: str) -> None:
         """One line, or several."""
         if not self._quiet:
-            print(fitted(text, sys.stderr), file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):  # a full disk, a reader that is gone: the stream's data go on
+                print(fitted(text, sys.stderr), file=sys.stderr, flush=True)
 
     def note(self, text: str) -> None:
         """Something worth knowing; the same is said once."""

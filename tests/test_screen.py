@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import io
 import os
 import pty
@@ -217,3 +219,15 @@ def test_the_last_seconds_of_a_countdown_are_told_and_that_it_is_over(capfd: pyt
             update(f"in {120 - clock.now_s:.1f} s", countdown(120 - clock.now_s))
     told = capfd.readouterr().err.splitlines()
     assert told == ["in 120 s", "in 110.0 s", "in 90.0 s", "in 50.0 s", "in 10.0 s", "in 0.0 s"]
+
+
+class Full(io.StringIO):
+    """Standard error on a disk that is full."""
+
+    def write(self, _: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_sentence_that_cannot_be_written_takes_nothing_along() -> None:
+    with contextlib.redirect_stderr(Full()):
+        Screen().say("a stream is up")
