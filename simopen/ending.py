@@ -94,6 +94,13 @@ class PunchedSocket(socket.socket):
         super().__del__()  # type: ignore[misc]
         self._tell(end)
 
+    def close_at_once(self) -> None:
+        """Close it by its number, whoever still has a file of it, as uvloop's transports do."""
+        end = self._end()
+        with contextlib.suppress(OSError):  # it has been closed
+            os.close(super().detach())
+        self._tell(end)
+
     def about_to_close(self) -> None:
         """For who has only the descriptor, and closes that right after."""
         self._tell(self._end())
@@ -343,15 +350,11 @@ class Endings:
             self._run()  # what no thread could be had for
 
     def end_all(self) -> None:
-        """Close what nobody has closed, as the kernel would in a moment, now that the interpreter ends; and `finish`.
-
-        By number, as uvloop's transports keep a socket from being closed.
-        """
+        """As the interpreter ends, close what nobody has closed, as the kernel would in a moment; and `finish`."""
         with self._changed:
             left = list(self._open)
         for sock in left:
-            with contextlib.suppress(OSError):  # it has been closed
-                os.close(sock.detach())
+            sock.close_at_once()
         self.finish()
 
     def forked(self) -> None:
