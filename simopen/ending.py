@@ -96,9 +96,11 @@ class PunchedSocket(socket.socket):
 
     def close_at_once(self) -> None:
         """Close it by its number, whoever still has a file of it, as uvloop's transports do."""
-        end = self._end()
-        with contextlib.suppress(OSError):  # it has been closed
-            os.close(super().detach())
+        end, gone = self._end(), self._is_gone()
+        descriptor = super().detach()
+        if not gone:  # else the number may be somebody else's by now: a file's that is not yet written
+            with contextlib.suppress(OSError):  # another thread was first
+                os.close(descriptor)
         self._tell(end)
 
     def about_to_close(self) -> None:

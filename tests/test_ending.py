@@ -241,6 +241,21 @@ def test_a_fork_in_the_middle_of_a_look_leaves_that_stream_to_the_parent_too() -
     assert abandoned.is_set()
 
 
+def test_at_the_interpreter_s_end_nobody_else_s_descriptor_is_closed(
+    pair: tuple[PunchedSocket, socket.socket], tmp_path: Path
+) -> None:
+    """What uvloop closes with a loop it closes by number, and a file may have that number since."""
+    endings, (ours, _) = Endings(), pair
+    stream = endings.hold(ours, 0)
+    number = stream.fileno()
+    with (tmp_path / "kept").open("w") as file:
+        os.dup2(file.fileno(), number)
+        endings.end_all()
+        assert stream.fileno() < 0
+        assert os.fstat(number).st_ino == os.fstat(file.fileno()).st_ino
+        os.close(number)
+
+
 def test_without_descriptors_a_stream_is_handed_over_all_the_same() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as sock:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
