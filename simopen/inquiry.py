@@ -15,7 +15,7 @@ import math
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Self, TypeAlias
 
 from simopen import stun
@@ -125,6 +125,9 @@ class PunchPort:
         return [text for text in found if reach(text) >= Reach.SITE]
 
 
+Question: TypeAlias = "Callable[[Endpoint], Coroutine[object, object, None]]"
+
+
 class Inquiry:
     """All the questions that leave from one punch port. `close` it, whatever happened.
 
@@ -215,10 +218,10 @@ class Inquiry:
             those = spoken.get(socket.AF_INET) or spoken[socket.AF_INET6]
             self._group.create_task(self._one_after_another(those, self._ask_from_elsewhere))
 
-    async def _one_after_another(self, servers: Sequence[Endpoint], ask: Callable[[Endpoint], Awaitable[None]]) -> None:
+    async def _one_after_another(self, servers: Sequence[Endpoint], ask: Question) -> None:
         """Until one has answered: a name may stand for some that live and some that do not."""
         for server in servers:
-            asked = self._group.create_task(_awaited(ask(server)))
+            asked = self._group.create_task(ask(server))
             await asyncio.wait({asked}, timeout=SILENT_S)
             if any(each.server == server for each in self.observations):
                 return
@@ -460,10 +463,6 @@ class Inquiry:
 def _means_this_host(named: Endpoint, server: Endpoint) -> bool:
     """Whether a server elsewhere names this host itself: one of its services would answer."""
     return is_own(named.address) and not is_own(server.address)
-
-
-async def _awaited(answer: Awaitable[None]) -> None:
-    await answer
 
 
 def _in_a_row(ends: Sequence[Mapped]) -> bool:
