@@ -21,6 +21,8 @@ if TYPE_CHECKING:
         ClockError,
         ImpossiblePair,
         LabError,
+        LinkBroken,
+        LinkError,
         LocalEndpointError,
         MissedInstant,
         PunchError,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
         WindowClosed,
     )
     from simopen.instant import next_slot, read_instant
+    from simopen.link.session import new_key
     from simopen.nat import Profile
     from simopen.opening import connect, connect_self, punch
     from simopen.report import Attempt, Report
@@ -49,6 +52,8 @@ __all__ = [
     "Estimate",
     "ImpossiblePair",
     "LabError",
+    "LinkBroken",
+    "LinkError",
     "LocalEndpointError",
     "MissedInstant",
     "Profile",
@@ -65,6 +70,7 @@ __all__ = [
     "connect",
     "connect_self",
     "discover",
+    "new_key",
     "next_slot",
     "parse_ticket",
     "punch",
@@ -81,6 +87,8 @@ _HOMES = {
     "Estimate": "clock",
     "ImpossiblePair": "errors",
     "LabError": "errors",
+    "LinkBroken": "errors",
+    "LinkError": "errors",
     "LocalEndpointError": "errors",
     "MissedInstant": "errors",
     "Profile": "nat",
@@ -97,6 +105,7 @@ _HOMES = {
     "connect": "opening",
     "connect_self": "opening",
     "discover": "discovery",
+    "new_key": "link.session",
     "next_slot": "instant",
     "parse_ticket": "ticket",
     "punch": "opening",

@@ -5,10 +5,12 @@
     SimopenError
     ├── ClockError               nobody could say what time it is
     ├── LabError                 the lab cannot be had here, or a host of it failed
+    ├── LinkBroken               a link ended, and the peer did not end it; also a ConnectionResetError, so an OSError
     ├── PunchError               no stream; also a ConnectionError, so an OSError
     │   ├── MissedInstant        the instant and its whole window are over
     │   ├── ResolutionError      the peer's name has no address
     │   ├── ImpossiblePair       no shots could connect these two NATs
+    │   ├── LinkError            nobody proved the key
     │   ├── LocalEndpointError   the local endpoint cannot be had: taken, foreign, or not permitted
     │   ├── SelfConnection       the peer is this very socket
     │   └── WindowClosed         the window ended without a stream; also a TimeoutError
@@ -54,6 +56,13 @@ def no_names(count: int, kind: str) -> str:
 
 class LabError(SimopenError):
     """The lab cannot be had here, or something in it failed. The message says what is missing."""
+
+
+class LinkBroken(SimopenError, ConnectionResetError):  # noqa: N818 - says what happened
+    """A link that was up has ended, and the peer did not end it: it was cut on the way, altered, or the peer died.
+
+    What was read until then is the peer's, and is not all of it.
+    """
 
 
 class StunError(SimopenError):
@@ -104,6 +113,14 @@ class ResolutionError(PunchError):
 
 class ImpossiblePair(PunchError):  # noqa: N818 - says what is the matter
     """No shots, or none that were allowed, could connect these two NATs. The message says why, and what would."""
+
+
+class LinkError(PunchError):
+    """No stream came up on which the peer has proven the key, or none can be proven on this host.
+
+    The message says what came instead. Where a side that begins has a stream already, before the peer has answered that
+    it took that one too, reading from it raises this, too.
+    """
 
 
 class LocalEndpointError(PunchError):

@@ -22,6 +22,7 @@ FLOORS = [
     {"trial", "side", "invitation"},
     {"__init__", "lab", "screen"},
     {"opening", "pipe", "discovery", "wallet"},
+    {"link"},
     {"writer", "aim"},
     {"upgrade"},
     {"inquiry"},
