@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 # The suite starts a thousand interpreters: none should compile the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test soak lint bench dist clean
+.PHONY: demo test soak lint bench docs dist clean
 
 demo: $(READY)
 	@$(BIN)/simopen demo
@@ -27,6 +27,15 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks $(BENCH)
+
+# The pages of docs/, in build/docs; a warning is an error.
+docs: $(VENV)/.ready-docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html -d build/doctrees docs build/docs
+	@echo "read build/docs/index.html"
+
+$(VENV)/.ready-docs: $(READY)
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[docs]'
+	@touch $@
 
 # The archives for a package index, and whether they and their page there are whole.
 dist: $(READY)

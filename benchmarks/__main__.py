@@ -1,8 +1,8 @@
-"""Every benchmark, one after the other, and the README's tables from what they found.
+"""Every benchmark, one after the other, and the tables of `docs/measured.md` from what they found.
 
     python -m benchmarks [NAME ...] [--short] [--resume] [--results DIR]
 
-Each writes DIR/NAME.json as soon as it has ended. In full that is `benchmarks/results`, the evidence that the README's
+Each writes DIR/NAME.json as soon as it has ended. In full that is `benchmarks/results`, the evidence that the
 tables are made of, and they are made anew at the end. `--short` takes under two minutes, the making of the project's
 own environment included; it proves only that everything works, leaves out the rivals that need environments of their
 own, and writes to `build/bench`. `--resume` leaves out what is in DIR already.
@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.readme import RESULTS, update
+from benchmarks.tables import RESULTS, update
 
 SHORT_RESULTS = Path("build/bench")
 # What each is asked for: in full, and in short.

@@ -1,7 +1,7 @@
 """What every benchmark measures with, prints and writes.
 
 A result is one JSON object: {"benchmark", "conditions": {...}, "rows": [{...}, ...]}, where a row is flat and its names
-carry their units. `benchmarks.readme` makes the README's tables from it.
+carry their units. `benchmarks.tables` makes the tables of `docs/measured.md` from it.
 """
 
 from __future__ import annotations

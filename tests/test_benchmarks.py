@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import common, matrix, peers, readme, stolen
+from benchmarks import common, matrix, peers, stolen, tables
 from benchmarks.__main__ import PLAN
 from benchmarks.cells import CELLS, KINDS, Cell, among, one_of_each_line
 from benchmarks.expected import BARS, Bar, Face, Line, Outlook, expected
@@ -19,7 +19,6 @@ from benchmarks.sites import Punch, Syns, syns_between
 from simopen.lab import Allocation, Filtering, Mapping, Nat, Origin, Passage, Record, Unsolicited, Verdict
 from tests.lab.packets import tcp
 
-ROOT = Path(__file__).parents[1]
 HOME = (Nat(),)
 ANY_PORT = (Nat(filtering=Filtering.ADDRESS_DEPENDENT),)
 ANYBODY = (Nat(filtering=Filtering.ENDPOINT_INDEPENDENT),)
@@ -155,11 +154,11 @@ def test_where_no_tcp_can_a_refusal_is_what_is_asked_for() -> None:
     assert tried(85.0, None, 0, IMPOSSIBLE).took_ms is None  # what cannot be must not happen either
 
 
-def test_the_rows_make_the_readmes_table_and_the_picture(tmp_path: Path) -> None:
+def test_the_rows_make_the_pages_table_and_the_picture(tmp_path: Path) -> None:
     rows = matrix.rows_of([tried(), tried(None), tried(None, 20.0, 0, IMPOSSIBLE)], 80)
     assert [row["table"] for row in rows] == ["lines", "lines", "profiles", "cells", "cells"]
     assert [row["held"] for row in rows] == [False, False, True, False, False]
-    text = readme.matrix({"rows": rows})
+    text = tables.matrix({"rows": rows})
     assert "| 1 of 2 | 1.06 | 85 | 1 | 1 | NO |" in text
     assert "Missed: open × open (1 of 2)" in text
     matrix.draw([row for row in rows if row["table"] == "cells"], tmp_path / "map.json")
@@ -199,7 +198,7 @@ def test_a_result_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     given = common.conditions(runs=3)
     rows: list[common.Row] = [{"loop": "asyncio", "late_ms": None}, {"loop": "µ", "late_ms": 1.5}]
     common.save(str(tmp_path / "new" / "many.json"), "many", given, rows)
-    assert readme.load(tmp_path / "new") == {"many": {"benchmark": "many", "conditions": given, "rows": rows}}
+    assert tables.load(tmp_path / "new") == {"many": {"benchmark": "many", "conditions": given, "rows": rows}}
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["many.json"]
 
 
@@ -253,8 +252,8 @@ def test_where_nobody_counts_stolen_time_it_is_unknown(tmp_path: Path, text: str
 def test_a_table_of_a_run_with_stolen_time_is_marked() -> None:
     result = imports_result(21.7)
     result["conditions"] = common.conditions(runs=5) | {"stolen_percent": 3.1}
-    assert "3.1 % stolen: tails say nothing" in readme.rendered(BLOCK.format(""), {"imports": result})
-    assert "stolen time unknown" in readme.rendered(BLOCK.format(""), {"imports": imports_result(21.7)})
+    assert "3.1 % stolen: tails say nothing" in tables.rendered(BLOCK.format(""), {"imports": result})
+    assert "stolen time unknown" in tables.rendered(BLOCK.format(""), {"imports": imports_result(21.7)})
 
 
 def test_a_short_run_makes_no_environment() -> None:
@@ -324,31 +323,31 @@ BLOCK = "before\n<!-- begin: measured imports -->\n{}<!-- end -->\nafter\n"
 
 
 def test_a_block_is_made_from_its_result_and_nothing_else_changes() -> None:
-    text = readme.rendered(BLOCK.format("old figures\n"), {"imports": imports_result(21.7)})
+    text = tables.rendered(BLOCK.format("old figures\n"), {"imports": imports_result(21.7)})
     assert "| simopen | 21.7 | 30 | 10 |" in text
     assert "runs 5" in text
     assert "old figures" not in text
     assert text.startswith("before\n<!-- begin: measured imports -->\n")
     assert text.endswith("<!-- end -->\nafter\n")
-    assert readme.rendered(text, {"imports": imports_result(21.7)}) == text
-    assert readme.rendered(text, {"imports": imports_result(21.8)}) != text
+    assert tables.rendered(text, {"imports": imports_result(21.7)}) == text
+    assert tables.rendered(text, {"imports": imports_result(21.8)}) != text
 
 
 def test_a_block_without_a_result_says_so() -> None:
-    assert readme.rendered(BLOCK.format("12 ms\n"), {}) == BLOCK.format("Not measured yet.\n")
+    assert tables.rendered(BLOCK.format("12 ms\n"), {}) == BLOCK.format("Not measured yet.\n")
 
 
 def test_a_block_that_nothing_renders_is_an_error() -> None:
     with pytest.raises(KeyError, match="nosuch"):
-        readme.rendered(BLOCK.format("").replace("imports", "nosuch"), {})
+        tables.rendered(BLOCK.format("").replace("imports", "nosuch"), {})
 
 
-def test_every_benchmark_has_its_table_in_the_readme() -> None:
-    blocks = re.findall(r"<!-- begin: measured (\w+) -->", (ROOT / "README.md").read_text(encoding="utf-8"))
-    assert set(blocks) == set(readme.RENDERERS) == set(PLAN)
+def test_every_benchmark_has_its_table() -> None:
+    blocks = re.findall(r"<!-- begin: measured (\w+) -->", tables.MEASURED.read_text(encoding="utf-8"))
+    assert set(blocks) == set(tables.RENDERERS) == set(PLAN)
 
 
-@pytest.mark.parametrize("path", sorted(readme.RESULTS.glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(tables.RESULTS.glob("*.json")), ids=lambda path: path.stem)
 def test_every_result_says_what_it_depends_on(path: Path) -> None:
     result = json.loads(path.read_text(encoding="utf-8"))
     assert result["benchmark"] == path.stem

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.readme import simulate
 from benchmarks.simulation.clocks import overlap, success
 from benchmarks.simulation.population import Share, pair_share, populations, weighted
 from benchmarks.simulation.punching import REACTION_NS, Result, Side, punch
 from benchmarks.simulation.tcp import ACK, RST, RST_ACK, RTO_NS, SYN, SYN_ACK, Opener, Segment, State, refusal
 from benchmarks.simulation.validation import CELLS, chosen, simulated
+from benchmarks.tables import simulate
 from simopen.lab.nat import Allocation, Filtering, Mapping, Nat, Unsolicited
 
 ROOT = Path(__file__).parents[2]
@@ -299,7 +299,7 @@ def test_every_cell_of_the_validation_has_one_verdict_in_the_simulator() -> None
         assert len({result.connected for result in simulated(cell)}) == 1, cell
 
 
-def test_the_readme_has_every_answer_with_what_it_rests_on() -> None:
+def test_the_page_has_every_answer_with_what_it_rests_on() -> None:
     cell = success("drop", 1.0, 20.0, 1.0, punches=4, seed=1)
     share = Share("Somebody", 2005, 0.64, "286 NATs", "random ports", "address-dependent", 0.873, 0.414)
     compared = {"difference": -0.031, "holds": True, "same_verdict": True}

@@ -1,8 +1,9 @@
-"""The README's measured tables, from the benchmarks' results: `python -m benchmarks.readme [--check]`.
+"""The measured tables and headlines of the pages, from what was measured: `python -m benchmarks.tables [--check]`.
 
 What stands between `<!-- begin: measured NAME -->` and `<!-- end -->` is made from `benchmarks/results/NAME.json`:
-figures, sentences and conditions, so that no figure is ever typed. `--check` changes nothing, and fails where the two
-differ. Where there is no result yet, the README says so.
+figures, sentences and conditions, so that no figure is ever typed; between `<!-- begin: headlines -->` and the end
+stand the few figures of the README, from several results. `--check` changes nothing, and fails where page and results
+differ. Where there is no result yet, the page says so.
 """
 
 from __future__ import annotations
@@ -18,9 +19,14 @@ from typing import Any
 from benchmarks.common import Row, described, shown
 
 RESULTS = Path(__file__).with_name("results")
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README, MEASURED = ROOT / "README.md", ROOT / "docs" / "measured.md"
+PAGES = (README, MEASURED)
 Result = Mapping[str, Any]
-_BLOCK = re.compile(r"(?P<begin><!-- begin: measured (?P<name>\w+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
+HEADLINES = "headlines"
+_BLOCK = re.compile(
+    rf"(?P<begin><!-- begin: (?:measured (?P<name>\w+)|{HEADLINES}) -->\n).*?(?P<end><!-- end -->)", re.DOTALL
+)
 
 
 def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -118,7 +124,7 @@ def matrix(result: Result) -> str:
     (told,) = tables["profiles"]
     profiles = f"Of {told['n']:,} profiles {told['wrong']:,} named a wrong mapping, {told['unknown']:,} left it open."
     return (
-        f"![Heat map of NAT × NAT: share of punches that connect, and median time](benchmarks/results/matrix.svg)\n\n"
+        f"![Heat map of NAT × NAT: share of tries that connect, and median time](../benchmarks/results/matrix.svg)\n\n"
         f"{markdown(columns, lines)}\n\n{len(tables['cells'])} pairs. {against} {profiles}"
     )
 
@@ -249,6 +255,63 @@ def _plain(result: Result, fields: Mapping[str, str]) -> str:
     return markdown(list(fields.values()), [[shown(row[field]) for field in fields] for row in result["rows"]])
 
 
+def headlines(results: Mapping[str, Result]) -> str:
+    """The README's five, as a list. Each says what it was measured against."""
+    lines = (line(results[name]) for name, line in _HEADLINES if name in results)
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _gets_through(result: Result) -> str:
+    """Of the lines where there is a way at all: the others are refused before anything is fired."""
+    lines = [row for row in result["rows"] if row["table"] == "lines" and row["syns"]]
+    connected, tries = (sum(row[name] for row in lines) for name in ("in_time", "n"))
+    return f"**Through:** {connected:,} of {tries:,} tries connect in time, wherever two NATs leave a way."
+
+
+def _one_round_trip(result: Result) -> str:
+    times = [row["later_p50_ms"] for row in result["rows"] if row["rtt_ms"] == _USUAL_RTT_MS]
+    return (
+        f"**Fast:** connected after {shown(min(times))} to {shown(max(times))} ms (medians) where a round trip takes "
+        f"{_USUAL_RTT_MS} ms: no program can do it in less than one."
+    )
+
+
+def _on_time(result: Result) -> str:
+    idle = {row["method"]: row for row in result["rows"] if (row["loop"], row["load"]) == ("asyncio", "idle")}
+    (ours, theirs) = (idle[name]["wire_p50_us"] for name in ("simopen", "sleep + connect"))
+    return (
+        f"**On time:** the SYN leaves {shown(ours)} µs after the instant, with asyncio's own sleep {shown(theirs)} µs."
+    )
+
+
+def _beside_others(result: Result) -> str:
+    shares = (
+        f"{rival} {_connected(rows)} in {shown(_usable_ms(rows))} ms"
+        for (rival,), rows in _groups(result["rows"], "rival").items()
+    )
+    return f"**Beside others:** {', '.join(shares)} (medians, until both programs can use the stream)."
+
+
+def _usable_ms(rows: Sequence[Row]) -> float:
+    """The middle one of the cells' medians."""
+    times: list[float] = sorted(row["usable_p50_ms"] for row in rows if row["usable_p50_ms"] is not None)
+    return times[len(times) // 2]
+
+
+def _true_time(result: Result) -> str:
+    by_method = {row["method"]: row for row in result["rows"]}
+    shares = (f"{name} {row['inside']:,} of {row['trials']:,}" for name, row in by_method.items())
+    return f"**True time:** inside the bound that was promised, with one time server that lies: {', '.join(shares)}."
+
+
+_USUAL_RTT_MS = 80
+_HEADLINES: tuple[tuple[str, Callable[[Result], str]], ...] = (
+    ("matrix", _gets_through),
+    ("establish", _one_round_trip),
+    ("precision", _on_time),
+    ("peers", _beside_others),
+    ("clock", _true_time),
+)
 RENDERERS: dict[str, Callable[[Result], str]] = {
     "establish": establish,
     "precision": precision,
@@ -263,10 +326,12 @@ RENDERERS: dict[str, Callable[[Result], str]] = {
 
 
 def rendered(text: str, results: Mapping[str, Result]) -> str:
-    """The README with every block made anew. Raises: KeyError for a block that nothing renders."""
+    """The page with every block made anew. Raises: KeyError for a block that nothing renders."""
 
     def block(match: re.Match[str]) -> str:
         name = match["name"]
+        if name is None:
+            return f"{match['begin']}{headlines(results) or _NONE}\n{match['end']}"
         render = RENDERERS[name]
         body = f"{render(results[name])}\n\n*{described(results[name]['conditions'])}.*" if name in results else _NONE
         return f"{match['begin']}{body}\n{match['end']}"
@@ -287,9 +352,18 @@ def load(directory: Path = RESULTS) -> dict[str, Result]:
     return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(directory.glob("*.json"))}
 
 
-def update() -> None:
-    """Write the README anew from the results."""
-    README.write_text(rendered(README.read_text(encoding="utf-8"), load()), encoding="utf-8")
+def update(pages: Iterable[Path] = PAGES) -> None:
+    """Write the pages anew from the results."""
+    results = load()
+    for page in pages:
+        page.write_text(rendered(page.read_text(encoding="utf-8"), results), encoding="utf-8")
+
+
+def differing(pages: Iterable[Path] = PAGES) -> list[Path]:
+    """The pages that say something else than the results."""
+    results = load()
+    texts = ((page, page.read_text(encoding="utf-8")) for page in pages)
+    return [page for page, text in texts if text != rendered(text, results)]
 
 
 def main() -> int:
@@ -298,11 +372,11 @@ def main() -> int:
     if not parser.parse_args().check:
         update()
         return 0
-    text = README.read_text(encoding="utf-8")
-    if text == rendered(text, load()):
-        return 0
-    print("README.md and benchmarks/results differ: run `python -m benchmarks.readme`", file=sys.stderr)
-    return 1
+    pages = differing()
+    if pages:
+        names = " and ".join(str(page.relative_to(ROOT)) for page in pages)
+        print(f"{names} and benchmarks/results differ: run `python -m benchmarks.tables`", file=sys.stderr)
+    return 1 if pages else 0
 
 
 if __name__ == "__main__":
