@@ -25,7 +25,7 @@ from simopen import conntable, ending, local_ports
 from simopen.address import ANY, Endpoint
 from simopen.choice import Choice
 from simopen.errors import LocalEndpointError, PunchError, SelfConnection
-from simopen.lane import Lane, Stream, accept_took_ns
+from simopen.lane import Lane, Stream, accept_took_ns, up_since_ns
 from simopen.listener import Listener
 from simopen.local_ports import Claim, LocalEnd, LocalPorts
 from simopen.plan import Shot
@@ -58,6 +58,7 @@ class Connector:
         self.strangers = 0
         self.arrivals: list[Arrival] = []
         self.early_ns: int | None = None
+        self.early_doubt_ns = 0
         self.earlier: str | None = None
         self._looked_ns = time.monotonic_ns()
         self.fired_ns = 0
@@ -224,7 +225,8 @@ class Connector:
         if not listener.saw_early():
             return
         if self.early_ns is None:  # it came between two looks
-            self.early_ns = (self._looked_ns + time.monotonic_ns()) // 2
+            now_ns = time.monotonic_ns()
+            self.early_ns, self.early_doubt_ns = (self._looked_ns + now_ns) // 2, (now_ns - self._looked_ns) // 2
         listener.stop_looking()
 
     def stop_looking(self) -> None:
@@ -459,8 +461,8 @@ class Connector:
             sock.close()
             self._fail(self_connection(lane.peer))
             return
-        now_ns = time.monotonic_ns()
-        self._offer(Stream(sock, lane.peer, Via.CONNECT, now_ns, now_ns - lane.started_ns), lane.rank)
+        took_ns = time.monotonic_ns() - lane.started_ns  # by the loop: rather too long than too short
+        self._offer(Stream(sock, lane.peer, Via.CONNECT, lane.attempts[-1].ended_ns, took_ns), lane.rank)
 
     def accepted(self, sock: socket.socket, remote: Endpoint) -> None:
         """Take what the listener let in for one of this connector's peers."""
@@ -469,7 +471,7 @@ class Connector:
             return
         # Another port than the one named: the peer's NAT chose it, and then nothing comes from the one named.
         rank = self._ranks.get(remote, self._ranks.get(remote.address, 0))
-        stream = Stream(sock, remote, Via.ACCEPT, time.monotonic_ns(), accept_took_ns(sock))
+        stream = Stream(sock, remote, Via.ACCEPT, up_since_ns(sock, self.fired_ns), accept_took_ns(sock))
         self._offer(stream, rank, named=remote in self._ranks)
 
     def turned_away(self, remote: Endpoint) -> None:

@@ -35,6 +35,8 @@ NEAR_NS = 1_000_000
 """Light in glass makes 200 km in 1 ms, there and back 100: what answers within that is no distant peer."""
 APART_NS = 500_000_000
 """Two sides that re-fire on RSTs may fall out of step, but are up within 340 ms (measured at an RTT of 80 ms)."""
+# Half of what may lie between two looks for a peer's early SYN, where nothing keeps this process from looking.
+_LOOKS_NS = 100_000_000
 # The last SYN before the window closes never has its answer yet: only a longer wait than any answer took is silence.
 _LONGER = 3
 
@@ -102,11 +104,11 @@ def remarks(report: Report) -> tuple[str, ...]:
     # A plan expects other ports than those that the report has room for.
     if report.plan is None and report.remote is not None and report.remote not in report.peers:
         told.append(f"the peer came from {report.remote}, which was not named: its NAT chose another port, or it did")
-    if (early_ns := _early_ns(report)) is not None:
-        told.append(f"the peer fired {early_ns / 1e9:.1f} s before this side: {_CLOCKS}")
+    if report.early_ns is not None:
+        told.append(f"the peer fired {_early(report)} before this side's instant: {_CLOCKS}")
     late_ns = _late_ns(report)
     if late_ns is not None and late_ns > APART_NS:
-        told.append(f"the peer fired about {late_ns / 1e9:.1f} s after this side: {_CLOCKS}")
+        told.append(f"the peer fired about {late_ns / 1e9:.1f} s after this side's instant: {_CLOCKS}")
     return tuple(told)
 
 
@@ -122,33 +124,40 @@ def _shut(report: Report) -> bool:
     return not any(attempt.sent for attempt in report.attempts)
 
 
-def _early_ns(report: Report) -> int | None:
-    """How long before our instant a SYN came from a peer's address; None where none was seen."""
-    return None if report.early_ns is None else report.instant_ns - report.early_ns
+def _early(report: Report) -> str:
+    """How long before our instant a SYN came from a peer's address: from when to when, where nobody looked for long."""
+    assert report.early_ns is not None
+    early_ns, doubt_ns = report.instant_ns - report.early_ns, report.early_doubt_ns
+    if doubt_ns <= _LOOKS_NS:
+        return f"{early_ns / 1e9:.1f} s"
+    return f"{max(0, early_ns - doubt_ns) / 1e9:.1f} to {(early_ns + doubt_ns) / 1e9:.1f} s"
 
 
 def _too_early(report: Report) -> bool:
     """Whether the peer's window, where it is as long as ours, was over before ours began."""
-    early_ns = _early_ns(report)
-    return early_ns is not None and early_ns >= report.window_s * 1e9
+    if report.early_ns is None:
+        return False
+    return report.instant_ns - report.early_ns - report.early_doubt_ns >= report.window_s * 1e9
 
 
 def _late_ns(report: Report) -> int | None:
-    """How long after our first SYN the peer fired, to a round trip or a tenth; None where no refusal before it tells.
+    """How long after our instant the peer fired, to a round trip or a tenth; None where no refusal before it tells.
 
-    Nothing of a plan's is looked at: its later shots open later, by whatever clock.
+    Not after our first SYN, which may have come late: the instants are what clocks make differ. The shortest wait for
+    an answer is the round trip; the others may be this process's, which came round late to what had come. Nothing of a
+    plan's is looked at: its later shots open later, by whatever clock.
     """
     tried = [attempt for attempt in report.attempts if attempt.peer == report.remote]
     refused = [attempt for attempt in tried if attempt.outcome is Outcome.RESET]
     if not refused or report.established_ns is None or report.plan is not None:
         return None
-    if report.via is Via.CONNECT:  # the SYN that found the peer ready left half a round trip before, as its RST took
-        ready_ns = tried[-1].started_ns
-    else:  # the peer's SYN, our answer and its answer, one after the other
-        ready_ns = report.established_ns - 3 * min(map(_waited_ns, refused)) // 2
-    late_ns = ready_ns - report.fired_ns
+    round_trip_ns = min(_waited_ns(attempt) for attempt in tried if attempt.outcome in (Outcome.RESET, Outcome.OPEN))
+    ready_ns = tried[-1].started_ns  # that found the peer ready; it left half a round trip before, as its RST took
+    if report.via is Via.ACCEPT:  # the peer's SYN, our answer and its answer, one after the other
+        ready_ns = report.established_ns - 3 * round_trip_ns // 2
+    late_ns = ready_ns - report.instant_ns
     ago_ns = ready_ns - refused[-1].started_ns
-    return late_ns if ago_ns < max(late_ns // 10, _LONGER * _waited_ns(refused[-1])) else None
+    return late_ns if ago_ns < max(late_ns // 10, _LONGER * round_trip_ns) else None
 
 
 def _waited_ns(attempt: Attempt) -> int:
@@ -188,9 +197,8 @@ def _taken(report: Report) -> str:
 
 
 def _apart(report: Report) -> str:
-    early_ns = _early_ns(report)
-    assert early_ns is not None
-    return f"the peer fired {early_ns / 1e9:.1f} s before this side, and had stopped when this side fired: {_CLOCKS}"
+    early = _early(report)
+    return f"the peer fired {early} before this side's instant, and had stopped when this side fired: {_CLOCKS}"
 
 
 def _wrong_port(report: Report) -> str:
@@ -376,8 +384,8 @@ def _facts(report: Report) -> Iterator[str]:
         yield f"the clock: {report.clock}"
     if report.stalled_s:
         yield _stalled(report)
-    if (early_ns := _early_ns(report)) is not None:
-        yield f"a SYN from a peer's address came {early_ns / 1e9:.1f} s before the instant"
+    if report.early_ns is not None:
+        yield f"a SYN from a peer's address came {_early(report)} before the instant"
     if report.earlier is not None:
         yield report.earlier
     yield from _visits(report)

@@ -29,6 +29,9 @@ _LASTING = {"ESTABLISHED", "SYN-SENT", "CLOSE-WAIT"}
 _SYN_SENT = 2  # linux/include/net/tcp_states.h
 _TCP_INFO_RTT = struct.Struct("=68xI")  # linux/tcp.h: tcpi_rtt, µs
 _TCP_INFO_RESENT = struct.Struct("=100xI")  # tcpi_total_retrans
+_TCP_INFO_SENT = struct.Struct("=44xI")  # tcpi_last_data_sent, ms ago
+# The kernel counts in jiffies, of 10 ms at the longest: what is no older than that, the loop has timed better.
+_JIFFY_NS = 10_000_000
 _UNMEASURED_NS = 500_000_000
 
 
@@ -110,12 +113,12 @@ class Lane:
         loop.remove_writer(self._sock)
         self._watched = False
         error = _answer(self._sock)
-        self._record(error, immediate=False)
+        self._record(error, immediate=False, ended_ns=None if error else up_since_ns(self._sock, self.started_ns))
         done(self, error)
 
-    def _record(self, error: int | None, *, immediate: bool) -> None:
-        now_ns = time.monotonic_ns()
-        shot = Attempt(self.peer, self.planned_ns, self.started_ns, now_ns, error, immediate)
+    def _record(self, error: int | None, *, immediate: bool, ended_ns: int | None = None) -> None:
+        ended_ns = ended_ns or time.monotonic_ns()
+        shot = Attempt(self.peer, self.planned_ns, self.started_ns, ended_ns, error, immediate)
         self.attempts.append(shot)
 
     def held(self, holder: str | None) -> bool:
@@ -193,6 +196,22 @@ def _answer(sock: socket.socket) -> int:
             return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or gone.errno or errno.ENOTCONN
         return gone.errno or errno.ENOTCONN
     return error
+
+
+def up_since_ns(sock: socket.socket, earliest_ns: int) -> int:
+    """When this stream came up, in CLOCK_MONOTONIC ns, though the loop may come round to it only now.
+
+    Until something is sent, the kernel counts the time since "data last sent" from then (tcp_finish_connect and
+    tcp_create_openreq_child in Linux). That since "received" would not do: the peer may have spoken meanwhile.
+    `earliest_ns`: it was not up before that.
+    """
+    ago_ns = 0
+    if hasattr(socket, "TCP_INFO"):
+        with contextlib.suppress(OSError):
+            told = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SENT.size)
+            ago_ns = _TCP_INFO_SENT.unpack(told)[0] * 1_000_000
+    now_ns = time.monotonic_ns()
+    return now_ns if ago_ns <= _JIFFY_NS else max(earliest_ns, now_ns - ago_ns)
 
 
 def accept_took_ns(sock: socket.socket) -> int:

@@ -34,7 +34,7 @@ from simopen.sockets import connect as connect_socket
 from simopen.sockets import is_self_connected, keep, open_socket
 from simopen.ticket import Ticket, agreed_instant, both_spray, later_instant
 from simopen.truetime import Learnt, When, good_enough_s, is_news, learn, patience_s, remark, zone_hint
-from simopen.waiting import HANDOVER_NS, STALLED_NS, Wait, stalled
+from simopen.waiting import HANDOVER_NS, STALLED_NS, Pulse, Wait, stalled
 from simopen.window import Window
 from simopen.wording import FEW, listed, quoted
 from simopen.writer import PunchedProtocol, PunchedWriter
@@ -314,6 +314,7 @@ class _Trace:
     notes: tuple[str, ...] = ()
     connector: Connector | None = field(default=None)
     stalled_ns: int = 0
+    pulse: Pulse = field(default_factory=Pulse)
     of_clock: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -359,11 +360,12 @@ class _Trace:
             strangers=self.connector.strangers,
             arrivals=tuple(self.connector.arrivals),
             early_ns=self.connector.early_ns,
+            early_doubt_ns=self.connector.early_doubt_ns,
             earlier=self.connector.earlier,
             holder=self.connector.holder,
             plan=self.aim.plan,
             spray=self.aim.spray,
-            stalled_s=self.stalled_ns / 1e9,
+            stalled_s=max(self.stalled_ns, self.pulse.stalled_ns) / 1e9,
             notes=self.aim.notes + self.of_clock + self.notes + self.connector.notes,
         )
         if stream is None:
@@ -398,8 +400,9 @@ async def _in_window(connector: Connector, trace: _Trace) -> Stream:
         await _fire(connector, trace)
         closes_ns = (connector.fired_ns if order.when.is_now else trace.wait.instant_ns) + order.window_ns
         connector.watch(Window(connector.fired_ns, closes_ns))
-        async with asyncio.timeout(max(0.0, (closes_ns - time.monotonic_ns()) / 1e9 + _EARLY_TIMER_S)):
-            return await connector.stream()
+        with trace.pulse.taken():
+            async with asyncio.timeout(max(0.0, (closes_ns - time.monotonic_ns()) / 1e9 + _EARLY_TIMER_S)):
+                return await connector.stream()
     except TimeoutError:
         if (stream := connector.last()) is not None:
             return stream

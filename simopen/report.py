@@ -41,7 +41,8 @@ class Via(StrEnum):
 class Attempt:
     """One socket's life: one SYN (and the kernel's resends of it) to one endpoint.
 
-    `errno` is 0 where the stream came up, None where the attempt was still open when everything ended.
+    `errno` is 0 where the stream came up, None where the attempt was still open when everything ended. `ended_ns` is
+    when a stream came up; of a refusal the kernel does not tell the time, so it is when the loop came round to it.
     `immediate`: the errno was the answer of `connect` itself, so no SYN left.
     """
 
@@ -90,7 +91,8 @@ class Report:
     `spray` is whether it fired at very many ports; None where that would not have helped.
     `strangers` counts the connections that came from elsewhere and were closed at once; `arrivals` are the first few of
     them, and of those from a peer's address. `stalled_s` is for how long this process was stopped, or busy, when it was
-    to fire or to watch; 0 where it was not. `early_ns` is when a SYN from a peer's address came before the instant.
+    to fire or to watch; 0 where it was not. `early_ns` is when a SYN from a peer's address came before the instant, to
+    `early_doubt_ns` more or less, as it was looked for from time to time.
     `earlier` says when a stream between the same two endpoints ended here, where that is not long ago.
     """
 
@@ -106,6 +108,7 @@ class Report:
     strangers: int = 0
     arrivals: tuple[Arrival, ...] = ()
     early_ns: int | None = None
+    early_doubt_ns: int = 0
     earlier: str | None = None
     via: Via | None = None
     remote: Endpoint | None = None
@@ -151,6 +154,7 @@ class Report:
             "strangers": self.strangers,
             "arrivals": [{"remote": str(each.remote), "at": self._utc(each.at_ns)} for each in self.arrivals],
             "early": None if self.early_ns is None else self._utc(self.early_ns),
+            "early_doubt_s": None if self.early_ns is None else self.early_doubt_ns / 1e9,
             "earlier": self.earlier,
             "notes": list(self.notes),
             "attempts": [self._attempt(attempt) for attempt in _ends(self.attempts)],

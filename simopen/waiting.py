@@ -24,6 +24,7 @@ HANDOVER_NS = 2_000_000_000
 STALLED_NS = 500_000_000
 """A wait that lasts so much longer than asked for is told."""
 _TICK_S = 1.0
+_PULSE_S = 0.5
 # So long before the instant, and so often, somebody looks for a peer that fires too early. It stops at the handover: a
 # SYN that was swallowed is then sent again, by the kernel after 1 s, before our own.
 _LOOKOUT_NS = 60_000_000_000
@@ -123,6 +124,29 @@ class Wait:
         yield
         over_ns = time.monotonic_ns() - began_ns - round(seconds * 1e9)
         self.stalled_ns = over_ns if over_ns > STALLED_NS else 0
+
+
+class Pulse:
+    """Whether the loop comes round in time. `stalled_ns`: the longest that it did not, where that is worth telling."""
+
+    def __init__(self) -> None:
+        self.stalled_ns = 0
+
+    @contextlib.contextmanager
+    def taken(self) -> Iterator[None]:
+        """While inside, feel it; what lasts twice as long as that pause is noticed at any rate."""
+        self._beat()
+        try:
+            yield
+        finally:
+            self._timer.cancel()
+
+    def _beat(self, due_ns: int | None = None) -> None:
+        now_ns = time.monotonic_ns()
+        if due_ns is not None and now_ns - due_ns > STALLED_NS:
+            self.stalled_ns = max(self.stalled_ns, now_ns - due_ns)
+        due_ns = now_ns + round(_PULSE_S * 1e9)
+        self._timer = asyncio.get_running_loop().call_later(_PULSE_S, self._beat, due_ns)
 
 
 def _looked(look_out: Callable[[], bool], left_ns: int) -> float:

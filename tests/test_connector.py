@@ -17,6 +17,7 @@ from tests.loopback import HERE, THERE, ports
 
 __all__ = ["ports"]
 FAR_NS = 2**62
+JIFFY_NS = 10_000_000  # the kernel's grain
 
 
 async def test_a_stream_that_the_loop_has_not_accepted_yet_is_not_taken_for_another_program_s(
@@ -140,3 +141,32 @@ async def test_guesses_whose_ports_other_flows_have_taken_are_left_out(
         assert [lane.peer for lane in lanes] == [peer, *(shot.remote for shot in guesses[5 - left :])]
         connector.fired(spin(0, connector.aim(0)))
         assert flows.process.since(connector.fired_ns)[0][:-1] == (True, ports[0], peer)
+
+
+@pytest.mark.parametrize("listen", [True, False])
+async def test_a_stream_is_dated_by_the_kernel_where_the_loop_came_round_to_it_late(
+    ports: tuple[int, int], listen: bool
+) -> None:
+    """Though the peer has spoken since."""
+    peer = Endpoint(THERE, ports[1])
+    with Connector.opened(HERE, [Shot(ports[0], peer)], listen=listen) as connector, socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind((THERE, ports[1]))
+        if not listen:
+            other.listen()
+        before_ns = time.monotonic_ns()
+        connector.fired(spin(0, connector.aim(0)))
+        if listen:
+            other.connect((HERE, ports[0]))
+        up_ns = time.monotonic_ns()
+        time.sleep(0.2)  # noqa: ASYNC251 - the loop is busy meanwhile
+        speaker = other if listen else other.accept()[0]
+        speaker.send(b"I love you.")
+        time.sleep(0.2)  # noqa: ASYNC251
+        connector.watch(Window(0, FAR_NS))
+        async with asyncio.timeout(5):
+            stream = await connector.stream()
+        speaker.close()
+        stream.sock.close()
+    assert stream.via is (Via.ACCEPT if listen else Via.CONNECT)
+    assert before_ns - JIFFY_NS <= stream.established_ns <= up_ns + JIFFY_NS

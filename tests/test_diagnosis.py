@@ -58,7 +58,7 @@ def arrival(remote: Endpoint, after_ms: int = 0) -> Arrival:
         (
             failed(shot(RST), early_ns=START - 12_300 * MS),
             Cause.CLOCKS_APART,
-            "the peer fired 12.3 s before this side",
+            "the peer fired 12.3 s before this side's instant",
         ),
         (failed(shot(RST), arrivals=(arrival(MOVED),), strangers=1), Cause.WRONG_PORT, f"came from {MOVED}"),
         (failed(shot(0), shot(RST)), Cause.BROKEN, "reset it at once"),
@@ -73,6 +73,11 @@ def arrival(remote: Endpoint, after_ms: int = 0) -> Arrival:
         (failed(shot(RST), earlier="x"), Cause.REFUSED, "only refusals"),
         # What proves nothing changes nothing.
         (failed(shot(RST), early_ns=START - 3 * 10**9), Cause.REFUSED, "only refusals"),
+        (
+            failed(shot(RST), early_ns=START - 10_300 * MS, early_doubt_ns=600 * MS),
+            Cause.REFUSED,
+            "only refusals",
+        ),
         (failed(shot(None), arrivals=(arrival(STRANGER),), strangers=1), Cause.SILENCE, "nothing at all"),
         (failed(shot(None), shot(errno.EADDRNOTAVAIL, immediate=True)), Cause.SILENCE, "nothing at all"),
     ],
@@ -195,10 +200,26 @@ def connected(*attempts: Attempt, after_ms: int, **changes: Any) -> Report:
         (connected(shot(RST), shot(0, at_ms=2300), after_ms=2380), None),  # who knows what was in between
         (connected(shot(RST), shot(RST, at_ms=2260), shot(0, at_ms=2300), after_ms=2380, plan="why"), None),
         (connected(shot(RST), shot(RST, at_ms=2290), after_ms=2360, via=Via.ACCEPT), "about 2.3 s after"),
+        # This process came round late to the last RST, or to fire: that is not the peer's delay.
+        (
+            connected(shot(RST), shot(RST, at_ms=2290, took_ms=1200), after_ms=2360, via=Via.ACCEPT),
+            "about 2.3 s after",
+        ),
+        (connected(shot(RST), shot(RST, at_ms=90, took_ms=1200), shot(0, at_ms=1290), after_ms=1370), None),
+        (connected(shot(RST, took_ms=1200), shot(0, at_ms=1200), after_ms=1280), None),
+        (connected(shot(RST, took_ms=1200), after_ms=860, via=Via.ACCEPT), None),
+        (
+            connected(shot(RST), shot(0, at_ms=40), after_ms=120, instant_ns=START - 1200 * MS),
+            "about 1.2 s after this side's instant",
+        ),
         # No RST until then: SYNs may have been lost.
         (connected(shot(0), after_ms=2380), None),
         (connected(shot(None), after_ms=2380, via=Via.ACCEPT), None),
         (connected(shot(0), after_ms=80, early_ns=START - 2300 * MS), "2.3 s before"),
+        (
+            connected(shot(0), after_ms=80, early_ns=START - 2300 * MS, early_doubt_ns=600 * MS),
+            "the peer fired 1.7 to 2.9 s before this side's instant",
+        ),
         (connected(shot(0), after_ms=80, remote=MOVED), f"the peer came from {MOVED}"),
         (connected(shot(0), after_ms=80, remote=MOVED, plan="why"), None),
         (connected(shot(0), after_ms=80, peers=(PEER, OTHER), remote=OTHER), None),

@@ -591,6 +591,26 @@ async def test_a_peer_that_connects_and_resets_leaves_no_hang(ports: tuple[int, 
     writer.close()
 
 
+def once_it_fires(port: int, busy: Callable[[], object]) -> None:
+    """Keep the loop busy from the first turn on in which there is a listener."""
+    loop = asyncio.get_running_loop()
+    if conntable.listens(port):
+        busy()
+    else:
+        loop.call_soon(once_it_fires, port, busy)
+
+
+async def test_a_loop_that_is_busy_within_the_window_is_told(ports: tuple[int, int]) -> None:
+    """Whatever the peer did meanwhile, nobody saw."""
+    once_it_fires(ports[0], lambda: time.sleep(1.2))
+    with pytest.raises(simopen.WindowClosed) as caught:
+        await simopen.connect((THERE, ports[1]), local=(HERE, ports[0]), window=2, clock=plain())
+    report, found = caught.value.report, caught.value.diagnosis
+    assert report is not None
+    assert report.stalled_s > 0.5
+    assert "this process was stopped, or too busy, for" in str(found)
+
+
 async def test_strangers_are_turned_away_and_the_peer_is_let_in(ports: tuple[int, int]) -> None:
     opening = asyncio.create_task(simopen.connect((THERE, ports[1]), local=(HERE, ports[0]), clock=plain()))
     await until(lambda: simopen_listens(ports[0]))
