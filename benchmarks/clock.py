@@ -23,9 +23,9 @@ from dataclasses import dataclass
 import ntplib
 
 from benchmarks.common import LOOPS, Row, measuring, options_parser, progress, run_on, save, shape, table
-from simopen.clock import check_clock
+from simopen.clock.source import check_clock
 from simopen.errors import ClockError
-from simopen.estimate import Estimate
+from simopen.model.estimate import Estimate
 from tests.fake_ntp import FakeNtp
 
 OFFSET_S, DELAY_S, BATCH = 5.0, 0.05, 20

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import uvloop
 
 from benchmarks import stolen
-from simopen.screen import plain_table
+from simopen.cli.console import plain_table
 
 T = TypeVar("T")
 Row = dict[str, Any]

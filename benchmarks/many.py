@@ -31,7 +31,8 @@ from benchmarks.common import (
     shape,
     table,
 )
-from simopen import clock, lab
+from simopen import lab
+from simopen.clock import source as clock
 
 FIRST_PORT = 10_000
 

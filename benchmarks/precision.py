@@ -43,9 +43,10 @@ from benchmarks.common import (
     shape,
     table,
 )
-from simopen import clock, lab
-from simopen.instant import instant_ns
-from simopen.scheduler import SPIN_NS
+from simopen import lab
+from simopen.clock import source as clock
+from simopen.clock.instant import instant_ns
+from simopen.clock.scheduler import SPIN_NS
 
 LOADS = ("idle", "ticking", "blocked", "busy")
 AHEAD_S = 0.03

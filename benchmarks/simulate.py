@@ -20,7 +20,7 @@ from collections.abc import Callable
 from benchmarks.common import Row, measuring, options_parser, rounded, save, table
 from benchmarks.simulation import clocks, population, validation
 from benchmarks.simulation.punching import Side, punch
-from simopen.lab.nat import Nat, Unsolicited
+from simopen.lab.nat.model import Nat, Unsolicited
 
 BAR_A_MINUTE = 20_000
 Answer = tuple[bool, list[Row]]

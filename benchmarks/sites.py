@@ -23,7 +23,7 @@ from benchmarks.cells import ALL_KINDS, TOGETHER, Cell, is_isolated
 from benchmarks.common import progress
 from benchmarks.orders import Agent, Order
 from simopen import lab
-from simopen.lab import stun_server
+from simopen.lab.trial import stun_server
 
 SIDES = ("left", "right")
 # From the order to the instant. Plans are made in it, on a machine that does other things as well: those for busy

@@ -24,10 +24,10 @@ import simopen
 from benchmarks.agent import serve
 from benchmarks.common import run_on
 from benchmarks.orders import Order
-from simopen import discovery
 from simopen.errors import ImpossiblePair
-from simopen.nat import Profile
-from simopen.ticket import in_utc
+from simopen.nat import discovery
+from simopen.nat.classify import Profile
+from simopen.ticket.codec import in_utc
 
 _GREETING = b"simopen"
 _PATIENCE_S = 5.0  # a greeting lost twice (the kernel resends it after 0.2, 0.4, ... s), on a busy machine

@@ -19,8 +19,8 @@ import httpcore2
 import httpx2
 
 import simopen
-from simopen.clock import plain
-from simopen.instant import Instant, read_instant
+from simopen.clock.instant import Instant, read_instant
+from simopen.clock.source import plain
 
 REQUESTS = 100
 HTTP_ERRORS = (

@@ -11,8 +11,8 @@ import asyncio
 import sys
 
 import simopen
-from simopen.clock import plain
-from simopen.instant import read_instant
+from simopen.clock.instant import read_instant
+from simopen.clock.source import plain
 
 
 async def main(host: str, port: str, instant: str, *flags: str) -> None:

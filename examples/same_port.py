@@ -9,7 +9,7 @@ import socket
 import sys
 
 import simopen
-from simopen.conntable import connections
+from simopen.net.sock_diag import connections
 
 HUB, PEERS = "127.0.0.1", ("127.0.0.2", "127.0.0.3")
 

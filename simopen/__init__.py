@@ -9,14 +9,12 @@ stream, opened by SYNs that crossed on the way.
 import sys
 from importlib import import_module
 
-from simopen.lazy import loader
+from simopen._lazy import loader
 
 TYPE_CHECKING = False  # `typing` takes five times as long to load as this
 if TYPE_CHECKING:
-    from simopen.address import Endpoint
-    from simopen.clock import Clock, Estimate, check_clock
-    from simopen.diagnosis import Cause, Diagnosis
-    from simopen.discovery import discover
+    from simopen.clock.instant import next_slot, read_instant
+    from simopen.clock.source import Clock, Estimate, check_clock
     from simopen.errors import (
         ClockError,
         ImpossiblePair,
@@ -33,12 +31,14 @@ if TYPE_CHECKING:
         TicketError,
         WindowClosed,
     )
-    from simopen.instant import next_slot, read_instant
+    from simopen.holepunch.api import connect, connect_self, punch
+    from simopen.holepunch.diagnosis import Cause, Diagnosis
     from simopen.link.session import new_key
-    from simopen.nat import Profile
-    from simopen.opening import connect, connect_self, punch
-    from simopen.report import Attempt, Report
-    from simopen.ticket import Ticket, parse_ticket
+    from simopen.model.endpoint import Endpoint
+    from simopen.model.report import Attempt, Report
+    from simopen.nat.classify import Profile
+    from simopen.nat.discovery import discover
+    from simopen.ticket.codec import Ticket, parse_ticket
 
 __version__ = "0.1.0"
 
@@ -78,38 +78,38 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Attempt": "report",
-    "Cause": "diagnosis",
-    "Clock": "clock",
+    "Attempt": "model.report",
+    "Cause": "holepunch.diagnosis",
+    "Clock": "clock.source",
     "ClockError": "errors",
-    "Diagnosis": "diagnosis",
-    "Endpoint": "address",
-    "Estimate": "clock",
+    "Diagnosis": "holepunch.diagnosis",
+    "Endpoint": "model.endpoint",
+    "Estimate": "clock.source",
     "ImpossiblePair": "errors",
     "LabError": "errors",
     "LinkBroken": "errors",
     "LinkError": "errors",
     "LocalEndpointError": "errors",
     "MissedInstant": "errors",
-    "Profile": "nat",
+    "Profile": "nat.classify",
     "PunchError": "errors",
-    "Report": "report",
+    "Report": "model.report",
     "ResolutionError": "errors",
     "SelfConnection": "errors",
     "SimopenError": "errors",
     "StunError": "errors",
-    "Ticket": "ticket",
+    "Ticket": "ticket.codec",
     "TicketError": "errors",
     "WindowClosed": "errors",
-    "check_clock": "clock",
-    "connect": "opening",
-    "connect_self": "opening",
-    "discover": "discovery",
+    "check_clock": "clock.source",
+    "connect": "holepunch.api",
+    "connect_self": "holepunch.api",
+    "discover": "nat.discovery",
     "new_key": "link.session",
-    "next_slot": "instant",
-    "parse_ticket": "ticket",
-    "punch": "opening",
-    "read_instant": "instant",
+    "next_slot": "clock.instant",
+    "parse_ticket": "ticket.codec",
+    "punch": "holepunch.api",
+    "read_instant": "clock.instant",
 }
 
 
@@ -118,7 +118,7 @@ if not TYPE_CHECKING:  # to a type checker it would mean that every name exists
 
 
 if "logging" in sys.modules:  # else it is seen to with the first module that logs: loading it takes longer than this
-    import_module("simopen.logs")
+    import_module("simopen._logs")
 
 
 def __dir__() -> list[str]:

@@ -6,15 +6,15 @@ import sys
 def main() -> int:
     """Run the command that was typed, as a process of its own. Returns the exit status."""
     try:
-        from simopen.interrupts import leave_at_once
+        from simopen.cli.interrupts import leave_at_once
 
         leave_at_once()
     except KeyboardInterrupt:  # in these 2 ms
         print("simopen: interrupted", file=sys.stderr)
         return 130
-    from simopen import cli
+    from simopen.cli import main
 
-    return cli.main()
+    return main.main()
 
 
 if __name__ == "__main__":

@@ -28,11 +28,11 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from simopen.wording import LONGEST, shortened
+from simopen.model.wording import LONGEST, shortened
 
 if TYPE_CHECKING:
-    from simopen.diagnosis import Diagnosis
-    from simopen.report import Report
+    from simopen.holepunch.diagnosis import Diagnosis
+    from simopen.model.report import Report
 
 
 class SimopenError(Exception):

@@ -13,8 +13,8 @@ import struct
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Self
 
-from simopen.address import Endpoint, normalise
-from simopen.lab.stun_server import ERROR, ERROR_CODE, attribute, message, success
+from simopen.lab.trial.stun_server import ERROR, ERROR_CODE, attribute, message, success
+from simopen.model.endpoint import Endpoint, normalise
 
 Translation = Callable[[Endpoint, Endpoint], Endpoint]
 """(the endpoint that the server sees, its own) -> the one that it tells."""

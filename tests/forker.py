@@ -19,8 +19,8 @@ from typing import TypeVar
 import uvloop
 
 import simopen
-from simopen.clock import plain
-from simopen.scheduler import shared
+from simopen.clock.scheduler import shared
+from simopen.clock.source import plain
 
 T = TypeVar("T")
 FACTORIES = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}

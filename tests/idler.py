@@ -17,7 +17,7 @@ import sys
 from typing import Any
 
 import simopen
-from simopen import clock
+from simopen.clock import source as clock
 from tests.puncher import FACTORIES
 
 QUIET_S = 4.5

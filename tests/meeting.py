@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 
-from simopen.address import Endpoint
-from simopen.lab.chain import Outcome
-from simopen.lab.nat import Unsolicited
+from simopen.holepunch.plan import Plan, Shot, plan
+from simopen.lab.nat.chain import Outcome
+from simopen.lab.nat.model import Unsolicited
 from simopen.lab.packet import Endpoint as Labelled
 from simopen.lab.packet import Flags, Headers, Protocol
-from simopen.nat import Profile, classify
-from simopen.plan import Plan, Shot, plan
+from simopen.model.endpoint import Endpoint
+from simopen.nat.classify import Profile, classify
 from tests.modelled import HOST, PUNCH_PORT, Model
 
 RESEND_NS = 1_000_000_000  # Linux sends an unanswered SYN again after 1, 2, 3, 4 s

@@ -12,9 +12,9 @@ import time
 from dataclasses import replace
 
 import simopen
-from simopen import clock
-from simopen.address import Endpoint
-from simopen.nat import Allocation, Mapping, Observation, Profile
+from simopen.clock import source as clock
+from simopen.model.endpoint import Endpoint
+from simopen.nat.classify import Allocation, Mapping, Observation, Profile
 
 PORT, LEAD_S = 1314, 2.5
 HOST = Endpoint("192.168.1.2", PORT)

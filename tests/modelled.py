@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from simopen.address import Endpoint
-from simopen.flows import Flow
-from simopen.lab.chain import Chain
-from simopen.lab.nat import Nat, Translator
+from simopen.lab.nat.chain import Chain
+from simopen.lab.nat.model import Nat, Translator
 from simopen.lab.packet import NO_FLAGS, Flags, Headers, Protocol
 from simopen.lab.packet import Endpoint as Labelled
-from simopen.nat import Observation
+from simopen.model.endpoint import Endpoint
+from simopen.nat.classify import Observation
+from simopen.net.own_flows import Flow
 
 HOST = "192.168.1.10"
 SERVERS = [f"198.51.100.{number}" for number in (1, 2, 3, 4)]

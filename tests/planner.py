@@ -15,8 +15,8 @@ import sys
 from typing import Any
 
 import simopen
-from simopen import clock
-from simopen.discovery import holding
+from simopen.clock import source as clock
+from simopen.nat.discovery import holding
 from tests.puncher import FACTORIES
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import uvloop
 
 import simopen
-from simopen import clock
+from simopen.clock import source as clock
 
 FACTORIES = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 

@@ -15,10 +15,10 @@ import pytest
 
 import simopen
 from simopen import errors
-from simopen.clock import plain
+from simopen.clock.source import plain
 from simopen.errors import Flaw, PunchError, SimopenError, TicketError
 from tests.loopback import HERE, THERE, ports
-from tests.test_ticket import SIMPLE
+from tests.ticket.test_codec import SIMPLE
 
 T = TypeVar("T")
 __all__ = ["ports"]

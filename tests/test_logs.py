@@ -11,8 +11,10 @@ import time
 import pytest
 
 import simopen
-from simopen import logs, opening, scheduler
-from simopen.clock import plain
+from simopen import _logs
+from simopen.clock import scheduler
+from simopen.clock.source import plain
+from simopen.holepunch import api
 from tests.fake_ntp import FakeNtp
 from tests.loopback import HERE, THERE, ports
 
@@ -77,8 +79,8 @@ async def test_a_punch_is_told_from_its_plan_to_its_end_and_its_shots_are_capped
     assert told[1].startswith("the sockets are bound; the instant is ")
     shots = [line for line in told if f"SYN to {THERE}:{ports[1]}: answered by RST" in line]
     assert caught.value.report is not None
-    assert len(shots) == opening.MOST_LOGGED < len(caught.value.report.attempts)
-    assert told[-2] == f"and {len(caught.value.report.attempts) - opening.MOST_LOGGED} more"
+    assert len(shots) == api.MOST_LOGGED < len(caught.value.report.attempts)
+    assert told[-2] == f"and {len(caught.value.report.attempts) - api.MOST_LOGGED} more"
     assert told[-1].startswith("no stream: ")
 
 
@@ -98,5 +100,5 @@ async def test_nothing_is_logged_between_the_handover_and_the_end(
 
 
 def test_loggers_are_children_of_the_packages() -> None:
-    assert logs.logger("clock").name == "simopen.clock"
-    assert logs.logger("clock").parent is logs.PACKAGE
+    assert _logs.logger("clock").name == "simopen.clock"
+    assert _logs.logger("clock").parent is _logs.PACKAGE

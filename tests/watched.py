@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from simopen.address import Endpoint
+from simopen.model.endpoint import Endpoint
 
 
 class Watched(tuple[Endpoint, ...]):

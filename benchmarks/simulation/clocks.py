@@ -14,7 +14,7 @@ from random import Random
 
 from benchmarks.common import Row, progress, rounded, shape, table
 from benchmarks.simulation.punching import Side, punch
-from simopen.lab.nat import Nat, Unsolicited
+from simopen.lab.nat.model import Nat, Unsolicited
 
 ERRORS_S = (0.01, 0.1, 1.0, 3.0, 10.0)
 RTTS_MS = (20.0, 80.0, 300.0)

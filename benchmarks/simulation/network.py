@@ -14,8 +14,8 @@ from random import Random
 from typing import Any, NamedTuple, Protocol
 
 from benchmarks.simulation.tcp import Segment, refusal
-from simopen.lab.chain import Chain, Outcome
-from simopen.lab.nat import HOLD_NS, Unsolicited
+from simopen.lab.nat.chain import Chain, Outcome
+from simopen.lab.nat.model import HOLD_NS, Unsolicited
 from simopen.lab.packet import NO_FLAGS, Endpoint, Headers
 from simopen.lab.packet import Protocol as Number
 

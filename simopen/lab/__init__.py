@@ -29,17 +29,17 @@ Nothing else in simopen imports this package but the command line.
 
 from typing import TYPE_CHECKING
 
-from simopen.lazy import loader
+from simopen._lazy import loader
 
 if TYPE_CHECKING:
-    from simopen.lab.chain import Chain
-    from simopen.lab.conditions import Conditions
-    from simopen.lab.control import available
-    from simopen.lab.nat import Allocation, Filtering, Mapping, Nat, Pooling, Translator, Unsolicited
+    from simopen.lab.nat.chain import Chain
+    from simopen.lab.nat.model import Allocation, Filtering, Mapping, Nat, Pooling, Translator, Unsolicited
+    from simopen.lab.net.conditions import Conditions
+    from simopen.lab.net.linux_router import Input, LinuxRouter
+    from simopen.lab.net.record import Origin, Passage, Record, Verdict
     from simopen.lab.network import Completed, Host, Network
     from simopen.lab.packet import Endpoint, Flags, Packet
-    from simopen.lab.record import Origin, Passage, Record, Verdict
-    from simopen.lab.router import Input, LinuxRouter
+    from simopen.lab.process.control import available
 
 __all__ = [
     "Allocation",
@@ -67,28 +67,28 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Allocation": "nat",
-    "Chain": "chain",
+    "Allocation": "nat.model",
+    "Chain": "nat.chain",
     "Completed": "network",
-    "Conditions": "conditions",
+    "Conditions": "net.conditions",
     "Endpoint": "packet",
-    "Filtering": "nat",
+    "Filtering": "nat.model",
     "Flags": "packet",
     "Host": "network",
-    "Input": "router",
-    "LinuxRouter": "router",
-    "Mapping": "nat",
-    "Nat": "nat",
+    "Input": "net.linux_router",
+    "LinuxRouter": "net.linux_router",
+    "Mapping": "nat.model",
+    "Nat": "nat.model",
     "Network": "network",
-    "Origin": "record",
+    "Origin": "net.record",
     "Packet": "packet",
-    "Passage": "record",
-    "Pooling": "nat",
-    "Record": "record",
-    "Translator": "nat",
-    "Unsolicited": "nat",
-    "Verdict": "record",
-    "available": "control",
+    "Passage": "net.record",
+    "Pooling": "nat.model",
+    "Record": "net.record",
+    "Translator": "nat.model",
+    "Unsolicited": "nat.model",
+    "Verdict": "net.record",
+    "available": "process.control",
 }
 
 

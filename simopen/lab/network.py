@@ -21,16 +21,16 @@ from types import TracebackType
 from typing import Self
 
 from simopen.errors import LabError
-from simopen.lab.conditions import Addresses, Conditions
-from simopen.lab.control import Control, Reply, close_all, start_lab
-from simopen.lab.messages import AddHost, FetchRecord, ForgetRecord, HostAdded, LinkKind, Request
-from simopen.lab.nat import Nat
-from simopen.lab.nursery import tail
-from simopen.lab.record import Record
-from simopen.lab.router import LinuxRouter
+from simopen.lab.nat.model import Nat
+from simopen.lab.net.conditions import Addresses, Conditions
+from simopen.lab.net.linux_router import LinuxRouter
+from simopen.lab.net.record import Record
+from simopen.lab.process.control import Control, Reply, close_all, start_lab
+from simopen.lab.process.fork_server import tail
+from simopen.lab.process.messages import AddHost, FetchRecord, ForgetRecord, HostAdded, LinkKind, Request
 
 _LONGEST_NAME = 200  # characters; it goes in every message about it
-_LAUNCHER = str(Path(__file__).with_name("launcher.py"))
+_LAUNCHER = str(Path(__file__).with_name("host") / "launcher.py")
 _AFTER_KILL_S = 5  # a killed program's pipes end at once, unless it gave them away
 _CHUNK_BYTES = 65536
 

@@ -24,8 +24,8 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from simopen.lab.control import available
 from simopen.lab.network import Network
+from simopen.lab.process.control import available
 
 NO_SKIP = "SIMOPEN_NO_SKIP"
 

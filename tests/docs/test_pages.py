@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from simopen.cli import _parser
+from simopen.cli.main import _parser
 from tests.archives import LINK
 from tests.docs import world
 from tests.docs.blocks import BLOCKS, PAGES, ROOT, RUN, Block, run_by

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simopen import lab
-from simopen.lab import stun_server
+from simopen.lab.trial import stun_server
 from tests.docs.blocks import ROOT, Block
 
 WORDS = b"I love you."

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from simopen import lab
+from simopen.lab.net.wire import parse
 from simopen.lab.packet import Endpoint, Headers, Packet, Protocol
-from simopen.lab.wire import parse
 from tests.lab.packets import echo, icmp_error, tcp, udp
 from tests.lab.programs import PROBE, python
 

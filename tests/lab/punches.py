@@ -8,12 +8,12 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass, field
 
-from simopen.lab.conditions import Conditions, addresses_of
-from simopen.lab.core import Core
+from simopen.lab.nat.presets import parse_nats
+from simopen.lab.net.conditions import Conditions, addresses_of
+from simopen.lab.net.core import Core
+from simopen.lab.net.record import Record
+from simopen.lab.net.wire import parse
 from simopen.lab.packet import Endpoint, Flags, Packet
-from simopen.lab.presets import parse_nats
-from simopen.lab.record import Record
-from simopen.lab.wire import parse
 from tests.lab.packets import tcp
 
 MS = 1_000_000

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from simopen.cli import main
+from simopen.cli.main import main
 
 LAB = [sys.executable, "-m", "simopen", "lab"]
 LIMIT_S = 60

@@ -20,8 +20,8 @@ from unittest import mock
 import uvloop
 
 import simopen
-from simopen.clock import plain
-from simopen.discovery import holding
+from simopen.clock.source import plain
+from simopen.nat.discovery import holding
 from tests.conftest import open_sockets, our_threads
 from tests.fake_ntp import FakeNtp
 from tests.fake_stun import FakeStun

@@ -17,7 +17,12 @@ import rich
 import uvloop
 
 import simopen
-from simopen import cli, clock, demo, discovery, doctor, invitation, opening, pipe
+from simopen.apps import pipe
+from simopen.cli import demo, doctor, nat_ticket
+from simopen.cli import main as command
+from simopen.clock import source as clock
+from simopen.holepunch import api
+from simopen.nat import discovery
 from tests.soak.programs import CALLS
 
 LOADED = (
@@ -25,13 +30,13 @@ LOADED = (
     encodings.idna,
     ntplib,
     rich,
-    cli,
+    command,
     clock,
     demo,
     discovery,
     doctor,
-    invitation,
-    opening,
+    nat_ticket,
+    api,
     pipe,
     uvloop,
 )
@@ -64,7 +69,7 @@ def main(descriptors: int, words: list[str]) -> int:
     if words[0] in CALLS and len(words) == 1:
         return asyncio.run(call(words[0], descriptors))
     limit(descriptors)
-    return cli.main(words)
+    return command.main(words)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,14 @@ import contextlib
 import struct
 from random import Random
 
-from simopen import ntp, stun
-from simopen.address import Endpoint
+from simopen.clock import ntp
 from simopen.errors import StunError, TicketError
-from simopen.lab import nat as lab
-from simopen.lab.stun_server import COOKIE, SUCCESS, success
-from simopen.nat import Allocation, Mapping, Pooling, Profile, classify, predict
-from simopen.ticket import Ticket, _digest, in_utc, parse_ticket
+from simopen.lab.nat import model as lab
+from simopen.lab.trial.stun_server import COOKIE, SUCCESS, success
+from simopen.model.endpoint import Endpoint
+from simopen.nat import stun
+from simopen.nat.classify import Allocation, Mapping, Pooling, Profile, classify, predict
+from simopen.ticket.codec import Ticket, _digest, in_utc, parse_ticket
 from tests.fake_ntp import MISBEHAVIOURS, packet
 from tests.fake_stun import error
 from tests.modelled import HOST, PUNCH_PORT, Model

@@ -1,0 +1,354 @@
+"""`simopen connect`: whom to fire at and when, by HOST and PORT or by ticket, from what was typed.
+
+Theory of operation: a ticket is told from a host's name by how it looks, and nothing that looks like one is ever
+looked up. This side's own ticket is needed, too: `--mine`, or the one that `simopen nat --ticket` holds on this host
+(`ticket.store`), which stays held until the punch is over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from asyncio import StreamReader, StreamWriter
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+
+from simopen.cli import arguments
+from simopen.cli.arguments import UsageError, argument, judged
+from simopen.cli.console import Screen
+from simopen.clock.source import TimeSource
+from simopen.clock.true_time import When, good_enough_s, learn, local_note, must_ask, patience_s, remark
+from simopen.errors import Flaw, TicketError
+from simopen.holepunch import api
+from simopen.holepunch.diagnosis import ago
+from simopen.holepunch.plan import Plan
+from simopen.holepunch.targets import possible
+from simopen.model.endpoint import Endpoint, host_and_port, own_address, peer_endpoints
+from simopen.model.estimate import Estimate
+from simopen.model.wording import quoted, shown
+from simopen.net.tcp_keepalive import KEEPALIVE_S, USER_TIMEOUT_S, Liveness
+from simopen.ticket import store
+from simopen.ticket.codec import (
+    LATE_S,
+    Ticket,
+    agreed_instant,
+    both_spray,
+    later_instant,
+    looks_like_ticket,
+    parse_ticket,
+)
+
+EXAMPLE = """\
+both sides run it for the same instant, each with the other's public address:
+  one$    simopen connect 203.0.113.7 1314 --at 22:14:30
+  other$  simopen connect 198.51.100.9 1314 --at 22:14:30
+or each with the ticket that the other's `simopen nat --ticket` printed, which
+the other leaves running:
+  one$    simopen connect OTHERS-TICKET
+  other$  simopen connect ONES-TICKET
+with a TICKET, leave out PORT, --at, --local-port and --local-address
+what each then types, the other reads; with < FILE and > FILE, a file crosses
+"""
+# What stands in PORT's place and is as long is not a mistyped port, but what a chat's line break has left of a ticket.
+_PIECE = 8
+# What the tickets say, and nobody else.
+_IN_TICKETS = {
+    "port": "PORT",
+    "at": "--at",
+    "local_port": "--local-port",
+    "local_address": "--local-address",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Whom this side will fire at, by name; at which instant (UTC seconds; None: now); and the call that does it.
+
+    `told`: what is worth saying before that. `by`: the same call by what was learnt of the time since; it raises
+    TicketError where by that a ticket is of no use.
+    """
+
+    whom: str
+    at: float | None
+    streams: Callable[[], Coroutine[object, object, tuple[StreamReader, StreamWriter]]]
+    told: tuple[str, ...]
+    by: Callable[[Estimate], Call]
+    when: When
+
+    def by_time(self, estimate: Estimate) -> float | None:
+        """The instant as `at` tells it, if that is the time: the clock may become known only while the call waits."""
+        return None if self.when.is_now else self.when.utc_ns(estimate) / 1e9
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `simopen connect` takes."""
+    port, window = argument(arguments.port), argument(arguments.window)
+    parser.add_argument(
+        "host", metavar="HOST|TICKET", help="the peer's public address or name, or HOST:PORT, or the peer's ticket"
+    )
+    parser.add_argument(
+        "port",
+        metavar="PORT",
+        type=argument(_port),
+        nargs="?",
+        help="HOST's: the one that the peer fires from, as seen outside",
+    )
+    arguments.add_instant(parser, "now, or the later one of the two tickets")
+    parser.add_argument("--local-port", metavar="N", type=port, help="fire from this port (default: the peer's PORT)")
+    parser.add_argument(
+        "--local-address",
+        metavar="IP",
+        type=argument(own_address),
+        help="fire from this address of this host (default: any)",
+    )
+    parser.add_argument(
+        "--mine",
+        metavar="TICKET",
+        type=argument(parse_ticket),
+        help="this side's own ticket (default: the one that `simopen nat --ticket` holds on this host)",
+    )
+    parser.add_argument(
+        "--spray",
+        action="store_true",
+        help="with a TICKET, and on both sides: where the two NATs leave nothing else, try very many ports, with up to "
+        "450 SYNs a second for 5 s (default: where both tickets were made with --spray)",
+    )
+    parser.add_argument(
+        "--first-ttl",
+        metavar="HOPS",
+        type=argument(arguments.hops),
+        help="half a second before the instant, open this side's own NAT by shots that go no further than this; "
+        "for NATs that answer an early SYN, or shut its sender out",
+    )
+    parser.add_argument(
+        "--window",
+        metavar="S",
+        type=window,
+        default=api.WINDOW_S,
+        help="keep trying for this long after the instant (default: %(default)g s)",
+    )
+    parser.add_argument(
+        "--listen",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="also accept the stream on the local port (default: yes); --no-listen: by simultaneous open only",
+    )
+    _add_liveness(parser)
+    arguments.add_time_servers(parser)
+
+
+def _port(text: str) -> int:
+    try:
+        return arguments.port(text)
+    except ValueError as error:
+        if len(text) < _PIECE or not text.isalnum():
+            raise
+        raise ValueError(f"{error} (a ticket with spaces in it goes in quotes)") from None
+
+
+def _add_liveness(parser: argparse.ArgumentParser) -> None:
+    """A value that no stream can have is refused here, before anybody waits for an instant."""
+    parser.add_argument(
+        "--keepalive",
+        metavar="S",
+        type=argument(lambda text: Liveness(keepalive=arguments.or_off(text)).keepalive),
+        default=KEEPALIVE_S,
+        help="probe an idle stream after this long, so that NATs do not forget it (default: %(default)g s; off: never)",
+    )
+    parser.add_argument(
+        "--user-timeout",
+        metavar="S",
+        type=argument(lambda text: Liveness(user_timeout=arguments.or_off(text)).user_timeout),
+        default=USER_TIMEOUT_S,
+        help="end the stream where the peer acknowledges nothing, or takes nothing, for this long (default: "
+        "%(default)g s; off: the kernel's own, some 15 min)",
+    )
+
+
+@contextlib.contextmanager
+def called(options: argparse.Namespace, source: TimeSource, where: store.Places | None = None) -> Iterator[Call]:
+    """Whom the options mean. Where that is a ticket, this side's mapping stays held while inside.
+
+    When, and whether a ticket is of use, is told by what the time is: where somebody can be asked that, `by_true_time`
+    is to follow. `where`: this side's wallet; left out, the usual one.
+
+    Raises: UsageError for what cannot be meant; TicketError for a ticket that cannot be used;
+    ImpossiblePair for two tickets that leave no way.
+    """
+    estimate = source.now_estimate()
+    if _means_host(options):
+        with judged():
+            call = _to_host(options, When.told(options.at, source), source, estimate)
+        yield call
+        return
+    _refuse(options, _IN_TICKETS, "the tickets say that")
+    theirs = parse_ticket(options.host)
+    with _own_ticket(options.mine, where or store.directories()) as mine:
+        unknown = must_ask(source, estimate, good_enough_s(source, options.window))
+        with judged():
+            call = _to_ticket(theirs, mine, options, source, estimate)
+            call = call if unknown else call.by(estimate)
+        yield call
+
+
+async def by_true_time(call: Call, source: TimeSource, window_s: float, screen: Screen) -> Call:
+    """The same call, once the time is known as well as it can be; says where this machine's clock is wrong."""
+    if call.at is None:
+        return call
+    estimate, good_s = source.now_estimate(), good_enough_s(source, window_s)
+    asking_s = patience_s(call.at - estimate.utc_ns / 1e9, window_s)
+    with contextlib.ExitStack() as stack:
+        if must_ask(source, estimate, good_s):
+            stack.enter_context(screen.line("asking the time servers what the time is ..."))
+        learnt = await learn(source, good_s, asking_s)
+    if text := remark(learnt):
+        screen.note(text)
+    with judged():
+        return call.by(learnt.estimate)
+
+
+def _means_host(options: argparse.Namespace) -> bool:
+    if looks_like_ticket(options.host):
+        return False
+    if options.port is None:
+        _complain_of_cut_ticket(options.host)
+    _refuse(options, {"mine": "--mine", "spray": "--spray"}, "they go with a ticket")
+    return True
+
+
+def _complain_of_cut_ticket(text: str) -> None:
+    """A little of a ticket is told from the beginning of a ticket; everything else is a host."""
+    try:
+        parse_ticket(text)
+    except TicketError as error:
+        if error.flaw is Flaw.CUT_SHORT:
+            raise
+
+
+def _peer(options: argparse.Namespace) -> tuple[str, int]:
+    """HOST and PORT, which may be typed as one word."""
+    host, port = host_and_port(options.host)
+    if port is not None and options.port not in {None, port}:
+        raise UsageError(f"two ports are named, {port} and {options.port}: leave one out")
+    port = options.port if port is None else port
+    if port is None:
+        said = quoted(options.host)
+        raise UsageError(f"PORT is missing: `simopen connect HOST PORT`, or a ticket; and {said} is no ticket")
+    return host, port
+
+
+def _refuse(options: argparse.Namespace, names: dict[str, str], why: str) -> None:
+    given = [said for name, said in names.items() if getattr(options, name) not in {None, False}]
+    if given:
+        raise UsageError(f"leave out {' and '.join(given)}: {why}")
+
+
+@contextlib.contextmanager
+def _own_ticket(given: Ticket | None, where: store.Places) -> Iterator[Ticket]:
+    with store.in_use(where, given) as held:
+        found = [given] if given else held
+        if not found:
+            raise UsageError(
+                "no ticket is held on this host, and the peer needs one as well: run `simopen nat --ticket` in another "
+                "terminal, leave it running, give its ticket to your peer, and then run this again"
+            )
+        if len(found) > 1:
+            raise UsageError(f"{len(found)} tickets are held on this host: name the one that your peer has with --mine")
+        yield found[0]
+
+
+def _to_host(options: argparse.Namespace, when: When, source: TimeSource, estimate: Estimate) -> Call:
+    host, port = _peer(options)
+    peer_endpoints((host, port))  # complains of what is no single host's
+    if options.first_ttl is not None and when.is_now:
+        raise UsageError("--first-ttl needs --at: the first shots come before the instant")
+    local_port = options.local_port or port
+    at_s = None if when.is_now else when.utc_ns(estimate) / 1e9
+    return Call(
+        str(Endpoint(shown(host), port)),  # a name, maybe: for the brackets
+        at_s,
+        lambda: api.connect(
+            (host, port),
+            at=when.as_told,
+            local=(options.local_address, local_port) if options.local_address else local_port,
+            window=options.window,
+            listen=options.listen,
+            first_ttl=options.first_ttl,
+            clock=source,
+            keepalive=options.keepalive,
+            user_timeout=options.user_timeout,
+        ),
+        tuple(_if_local(when, estimate)),
+        partial(_to_host, options, when, source),
+        when,
+    )
+
+
+def _if_local(when: When, estimate: Estimate) -> Iterator[str]:
+    if text := local_note(when, estimate):
+        yield f"note: {text}"
+
+
+def _judged(theirs: Ticket, mine: Ticket, options: argparse.Namespace, source: TimeSource, estimate: Estimate) -> Call:
+    agreed_instant(mine, theirs, estimate.utc_ns / 1e9, options.window)
+    return _to_ticket(theirs, mine, options, source, estimate)
+
+
+def _to_ticket(
+    theirs: Ticket, mine: Ticket, options: argparse.Namespace, source: TimeSource, estimate: Estimate
+) -> Call:
+    instant, now_s = later_instant(mine, theirs), estimate.utc_ns / 1e9
+    spray = options.spray or both_spray(mine, theirs)
+    plan = possible(mine.profile, theirs.profile, now_ns=instant * 10**9, spray=spray)
+    return Call(
+        str(theirs.profile.mapped or "the ticket's owner"),
+        instant,
+        lambda: api.connect(
+            theirs.profile,
+            mine=mine.profile,
+            at=instant,
+            spray=spray,
+            first_ttl=options.first_ttl,
+            window=options.window,
+            listen=options.listen,
+            clock=source,
+            keepalive=options.keepalive,
+            user_timeout=options.user_timeout,
+        ),
+        (*_if_old(theirs, now_s), *_planned(plan, mine, theirs, spray=spray)),
+        partial(_judged, theirs, mine, options, source),
+        When.told(instant, source),
+    )
+
+
+def _if_old(theirs: Ticket, now_s: float) -> Iterator[str]:
+    """Its owner may have a `connect` that holds the mapping until the later instant, and may not."""
+    late_s = now_s - theirs.instant
+    if late_s > LATE_S:
+        yield (
+            f"note: your peer's ticket was for {datetime.fromtimestamp(theirs.instant, UTC):%H:%M:%S} UTC, "
+            f"{ago(round(late_s * 1e9))} ago: it works only if your peer's `simopen connect` has been running since; "
+            f"else ask for a new one"
+        )
+
+
+def _planned(plan: Plan, mine: Ticket, theirs: Ticket, *, spray: bool) -> Iterator[str]:
+    """The plan; and where it sprays, or would, what the two tickets say of that."""
+    if plan.sprays and spray and not both_spray(mine, theirs):
+        yield f"plan: {plan.why}, if your peer runs with --spray, too: {_lacking(mine, theirs)}"
+        return
+    yield f"plan: {plan.why}"
+    if plan.sprays and not spray:
+        yield (
+            "note: this way fails where that NAT asks for the port, too; with hundreds of SYNs a second it would be "
+            f"tried, but {_lacking(mine, theirs)}: run this with --spray on both sides, or make both tickets by "
+            "`simopen nat --ticket --spray`"
+        )
+
+
+def _lacking(mine: Ticket, theirs: Ticket) -> str:
+    if mine.spray:
+        return "your peer's ticket does not allow it"
+    return "your own ticket does not allow it" if theirs.spray else "neither ticket allows it"

@@ -1,0 +1,439 @@
+"""The command line: `simopen connect`, `clock`, `nat`, `doctor`, `self`, `demo`, `lab`.
+
+Theory of operation: each command is one coroutine over the public calls. What is typed is read by `arguments.py`; the
+arguments are declared here, or with the command: those of `lab` in `lab.py`, of `nat` in `nat.py`, of
+`doctor` in its own module. Standard output carries the stream's data, or the answer of `clock`, `nat`, `doctor`, `demo`
+and `lab`; what else is said to people goes to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Coroutine, Iterator
+from datetime import UTC, datetime
+from typing import NoReturn
+
+from simopen import __version__, _logs
+from simopen.apps.pipe import Carried, pipe
+from simopen.cli import arguments, connect, doctor, lab, nat
+from simopen.cli.arguments import UsageError, argument, judged, port, window
+from simopen.cli.console import Screen, countdown, fitted, printable, write_in_any_encoding
+from simopen.cli.interrupts import Ending
+from simopen.clock import source as clock
+from simopen.clock.instant import parse_duration
+from simopen.clock.ntp_client import parse_servers
+from simopen.clock.source import TimeSource
+from simopen.errors import OFFLINE, ClockError, PunchError, SimopenError, TicketError
+from simopen.holepunch import api
+from simopen.holepunch.diagnosis import Diagnosis
+from simopen.model.endpoint import Endpoint
+from simopen.model.estimate import NO_ANSWER, human
+from simopen.model.report import Report
+from simopen.model.wording import shortened
+from simopen.net.sockets import make_room
+
+_TICK_S = 0.1
+_LONGEST_HALF = 300  # characters
+# So long before the instant nothing is drawn any more: it takes some ms with the GIL held, and the shot would wait.
+_QUIET_S = 0.3
+# An instant further away than this is told with its date.
+_FAR_S = 43_200
+_STDIN, _STDOUT = 0, 1
+_STATUS = "exit status: 0 done, 1 {}, 2 bad usage,\n130 interrupted, 143 terminated"
+_NO_STREAM = "no stream or a broken one"
+# What status 1 means.
+_FAILURES = {
+    "connect": _NO_STREAM,
+    "clock": "nobody could be believed",
+    "nat": "no server answered",
+    "doctor": "something fails",
+    "self": _NO_STREAM,
+    "demo": _NO_STREAM,
+    "lab": "not every run connected",
+}
+_EXAMPLES = {"connect": connect.EXAMPLE, "nat": nat.EXAMPLE, "lab": lab.EXAMPLES}
+_SECONDS = "S: seconds, or 250ms, 2m, 1h\n"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return the exit status."""
+    _have_standard_streams()
+    write_in_any_encoding(sys.stdout, sys.stderr)
+    try:
+        options = _parser().parse_args(argv)  # reading NATs loads the lab, which takes its time
+    except KeyboardInterrupt:
+        print("simopen: interrupted", file=sys.stderr)
+        return 130
+    with _logging(options.verbose):
+        return _run_to_the_end(options, Screen(quiet=options.json, live=not options.verbose))
+
+
+@contextlib.contextmanager
+def _logging(verbose: int) -> Iterator[None]:
+    """While inside: what this package logs goes to standard error, as far as is wanted; what others log, nowhere."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d %(name)s: %(message)s", "%H:%M:%S"))
+    nowhere, level = logging.NullHandler(), _logs.PACKAGE.level
+    logging.getLogger().addHandler(nowhere)  # else a warning of asyncio's would be printed
+    if verbose:
+        _logs.PACKAGE.addHandler(handler)
+        _logs.PACKAGE.setLevel(logging.INFO if verbose == 1 else logging.DEBUG)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(nowhere)
+        _logs.PACKAGE.removeHandler(handler)
+        _logs.PACKAGE.setLevel(level)
+
+
+def _run_to_the_end(options: argparse.Namespace, screen: Screen) -> int:
+    try:
+        make_room(options.room)
+        status = _run(options.command(options, screen))
+        sys.stdout.flush()
+    except _EXPECTED as error:
+        return _failed(options, screen, error)
+    return status
+
+
+def _have_standard_streams() -> None:
+    """Where one was closed (`<&-`), the next socket would get its number and be taken for it."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - until the end
+
+
+def _let_go_of_broken_pipes() -> None:
+    """Or the interpreter would complain at its end, when it flushes what nobody takes."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, stream.fileno())
+            os.close(nothing)
+
+
+def _run(command: Coroutine[object, object, int]) -> int:
+    """The command's status. Ctrl-C and SIGTERM cancel it, so that a terminal gets its cursor back, and hosts end.
+
+    Raises: KeyboardInterrupt and CancelledError where one of them came.
+    """
+    with Ending() as ending:
+        try:
+            return _runner()(_watched(command, ending))
+        except asyncio.CancelledError:
+            if ending.number == signal.SIGINT:
+                raise KeyboardInterrupt from None
+            raise
+
+
+def _runner() -> Callable[[Coroutine[object, object, int]], int]:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run
+    return uvloop.run
+
+
+async def _watched(command: Coroutine[object, object, int], ending: Ending) -> int:
+    task = asyncio.current_task()
+    assert task is not None
+    ending.watch(asyncio.get_running_loop(), task)
+    return await command
+
+
+_EXPECTED = (Exception, KeyboardInterrupt, asyncio.CancelledError)
+# The first that fits. Without words: the error's own. What fits none is nobody's doing but this program's.
+_ENDINGS: tuple[tuple[type[BaseException], int, str], ...] = (
+    (KeyboardInterrupt, 130, "interrupted; everything is closed"),
+    (asyncio.CancelledError, 143, "terminated; everything is closed"),
+    (BrokenPipeError, 1, "standard output is closed: nobody reads it any more"),  # the stream's own is in `Carried`
+    (UsageError, 2, ""),
+    (TicketError, 2, ""),
+    (SimopenError, 1, ""),
+    (OSError, 1, ""),
+    (MemoryError, 1, "out of memory"),
+)
+
+
+def _bug(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{os.path.basename(frames[-1].filename)}, line {frames[-1].lineno}" if frames else "nowhere"
+    said = shortened(f"{type(error).__name__}: {error}", _LONGEST_HALF)
+    return f"this is a bug in simopen, not in what you typed: {said} ({where}); please report it, with what -vv shows"
+
+
+def _failed(options: argparse.Namespace, screen: Screen, error: BaseException) -> int:
+    fitting = [(status, words) for kind, status, words in _ENDINGS if isinstance(error, kind)]
+    status, words = fitting[0] if fitting else (1, _bug(error))
+    message = words or getattr(error, "strerror", None) or str(error)
+    report = error.report if isinstance(error, PunchError) else None
+    diagnosis = error.diagnosis if isinstance(error, PunchError) else None
+    for detail in getattr(error, "__notes__", ()):
+        _logs.PACKAGE.info("%s", detail)
+    if options.verbose > 1:
+        _logs.PACKAGE.debug("where it happened:", exc_info=error)
+    if isinstance(error, BrokenPipeError):
+        _let_go_of_broken_pipes()
+    _tell_notes(screen, report)
+    screen.say("\n".join(_diagnosed(diagnosis)) if diagnosis else f"simopen: {message}")
+    if isinstance(error, ClockError) and OFFLINE not in message:
+        firewall = "does a firewall drop UDP port 123? " if NO_ANSWER in message else ""
+        screen.say(f"simopen: {firewall}Name a time server that you can reach with --ntp")
+    if options.json:
+        told = {"report": report and report.as_dict(), "diagnosis": diagnosis and diagnosis.as_dict()}
+        _print_json({"error": type(error).__name__, "message": message, **told})
+    return status
+
+
+def _diagnosed(diagnosis: Diagnosis) -> Iterator[str]:
+    yield f"simopen: no stream: {diagnosis.sentence}"
+    yield from (f"  seen: {fact}" for fact in diagnosis.evidence)
+    yield f"  to do: {diagnosis.advice}"
+
+
+def _tell_notes(screen: Screen, report: Report | None) -> None:
+    for note in report.notes if report else ():
+        screen.note(note)
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value), file=sys.stderr, flush=True)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Complains in a sentence that fits a screen, whatever was typed, and that a terminal does not obey."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(_abridged(message)))
+
+
+def _abridged(text: str) -> str:
+    """Without the middle, where it is long: what was typed stands there, and at the end what to type instead."""
+    return text if len(text) <= 2 * _LONGEST_HALF else f"{text[:_LONGEST_HALF]} ... {text[-_LONGEST_HALF:]}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="simopen",
+        description="One direct TCP stream between two hosts behind NATs, by simultaneous open.",
+        epilog=_STATUS.format("not done"),
+    )
+    parser.add_argument("--version", action="version", version=f"simopen {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    dialling = _command(commands, "connect", _connect, "open a stream and connect it to stdin and stdout, like nc")
+    connect.add_arguments(dialling)
+    _add_clock(_command(commands, "clock", _clock, "tell how far this machine's clock is off, and how sure that is"))
+    ask = _command(commands, "nat", nat.run, "tell what the NATs in front of this host do to TCP, and what that means")
+    nat.add_arguments(ask)
+    fit = _command(
+        commands, "doctor", doctor.run, "tell whether this host is fit to punch, and what to do where it is not"
+    )
+    arguments.add_time_servers(fit)
+    doctor.add_arguments(fit)
+    _add_self(_command(commands, "self", _self, "connect one socket to itself: what you type comes back through TCP"))
+    _add_demo(_command(commands, "demo", _demo, "two hosts behind two NATs on this machine, and the SYNs crossing"))
+    trying = _command(commands, "lab", lab.run, "two hosts behind the NATs that you name punch, and why it went so")
+    lab.add_arguments(trying)
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[_Parser],
+    name: str,
+    run: Callable[[argparse.Namespace, Screen], Coroutine[object, object, int]],
+    what: str,
+) -> argparse.ArgumentParser:
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = commands.add_parser(
+        name, help=what, description=what[0].upper() + what[1:] + ".", formatter_class=formatter
+    )
+    parser.epilog = _EXAMPLES.get(name, "") + _SECONDS * (name != "self") + _STATUS.format(_FAILURES[name])
+    parser.set_defaults(command=run, room=_ROOM.get(name, _USUAL_ROOM))
+    where = ", at the end and on standard error, as standard output carries the data" if name in _CARRYING else ""
+    parser.add_argument("--json", action="store_true", help=f"tell the result as one line of JSON{where}")
+    parser.add_argument(
+        "-v",
+        "--verbose",
+        action="count",
+        default=0,
+        help="log what happens to standard error; -vv: in detail, with tracebacks",
+    )
+    return parser
+
+
+# Descriptors that a command needs, measured: with fewer, it fails somewhere in the middle.
+_ROOM = {"lab": 96, "demo": 56, "doctor": 24}
+# 9 are an event loop's own: with less uvloop ends the process by SIGABRT, or cannot be closed again.
+_USUAL_ROOM = 12
+_CARRYING = ("connect", "self")
+
+
+def _add_clock(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--ntp", metavar="HOST[:PORT]", action="append", help="ask this NTP server; may be repeated")
+    parser.add_argument(
+        "--timeout",
+        metavar="S",
+        type=argument(window),
+        default=clock.CHECK_TIMEOUT_S,
+        help="wait for the servers' answers no longer than this (default: %(default)g s)",
+    )
+
+
+def _add_self(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "port", metavar="PORT", type=argument(port), nargs="?", default=1314, help="on 127.0.0.1 (default: %(default)d)"
+    )
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    delay = argument(parse_duration)
+    parser.add_argument(
+        "--delay", metavar="S", type=delay, default=0.04, help="one way between the hosts (default: 40ms)"
+    )
+    parser.add_argument("--loopback", action="store_true", help="two processes on loopback instead of the lab")
+
+
+async def _connect(options: argparse.Namespace, screen: Screen) -> int:
+    with judged():
+        source = clock.chosen(options.ntp, ask=not options.no_ntp)
+    with connect.called(options, source) as meant:
+        call = await connect.by_true_time(meant, source, options.window, screen)
+        for line in call.told:
+            screen.say(f"simopen: {line}")
+        reader, writer = await _with_countdown(call, options.window, source, screen)
+    report: Report = writer.get_extra_info("simopen")
+    _tell_notes(screen, report)
+    screen.say(f"{report.summary()}; the clock: {report.clock}")
+    carried = await _carry(reader, writer, screen)
+    return _ended(options, screen, {"report": report.as_dict()}, carried)
+
+
+async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, screen: Screen) -> Carried:
+    """Standard input and output and the stream, until both have ended and all is sent; then it is closed."""
+    carried = Carried()
+    try:
+        await pipe(reader, writer, source=_STDIN, sink=_STDOUT, carried=carried)
+        writer.close()
+        with contextlib.suppress(OSError):  # it is broken: `carried` tells
+            await writer.wait_closed()
+    except BaseException:
+        # Not `close`, which waits until a peer that may have stopped reading has taken all.
+        writer.transport.abort()
+        screen.say(_counts(carried))
+        raise
+    return carried
+
+
+def _counts(carried: Carried) -> str:
+    return f"{carried.sent} bytes sent, {carried.received} received"
+
+
+def _ended(options: argparse.Namespace, screen: Screen, result: dict[str, object], carried: Carried) -> int:
+    if options.json:
+        _print_json({**result, "sent": carried.sent, "received": carried.received, "error": carried.error})
+    if carried.error:
+        screen.say(f"simopen: the stream broke ({carried.error}); the other end may miss some of what was sent")
+    screen.say(_counts(carried))
+    return 1 if carried.error else 0
+
+
+async def _with_countdown(
+    call: connect.Call, window_s: float, source: TimeSource, screen: Screen
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Make the call while a line shows what it is waiting for."""
+    began_s = source.now_estimate().utc_ns / 1e9
+    task = asyncio.ensure_future(call.streams())
+    try:
+        with screen.line(_waiting_for(call, began_s, window_s, source)) as update:
+            while not task.done():
+                left_s = _left_s(call, source)
+                if not 0 < left_s < _QUIET_S:
+                    update(_waiting_for(call, began_s, window_s, source), countdown(left_s))
+                await asyncio.wait({task}, timeout=_TICK_S)
+        return await task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _left_s(call: connect.Call, source: TimeSource) -> float:
+    """Until the instant, as far as is known now; zero or less where it has passed, or is now."""
+    estimate = source.now_estimate()
+    at_s = call.by_time(estimate)
+    return 0.0 if at_s is None else at_s - estimate.utc_ns / 1e9
+
+
+def _waiting_for(call: connect.Call, began_s: float, window_s: float, source: TimeSource) -> str:
+    """Below 80 columns for an IPv4 peer. `began_s`: when the call was made, for one that fires at once."""
+    clock_now = source.now_estimate()
+    at_s = call.by_time(clock_now)
+    until_s = (began_s if at_s is None else at_s) + window_s
+    now_s = clock_now.utc_ns / 1e9
+    if now_s >= until_s:
+        return f"{call.whom}: the window ended at {_told(until_s, now_s)}"
+    if at_s is None or at_s <= now_s:
+        return f"trying {call.whom} until {_told(until_s)}"
+    left_s, at = at_s - now_s, datetime.fromtimestamp(at_s, UTC)
+    sure = "unchecked" if clock_now.bound_s is None else f"± {human(clock_now.bound_s)}"
+    if left_s > _FAR_S:
+        return f"{call.whom} at {_told(at_s, now_s)}, in {left_s:.0f} s; clock {sure}"
+    here = f" ({at.astimezone():%H:%M} here)" if at.astimezone().utcoffset() else ""
+    left = f"{left_s:.{0 if left_s >= 100 else 1}f}"
+    return f"{call.whom} at {_told(at_s)}{here}, in {left} s; clock {sure}"
+
+
+def _told(utc_s: float, now_s: float | None = None) -> str:
+    """A time of day; where that is not near `now_s`, with its date."""
+    far = now_s is not None and abs(utc_s - now_s) > _FAR_S
+    return f"{datetime.fromtimestamp(int(utc_s), UTC):{'%Y-%m-%d ' * far}%H:%M:%S} UTC"
+
+
+async def _clock(options: argparse.Namespace, screen: Screen) -> int:
+    servers = options.ntp or clock.DEFAULT_SERVERS
+    with judged():
+        parse_servers(servers)
+    with screen.line("asking the time servers"):
+        estimate = await clock.check_clock(servers, options.timeout)
+    if options.json:
+        print(json.dumps(estimate.as_dict()))
+        return 0
+    columns = ("server", "offset", "±", "delay", "stratum", "verdict")
+    screen.table("what each server says", columns, [_row(each) for each in estimate.servers])
+    print(fitted(f"add {estimate} to this machine's clock to get true time", sys.stdout))
+    print(fitted(f"the kernel says: {clock.kernel_says()}", sys.stdout))
+    return 0
+
+
+def _row(each: clock.Evidence) -> tuple[str, ...]:
+    verdict = each.refused or "agrees"
+    if each.offset_s is None or each.bound_s is None or each.delay_s is None:
+        return (each.name, "", "", "", "", verdict)
+    milliseconds = (f"{value * 1e3:.2f} ms" for value in (each.bound_s, each.delay_s))
+    return (each.name, f"{each.offset_s:+.4f} s", *milliseconds, str(each.stratum), verdict)
+
+
+async def _self(options: argparse.Namespace, screen: Screen) -> int:
+    reader, writer = await api.connect_self(options.port)
+    sock = writer.get_extra_info("socket")
+    ours, theirs = (Endpoint(*name[:2]) for name in (sock.getsockname(), sock.getpeername()))
+    screen.say(f"{ours} is connected to {theirs}: itself. What you type comes back")
+    carried = await _carry(reader, writer, screen)
+    return _ended(options, screen, {"local": str(ours), "remote": str(theirs)}, carried)
+
+
+async def _demo(options: argparse.Namespace, screen: Screen) -> int:
+    from simopen.cli import demo  # it loads the lab
+
+    if options.loopback:
+        return await demo.on_loopback(None, as_json=options.json)
+    return await demo.run(options.delay, as_json=options.json)

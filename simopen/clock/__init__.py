@@ -1,0 +1,1 @@
+"""What time it really is, and doing something at an instant."""

@@ -1,0 +1,503 @@
+"""The main job, composed: resolve, check the clock, wait for the instant, fire, return the stream.
+
+Theory of operation: what decides lives below (`retry`, `clock`); this module puts it in order and turns every way to
+fail into one error that says what happened, to which endpoint, what was tried and what to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from socket import socket
+
+from simopen import _logs
+from simopen.clock import scheduler
+from simopen.clock.instant import Instant, positive_s
+from simopen.clock.scheduler import Fired
+from simopen.clock.source import CHECK_TIMEOUT_S, ClockArgument, Estimate, TimeSource, as_clock
+from simopen.clock.true_time import Learnt, When, good_enough_s, is_news, learn, patience_s, remark, zone_hint
+from simopen.clock.waiting import HANDOVER_NS, STALLED_NS, Pulse, Wait, stalled
+from simopen.errors import MissedInstant, PunchError, WindowClosed
+from simopen.holepunch.attempts import Stream
+from simopen.holepunch.diagnosis import ago, diagnose, remarks, stopped
+from simopen.holepunch.plan import FIRST_NS, Shot
+from simopen.holepunch.retry import Window
+from simopen.holepunch.runner import Connector
+from simopen.holepunch.targets import Aim, Order, budgeted, looked_up, named, planned, reachable
+from simopen.model.endpoint import Endpoint, Local, Peer, local_endpoint
+from simopen.model.report import Report
+from simopen.model.wording import FEW, listed, quoted
+from simopen.nat.classify import Profile, taken_since
+from simopen.net import delayed_close, own_flows
+from simopen.net.own_flows import Flows
+from simopen.net.sockets import connect as connect_socket
+from simopen.net.sockets import is_self_connected, keep, open_socket
+from simopen.net.streams import PunchedProtocol, PunchedWriter
+from simopen.net.tcp_keepalive import KEEPALIVE_S, USER_TIMEOUT_S, Liveness
+from simopen.ticket.codec import Ticket, agreed_instant, both_spray, later_instant
+
+logger = _logs.PACKAGE
+MOST_LOGGED = 20
+"""Shots that are told one by one: a spray fires thousands."""
+
+WINDOW_S = 10.0
+"""Long enough for SYNs lost twice (the kernel resends after 1, 2, ... s) and for clocks that nobody has set in a
+while; short enough for somebody who waits for a verdict."""
+# A name that was looked up this long before the instant is looked up again, and so shortly before it.
+_LASTING_NS, _RENEWAL_NS = 30_000_000_000, 8_000_000_000
+_TICK_S = 1.0
+STREAM_LIMIT = 2**16  # asyncio's own default
+# What goes out again so soon has the mapping that it had: Linux forgets none sooner, and RFC 5382 wants 4 min.
+_REMEMBERED_NS = 10_000_000_000
+# A row of ports is counted on as late as this, and armed in time all the same.
+_COUNTING_NS = 200_000_000
+# uvloop's timers fire up to 1.3 ms early, and a window must not close before its end.
+_EARLY_TIMER_S = 0.002
+
+
+async def punch(
+    peer: Peer | Profile | Ticket,
+    *,
+    mine: Profile | Ticket | None = None,
+    spray: bool = False,
+    first_ttl: int | None = None,
+    at: Instant = None,
+    local: Local = None,
+    window: float = WINDOW_S,
+    listen: bool = True,
+    clock: ClockArgument = None,
+    keepalive: float | None = KEEPALIVE_S,
+    user_timeout: float | None = USER_TIMEOUT_S,
+) -> tuple[socket, Report]:
+    """Open one direct TCP stream to a peer that does the same at the same instant; returns (socket, report).
+
+    The socket is connected and non-blocking; pass it as `sock=` to any library. It is the caller's to close. What it is
+    closed with, or shut down, leaves about one round trip after the stream came up at the earliest, or the routers on
+    the way could not follow it, and would let no next stream between the same two endpoints in for a minute or more.
+    Code that has only the descriptor, as uvloop's transports do, shuts it down at once: then wait that long before.
+
+    Args:
+        peer: (host, port), or several such pairs, fired at side by side from the one local port. Where several answer,
+            the first named wins: name them in the same order of preference on both sides. Or the peer's `Ticket`, or
+            its `Profile`.
+        mine: this side's own ticket or profile, as the peer has it: the two make the plan of what to fire. Profiles'
+            observations are timed in UTC ns, as a ticket's are. The local port is the profile's; left out, the instant
+            is the later one of two tickets.
+        spray: whether a plan may take up to 450 SYNs a second for 5 s, at random ports of the peer's NAT. It may, too,
+            where both tickets allow it; to pass it here is to know that the peer does, as its plan must be the same.
+        first_ttl: hops, 1 to 255: half a second before the instant, first shots that go no further open this side's
+            own NAT, so that it lets in a peer who fires a little early, and does not answer, close a mapping or shut
+            the peer out. Enough to get out of one's own NATs, and too few to reach the peer's.
+        at: the instant: an aware `datetime`, UTC seconds since 1970, or what `read_instant` made of a text, which is
+            resolved once the clock is checked; left out, now.
+        local: the local port or (IP address, port); left out, the peer's port number. The peer must fire at it.
+        window: seconds after the instant during which SYNs are repeated and a stream is accepted.
+        listen: also accept the stream on the local port: it catches a peer whose SYN finds none of ours in flight,
+            or whose NAT chose another port. Without it only simultaneous open connects.
+        clock: an `Estimate` of `check_clock`, a `Clock`, or NTP servers to ask; left out, the kernel's word where it is
+            good enough, else public NTP servers. Asked while waiting: that delays a shot only where the instant is
+            nearer than half a second, or over, by a clock that nobody has checked.
+        keepalive: seconds, 1 to 32,767, in whole ones: on an idle stream the kernel then sends a probe, which keeps
+            NATs from forgetting it; where nobody answers, further ones follow three times as often. None: no probes.
+        user_timeout: seconds, from 0.001 on: a peer that acknowledges nothing for so long, neither data nor probes, is
+            gone, and so is one that takes nothing for so long while data waits for it; whoever reads or writes then
+            meets ETIMEDOUT, a reader by a third of `keepalive` later. None: the kernel's own, minutes. Linux only.
+
+    Raises:
+        TypeError, ValueError: a bad argument, a naive datetime among them.
+        TicketError: the tickets' instants are over by true time, or years away, or both are the same ticket.
+        ResolutionError, LocalEndpointError, SelfConnection: before anything is sent.
+        ImpossiblePair: at once, where the two profiles leave no way; the message says why.
+        MissedInstant: the window had closed before anything could be sent.
+        WindowClosed: the window ended without a stream.
+        PunchError: all of these but the first two; `report` tells what was tried, `diagnosis` why it failed.
+    """
+    source, liveness = as_clock(clock), Liveness(keepalive, user_timeout)
+    when = When.told(at, source)
+    window_ns = _window_ns(window)
+    if isinstance(peer, Ticket) and isinstance(mine, Ticket):
+        when = await _agreed(mine, peer, source, window) if at is None else when
+        spray = spray or both_spray(mine, peer)
+        peer, mine = peer.profile, mine.profile
+    hops = _hops(first_ttl, when)
+    if isinstance(peer, Profile) and when.is_unresolved:  # the plan depends on when
+        await learn(source, good_enough_s(source, window), CHECK_TIMEOUT_S)
+    order = Order(when, window_ns, source)
+    _check_loop()
+    if isinstance(peer, Profile):
+        aim = await planned(peer, mine, local, order, spray=spray)
+    elif isinstance(peer, Ticket) or mine is not None:
+        raise TypeError("a ticket or a profile of this side's own, as `mine`, goes along with one of the peer's")
+    else:
+        aim = await named(peer, local, order)
+    shots, left, resends = budgeted(aim, hops)
+    trace = _Trace(order, aim, window, hops)
+    opened = Connector.opened(aim.local[0], shots, listen=listen, chooses=aim.chooses, left=left, resends=resends)
+    with opened as connector:
+        trace.connector = connector
+        stream = await _in_window(connector, trace)
+    liveness.arrange(stream.sock)
+    return delayed_close.shared.hold(stream.sock, stream.took_ns), trace.report(stream)
+
+
+async def connect(
+    peer: Peer | Profile | Ticket,
+    *,
+    mine: Profile | Ticket | None = None,
+    spray: bool = False,
+    first_ttl: int | None = None,
+    at: Instant = None,
+    local: Local = None,
+    window: float = WINDOW_S,
+    listen: bool = True,
+    clock: ClockArgument = None,
+    keepalive: float | None = KEEPALIVE_S,
+    user_timeout: float | None = USER_TIMEOUT_S,
+    limit: int = STREAM_LIMIT,
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Like `asyncio.open_connection`, to a peer that does the same at the same instant.
+
+    Returns asyncio's own (reader, writer); `writer.get_extra_info("simopen")` is the `Report`. `limit` is the reader's
+    buffer limit in bytes. Everything else, and what is raised, is as in `punch`.
+
+    `writer.start_tls(context, server_side=...)` takes the stream to TLS in either role (`upgrade.Writer.start_tls`).
+    """
+    _check_limit(limit)
+    sock, report = await punch(
+        peer,
+        mine=mine,
+        spray=spray,
+        first_ttl=first_ttl,
+        at=at,
+        local=local,
+        window=window,
+        listen=listen,
+        clock=clock,
+        keepalive=keepalive,
+        user_timeout=user_timeout,
+    )
+    return await _streams(sock, limit, report)
+
+
+async def connect_self(
+    local: int | tuple[str, int],
+    *,
+    keepalive: float | None = KEEPALIVE_S,
+    user_timeout: float | None = USER_TIMEOUT_S,
+    limit: int = STREAM_LIMIT,
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """One socket, connected to itself: what is written to it, it reads (RFC 9293 §3.5, with nobody else in play).
+
+    `local`: a port on 127.0.0.1, or (IP address of this host, port). The rest is as in `connect`.
+
+    Raises:
+        TypeError, ValueError: not a port or an (IP address, port) pair.
+        LocalEndpointError: the endpoint cannot be had.
+        PunchError: the kernel did not connect the socket to itself: simultaneous open is switched off, or something
+            listens on that port.
+    """
+    _check_limit(limit)
+    liveness = Liveness(keepalive, user_timeout)
+    address, port = local_endpoint(local, 0)
+    endpoint = Endpoint(address or "127.0.0.1", port)
+    sock = open_socket(endpoint, endpoint.family)
+    try:
+        await connect_socket(sock, endpoint)
+        selfish = is_self_connected(sock)
+        keep(sock)
+        liveness.arrange(sock)
+    except BaseException as error:
+        sock.close()
+        if isinstance(error, OSError):
+            raise _self_error(error, endpoint) from error
+        raise
+    if not selfish:
+        sock.close()
+        raise PunchError(f"something on this host listens on {endpoint} and took the connection")
+    return await _streams(sock, limit, None)
+
+
+def _self_error(error: OSError, endpoint: Endpoint) -> PunchError:
+    if error.errno == errno.EADDRNOTAVAIL:  # its 5-tuple is taken, by another that is connected to itself
+        other = endpoint.port + 1 if endpoint.port < 65535 else endpoint.port - 1
+        return PunchError(f"port {endpoint.port} is in use: name another (simopen self {other})")
+    return PunchError(f"the kernel would not connect {endpoint} to itself: {error.strerror}")
+
+
+def _check_limit(limit: float) -> None:
+    """Before a peer is met: asyncio would complain afterwards."""
+    if not isinstance(limit, (int, float)):
+        raise TypeError(f"limit is a number of bytes, not {quoted(limit)}")
+    if not limit > 0:
+        raise ValueError(f"limit must be above 0, not {limit}")
+
+
+def _window_ns(window: float) -> int:
+    return round(positive_s("window", window) * 1e9)
+
+
+async def _agreed(mine: Ticket, theirs: Ticket, source: TimeSource, window_s: float) -> When:
+    """The instant of two tickets. Raises: TicketError where by true time that is over, or years away."""
+    left_s = later_instant(mine, theirs) - source.now_estimate().utc_ns / 1e9
+    learnt = await learn(source, good_enough_s(source, window_s), patience_s(left_s, window_s))
+    return When.told(agreed_instant(mine, theirs, learnt.estimate.utc_ns / 1e9, window_s), source)
+
+
+def _hops(first_ttl: int | None, when: When) -> int | None:
+    if first_ttl is None:
+        return None
+    if isinstance(first_ttl, bool) or not isinstance(first_ttl, int):
+        raise TypeError(f"first_ttl must be an int, not {type(first_ttl).__name__}")
+    if not 1 <= first_ttl <= 255:
+        raise ValueError(f"first_ttl must lie between 1 and 255 hops, not {first_ttl}")
+    if when.is_now:
+        raise ValueError("first_ttl needs an instant: the first shots come before it")
+    return first_ttl
+
+
+def _check_loop() -> None:
+    if isinstance(asyncio.get_running_loop(), getattr(asyncio, "ProactorEventLoop", ())):
+        raise PunchError(
+            "this needs a selector event loop: asyncio.run(main(), loop_factory=asyncio.SelectorEventLoop)"
+        )
+
+
+async def _renew(connector: Connector, trace: _Trace) -> None:
+    """Shortly before the instant, look names up again that were looked up long before: a home's address may change."""
+    while (left_ns := trace.wait.left_ns()) > _RENEWAL_NS:  # noqa: ASYNC110 - what is known of the clock may change
+        await asyncio.sleep(min(_TICK_S, (left_ns - _RENEWAL_NS) / 1e9))
+    aim = trace.aim
+    if time.monotonic_ns() - aim.asked_ns < _LASTING_NS or left_ns <= HANDOVER_NS:
+        return
+    try:
+        found = await looked_up(aim.names, (left_ns - HANDOVER_NS) / 1e9, aim.look_up)
+        shots, notes = reachable([Shot(aim.local[1], each) for each in found.endpoints], aim.local[0])
+    except PunchError as error:
+        trace.note(f"the peer's address of {ago(time.monotonic_ns() - aim.asked_ns)} ago is fired at: {error}")
+        return
+    if shots != aim.shots:
+        before = listed(aim.peers, ", ", FEW)
+        trace.aim = replace(aim, shots=shots, notes=found.notes + notes)
+        connector.fire_at(*budgeted(trace.aim, trace.hops))
+        trace.note(f"the peer's name has changed from {before} to {listed(trace.aim.peers, ', ', FEW)}")
+
+
+@contextlib.asynccontextmanager
+async def _renewed(connector: Connector, trace: _Trace) -> AsyncIterator[None]:
+    """While inside, names are looked up again in time."""
+    if not trace.aim.names:
+        yield
+        return
+    renewal = asyncio.ensure_future(_renew(connector, trace))
+    try:
+        yield
+    finally:
+        renewal.cancel()
+        await asyncio.wait({renewal})
+        failed = None if renewal.cancelled() else renewal.exception()
+    if failed is not None:
+        raise failed
+
+
+@dataclass(slots=True)
+class _Trace:
+    """What the report will be made of; filled in as things happen."""
+
+    order: Order
+    aim: Aim
+    window_s: float
+    hops: int | None = None
+    wait: Wait = field(init=False)
+    notes: tuple[str, ...] = ()
+    connector: Connector | None = field(default=None)
+    stalled_ns: int = 0
+    pulse: Pulse = field(default_factory=Pulse)
+    of_clock: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        order = self.order
+        self.wait = Wait(order.when, order.clock, self.window_s, self, order.clock.now_estimate())
+
+    def note(self, text: str) -> None:
+        logger.warning("%s", text)
+        self.notes += (text,)
+
+    def note_clock(self, learnt: Learnt) -> None:
+        """The latest word on the clock is the one that counts."""
+        before, text = self.of_clock, remark(learnt)
+        self.of_clock = (text,) if text else ()
+        if text and self.of_clock != before and is_news(self.order.clock, learnt):
+            logger.warning("%s", text)
+
+    def came_late(self, left_ns: int, fired_ns: int) -> None:
+        """Note how much later the shot came than it had to, as this process did not run when it should have."""
+        late_ns = fired_ns - self.wait.instant_ns + min(left_ns, 0)
+        self.stalled_ns = max(self.wait.stalled_ns, late_ns if late_ns > STALLED_NS else 0)
+
+    def note_late(self, fired: Sequence[Fired]) -> None:
+        """Say so of a shot that came late, in time still for its window."""
+        late_ns = fired[0].at_ns - self.wait.instant_ns if fired else 0
+        if late_ns > STALLED_NS:
+            why = f": {stalled(self.stalled_ns)}" if self.stalled_ns else ""
+            self.note(f"this side fired {ago(late_ns)} after the instant{why}")
+
+    def report(self, stream: Stream | None = None) -> Report:
+        assert self.connector is not None
+        now_ns = time.monotonic_ns()
+        report = Report(
+            local=self.aim.local,
+            peers=self.aim.peers,
+            window_s=self.window_s,
+            listening=self.connector.listening,
+            clock=self.wait.estimate,
+            instant_ns=self.wait.instant_ns,
+            fired_ns=self.connector.fired_ns,
+            ended_ns=now_ns,
+            attempts=self.connector.attempts,
+            strangers=self.connector.strangers,
+            arrivals=tuple(self.connector.arrivals),
+            early_ns=self.connector.early_ns,
+            early_doubt_ns=self.connector.early_doubt_ns,
+            earlier=self.connector.earlier,
+            holder=self.connector.holder,
+            plan=self.aim.plan,
+            spray=self.aim.spray,
+            stalled_s=max(self.stalled_ns, self.pulse.stalled_ns) / 1e9,
+            notes=self.aim.notes + self.of_clock + self.notes + self.connector.notes,
+        )
+        if stream is None:
+            _log(report)
+            return report
+        report = replace(report, via=stream.via, remote=stream.remote, established_ns=stream.established_ns)
+        _log(report)
+        return replace(report, notes=report.notes + remarks(report))
+
+
+def _log(report: Report) -> None:
+    """Afterwards, what was fired when and what came of it."""
+    for attempt in report.attempts[:MOST_LOGGED]:
+        after_ms = (attempt.started_ns - report.instant_ns) / 1e6
+        took_ms = (attempt.ended_ns - attempt.started_ns) / 1e6
+        logger.info("%+.1f ms: SYN to %s: %s, %.1f ms later", after_ms, attempt.peer, attempt.result, took_ms)
+    if len(report.attempts) > MOST_LOGGED:
+        logger.info("and %d more", len(report.attempts) - MOST_LOGGED)
+    for arrival in report.arrivals:
+        logger.info("turned away: %s", arrival.remote)
+    logger.info("%s; the clock: %s", report.summary(), report.clock)
+
+
+def _utc(utc_ns: int) -> str:
+    return f"{datetime.fromtimestamp(utc_ns / 1e9, UTC):%Y-%m-%d %H:%M:%S.%f}"
+
+
+async def _in_window(connector: Connector, trace: _Trace) -> Stream:
+    """Fire at the instant and return the stream, or raise with the report and the diagnosis in hand."""
+    order = trace.order
+    try:
+        await _fire(connector, trace)
+        closes_ns = (connector.fired_ns if order.when.is_now else trace.wait.instant_ns) + order.window_ns
+        connector.watch(Window(connector.fired_ns, closes_ns))
+        with trace.pulse.taken():
+            async with asyncio.timeout(max(0.0, (closes_ns - time.monotonic_ns()) / 1e9 + _EARLY_TIMER_S)):
+                return await connector.stream()
+    except TimeoutError:
+        if (stream := connector.last()) is not None:
+            return stream
+        over_ns = time.monotonic_ns() - closes_ns
+        trace.stalled_ns = max(trace.stalled_ns, over_ns) if over_ns > STALLED_NS else trace.stalled_ns
+        connector.end()
+        report = trace.report()
+        if connector.hindrance is not None and not report.attempts:
+            raise _stopped(connector.hindrance, report) from None
+        diagnosis = diagnose(report)
+        what = f"no stream to {listed(report.peers, ', ')} within {report.window_s:g} s: {diagnosis}"
+        raise WindowClosed(what, report, diagnosis) from None
+    except PunchError as error:
+        connector.end()
+        _stopped(error, trace.report())
+        raise
+
+
+def _stopped(error: PunchError, report: Report) -> PunchError:
+    error.report = report
+    missed = isinstance(error, MissedInstant)
+    error.diagnosis = diagnose(report) if missed else stopped(report, str(error))
+    return error
+
+
+async def _fire(connector: Connector, trace: _Trace) -> None:
+    wait = trace.wait
+    if wait.when.is_now:
+        wait.instant_ns = time.monotonic_ns()
+        connector.look_back(wait.instant_ns)
+        connector.fired(scheduler.spin(0, connector.aim(wait.instant_ns)))
+        return
+    logger.info("the sockets are bound; the instant is %s UTC", _utc(wait.when.utc_ns(wait.estimate)))
+    async with _renewed(connector, trace):
+        left_ns = await wait.until_handover(connector.look_out)
+    closes_ns = wait.instant_ns + trace.order.window_ns
+    if time.monotonic_ns() >= closes_ns:
+        trace.stalled_ns = wait.stalled_ns
+        raise MissedInstant(_missed(trace))
+    connector.stop_looking()
+    connector.look_back(wait.instant_ns)
+    if trace.aim.mine is not None and trace.aim.mine.step is not None:
+        lead_ns = _COUNTING_NS + FIRST_NS * connector.opens_the_way
+        await asyncio.sleep(max(0, wait.instant_ns - lead_ns - time.monotonic_ns()) / 1e9)
+        connector.leave_out(_own_since(trace.aim.mine, wait.estimate))
+    await connector.open_the_way(wait.instant_ns)
+    calls = connector.aim(wait.instant_ns)
+    fired = await scheduler.shared.at(wait.instant_ns, *calls, until_ns=closes_ns, rehearsal=connector.rehearse)
+    trace.came_late(left_ns, fired[0].at_ns if fired else time.monotonic_ns())
+    if len(fired) < len(calls):
+        raise MissedInstant(_missed(trace))
+    trace.note_late(fired)
+    connector.fired(fired)
+
+
+def _own_since(mine: Profile, estimate: Estimate, own: Flows = own_flows.process) -> int:
+    """How many ports of this side's row other flows of this process have taken since the profile, NTP's for example."""
+    until_ns = own.judged_until(mine.hosts[0].port)
+    if until_ns is None:  # another process's ticket: all here came later, as far as the two clocks agree
+        seen_ns = max((each.at_ns for each in mine.observations), default=0)
+        until_ns = estimate.monotonic_at(seen_ns) if mine.observations else time.monotonic_ns()
+    recent = own.since(until_ns - _REMEMBERED_NS)
+    known = {flow[:-1] for flow in recent if flow.at_ns <= until_ns}
+    return taken_since(mine, [flow for flow in recent if flow.at_ns > until_ns and flow[:-1] not in known])
+
+
+def _missed(trace: _Trace) -> str:
+    late_ns = time.monotonic_ns() - trace.wait.instant_ns
+    instant_s = trace.wait.when.utc_ns(trace.wait.estimate) / 1e9
+    if hint := zone_hint(instant_s, late_ns / 1e9):
+        trace.note(hint)
+    why = f" ({stalled(trace.stalled_ns)} over it)" if trace.stalled_ns else ""
+    return (
+        f"the instant passed {ago(late_ns)} ago{why} and the window is {trace.window_s:g} s, so nothing was sent to "
+        f"{listed(trace.aim.peers, ', ')}; agree on a later instant (the clock: {trace.wait.estimate})"
+        f"{'; ' * bool(hint)}{hint}"
+    )
+
+
+async def _streams(
+    sock: socket, limit: int, report: Report | None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=limit, loop=loop)
+    punched = sock if isinstance(sock, delayed_close.PunchedSocket) else None
+    protocol = PunchedProtocol(reader, punched)
+    try:
+        transport, _ = await loop.create_connection(lambda: protocol, sock=sock)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            sock.close()
+        raise
+    writer = PunchedWriter(transport, protocol, reader, loop)
+    writer.punched = punched
+    writer.simopen_report = report
+    return reader, writer

@@ -1,0 +1,1 @@
+"""Pictures and sentences from a record of packets."""

@@ -1,0 +1,1 @@
+"""Hosts and routers as network namespaces, and the links to them."""

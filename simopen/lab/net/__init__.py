@@ -1,0 +1,1 @@
+"""The small internet between the hosts: packets, their ways, and the record of them."""

@@ -1,0 +1,1 @@
+"""`simopen lab`'s work: two hosts punch, and what came of it is explained."""

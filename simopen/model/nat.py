@@ -1,0 +1,156 @@
+"""What is known of the NATs in front of one punch port: RFC 4787's words, what was observed, and views of that.
+
+Theory of operation: an `Observation` says which public endpoint a server saw; a `Profile` is what `classify` makes
+of many. Of these, only a mapping's first observation took a port: `new_mappings` keeps these alone, and a run is their
+ports in order.
+
+Pure: no socket and no clock. Times are ns of any one clock; only their order and their distances count.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from simopen.model.endpoint import Endpoint
+from simopen.nat import port_sequence
+
+COLLISION = 0.05
+"""Chance that a NAT that keeps port numbers cannot, because somebody has that one. Assumed."""
+
+
+class Mapping(Enum):
+    """Which flows of one local endpoint share a public one (RFC 4787 §4.1)."""
+
+    NONE = "none"
+    ENDPOINT_INDEPENDENT = "endpoint-independent"
+    ADDRESS_DEPENDENT = "address-dependent"
+    ADDRESS_AND_PORT_DEPENDENT = "address-and-port-dependent"
+    UNKNOWN = "unknown"
+
+
+class Filtering(Enum):
+    """From whom a mapping lets packets in (RFC 4787 §5)."""
+
+    ENDPOINT_INDEPENDENT = "endpoint-independent"
+    ADDRESS_DEPENDENT = "address-dependent"
+    ADDRESS_AND_PORT_DEPENDENT = "address-and-port-dependent"
+    UNKNOWN = "unknown"
+
+
+class Allocation(Enum):
+    """How a new mapping gets its public port (RFC 4787 §4.2.1)."""
+
+    PRESERVING = "port-preserving"
+    CONSTANT_DELTA = "constant-delta"
+    SEQUENTIAL = "sequential"
+    RANDOM = "random"
+    UNKNOWN = "unknown"
+
+
+class Pooling(Enum):
+    """Whether all mappings of one host share a public address (RFC 4787 §4.1, "paired")."""
+
+    PAIRED = "paired"
+    ARBITRARY = "arbitrary"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One Binding over TCP: from `local` to `server`, which saw `mapped`. The SYN left at `at_ns`.
+
+    `own`: how many ports of a row this program's other flows took since the new mapping before. `classify` tells.
+    """
+
+    local: Endpoint
+    server: Endpoint
+    mapped: Endpoint
+    at_ns: int
+    own: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What is known of the NATs in front of one punch port, and from what.
+
+    `layers`: NATs in a row, 0 for none; 2 means at least two; None where that cannot be told. `mapped`: the punch
+    port's public endpoint as last seen. `hosts`: the punch port on this host's own addresses. `step` and `busy` go with
+    SEQUENTIAL: the distance between ports, and the share of steps that others take, 0 to 1; `delta` goes with
+    CONSTANT_DELTA: add it to the local port to get the mapped one. `one_row`: whether TCP and UDP take their ports from
+    one row; None where that was not seen. `confidence`: the chance, 0 to 1, that mapping
+    and allocation are as said. `notes`: what did not fit, one sentence each.
+    """
+
+    mapping: Mapping = Mapping.UNKNOWN
+    allocation: Allocation = Allocation.UNKNOWN
+    filtering: Filtering = Filtering.UNKNOWN
+    pooling: Pooling = Pooling.UNKNOWN
+    hairpinning: bool | None = None
+    layers: int | None = None
+    mapped: Endpoint | None = None
+    hosts: tuple[Endpoint, ...] = ()
+    step: int | None = None
+    busy: float | None = None
+    delta: int | None = None
+    one_row: bool | None = None
+    confidence: float = 0.0
+    observations: tuple[Observation, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        said = [
+            f"{self.mapping.value} mapping" if self.mapping is not Mapping.NONE else "no translation",
+            f"{self.allocation.value} allocation{self._detail()}",
+        ]
+        said += [f"{self.filtering.value} filtering", f"{self.pooling.value} pooling"]
+        where = "" if self.mapped is None else f"; seen as {self.mapped}"
+        return f"{', '.join(said)}{where}; {self.confidence:.0%} sure"
+
+    def _detail(self) -> str:
+        if self.step is not None and self.busy is not None:
+            return f" (step {self.step}, others take {self.busy:.0%})"
+        return "" if self.delta is None else f" ({self.delta:+d})"
+
+
+def punch_port(seen: Sequence[Observation], hosts: Sequence[Endpoint]) -> int | None:
+    if hosts:
+        return hosts[0].port
+    return Counter(each.local.port for each in seen).most_common(1)[0][0] if seen else None
+
+
+def of_punch_port(seen: Sequence[Observation], hosts: Sequence[Endpoint]) -> list[Observation]:
+    return [each for each in seen if each.local.port == punch_port(seen, hosts)]
+
+
+def new_mappings(seen: Sequence[Observation]) -> list[Observation]:
+    """The first observation of each mapping, in order."""
+    first: dict[tuple[Endpoint, Endpoint], Observation] = {}
+    for each in seen:
+        first.setdefault((each.local, each.mapped), each)
+    return list(first.values())
+
+
+def runs_of_each_address(seen: Sequence[Observation]) -> dict[str, port_sequence.Run]:
+    """The new mappings at each public address: each has ports of its own."""
+    runs: dict[str, list[port_sequence.Taken]] = defaultdict(list)
+    for each in new_mappings(seen):
+        runs[each.mapped.address].append(_taken(each))
+    return {key: tuple(run) for key, run in runs.items()}
+
+
+def runs_of_each_port(seen: Sequence[Observation]) -> dict[tuple[str, int], port_sequence.Run]:
+    """The same, of each local port apart, without times and other flows: the next free number is what is taken."""
+    runs: dict[tuple[str, int], list[port_sequence.Taken]] = defaultdict(list)
+    for each in new_mappings(seen):
+        runs[each.mapped.address, each.local.port].append(_taken(each)._replace(at_s=0.0, own=0))
+    return {key: tuple(run) for key, run in runs.items()}
+
+
+def _taken(each: Observation) -> port_sequence.Taken:
+    return port_sequence.Taken(each.mapped.port, each.local.port, each.at_ns / 1e9, each.own)
+
+
+NEW_FOR_OTHERS = {Mapping.ADDRESS_DEPENDENT, Mapping.ADDRESS_AND_PORT_DEPENDENT}

@@ -1,0 +1,251 @@
+"""What the NATs in front of a port do, found out from that port itself, and the mapping held while it is wanted.
+
+Theory of operation: `probe` asks, `classify` judges, and here the two meet. The connections to the servers stay open as
+long as `holding` is, and so does the mapping (a FIN may close it): nobody who means to punch lets go of it before.
+
+CHANGE-REQUEST does not exist on TCP (RFC 5780 §7.2), so of filtering nothing is learnt here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import itertools
+import math
+import socket
+import time
+from collections.abc import AsyncIterator, Sequence
+
+from simopen import _logs
+from simopen.clock.instant import Instant, checked, next_slot, positive_s
+from simopen.clock.source import CHECK_TIMEOUT_S, ClockArgument, Estimate, as_clock, kernel_word, plain
+from simopen.clock.true_time import When, is_news, learn, remark
+from simopen.model.endpoint import Endpoint, Local, local_endpoint
+from simopen.model.wording import by_reason, first_few
+from simopen.nat.classify import Allocation, Mapping, Profile, classify
+from simopen.nat.probe import Inquiry, PunchPort
+from simopen.nat.stun_tcp import DEFAULT_SERVERS, parse_servers
+from simopen.net import own_flows
+from simopen.ticket.codec import Ticket, in_utc
+
+logger = _logs.logger("discovery")
+
+TIMEOUT_S = 4.0
+"""A SYN that is lost on the way is sent again after 1 s, and once more 2 s later."""
+TICKET_LEAD_S = 120.0
+"""Until a ticket's instant, unless one is named: two people copy, send and paste a word each."""
+LOOK_S = 1.0
+"""How often to look whether the mapping is still held: coturn 4.6 resets a connection that allocates nothing 3 s after
+it began, asked again or not (measured), and Linux forgets a flow 10 s after a RST (nf_conntrack_tcp_timeout_close)."""
+LOOKS_A_REFRESH = 25
+"""Looks from one question to the next on a living connection: 25 s are below any NAT's idle time-out for TCP."""
+_EACH_ITS_OWN = {Mapping.ADDRESS_DEPENDENT, Mapping.ADDRESS_AND_PORT_DEPENDENT}
+
+
+async def discover(
+    local: Local = None,
+    *,
+    servers: Sequence[str | tuple[str, int]] = DEFAULT_SERVERS,
+    timeout: float = TIMEOUT_S,
+) -> Profile:
+    """What the NATs in front of a local port do to TCP, in RFC 4787's terms.
+
+    Takes three round trips to the servers: four where UDP is blocked and the answers differ. Meanwhile the nearest
+    router is asked for its outer address, by NAT-PMP. The mapping may be gone once it returns:
+    `simopen.discovery.holding` keeps it.
+
+    Args:
+        local: the local port or (IP address, port) to ask from; left out, one that is free.
+        servers: STUN servers that answer over TCP, asked side by side: "host", "host:port" or (host, port) each, port
+            3478 unless given. One named twice is asked once.
+        timeout: seconds after which what was heard by then must do.
+
+    Raises:
+        TypeError, ValueError: a bad argument.
+        LocalEndpointError: the local endpoint cannot be had.
+        StunError: no server answered; the message says what each one did.
+    """
+    async with holding(local, servers=servers, timeout=timeout) as found:
+        found.give_up()
+        return found.profile
+
+
+@contextlib.asynccontextmanager
+async def holding(
+    local: Local = None,
+    *,
+    servers: Sequence[str | tuple[str, int]] = DEFAULT_SERVERS,
+    timeout: float = TIMEOUT_S,
+) -> AsyncIterator[Discovery]:
+    """`discover`, and hold the mapping while inside: `async with holding(1314) as found: print(found.profile)`.
+
+    The connections to the servers stay open and are asked again every 25 s; where all servers have hung up, one is
+    connected to anew. Leaving closes them by FIN. Arguments and errors are as in `discover`.
+    """
+    asked, timeout_s = parse_servers(servers), positive_s("timeout", timeout)
+    address, port = (None, 0) if local is None else local_endpoint(local, 0)
+    with PunchPort(address, port) as punch_port:
+        inquiry = Inquiry(punch_port)
+        try:
+            logger.info(
+                "asking STUN servers: %d, from port %d, for at most %.1f s", len(asked), punch_port.port, timeout_s
+            )
+            await inquiry.run(asked, timeout_s)
+            found = Discovery(punch_port, inquiry)
+            await found._judge()
+            logger.info("STUN servers that answered: %d; %s", len(found.servers), found.profile)
+            async with found._kept():
+                yield found
+        finally:
+            inquiry.close()
+
+
+class Discovery:
+    """What was found out, and the connections that hold the mapping. Made by `holding`.
+
+    `profile`: what all answers so far show of IPv4, or of IPv6 where no server answered over IPv4. `profile6`: what
+    they show of IPv6; None where no server answered over it. Both are replaced where an answer shows something new.
+    """
+
+    def __init__(self, punch_port: PunchPort, inquiry: Inquiry, *, look_s: float = LOOK_S) -> None:
+        self._inquiry = inquiry
+        self._look_s = look_s
+        self._servers = tuple(inquiry.held)
+        self._hosts = punch_port.hosts(each.local.address for each in inquiry.held.values())
+        self._untold = [punch_port.untold] if punch_port.untold else []
+        self._one_at_a_time = asyncio.Lock()
+        self.port = punch_port.port
+        self.profile = Profile(hosts=self._hosts)
+        self.profile6: Profile | None = None
+        self._judged: dict[socket.AddressFamily, tuple[object, Profile]] = {}  # the evidence, and what it shows
+
+    @property
+    def servers(self) -> tuple[Endpoint, ...]:
+        """Those that answered, from the punch port."""
+        return self._servers
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the servers that were of no use did, one sentence each; of very many, the first few."""
+        return first_few(by_reason([*self._untold, *self._inquiry.notes]))
+
+    def ticket(self, at: float | None = None, now: Estimate | None = None, *, spray: bool = False) -> Ticket:
+        """What the peer needs to know, as one word once encoded; good as long as this holds the mapping.
+
+        `at`: the instant, UTC seconds; left out, a full ten seconds about two minutes ahead. `now`: what the time is;
+        left out, the kernel's word or the local clock, which may be wrong: `make_ticket` asks first. `spray`: allow a
+        plan hundreds of SYNs a second, where the peer's ticket does, too.
+
+        Raises: ValueError for an instant that no calendar holds.
+        """
+        now = now or kernel_word() or plain()
+        if at is None:
+            at = next_slot(lead_s=TICKET_LEAD_S, now=now.utc_at(time.monotonic_ns()) / 1e9)
+        return Ticket(in_utc(self.profile, now.utc_at(0)), math.ceil(checked(at)), self.port, spray)
+
+    async def make_ticket(self, at: Instant = None, *, clock: ClockArgument = None, spray: bool = False) -> Ticket:
+        """As `ticket`, by true time: time servers are asked first, unless the kernel's word is good enough.
+
+        `at` and `clock` are as for `connect`; left out, `at` is about two minutes ahead. Where nobody tells the time,
+        the ticket goes by the local clock, and that is logged.
+
+        Raises: TypeError or ValueError for an instant or a clock that is none.
+        """
+        source = as_clock(clock)
+        when = When.told(at, source)
+        learnt = await learn(source, source.limit_s, CHECK_TIMEOUT_S)
+        if (text := remark(learnt)) and is_news(source, learnt):
+            logger.warning("%s", text)
+        at_s = None if when.is_now else when.utc_ns(learnt.estimate) / 1e9
+        return self.ticket(at_s, learnt.estimate, spray=spray)
+
+    async def refresh(self) -> Profile:
+        """Ask every server that answered once more, connecting anew where it hung up; return what that shows."""
+        async with self._one_at_a_time:
+            await self._asked_again(self._servers)
+            await self._judge()
+        return self.profile
+
+    @property
+    def walks(self) -> bool:
+        """Whether each destination gets the next port in a row."""
+        return self.profile.mapping in _EACH_ITS_OWN and self.profile.allocation is Allocation.SEQUENTIAL
+
+    async def look_again(self) -> Profile:
+        """Ask from one more local port: how far a row of ports has moved shows only with time."""
+        async with self._one_at_a_time:
+            await self._inquiry.probe(self._servers[0])
+            await self._judge()
+        return self.profile
+
+    def give_up(self) -> None:
+        """Let the mapping go at the end, by RST, so that this port can ask the same servers again at once."""
+        for binding in self._inquiry.held.values():
+            binding.give_up()
+
+    @contextlib.asynccontextmanager
+    async def _kept(self) -> AsyncIterator[None]:
+        keeper = asyncio.create_task(self._keep())
+        try:
+            yield
+        finally:
+            keeper.cancel()
+            await asyncio.wait({keeper})
+
+    async def _keep(self) -> None:
+        for look in itertools.count(1):
+            await asyncio.sleep(self._look_s)
+            try:
+                async with self._one_at_a_time:
+                    await self._look(look)
+            except Exception as error:  # whatever it is, the mapping is still wanted, and its holder must know
+                self._tell(error)
+
+    def _tell(self, error: Exception) -> None:
+        what = f"whether the mapping is still held could not be seen: {str(error) or type(error).__name__}"
+        if what not in self._inquiry.notes:  # there is a look a second
+            logger.warning("a look at the mapping of port %d failed", self.port, exc_info=error)
+        self._inquiry.note(what)
+
+    async def _look(self, look: int) -> None:
+        if await self._asked_again(self._due(look)):
+            await self._asked_again(self._servers)  # what the others saw before is of no more use
+        await self._judge()
+
+    async def _asked_again(self, servers: Sequence[Endpoint]) -> bool:
+        """Whether one of them sees another mapping than before."""
+        return any(await asyncio.gather(*map(self._inquiry.ask_again, servers)))
+
+    def _due(self, look: int) -> tuple[Endpoint, ...]:
+        """Whom to ask at this look: nobody, all that live, or, where none does, one after the other.
+
+        Where each server gets a mapping of its own, no connection holds what a peer will get, and each new one
+        would take a port in the row that is predicted.
+        """
+        living = self._inquiry.living()
+        if not living and self.profile.mapping in _EACH_ITS_OWN:
+            return ()
+        if not living:
+            return (self._servers[look % len(self._servers)],)
+        return () if look % LOOKS_A_REFRESH else living
+
+    async def _judge(self) -> None:
+        """See what the answers show. In a thread: it takes up to 0.3 s (measured), and most looks find nothing new."""
+        profile6 = await self._shown(socket.AF_INET6)
+        self.profile = await self._shown(socket.AF_INET) or profile6 or self.profile
+        self.profile6 = profile6
+
+    async def _shown(self, family: socket.AddressFamily) -> Profile | None:
+        seen = tuple(each for each in self._inquiry.observations if each.server.family == family)
+        if not seen:
+            return None
+        gateway = self._inquiry.gateway if family == socket.AF_INET else None
+        begun_ns, latest_ns = min(each.at_ns for each in seen), max(each.at_ns for each in seen)
+        own_flows.process.judge(self.port, latest_ns)
+        sent = tuple(flow for flow in own_flows.process.since(begun_ns) if flow.at_ns <= latest_ns)
+        evidence = (seen, self._inquiry.hairpinning, gateway, sent)
+        if family not in self._judged or self._judged[family][0] != evidence:
+            judge = functools.partial(classify, hosts=self._hosts, hairpinning=evidence[1], gateway=gateway, flows=sent)
+            self._judged[family] = evidence, await asyncio.to_thread(judge, seen)
+        return self._judged[family][1]

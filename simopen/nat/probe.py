@@ -1,0 +1,473 @@
+"""One inquiry: which questions go out from which port, when the next ones do, and when it is enough.
+
+Theory of operation. All servers are asked side by side from the punch port, each over TCP; and, so that its other
+addresses are known one round trip earlier, over UDP for these alone. The other addresses are asked as soon as they are
+known. A few other local ports ask too, to show how ports are allocated, and then try the NAT's hairpin. Meanwhile the
+nearest router is asked for its outer address. Whatever is still silent when enough is known gets a little longer, not
+the whole time-out; the router gets no time of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import socket
+import time
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, Self, TypeAlias
+
+from simopen.errors import LocalEndpointError, ResolutionError, StunError, no_names
+from simopen.model.endpoint import ANY, Ask, Endpoint, Reach, canonical, reach, resolved
+from simopen.model.wording import by_reason, listed
+from simopen.nat import stun
+from simopen.nat.classify import Mapping, Observation, mapping_so_far
+from simopen.nat.hairpin import Mapped, hairpins
+from simopen.nat.stun_tcp import Binding, StunServer, other_address
+from simopen.net.sockets import is_own, open_socket, source_address
+from simopen.portmap.nat_pmp import outer_address
+
+PROBES = 7
+"""Other local ports that ask: `classify` needs five mappings to tell random ports, and eight to call them paired."""
+ROW = 64
+"""Two new mappings at most so far apart may be of a row of ports: at random, that happens once in 500 times."""
+SECOND_ROUNDS = 3
+"""Servers whose other addresses are asked: one is enough, the rest is for those that name a wrong one."""
+ENOUGH = 2
+"""Servers, at different addresses, whose answers show whether the mapping depends on the address."""
+PATIENCE_S = 1.5
+"""What the rest still gets after the first answer: a SYN that was lost once comes after 1 s."""
+SECOND_PATIENCE, SECOND_GRACE_S = 4, 0.25
+"""What the rest of a second round still gets, as a multiple of what its first answer took, and beyond that. Both ports
+of the other address are asked: that both SYNs were lost is much less likely than that nobody is there."""
+MOST_OBSERVATIONS = 200
+"""What is kept of a mapping that changes again and again, or of a server that says so."""
+GRACE_S = 0.1
+"""What the rest still gets beyond the third round trip once enough answered: a busy machine's delays."""
+HAIRPIN_FLOOR_S = 0.05
+"""With a server nearby, a round trip to it is less than what a few tasks may take to be run."""
+SILENT_S = 1.0
+"""Until a name's next address is asked: three round trips to the other side of the world, or a SYN sent again."""
+AGAIN_S = 5.0
+"""What a server gets that answered before: a request lost once or twice."""
+_FIRST_NOTES = _LATEST_NOTES = 32
+PAUSES_S = (0.0, 0.3, 1.0)
+"""Before each try of a connection that ended: the kernel keeps its 5-tuple until both have closed it."""
+
+
+Adapters: TypeAlias = Callable[[], Iterable[Any]]
+
+
+class PunchPort:
+    """One port number, held on both address families while questions leave from it, so that it is given to nobody.
+
+    `address` None: any of this host's; `port` 0: one that is free, known once entered. `adapters`: who knows this
+    host's addresses; left out, the kernel. `untold`: why it does not tell them; None where it does.
+
+    Raises (on entering): LocalEndpointError where neither family can have it.
+    """
+
+    def __init__(self, address: str | None, port: int, adapters: Adapters | None = None) -> None:
+        self.address, self.port = address, port
+        self._adapters = adapters
+        self.untold: str | None = None
+        self._held: dict[socket.AddressFamily, socket.socket] = {}
+
+    def __enter__(self) -> Self:
+        refused = None
+        for family in ANY if self.address is None else (Endpoint(self.address, 1).family,):
+            try:
+                self._hold(family)
+            except LocalEndpointError as error:
+                refused = refused or error
+        if not self._held and refused is not None:
+            raise refused
+        return self
+
+    def _hold(self, family: socket.AddressFamily) -> None:
+        held = self._held[family] = open_socket(self.local(family), family)
+        self.port = self.port or held.getsockname()[1]
+
+    def __exit__(self, *_: object) -> None:
+        for sock in self._held.values():
+            sock.close()
+
+    def speaks(self, family: socket.AddressFamily) -> bool:
+        """Whether it was to be had on this address family."""
+        return family in self._held
+
+    def local(self, family: socket.AddressFamily) -> tuple[str, int]:
+        """What to bind a socket to that is to leave from it."""
+        return (self.address or ANY[family], self.port)
+
+    def elsewhere(self, family: socket.AddressFamily) -> tuple[str, int]:
+        """The same address and any other port."""
+        return (self.address or ANY[family], 0)
+
+    def hosts(self, sources: Iterable[str]) -> tuple[Endpoint, ...]:
+        """The port on each of this host's own addresses, `sources` first: those that were used to get out."""
+        addresses = (self.address,) if self.address else (*sources, *self._interface_addresses())
+        return tuple(dict.fromkeys(Endpoint(canonical(each), self.port) for each in addresses))
+
+    def _interface_addresses(self) -> list[str]:
+        """Without loopback's and the links' own: no peer elsewhere could use those."""
+        import ifaddr
+
+        try:
+            known = [ip.ip for each in (self._adapters or ifaddr.get_adapters)() for ip in each.ips]
+        except OSError as error:  # a container, or Android, refuses netlink
+            self.untold = (
+                f"this host's further addresses are left out: the kernel does not tell them ({error.strerror})"
+            )
+            return []
+        found = (ip if isinstance(ip, str) else ip[0] for ip in known)
+        return [text for text in found if reach(text) >= Reach.SITE]
+
+
+Question: TypeAlias = "Callable[[Endpoint], Coroutine[object, object, None]]"
+
+
+class Inquiry:
+    """All the questions that leave from one punch port. `close` it, whatever happened.
+
+    `held`: the connections that hold the mapping, by server. `hairpinning`: None where that could not be seen.
+    `gateway`: the nearest router's outer address; None where it did not say. `look_up`: who knows the servers' names.
+    """
+
+    def __init__(self, punch_port: PunchPort, look_up: Ask = socket.getaddrinfo) -> None:
+        self._punch_port = punch_port
+        self._look_up = look_up
+        self.held: dict[Endpoint, Binding] = {}
+        self.observations: list[Observation] = []
+        self.notes: list[str] = []
+        self.hairpinning: bool | None = None
+        self.gateway: str | None = None
+        self._router: asyncio.Task[None] | None = None
+        self._open: set[Binding] = set()
+        self._asked: set[Endpoint] = set()
+        self._second_rounds: set[Endpoint] = set()
+        self._second_end_s: float | None = None  # when a second round that was answered has had its time
+        self._awaited = 0  # questions of second rounds that are not answered yet
+        self._probes: list[Binding] = []
+        self._hairpinned = False
+
+    async def run(self, servers: Sequence[StunServer], timeout_s: float) -> None:
+        """Ask until all is answered, or `timeout_s` is over, or enough is known and the rest had its time.
+
+        Raises:
+            StunError: nobody answered; the message says what each server did.
+        """
+        loop = asyncio.get_running_loop()
+        called_s = loop.time()
+        await asyncio.to_thread(stun.request, bytes(stun.TRANSACTION_BYTES))  # loads the codec: 0.1 s and more
+        self._servers, self._began_s = len(servers), loop.time()
+        timeout_s = max(timeout_s / 2, timeout_s - (self._began_s - called_s))  # which must not take all of it
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s) as self._limit, asyncio.TaskGroup() as self._group:
+                    for number, server in enumerate(servers):
+                        self._group.create_task(self._server(server, len(range(number, PROBES, len(servers)))))
+        finally:
+            await self._leave_router()
+        self._drop_silent()
+        if not self.held:
+            raise self._nobody()
+
+    def _nobody(self) -> StunError:
+        told = self.notes
+        each_said = listed(by_reason(told))
+        if len(told) == self._servers > 1 and all(note.startswith("the name ") for note in told):
+            error = StunError(no_names(self._servers, "STUN"))
+            error.add_note(each_said)
+            return error
+        return StunError(f"no STUN server told this host's mapping: {each_said}")
+
+    def note(self, what: str) -> None:
+        """Once; and as this may go on for days, of very many the first and the latest."""
+        if what not in self.notes:
+            self.notes.append(what)
+            del self.notes[_FIRST_NOTES:-_LATEST_NOTES]
+
+    def close(self) -> None:
+        """Close every connection."""
+        for binding in self._open:
+            binding.close()
+
+    async def _server(self, server: StunServer, probes: int) -> None:
+        """Ask the first address of each family that lives; from elsewhere, over IPv4 where there is any: NATs are its
+        matter."""
+        try:
+            found = (await resolved([(server.host, server.port)], ask=self._look_up)).endpoints
+        except ResolutionError as error:
+            self.note(str(error))
+            return
+        except asyncio.CancelledError:
+            self.note(f"the name {server.host!r} was not looked up in time")
+            raise
+        by_family = {family: [each for each in found if each.family == family] for family in ANY}
+        spoken = {family: those for family, those in by_family.items() if those and self._punch_port.speaks(family)}
+        if not spoken:
+            self.note(f"{server}: it has no address of the family that this host's port has")
+            return
+        if socket.AF_INET in spoken and self._router is None:
+            self._router = asyncio.create_task(self._ask_router(spoken[socket.AF_INET][0]))
+        for those in spoken.values():
+            self._group.create_task(self._one_after_another(those, self._first_round))
+        for _ in range(probes):
+            those = spoken.get(socket.AF_INET) or spoken[socket.AF_INET6]
+            self._group.create_task(self._one_after_another(those, self._ask_from_elsewhere))
+
+    async def _one_after_another(self, servers: Sequence[Endpoint], ask: Question) -> None:
+        """Until one has answered: a name may stand for some that live and some that do not."""
+        for server in servers:
+            asked = self._group.create_task(ask(server))
+            await asyncio.wait({asked}, timeout=SILENT_S)
+            if any(each.server == server for each in self.observations):
+                return
+
+    async def _ask_router(self, server: Endpoint) -> None:
+        with contextlib.suppress(LocalEndpointError):  # for want of descriptors, say: then nobody knows
+            source = source_address(server, self._punch_port.address)
+            self.gateway = None if source is None else await outer_address(server, source)
+
+    async def _leave_router(self) -> None:
+        if self._router is not None:
+            self._router.cancel()
+            await asyncio.wait({self._router})
+
+    async def _first_round(self, server: Endpoint) -> None:
+        hint = self._group.create_task(self._hint(server))
+        answer = await self._ask(server)
+        hint.cancel()
+        if answer is not None:
+            self._second_round(server, answer.other)
+            self._hurry()
+            await self._try_hairpin()
+
+    async def _hint(self, server: Endpoint) -> None:
+        self._second_round(server, await other_address(server))
+
+    def _second_round(self, server: Endpoint, other: Endpoint | None) -> None:
+        if other is None or server in self._second_rounds or len(self._second_rounds) >= SECOND_ROUNDS:
+            return
+        self._second_rounds.add(server)
+        for end in stun.second_round(server, other):
+            if _means_this_host(end, server):
+                continue
+            self._awaited += 1
+            self._group.create_task(self._ask_second(end))
+
+    async def _ask_second(self, end: Endpoint) -> None:
+        loop = asyncio.get_running_loop()
+        begun_s = loop.time()
+        answer = await self._ask(end)
+        self._awaited -= 1
+        if answer is not None:
+            end_s = begun_s + SECOND_PATIENCE * (loop.time() - begun_s) + SECOND_GRACE_S
+            self._second_end_s = max(self._second_end_s or end_s, end_s)
+        self._hurry()
+        if answer is not None:
+            await self._try_hairpin()
+
+    def _hurry(self) -> None:
+        """Bring the end forward, now that something is known."""
+        now_s = asyncio.get_running_loop().time()
+        if self.held and not self._limit.expired():
+            self._limit.reschedule(min(self._limit.when() or now_s, self._end_s(now_s)))
+
+    def _end_s(self, now_s: float) -> float:
+        """When to stop waiting: an answer takes two round trips, so a third one is half as much again.
+
+        Where what was seen tells the mapping, all is settled. Else it takes the second rounds to tell, of which an
+        answer shows how long one takes.
+        """
+        if len(self._mapped_by_address()) < min(ENOUGH, self._servers):
+            return now_s + PATIENCE_S
+        if self._awaited and mapping_so_far(self._ours()) is Mapping.UNKNOWN:
+            return min(now_s + PATIENCE_S, self._second_end_s or math.inf)
+        return self._began_s + 1.5 * (now_s - self._began_s) + GRACE_S
+
+    def _ours(self) -> list[Observation]:
+        """What servers that answer saw of the punch port, for the address family with more of their addresses."""
+        by_family: dict[socket.AddressFamily, list[Observation]] = defaultdict(list)
+        for each in self.observations:
+            if each.server in self.held and each.local.port == self._punch_port.port:
+                by_family[each.server.family].append(each)
+        return max(by_family.values(), key=lambda seen: len({each.server.address for each in seen}), default=[])
+
+    def _mapped_by_address(self) -> dict[str, Endpoint]:
+        """What each server's address saw of the punch port."""
+        return {each.server.address: each.mapped for each in self._ours()}
+
+    async def _ask(self, server: Endpoint) -> stun.Answer | None:
+        """Ask from the punch port, once; the connection is held where it answers."""
+        if server in self._asked:
+            return None
+        self._asked.add(server)
+        return await self._hold(server)
+
+    async def _hold(self, server: Endpoint) -> stun.Answer | None:
+        binding = self._connection(self._punch_port.local(server.family), server)
+        answer = await self._question(binding) if binding else None
+        if binding is None or answer is None:
+            return None
+        self.held[server] = binding
+        self._observe(binding, answer)
+        return answer
+
+    def _connection(self, local: tuple[str, int], server: Endpoint) -> Binding | None:
+        try:
+            binding = Binding(local, server)
+        except LocalEndpointError as error:
+            self.note(f"{server}: {error}")
+            return None
+        self._open.add(binding)
+        return binding
+
+    async def _question(self, binding: Binding) -> stun.Answer | None:
+        try:
+            return await binding.ask()
+        except StunError as error:
+            self.note(f"{binding.server}: {error}")
+            self._end(binding)
+            return None
+
+    def _end(self, binding: Binding) -> None:
+        binding.close()
+        self._open.discard(binding)
+        if self.held.get(binding.server) is binding:
+            del self.held[binding.server]
+
+    def _observe(self, binding: Binding, answer: stun.Answer) -> None:
+        self._keep(Observation(binding.local, binding.server, answer.mapped, binding.at_ns))
+
+    def _keep(self, seen: Observation) -> None:
+        self.observations = [*self.observations[1 - MOST_OBSERVATIONS :], seen]
+
+    async def _ask_from_elsewhere(self, server: Endpoint) -> None:
+        await asyncio.sleep(0)  # behind the question over UDP: between two TCP ones, it shows whether they share a row
+        binding = self._connection(self._punch_port.elsewhere(server.family), server)
+        answer = await self._question(binding) if binding else None
+        if binding is None or answer is None:
+            return
+        self._observe(binding, answer)
+        self._probes.append(binding)
+        await self._try_hairpin()
+
+    async def _try_hairpin(self) -> None:
+        """Between the first two ports, once; not where they are not translated: then no NAT has a hand in it.
+
+        Nor where the servers see different mappings: theirs are no use to anybody else, and the two SYNs would take two
+        ports of a row that is to be foreseen. So it waits for a second server's word, where there will be one; for that
+        of the first one's other address, a round trip later, only where there seems to be a row.
+        """
+        mapped = self._mapped_by_address()
+        if self._hairpinned or len(self._probes) < 2 or len(mapped) < min(ENOUGH, self._servers):
+            return
+        ends = [Mapped(each.local, self._mapped_of(each)) for each in self._probes[:2]]
+        if len(mapped) < ENOUGH and _in_a_row(ends):
+            return
+        self._hairpinned = True
+        if len(set(mapped.values())) > 1:
+            return
+        if any(each.local.address == each.mapped.address for each in ends):
+            return
+        if any(_means_this_host(end.mapped, each.server) for end, each in zip(ends, self._probes, strict=False)):
+            return
+        trip_s = max(each.handshake_s for each in self._probes[:2])
+        with contextlib.suppress(LocalEndpointError):
+            self.hairpinning = await hairpins(ends[0], ends[1], max(trip_s, HAIRPIN_FLOOR_S))
+
+    async def probe(self, server: Endpoint) -> None:
+        """Ask once more from another local port, to see where a new mapping is put now."""
+        binding = self._connection(self._punch_port.elsewhere(server.family), server)
+        answer = await self._answer_in_time(binding) if binding else None
+        if binding is not None and answer is not None:
+            self._observe(binding, answer)
+            binding.give_up()
+            self._end(binding)
+
+    def _mapped_of(self, binding: Binding) -> Endpoint:
+        return next(each.mapped for each in self.observations if each.local == binding.local)
+
+    def _drop_silent(self) -> None:
+        """Close all but what holds the mapping, and say who never answered."""
+        waited_s = asyncio.get_running_loop().time() - self._began_s
+        silent = self._open - set(self.held.values())
+        for binding in sorted(silent, key=lambda each: each.at_ns):
+            if binding in self._probes:
+                binding.give_up()
+            else:
+                self.note(f"{binding.server}: no answer within {waited_s:.1f} s")
+            self._end(binding)
+
+    def living(self) -> tuple[Endpoint, ...]:
+        """The servers that have not hung up on us; the connections to the others are closed on this side too."""
+        for binding in tuple(self.held.values()):
+            if binding.ended:
+                self._end(binding)
+        return tuple(self.held)
+
+    async def ask_again(self, server: Endpoint) -> bool:
+        """Ask one that answered before, on the same connection or, where that has ended, on a new one.
+
+        Returns whether it sees another mapping now.
+        """
+        binding = self.held.get(server) if server in self.living() else None
+        answer = await self._answer_in_time(binding) if binding else None
+        if binding is None or answer is None:
+            return await self._hold_anew(server)
+        changed = answer.mapped != self._latest(server)
+        if changed:
+            self._keep(Observation(binding.local, server, answer.mapped, time.monotonic_ns()))
+        return changed
+
+    async def _answer_in_time(self, binding: Binding) -> stun.Answer | None:
+        try:
+            async with asyncio.timeout(AGAIN_S):
+                return await self._question(binding)
+        except TimeoutError:
+            self.note(f"{binding.server}: no answer within {AGAIN_S:g} s, where there had been one before")
+            self._end(binding)
+            return None
+
+    def _latest(self, server: Endpoint) -> Endpoint:
+        return self._from_punch_port(server)[-1].mapped
+
+    def _from_punch_port(self, server: Endpoint) -> list[Observation]:
+        port = self._punch_port.port
+        return [each for each in self.observations if (each.server, each.local.port) == (server, port)]
+
+    async def _hold_anew(self, server: Endpoint) -> bool:
+        """What the ended connection was mapped to no longer counts: a NAT may well map a new one otherwise."""
+        for pause_s in PAUSES_S:
+            await asyncio.sleep(pause_s)
+            binding = self._connection(self._punch_port.local(server.family), server)
+            answer = await self._answer_in_time(binding) if binding else None
+            if binding is not None and answer is not None:
+                return self._replace(binding, answer)
+        return False
+
+    def _replace(self, binding: Binding, answer: stun.Answer) -> bool:
+        before = self._from_punch_port(binding.server)
+        self.observations = [each for each in self.observations if each not in before]
+        self.held[binding.server] = binding
+        self._observe(binding, answer)
+        changed = before[-1].mapped != answer.mapped
+        if changed:
+            self.note(f"{binding.server}: saw {before[-1].mapped} before, sees {answer.mapped} now")
+        return changed
+
+
+def _means_this_host(named: Endpoint, server: Endpoint) -> bool:
+    """Whether a server elsewhere names this host itself: one of its services would answer."""
+    return is_own(named.address) and not is_own(server.address)
+
+
+def _in_a_row(ends: Sequence[Mapped]) -> bool:
+    """Not where local ports keep their numbers: those may well lie side by side."""
+    if all(each.local.port == each.mapped.port for each in ends):
+        return False
+    one, other = (each.mapped for each in ends)
+    return one.address == other.address and abs(one.port - other.port) <= ROW

@@ -1,0 +1,239 @@
+"""What every socket that takes part in a punch is, and what the kernel's refusals mean in words.
+
+- Non-blocking, SO_REUSEADDR and SO_REUSEPORT: one local port, many sockets.
+- TCP_NODELAY, set here since asyncio sets it only where it can see that a socket is TCP.
+- SO_LINGER (1, 0) while trying, so that a loser leaves no TIME_WAIT behind; cleared on the winner (`keep`).
+- Never another local port than the one asked for: the peer fires at this one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable
+from typing import TypeAlias
+
+from simopen.errors import LocalEndpointError
+from simopen.model.endpoint import ANY, Endpoint, Reach, normalise, reach, sockaddr
+from simopen.net import own_flows
+from simopen.net.own_flows import Flows
+
+_LINGER = "hh" if sys.platform == "win32" else "ii"
+_NO_LINGER = struct.pack(_LINGER, 0, 0)
+_RESET_ON_CLOSE = struct.pack(_LINGER, 1, 0)
+_UNDER_WAY = {errno.EINPROGRESS, errno.EWOULDBLOCK}
+_SENT = _UNDER_WAY | {0}
+
+
+MakeSocket: TypeAlias = Callable[[socket.AddressFamily, socket.SocketKind, int], socket.socket]
+
+
+def open_socket(
+    local: tuple[str, int], family: socket.AddressFamily, *, make: MakeSocket | None = None
+) -> socket.socket:
+    """A socket that may share `local` with others of ours, bound to it. `make`: what makes it; left out, the kernel.
+
+    Raises:
+        LocalEndpointError: the kernel refuses; the message says why and what to do, `errno` which way.
+        ResolutionError: this host has no such interface.
+    """
+    address = sockaddr(Endpoint(*local))
+    try:
+        # The protocol is named since asyncio sets TCP_NODELAY only where it can see that this is TCP.
+        sock = (make or socket.socket)(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    except OSError as error:
+        raise _local_error(error, local) from error
+    try:
+        sock.setblocking(False)
+        _share_port(sock)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+    except OSError as error:
+        sock.close()
+        raise _local_error(error, local) from error
+    return sock
+
+
+async def connect(sock: socket.socket, endpoint: Endpoint, own: Flows = own_flows.process) -> int:
+    """Connect it, and wait until it is; returns when the SYN left (CLOCK_MONOTONIC, ns), as it is noted in `own`.
+
+    The SYN leaves with this call, and so in the order of such calls.
+
+    Not by the loop's `sock_connect`: uvloop's first has a thread look up the address, though it is in numbers.
+
+    Raises: OSError.
+    """
+    at_ns = time.monotonic_ns()
+    error = sock.connect_ex(sockaddr(endpoint))
+    if error in _SENT:
+        own.note_socket(sock, endpoint, at_ns)
+    if error in _UNDER_WAY:
+        await _writable(sock.fileno())
+        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if error:
+        raise OSError(error, os.strerror(error))
+    return at_ns
+
+
+async def _writable(fd: int) -> None:
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_writer(fd, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_writer(fd)
+
+
+def _share_port(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "SO_REUSEPORT"):  # Windows has none: there SO_REUSEADDR shares
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
+
+def _local_error(error: OSError, local: tuple[str, int]) -> LocalEndpointError:
+    endpoint = Endpoint(*local)
+    reasons = {
+        errno.EADDRINUSE: "another program has it and does not share it; end that program or choose another port",
+        errno.EADDRNOTAVAIL: "that address is not this host's; leave it out to use any",
+        errno.EACCES: "not permitted: ports below 1024 usually need privileges; choose a higher one",
+        errno.EPERM: "not permitted on this host",
+        errno.EAFNOSUPPORT: "this host does not speak that address family",
+        errno.EMFILE: "this process has no file descriptors left; raise its limit (ulimit -n)",
+        errno.ENFILE: "this host has no file descriptors left",
+    }
+    reason = reasons.get(error.errno or 0, os.strerror(error.errno or 0))
+    if error.errno in _EXHAUSTED and not local[1]:
+        reason = _NO_PORT_LEFT
+    refused = LocalEndpointError(f"cannot use {endpoint} on this host: {reason}")
+    refused.errno = error.errno
+    return refused
+
+
+# Where the kernel chooses the port: `bind`'s word, and those of a connect that binds by itself.
+_EXHAUSTED = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EAGAIN}
+_SHORT = {errno.EADDRINUSE, errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM}  # these say nothing of routes
+_NO_PORT_LEFT = (
+    "every port that the kernel gives out is taken (sysctl net.ipv4.ip_local_port_range); end what takes them"
+)
+
+
+def make_room(descriptors: int) -> None:
+    """See to it that this process may open so many more files, as far as it may raise its own limit.
+
+    Raises:
+        LocalEndpointError: the hard limit is below that.
+    """
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = descriptors + _open_files()
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise LocalEndpointError(
+            f"this takes {needed} open files at once, and this process may have {hard}: raise its limit (ulimit -Hn)"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def _open_files() -> int:
+    try:
+        return len(os.listdir("/dev/fd"))
+    except OSError:
+        return 256
+
+
+NO_WAY = "this host has no route to it"
+
+
+def source_address(peer: Endpoint, local: str | None) -> str | None:
+    """The address that this host would reach `peer` from; None where it has no route. Sends nothing.
+
+    Raises:
+        LocalEndpointError: nothing can be had to ask with: a descriptor, memory, a port that the kernel gives out.
+    """
+    asked_from = (local or ANY[peer.family], 0)
+    try:
+        probe = socket.socket(peer.family, socket.SOCK_DGRAM)
+    except OSError as error:
+        raise _local_error(error, asked_from) from error
+    with probe:
+        try:
+            if local is not None:
+                probe.bind(sockaddr(Endpoint(local, 0)))
+            probe.connect(sockaddr(peer))
+            return normalise(probe.getsockname()).address
+        except OSError as error:
+            if error.errno in _SHORT:
+                raise _local_error(error, asked_from) from error
+    return None
+
+
+def limit_resends(sock: socket.socket, resends: int) -> None:
+    """Let the kernel send this socket's SYN again so often, 1 or more, as far as it can be told; then it is given up.
+
+    TCP_SYNCNT would not do: Linux 6.5 adds tcp_syn_linear_timeouts to it. At least 1 s lies between two of them.
+    """
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, resends * 1000 + 500)
+
+
+# Of reserved blocks (RFC 1112 §4, RFC 6666): where these can be bound, any can.
+_NOBODYS = {socket.AF_INET: "240.0.0.1", socket.AF_INET6: "100::1"}
+
+
+def is_own(address: str) -> bool:
+    """Whether an address is this host's: any of 127.0.0.0/8, and an interface's second one, too.
+
+    Binding tells. It does not where ip_nonlocal_bind lets programs have any address, nor in a network namespace that
+    has none at all, where Linux lets them, too: then only the route tells, and of an interface's addresses the first.
+    """
+    if not _binds(_NOBODYS[Endpoint(address, 1).family]):
+        return _binds(address)
+    with contextlib.suppress(LocalEndpointError):
+        return reach(address) is Reach.HOST or source_address(Endpoint(address, 1), None) == address
+    return False
+
+
+def _binds(address: str) -> bool:
+    endpoint = Endpoint(address, 0)
+    with contextlib.suppress(OSError), socket.socket(endpoint.family, socket.SOCK_DGRAM) as probe:
+        probe.bind(sockaddr(endpoint))
+        return True
+    return False
+
+
+def limit_hops(sock: socket.socket, hops: int) -> None:
+    """Let what the socket sends go so many hops, 1 to 255, and no further."""
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, hops)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hops)
+
+
+def keep(sock: socket.socket) -> None:
+    """Make a socket that was tried with into one that is used: closing it no longer throws data away."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def drop(sock: socket.socket) -> None:
+    """Undo `keep`: closing it sends a RST and leaves no TIME_WAIT, so that its 5-tuple is free again at once."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+
+
+def is_self_connected(sock: socket.socket) -> bool:
+    """Whether both ends of this socket are itself."""
+    return bool(sock.getsockname() == sock.getpeername())

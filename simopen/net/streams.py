@@ -1,0 +1,67 @@
+"""asyncio's own streams over a punched socket, so that they end as `delayed_close.py` says, on either loop.
+
+Theory of operation: the socket sees to its own end where Python closes it or shuts it down. uvloop's transports have
+only the descriptor. So the writer puts off the end of its direction, and refuses what is written meanwhile; and the
+protocol tells the socket that it is about to be closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from simopen.net.delayed_close import PunchedSocket
+from simopen.net.start_tls import Writer
+
+
+class PunchedProtocol(asyncio.StreamReaderProtocol):
+    """A stream's protocol, which tells its socket when the transport lets go of it."""
+
+    def __init__(self, reader: asyncio.StreamReader, punched: PunchedSocket | None) -> None:
+        super().__init__(reader, loop=asyncio.get_running_loop())
+        self._punched = punched
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """As asyncio's; both loops close the descriptor right after."""
+        if self._punched is not None:
+            self._punched.about_to_close()
+        super().connection_lost(exc)
+
+
+class PunchedWriter(Writer):
+    """A stream's writer; `punched`, where there is one, is its socket."""
+
+    punched: PunchedSocket | None = None
+    _ended = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """As asyncio's."""
+        self._require_no_end()
+        super().write(data)
+
+    def writelines(self, data: Iterable[bytes | bytearray | memoryview]) -> None:
+        """As asyncio's."""
+        self._require_no_end()
+        super().writelines(data)
+
+    def _require_no_end(self) -> None:
+        if self._ended and not self.is_closing():  # in the transport's own words, which may not know of it yet
+            raise RuntimeError("Cannot call write() after write_eof()")
+
+    def write_eof(self) -> None:
+        """End the stream in this direction: what was written leaves at once, the end when routers can follow it."""
+        call = partial(_call, asyncio.get_running_loop(), self._end)
+        if self.punched is None or not self.can_write_eof() or not self.punched.wait_to_end(call):
+            super().write_eof()
+        self._ended = True
+
+    def _end(self) -> None:
+        if not self.is_closing():
+            super().write_eof()
+
+
+def _call(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop is closed, and its streams with it
+        loop.call_soon_threadsafe(call)

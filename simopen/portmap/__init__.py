@@ -1,0 +1,1 @@
+"""What the nearest router tells of its own accord (NAT-PMP)."""

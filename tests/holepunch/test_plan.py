@@ -1,0 +1,296 @@
+"""Plans, by tables, and played against the lab's NAT models on both sides."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+import pytest
+
+from simopen.holepunch.plan import MOST_SYNS, SPRAY_PORTS, SPRAY_SHOTS, Plan, most_at_once, plan
+from simopen.lab.nat import model as lab
+from simopen.model.endpoint import Endpoint
+from simopen.model.wording import shortened
+from simopen.nat.classify import Allocation, Filtering, Mapping, Observation, Profile
+from tests.meeting import Meeting, meet
+from tests.modelled import Model
+
+OURS, THEIRS = Endpoint("192.168.1.10", 1314), Endpoint("10.0.0.7", 2718)
+A, B = Endpoint("203.0.113.1", 4000), Endpoint("198.51.100.1", 5000)
+ADM, APDM = lab.Mapping.ADDRESS_DEPENDENT, lab.Mapping.ADDRESS_AND_PORT_DEPENDENT
+SEQUENTIAL, RANDOM = lab.Allocation.SEQUENTIAL, lab.Allocation.RANDOM
+
+
+def profile(host: Endpoint, mapped: Endpoint | None, **fields: object) -> Profile:
+    """One of an endpoint-independent NAT, as `discover` makes it."""
+    known = {"mapping": Mapping.ENDPOINT_INDEPENDENT, "allocation": Allocation.PRESERVING, "confidence": 1.0}
+    return replace(Profile(hosts=(host,), mapped=mapped), **{**known, **fields})  # type: ignore[arg-type]
+
+
+def both(ours: Profile, theirs: Profile, *, spray: bool = False) -> tuple[Plan, Plan]:
+    return plan(ours, theirs, now_ns=0, spray=spray), plan(theirs, ours, now_ns=0, spray=spray)
+
+
+def played(left: lab.Nat, right: lab.Nat, runs: int = 5, *, spray: bool = False, wait_ns: int = 0) -> list[Meeting]:
+    return [
+        meet(Model([left], 2 * seed + 1), Model([right], 2 * seed + 2, site=1), spray=spray, wait_ns=wait_ns)
+        for seed in range(runs)
+    ]
+
+
+def test_two_known_endpoints_take_one_shot_each() -> None:
+    ours, theirs = both(profile(OURS, A), profile(THEIRS, B))
+    assert [(shot.local_port, shot.remote) for shot in ours.shots] == [(OURS.port, B)]
+    assert [(shot.local_port, shot.remote) for shot in theirs.shots] == [(THEIRS.port, A)]
+    assert ours.chooses is theirs.chooses is None
+    assert not ours.sprays
+
+
+def test_of_two_that_may_see_several_streams_one_chooses() -> None:
+    keeping = {"mapping": Mapping.ADDRESS_AND_PORT_DEPENDENT}
+    ours, theirs = both(profile(OURS, A, **keeping), profile(THEIRS, B, **keeping))
+    assert {ours.chooses, theirs.chooses} == {True, False}
+
+
+def test_where_a_new_mapping_keeps_the_number_ports_without_one_are_used() -> None:
+    moving = profile(
+        OURS, A, mapping=Mapping.ADDRESS_AND_PORT_DEPENDENT, allocation=Allocation.CONSTANT_DELTA, delta=10
+    )
+    ours, theirs = both(moving, profile(THEIRS, B))
+    assert OURS.port not in {shot.local_port for shot in ours.shots}
+    assert [Endpoint(A.address, shot.local_port + 10) for shot in ours.shots] == [shot.remote for shot in theirs.shots]
+
+
+def test_behind_one_nat_their_own_addresses_come_first() -> None:
+    ours, theirs = both(profile(OURS, A), profile(THEIRS, A._replace(port=4001)))
+    assert [shot.remote for shot in ours.shots] == [THEIRS, A._replace(port=4001)]
+    assert {ours.chooses, theirs.chooses} == {True, False}
+
+
+def test_behind_one_nat_that_does_not_hairpin_only_their_own_addresses() -> None:
+    ours, _ = both(profile(OURS, A, hairpinning=False), profile(THEIRS, A._replace(port=4001)))
+    assert [shot.remote for shot in ours.shots] == [THEIRS]
+
+
+def test_ipv6_comes_first_where_both_have_it() -> None:
+    six, other = Endpoint("2001:db8::1", 1314), Endpoint("2001:db8::2", 2718)
+    ours, _ = both(profile(OURS, A, hosts=(OURS, six)), profile(THEIRS, B, hosts=(THEIRS, other)))
+    assert [shot.remote for shot in ours.shots] == [other, B]
+    alone, _ = both(profile(OURS, A), profile(THEIRS, B, hosts=(THEIRS, other)))
+    assert [shot.remote for shot in alone.shots] == [B]
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1", "fe80::1%2", "::1", "169.254.1.1", "224.0.0.1", "ff02::1", "255.255.255.255", "0.0.0.0", "::"],
+)
+def test_an_address_that_means_another_host_here_or_many_is_not_fired_at(address: str) -> None:
+    theirs = profile(THEIRS, A._replace(port=4001), hosts=(THEIRS, Endpoint(address, THEIRS.port)))
+    ours, _ = both(profile(OURS, A), theirs)
+    assert address not in {shot.remote.address for shot in ours.shots}
+
+
+NEVER = [
+    "127.0.0.1",
+    "::1",
+    "::ffff:127.0.0.1",
+    "169.254.1.1",
+    "fe80::1",
+    "224.0.0.1",
+    "0.0.0.0",
+    "240.0.0.1",
+    "64:ff9b::7f00:1",
+]
+
+
+@pytest.mark.parametrize("spray", [False, True])
+@pytest.mark.parametrize("address", NEVER)
+def test_a_public_endpoint_that_no_peer_has_leaves_no_way(address: str, *, spray: bool) -> None:
+    victim = Endpoint(address, 22)
+    for mapping in ({}, RANDOM_NAT):
+        for theirs in (profile(THEIRS, victim, **mapping), profile(THEIRS, victim, hosts=(victim,), **mapping)):
+            for mine in (profile(OURS, A), profile(OURS, victim._replace(port=7))):
+                assert not any(
+                    shot.remote.address == address for shot in plan(mine, theirs, now_ns=0, spray=spray).shots
+                )
+
+
+@pytest.mark.parametrize("address", NEVER)
+def test_an_own_address_that_no_peer_has_is_left_out_with_a_note(address: str) -> None:
+    theirs = profile(THEIRS, B, hosts=(THEIRS, Endpoint(address, 22)))
+    found, its = both(profile(OURS, A), theirs)
+    assert [shot.remote for shot in found.shots] == [B]
+    assert [note.endswith(("there", "has", "a multicast address")) for note in found.notes] == [True]
+    assert "left out: the peer's profile names" in found.notes[0]
+    assert its.notes == ()
+
+
+@pytest.mark.parametrize("address", ["10.1.2.3", "192.168.0.1", "100.64.0.9", "fd00::1"])
+def test_a_private_public_endpoint_is_the_peers_only_from_within(address: str) -> None:
+    """Where the servers saw this side at a private address, too, or at that very one."""
+    there = Endpoint(address, 4000)
+    for mine in (A, Endpoint("2001:db8::5", 5)):
+        assert not plan(profile(OURS, mine), profile(THEIRS, there), now_ns=0).shots
+    inside = Endpoint("fd00::77" if ":" in address else "172.16.0.5", 7)
+    assert [shot.remote for shot in plan(profile(OURS, inside), profile(THEIRS, there), now_ns=0).shots] == [there]
+
+
+def test_what_is_not_the_peers_is_refused_alike_on_both_sides() -> None:
+    private = profile(THEIRS, Endpoint("10.1.2.3", 4000))
+    ours, theirs = both(profile(OURS, A), private)
+    assert not ours.shots
+    assert not theirs.shots
+    assert "the peer's public endpoint is said to be 10.1.2.3:4000: that is a private address, which" in ours.why
+    assert "this side's public endpoint" in theirs.why
+
+
+def test_a_profile_may_write_an_address_in_another_way() -> None:
+    theirs = profile(THEIRS, Endpoint("::ffff:198.51.100.1", 5000))
+    assert [shot.remote for shot in plan(profile(OURS, A), theirs, now_ns=0).shots] == [B]
+
+
+def test_an_address_that_is_named_twice_is_fired_at_once() -> None:
+    """One local port has one stream to each endpoint."""
+    theirs = profile(THEIRS, A._replace(port=4001), hosts=(THEIRS, THEIRS))
+    ours, _ = both(profile(OURS, A), theirs)
+    assert [shot.remote for shot in ours.shots] == [THEIRS, A._replace(port=4001)]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "why"),
+    [
+        (profile(THEIRS, None), "nobody saw the peer's public endpoint"),
+        (profile(THEIRS, Endpoint("2001:db8::2", 1)), "over IPv4 only"),
+    ],
+)
+def test_what_is_missing_is_said(theirs: Profile, why: str) -> None:
+    found, _ = both(profile(OURS, A), theirs)
+    assert not found.shots
+    assert why in found.why
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *({"hosts": (Endpoint(*end),)} for end in (("1.2.3.4", 0), ("1.2.3.4", 70_000), ("", 9), ("a" * 5_000, 9))),
+        *({"mapped": Endpoint(*end)} for end in (("1.2.3.4", -1), (None, 9), (5, 9), ("1.2.3.4", "9"))),
+        *({"confidence": value} for value in (2, -1, 10**400, float("nan"), None)),
+    ],
+    ids=lambda fields: shortened(str(fields), 60),
+)
+def test_a_profile_of_no_sense_is_a_bad_argument(fields: dict[str, object]) -> None:
+    odd = replace(profile(THEIRS, B), **fields)  # type: ignore[arg-type]
+    for ours, theirs in ((profile(OURS, A), odd), (odd, profile(OURS, A))):
+        with pytest.raises((TypeError, ValueError), match=r"^.{,200}$"):
+            plan(ours, theirs, now_ns=0)
+
+
+def test_a_profile_without_hosts_is_refused() -> None:
+    with pytest.raises(ValueError, match="which port"):
+        plan(replace(profile(OURS, A), hosts=()), profile(THEIRS, B), now_ns=0)
+
+
+RANDOM_NAT = {"mapping": Mapping.ADDRESS_AND_PORT_DEPENDENT, "allocation": Allocation.RANDOM}
+
+
+@pytest.mark.parametrize("spray", [False, True])
+def test_two_random_nats_are_refused(*, spray: bool) -> None:
+    for found in both(profile(OURS, A, **RANDOM_NAT), profile(THEIRS, B, **RANDOM_NAT), spray=spray):
+        assert not found.shots
+        assert "2^32" in found.why
+        assert found.chance == 0
+
+
+def test_the_spray_needs_leave_and_comes_after_the_listener() -> None:
+    ours, theirs = both(profile(OURS, A, **RANDOM_NAT), profile(THEIRS, B))
+    assert (len(ours.shots), len(theirs.shots), ours.sprays) == (1, 1, True)
+    ours, theirs = both(profile(OURS, A, **RANDOM_NAT), profile(THEIRS, B), spray=True)
+    assert (len(ours.shots), len(theirs.shots)) == (1 + SPRAY_PORTS, 1 + SPRAY_SHOTS)
+    assert len({shot.local_port for shot in theirs.shots}) == 1
+    assert most_at_once(theirs.shots) < 1000
+
+
+def test_a_filter_known_to_ask_for_the_port_leaves_only_the_spray() -> None:
+    strict = profile(THEIRS, B, filtering=Filtering.ADDRESS_AND_PORT_DEPENDENT)
+    ours, _ = both(profile(OURS, A, **RANDOM_NAT), strict)
+    assert not ours.shots
+    assert "allow the spray" in ours.why
+    ours, _ = both(profile(OURS, A, **RANDOM_NAT), strict, spray=True)
+    assert len(ours.shots) == SPRAY_PORTS
+
+
+def test_no_shot_comes_twice() -> None:
+    sides = [profile(OURS, A), profile(OURS, A, **RANDOM_NAT), profile(OURS, A, mapping=Mapping.ADDRESS_DEPENDENT)]
+    for ours, theirs in product(sides, [replace(each, hosts=(THEIRS,), mapped=B) for each in sides]):
+        for found in both(ours, theirs, spray=True):
+            keys = [(shot.local_port, shot.remote) for shot in found.shots]
+            assert len(keys) == len(set(keys))
+
+
+def busy_row(host: Endpoint, at: Endpoint, **fields: object) -> Profile:
+    """Others make hundreds of mappings a second."""
+    seen = [Observation(host, B, at._replace(port=at.port + n * 40 + n * n * 7 % 300), n * 10**8) for n in range(14)]
+    row = {"mapping": Mapping.ADDRESS_AND_PORT_DEPENDENT, "allocation": Allocation.SEQUENTIAL}
+    return profile(host, at, **{**row, "observations": tuple(seen), **fields})
+
+
+@pytest.mark.parametrize("wait_ns", [0, 2_000_000_000, 10_000_000_000, 3600_000_000_000])
+@pytest.mark.parametrize("spray", [False, True])
+@pytest.mark.parametrize("mapping", [Mapping.ADDRESS_DEPENDENT, Mapping.ADDRESS_AND_PORT_DEPENDENT])
+def test_a_row_that_runs_away_is_planned_for_alike_on_both_sides(
+    mapping: Mapping, wait_ns: int, *, spray: bool
+) -> None:
+    """Once nothing of it can be foreseen, it is as good as random."""
+    row, none = busy_row(THEIRS, A, mapping=mapping), busy_row(THEIRS, A, observations=())
+    known, keeping, lost = (profile(OURS, B, **fields) for fields in ({}, {"mapping": mapping}, RANDOM_NAT))
+    for ours in (known, keeping, lost, busy_row(OURS, B)):
+        for theirs in (row, none):
+            found = plan(ours, theirs, now_ns=wait_ns, spray=spray), plan(theirs, ours, now_ns=wait_ns, spray=spray)
+            assert bool(found[0].shots) is bool(found[1].shots)
+            assert found[0].why == found[1].why
+    sprayed = plan(known, row, now_ns=3600_000_000_000, spray=True)
+    assert len(sprayed.shots) == 1 + SPRAY_SHOTS
+
+
+HOME = lab.Nat()
+PAIRS: dict[str, tuple[lab.Nat, lab.Nat]] = {
+    "known × known": (HOME, lab.Nat(allocation=RANDOM)),
+    "keeping × known": (lab.Nat(APDM), HOME),
+    "keeping × keeping": (lab.Nat(APDM), lab.Nat(ADM)),
+    "walking × known": (lab.Nat(APDM, allocation=SEQUENTIAL, step=3, others=0.3), HOME),
+    "walking × keeping": (lab.Nat(APDM, allocation=SEQUENTIAL, others=0.1), lab.Nat(APDM)),
+    "walking × walking": (lab.Nat(APDM, allocation=SEQUENTIAL), lab.Nat(APDM, allocation=SEQUENTIAL, step=2)),
+    "walking × walking, by address": (lab.Nat(ADM, allocation=SEQUENTIAL), lab.Nat(ADM, allocation=SEQUENTIAL)),
+    "random × lenient": (
+        lab.Nat(APDM, allocation=RANDOM),
+        lab.Nat(filtering=lab.Filtering.ADDRESS_DEPENDENT),
+    ),
+}
+
+
+@pytest.mark.parametrize(("left", "right"), PAIRS.values(), ids=PAIRS)
+def test_what_a_plan_meets_at_once_and_with_few_syns(left: lab.Nat, right: lab.Nat) -> None:
+    for found in played(left, right):
+        assert found.met_ns is not None
+        assert found.met_ns < 1_000_000_000
+        assert max(found.syns) <= MOST_SYNS
+
+
+def test_two_busy_sequences_meet_within_the_rounds() -> None:
+    busy = lab.Nat(APDM, allocation=SEQUENTIAL, others=0.1)
+    assert all(each.met_ns is not None for each in played(busy, busy, runs=8))
+
+
+@pytest.mark.parametrize("trier", [HOME, lab.Nat(ADM, allocation=SEQUENTIAL)])
+def test_the_spray_meets_and_keeps_its_pace(trier: lab.Nat) -> None:
+    for found in played(lab.Nat(APDM, allocation=RANDOM), trier, spray=True):
+        assert found.met_ns is not None
+        assert found.most_in_a_second <= 500
+
+
+def test_what_others_did_meanwhile_is_foreseen() -> None:
+    """Three seconds at one mapping a second."""
+    for seed in range(4):
+        left = Model([lab.Nat(APDM, allocation=SEQUENTIAL)], 2 * seed + 1, others_per_s=1.0)
+        found = meet(left, Model([HOME], 2 * seed + 2, site=1), wait_ns=3_000_000_000)
+        assert found.met_ns is not None

@@ -1,0 +1,213 @@
+"""What crosses a network: two hosts in the lab, and the packets as evidence."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simopen import lab
+
+pytestmark = pytest.mark.lab
+
+PUNCHER = str(Path(__file__).parents[1].joinpath("puncher.py"))
+PORT = 1314
+# Until two interpreters have started and loaded everything, on a machine that does other things as well.
+LEAD_NS = 1_500_000_000
+WORDS = "I love you."
+
+DROP = lab.Nat(unsolicited=lab.Unsolicited.DROP)
+RESET = lab.Nat(unsolicited=lab.Unsolicited.RESET)
+PAIRS = {
+    "none": (None, None),
+    "drop": (DROP, DROP),
+    "reset": (RESET, RESET),
+    "drop-reset": (DROP, RESET),
+    "none-drop": (None, DROP),
+    "reset-none": (RESET, None),
+}
+
+
+def this_loop() -> str:
+    return "uvloop" if "uvloop" in type(asyncio.get_running_loop()).__module__ else "asyncio"
+
+
+async def fire(host: lab.Host, peers: list[tuple[str, int]], at_ns: int, **options: Any) -> dict[str, Any]:
+    (found,) = await fire_all(host, [{"peer": peers, "at": at_ns, "local": PORT, **options}])
+    return found
+
+
+async def fire_all(host: lab.Host, orders: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Several punches by one program."""
+    done = await host.run([sys.executable, PUNCHER, this_loop(), json.dumps(orders)])
+    assert done.returncode == 0, done.stderr.decode()
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return found
+
+
+async def meet(
+    left: lab.Host, right: lab.Host, *, apart_s: float = 0.0, family: int = 4, **options: Any
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Both fire at the other's public address, the right one `apart_s` later."""
+    at_ns = time.monotonic_ns() + LEAD_NS
+    there, here = (host.public_address if family == 4 else host.public_address6 for host in (right, left))
+    one, other = await asyncio.gather(
+        fire(left, [(there, PORT)], at_ns, **options),
+        fire(right, [(here, PORT)], at_ns + round(apart_s * 1e9), **options),
+    )
+    return one, other
+
+
+async def meet_apart(left: lab.Host, right: lab.Host, aparts_s: list[float]) -> list[dict[str, Any]]:
+    """One pair of programs, and for each difference a meeting of its own from a port of its own, the right one later.
+
+    Gives what both said, meeting by meeting.
+    """
+    at_ns = time.monotonic_ns() + LEAD_NS
+    cells = [(PORT + number, round(apart_s * 1e9)) for number, apart_s in enumerate(aparts_s)]
+    one = [{"peer": [(right.public_address, port)], "at": at_ns, "local": port} for port, _ in cells]
+    other = [{"peer": [(left.public_address, port)], "at": at_ns + apart, "local": port} for port, apart in cells]
+    both = await asyncio.gather(fire_all(left, one), fire_all(right, other))
+    return [said for pair in zip(*both, strict=True) for said in pair]
+
+
+@pytest.mark.parametrize("listen", [True, False])
+@pytest.mark.parametrize("pair", ["drop", "reset", "none"])
+async def test_syns_fired_at_one_instant_cross_and_open_the_stream(pair: str, listen: bool) -> None:
+    """Both hosts send a SYN before the other's arrives, and answer it from SYN-SENT: no listener had a part."""
+    async with lab.Network() as net:
+        # The delay is what the two may fire apart and still cross: a busy machine is late by more than a quiet one.
+        left = await net.host("left", delay_s=0.06, nat=PAIRS[pair][0])
+        right = await net.host("right", delay_s=0.06, nat=PAIRS[pair][1])
+        for said in await meet(left, right, listen=listen):
+            assert said["heard"] == WORDS
+            assert said["report"]["via"] == "connect"
+            assert said["report"]["late_s"] >= 0
+        record = await net.record()
+    assert record.syns_crossed("left", "right")
+    assert record.opened_simultaneously("left", "right")
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+async def test_instants_that_differ_still_meet(pair: str) -> None:
+    async with lab.Network() as net:
+        left = await net.host("left", delay_s=0.01, nat=PAIRS[pair][0])
+        right = await net.host("right", delay_s=0.01, nat=PAIRS[pair][1])
+        for said in await meet_apart(left, right, [0.021, 0.045, 0.3]):
+            assert said.get("heard") == WORDS, said
+
+
+@pytest.mark.parametrize(("first_ttl", "provoked"), [(None, True), (2, False)])
+async def test_first_shots_with_a_low_ttl_do_not_provoke_the_peer_s_nat(first_ttl: int | None, provoked: bool) -> None:
+    """The right side is late by more than the way: without its first shot, its NAT answers the left side's SYN."""
+    async with lab.Network() as net:
+        left, right = [await net.host(name, delay_s=0.01, nat=RESET) for name in ("left", "right")]
+        for said in await meet(left, right, apart_s=0.1, first_ttl=first_ttl):
+            assert said.get("heard") == WORDS, said
+        record = await net.record()
+    expired = [each for each in record if each.verdict is lab.Verdict.EXPIRED]
+    assert {each.sent.ttl for each in expired} == ({first_ttl} if first_ttl else set())
+    assert any(each.verdict is lab.Verdict.RESET for each in record) is provoked
+
+
+async def test_the_same_two_endpoints_meet_again_at_once() -> None:
+    """Both sides have just closed, so both have the 5-tuple in TIME-WAIT; time stamps make it safe to use again."""
+    async with lab.Network() as net:
+        left, right = [await net.host(name, delay_s=0.01, nat=DROP) for name in ("left", "right")]
+        for _ in range(2):
+            for said in await meet(left, right):
+                assert said.get("heard") == WORDS, said
+
+
+async def test_ipv6_through_two_firewalls() -> None:
+    async with lab.Network() as net:
+        left, right = [await net.host(name, delay_s=0.02, nat=DROP) for name in ("left", "right")]
+        for said in await meet(left, right, family=6):
+            assert said["heard"] == WORDS
+        record = await net.record()
+    assert record.opened_simultaneously("left", "right")
+
+
+async def test_lost_syns_are_sent_again() -> None:
+    """A third of the packets is lost each way: the kernel resends, and nothing here gets in its way."""
+    async with lab.Network(seed=5) as net:
+        left, right = [await net.host(name, delay_s=0.005, loss=0.18, nat=DROP) for name in ("left", "right")]
+        for said in await meet(left, right, window=25):
+            assert said.get("heard") == WORDS, said
+
+
+async def test_of_two_endpoints_the_one_that_answers_is_taken() -> None:
+    async with lab.Network() as net:
+        left, right = [await net.host(name, delay_s=0.01, nat=DROP) for name in ("left", "right")]
+        at_ns = time.monotonic_ns() + LEAD_NS
+        nobody = ("198.51.100.200", PORT)
+        one, other = await asyncio.gather(
+            fire(left, [nobody, (right.public_address, PORT)], at_ns),
+            fire(right, [(left.public_address, PORT)], at_ns),
+        )
+    assert one["heard"] == other["heard"] == WORDS
+    assert one["report"]["remote"] == f"{right.public_address}:{PORT}"
+    assert {attempt["result"] for attempt in one["report"]["attempts"]} == {"established", "no answer"}
+
+
+@pytest.mark.parametrize(
+    ("nat", "result", "advice"),
+    [(DROP, "no answer", "the peer fired at another instant"), (RESET, "answered by RST", "the peer never fired")],
+)
+async def test_a_peer_that_never_fires_is_told_from_the_answers(nat: lab.Nat, result: str, advice: str) -> None:
+    async with lab.Network() as net:
+        left, right = await net.host("left", delay_s=0.01), await net.host("right", delay_s=0.01, nat=nat)
+        said = await fire(left, [(right.public_address, PORT)], time.monotonic_ns() + LEAD_NS, window=0.3)
+        record = await net.record()
+    assert said["error"] == "WindowClosed"
+    assert result in said["message"]
+    assert advice in said["message"]
+    sent = [passage for passage in record if passage.source == "left" and passage.sent.is_syn]
+    assert len(sent) == len(said["report"]["attempts"]) + said["report"]["attempts_omitted"]
+
+
+async def test_nothing_is_sent_before_the_instant() -> None:
+    async with lab.Network() as net:
+        left, right = await net.host("left"), await net.host("right", nat=DROP)
+        at_ns = time.monotonic_ns() + LEAD_NS
+        await fire(left, [(right.public_address, PORT)], at_ns, window=0.2)
+        record = await net.record()
+    assert min(passage.sent_ns for passage in record) >= at_ns
+
+
+async def test_a_peer_whose_nat_chose_another_port_comes_through_the_listener() -> None:
+    """A second host behind nobody fires from a port that was not named: only its address was."""
+    async with lab.Network() as net:
+        left, right = [await net.host(name, delay_s=0.01) for name in ("left", "right")]
+        at_ns = time.monotonic_ns() + LEAD_NS
+        one, other = await asyncio.gather(
+            fire(left, [(right.public_address, PORT + 1)], at_ns),
+            fire(right, [(left.public_address, PORT)], at_ns + 100_000_000),
+        )
+    assert one["heard"] == other["heard"] == WORDS
+    assert one["report"]["via"] == "accept"
+    assert one["report"]["remote"] == f"{right.public_address}:{PORT}"
+
+
+def test_a_peer_without_a_route_is_told_before_anything_is_sent() -> None:
+    """In a network namespace with nothing in it."""
+    code = (
+        "import asyncio, ctypes, os\n"
+        "import simopen\n"
+        "flags = 0x40000000 | (0 if os.geteuid() == 0 else 0x10000000)\n"
+        "assert ctypes.CDLL(None).unshare(flags) == 0\n"
+        "try: asyncio.run(simopen.punch([('203.0.113.1', 9), ('2001:db8::1', 9)]))\n"
+        "except simopen.ResolutionError as error: print(error)\n"
+        "try: asyncio.run(simopen.punch(('203.0.113.2', 9)))\n"
+        "except simopen.ResolutionError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "cannot fire at 203.0.113.1:9: this host has no route to it" in done.stdout
+    assert "cannot fire at [2001:db8::1]:9: this host has no route to it" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("cannot fire at 203.0.113.2:9: this host has no route to it")

@@ -1,0 +1,90 @@
+"""Lists of others' making, and every error that tells of one: they fit a screen."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from simopen.errors import ClockError, Flaw, LabError, PunchError, SimopenError, StunError, TicketError, WindowClosed
+from simopen.model.wording import (
+    LONGEST,
+    LONGEST_EACH,
+    LONGEST_QUOTED,
+    MOST,
+    by_reason,
+    first_few,
+    listed,
+    quoted,
+    shortened,
+    shown,
+)
+
+
+def test_each_is_told_once_and_those_left_out_are_counted() -> None:
+    assert listed(["a", "b", "a"]) == "a; b"
+    assert listed(range(1, 46), ", ") == "1, 2, 3, 4, 5, 6, 7, 8, and 37 more"
+    assert first_few(range(4000), 2) == ("0", "1", "and 3,998 more")
+    assert listed([]) == ""
+
+
+@pytest.mark.parametrize(("length", "told"), [(0, 0), (LONGEST_EACH, LONGEST_EACH), (LONGEST_EACH + 1, LONGEST_EACH)])
+def test_what_is_too_long_is_cut_and_says_so(length: int, told: int) -> None:
+    text = shortened("x" * length)
+    assert len(text) == told
+    assert text.endswith(" ...") == (length > told)
+
+
+@pytest.mark.parametrize(
+    ("notes", "told"),
+    [
+        ([], ()),
+        (["a: it refused"], ("a: it refused",)),
+        (["a: it refused", "b: no answer", "c: it refused", "a: it refused"], ("a, c: it refused", "b: no answer")),
+        (["[::1]:5: it refused", "x"], ("[::1]:5: it refused", "x")),
+        ([f"{number}: no" for number in range(8)], ("0, 1, 2, 3, and 4 more: no",)),
+        (["no one: said", "said"], ("no one: said", "said")),
+    ],
+)
+def test_each_reason_is_told_once_with_whom(notes: list[str], told: tuple[str, ...]) -> None:
+    assert by_reason(notes) == told
+
+
+@given(st.lists(st.text(max_size=500), max_size=100))
+def test_whatever_is_listed_fits_a_screen(texts: list[str]) -> None:
+    assert len(listed(texts)) <= LONGEST
+    assert len(first_few(texts)) <= MOST + 1
+
+
+@pytest.mark.parametrize("error", [SimopenError, StunError, ClockError, LabError, PunchError, WindowClosed])
+def test_no_error_is_longer_than_a_screen(error: type[SimopenError]) -> None:
+    assert str(error("short")) == "short"
+    assert len(str(error("x" * 700_000))) == LONGEST
+    assert len(str(pickle.loads(pickle.dumps(error("x" * 700_000))))) == LONGEST
+
+
+def test_nor_is_one_of_a_ticket() -> None:
+    assert len(str(TicketError(Flaw.ALTERED, "x" * 700_000))) == LONGEST
+
+
+@pytest.mark.parametrize(
+    "text", ["\x1b[31mred\x1b[0m", "\x9b2J", "\u202egro.elpmaxe", "a\rb\n", "\x00", "\ud800", "\u2028"]
+)
+def test_what_would_act_on_a_terminal_is_shown_escaped(text: str) -> None:
+    for told in (shown(text), quoted(text), quoted([text])):
+        assert told.isprintable()
+        assert told.isascii()
+
+
+@given(st.text())
+def test_whatever_is_quoted_is_short_and_in_one_line(text: str) -> None:
+    assert quoted(text).isprintable()
+    assert len(quoted(text)) <= LONGEST_QUOTED
+    assert shown(text).isprintable()
+
+
+def test_a_long_text_is_quoted_by_its_beginning() -> None:
+    assert quoted("a" * 10**7) == "'" + "a" * (LONGEST_QUOTED - 5) + " ..."
+    assert shown("b" * 10**7) == "b" * (LONGEST_QUOTED - 4) + " ..."
