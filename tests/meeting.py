@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 
-from simopen.holepunch.plan import Plan, Shot, plan
+from simopen.holepunch.plan import plan
 from simopen.lab.nat.chain import Outcome
 from simopen.lab.nat.model import Unsolicited
 from simopen.lab.packet import Endpoint as Labelled
 from simopen.lab.packet import Flags, Headers, Protocol
 from simopen.model.endpoint import Endpoint
+from simopen.model.shot import Plan, Shot
 from simopen.nat.classify import Profile, classify
 from tests.modelled import HOST, PUNCH_PORT, Model
 

@@ -23,10 +23,10 @@ from simopen.clock.true_time import When, good_enough_s, learn, local_note, must
 from simopen.errors import Flaw, TicketError
 from simopen.holepunch import api
 from simopen.holepunch.diagnosis import ago
-from simopen.holepunch.plan import Plan
 from simopen.holepunch.targets import possible
 from simopen.model.endpoint import Endpoint, host_and_port, own_address, peer_endpoints
 from simopen.model.estimate import Estimate
+from simopen.model.shot import Plan
 from simopen.model.wording import quoted, shown
 from simopen.net.tcp_keepalive import KEEPALIVE_S, USER_TIMEOUT_S, Liveness
 from simopen.ticket import store

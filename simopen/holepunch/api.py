@@ -24,13 +24,14 @@ from simopen.clock.true_time import Learnt, When, good_enough_s, is_news, learn,
 from simopen.clock.waiting import HANDOVER_NS, STALLED_NS, Pulse, Wait, stalled
 from simopen.errors import MissedInstant, PunchError, WindowClosed
 from simopen.holepunch.attempts import Stream
+from simopen.holepunch.budget import FIRST_NS
 from simopen.holepunch.diagnosis import ago, diagnose, remarks, stopped
-from simopen.holepunch.plan import FIRST_NS, Shot
 from simopen.holepunch.retry import Window
 from simopen.holepunch.runner import Connector
 from simopen.holepunch.targets import Aim, Order, budgeted, looked_up, named, planned, reachable
 from simopen.model.endpoint import Endpoint, Local, Peer, local_endpoint
 from simopen.model.report import Report
+from simopen.model.shot import Shot
 from simopen.model.wording import FEW, listed, quoted
 from simopen.nat.classify import Profile, taken_since
 from simopen.net import delayed_close, own_flows

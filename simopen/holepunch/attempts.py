@@ -15,10 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from simopen.holepunch.listener import Loop
-from simopen.holepunch.plan import Shot
 from simopen.holepunch.retry import Outcome, outcome_of
 from simopen.model.endpoint import Endpoint, sockaddr
 from simopen.model.report import Attempt, Via
+from simopen.model.shot import Shot
 from simopen.net import local_ports, own_flows
 from simopen.net.local_ports import LocalPorts
 from simopen.net.own_flows import Flow

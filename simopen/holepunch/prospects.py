@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
-from simopen.holepunch.plan import Plan, plan
+from simopen.holepunch.plan import plan
 from simopen.model.endpoint import Endpoint
+from simopen.model.shot import Plan
 from simopen.nat.classify import Allocation, Mapping, Observation, Profile
 
 # Documentation addresses (RFC 5737) and a benchmarking one (RFC 2544): no host has them.

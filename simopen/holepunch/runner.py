@@ -26,10 +26,10 @@ from simopen.errors import LocalEndpointError, PunchError, SelfConnection
 from simopen.holepunch.attempts import Lane, Stream, accept_took_ns, up_since_ns
 from simopen.holepunch.listener import Listener
 from simopen.holepunch.nomination import Choice
-from simopen.holepunch.plan import Shot
 from simopen.holepunch.retry import Fire, GiveUp, Outcome, Window, passes
 from simopen.model.endpoint import ANY, Endpoint
 from simopen.model.report import MOST_ARRIVALS, Arrival, Attempt, Via
+from simopen.model.shot import Shot
 from simopen.net import delayed_close, local_ports, sock_diag
 from simopen.net.local_ports import Claim, LocalEnd, LocalPorts
 from simopen.net.sockets import MakeSocket, is_self_connected, source_address

@@ -19,8 +19,9 @@ from simopen import _logs
 from simopen.clock.source import TimeSource
 from simopen.clock.true_time import When
 from simopen.errors import ImpossiblePair, LocalEndpointError, PunchError, ResolutionError
+from simopen.holepunch.budget import most_at_once, opened_first, rationed
 from simopen.holepunch.diagnosis import impossible
-from simopen.holepunch.plan import Plan, Shot, most_at_once, opened_first, plan, rationed, seen_at_one_address
+from simopen.holepunch.plan import plan, seen_at_one_address
 from simopen.holepunch.retry import passes
 from simopen.holepunch.runner import self_connection
 from simopen.model.endpoint import (
@@ -40,6 +41,7 @@ from simopen.model.endpoint import (
     sockaddr,
 )
 from simopen.model.report import MOST_TOLD
+from simopen.model.shot import Plan, Shot
 from simopen.model.wording import FEW, listed, quoted
 from simopen.nat.classify import Profile
 from simopen.net.sockets import NO_WAY, is_own, make_room, open_socket, source_address

@@ -14,11 +14,11 @@ Pure: numbers in, numbers out. It knows ports and times, no addresses and no NAT
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import accumulate, chain, islice, pairwise, repeat
+from itertools import accumulate, chain, pairwise, repeat, takewhile
 from math import exp, inf, lgamma, log
+from operator import add, mul
 from typing import NamedTuple, TypeAlias
 
 LOWEST, HIGHEST = 1024, 65535  # RFC 4787 §4.2.1: NATs keep away from the well-known ports
@@ -38,9 +38,9 @@ _BUSY = {0.0: 0.32, 0.05: 0.14, 0.12: 0.18, 0.25: 0.18, 0.4: 0.1, 0.6: 0.06, 0.8
 _RATES = {0.0: 0.45, 2.0: 0.14, 8.0: 0.14, 30.0: 0.14, 120.0: 0.08, 600.0: 0.05}
 _TRAFFIC = {(busy, rate): _BUSY[busy] * _RATES[rate] for busy in _BUSY for rate in _RATES}
 _KEEPS_PARITY = {False: 0.8, True: 0.2}
+_JUMPS = (log(JUMP / SPAN),) * len(_TRAFFIC)
 _NEGLIGIBLE = 1e-5
-_TOO_RARE = 1e-4  # of a port's chance: a flat row has thousands of such, and they take seconds
-_MINOR = 0.003  # a hypothesis that plays no part where many mappings are foreseen
+_NOTHING = 1e-12  # far below a jump's chance of any one port
 
 
 class Taken(NamedTuple):
@@ -69,10 +69,8 @@ class Walk(NamedTuple):
 
     def chances(self, elapsed_s: float) -> Iterator[float]:
         """That the counter moves by 1, 2, … steps from one of our mappings to the next, all but a negligible rest."""
-        chance = total = 0.0
-        for rated in _by_rate(self.rate * max(elapsed_s, 0.0)):
-            # What comes by the clock, and after it more by chance: f(n) = busy f(n - 1) + (1 - busy) rated(n).
-            chance = self.busy * chance + (1 - self.busy) * rated
+        total = 0.0
+        for chance in filtered(chain(by_rate(self.rate * max(elapsed_s, 0.0)), repeat(0.0)), self.busy):
             yield chance
             total += chance
             if total > 1 - _NEGLIGIBLE:
@@ -80,20 +78,14 @@ class Walk(NamedTuple):
 
     def chance(self, steps: int, elapsed_s: float, own: int = 0) -> float:
         """One of `chances`. `own`: so many further steps are our own, not counted, at each of which others may come."""
-        if own:
-            others = steps - 1
-            rated = list(islice(_by_rate(self.rate * max(elapsed_s, 0.0)), steps)) if self.rate else [1.0]
-            return sum(self._among(others - by_clock, own) * chance for by_clock, chance in enumerate(rated[:steps]))
-        if not self.rate:
-            return float((1 - self.busy) * self.busy ** (steps - 1))
-        return next(islice(self.chances(elapsed_s), steps - 1, None), 0.0)
-
-    def _among(self, others: int, own: int) -> float:
-        """The chance of so many others at `own` + 1 steps of ours: a negative binomial distribution."""
-        if not self.busy:
-            return float(not others)
-        ways = lgamma(own + others + 1) - lgamma(own + 1) - lgamma(others + 1)  # a spray's are beyond any float
-        return exp(ways + others * log(self.busy) + (own + 1) * log(1 - self.busy))
+        fewest, by_chance = _by_chance(self.busy, own)
+        rated = by_rate(self.rate * max(elapsed_s, 0.0))
+        # Of all others, so many come by the clock where the fewest come by chance; one less for each more of these.
+        most = steps - 1 - fewest
+        if most < 0:
+            return 0.0
+        least = max(0, most - len(by_chance) + 1)
+        return float(sum(map(mul, rated[least : most + 1], by_chance[most - least :: -1])))
 
 
 def wrapped(port: int) -> int:
@@ -105,13 +97,47 @@ Weights: TypeAlias = Mapping[Walk, float]
 """The log of each hypothesis's prior times likelihood."""
 
 
-def _by_rate(mean: float) -> Iterator[float]:
-    """The negative binomial distribution of that mean: the chance of 0, 1, … others."""
+@lru_cache(128)  # each gap of a run is asked for several times, by each order of the runs and each step
+def by_rate(mean: float) -> tuple[float, ...]:
+    """The negative binomial distribution of that mean: the chance of 0, 1, … others, until none is worth a thought."""
     more = mean / (BURSTINESS + mean)
     chance = (1 - more) ** BURSTINESS
-    for count in range(MOST_STEPS):
+    found = [chance]
+    for others in range(1, MOST_STEPS):
+        chance *= more * (BURSTINESS - 1 + others) / others
+        if chance < _NOTHING and others > mean:
+            break
+        found.append(chance)
+    return tuple(found)
+
+
+@lru_cache(256)
+def _by_chance(busy: float, own: int) -> tuple[int, tuple[float, ...]]:
+    """The chances of so many others at `own` + 1 steps of ours: a negative binomial distribution.
+
+    With it: how many are the first one's, since of fewer the chance is as good as none.
+    """
+    if not busy:
+        return 0, (1.0,)
+    likeliest = int(own * busy / (1 - busy))
+    # In logarithms, as the ways in which others come at a spray's steps are beyond any float.
+    ways = lgamma(own + likeliest + 1) - lgamma(own + 1) - lgamma(likeliest + 1)
+    top = exp(ways + likeliest * log(busy) + (own + 1) * log(1 - busy))
+    more = [busy * (own + others) / others for others in range(likeliest + 1, likeliest + MOST_STEPS)]
+    fewer = [others / (busy * (own + others)) for others in range(likeliest, 0, -1)]
+    rising, falling = (
+        list(takewhile(lambda chance: chance > _NOTHING, accumulate(ratios, mul, initial=top)))
+        for ratios in (fewer, more)
+    )
+    return likeliest - len(rising) + 1, (*rising[:0:-1], *falling)
+
+
+def filtered(rated: Iterable[float], busy: float) -> Iterator[float]:
+    """What comes by the clock, and after it more by chance: f(n) = busy f(n - 1) + (1 - busy) rated(n)."""
+    chance = 0.0
+    for each in rated:
+        chance = busy * chance + (1 - busy) * each
         yield chance
-        chance *= more * (BURSTINESS + count) / (count + 1)
 
 
 def log_sum(logs: Sequence[float]) -> float:
@@ -152,13 +178,25 @@ def _all_keep_parity(runs: tuple[Run, ...]) -> bool:
     return not any((taken.port ^ taken.local) & 1 for run in runs for taken in run)
 
 
-def _fits(gaps: Sequence[tuple[Taken, Taken]], step: int, parity: bool) -> Iterator[float]:
-    counted = [(_steps_between(a, b, step, parity), b.at_s - a.at_s, b.own) for a, b in gaps]
-    possible = [each for each in counted if each[0]]
-    jumps = (len(counted) - len(possible)) * log(JUMP / SPAN)
-    for traffic in _TRAFFIC:
-        walk = Walk(step, parity, *traffic)
-        yield jumps + sum(log(_likelihood(walk, *each)) for each in possible)
+def _fits(gaps: Sequence[tuple[Taken, Taken]], step: int, parity: bool) -> list[float]:
+    """The log likelihood of the gaps for each traffic."""
+    fits = [0.0] * len(_TRAFFIC)
+    for a, b in gaps:
+        counts = _steps_between(a, b, step, parity)
+        fits = list(map(add, fits, _fits_of_gap(counts, b.at_s - a.at_s, b.own) if counts else _JUMPS))
+    return fits
+
+
+@lru_cache(512)  # steps of 3, with and without parity, lead to the same numbers as others do
+def _fits_of_gap(counts: tuple[int, ...], elapsed_s: float, own: int) -> tuple[float, ...]:
+    by_count = [_chances_of(count, elapsed_s, own) for count in counts]
+    return tuple(log(JUMP / SPAN + (1 - JUMP) * sum(chances)) for chances in zip(*by_count, strict=True))
+
+
+@lru_cache(512)
+def _chances_of(steps: int, elapsed_s: float, own: int) -> tuple[float, ...]:
+    """The chance of so many steps, for each traffic."""
+    return tuple(Walk(1, False, *traffic).chance(steps, elapsed_s, own) for traffic in _TRAFFIC)
 
 
 def _likelihood(walk: Walk, counts: Sequence[int], elapsed_s: float, own: int) -> float:
@@ -185,64 +223,6 @@ def _steps_between(first: Taken, then: Taken, step: int, parity: bool) -> tuple[
     own = then.own * abs(step)
     gaps = ((then.port - first.port - skipped) * sign % SPAN - own for skipped in range(1 + parity * (1 + then.own)))
     return tuple(gap // abs(step) for gap in gaps if 0 < gap <= MOST_STEPS * abs(step) and gap % step == 0)
-
-
-def ahead(weights: Weights, last: Taken, local: int, at_s: float, before: int = 0) -> dict[int, float]:
-    """The chance of each port that the next mapping but `before` gets, for `local` at `at_s`. Sums to 1 at most."""
-    total = log_sum(list(weights.values()))
-    chances: dict[int, float] = defaultdict(float)
-    for walk, weight in weights.items():
-        share = exp(weight - total)
-        if share < 10 * _NEGLIGIBLE:  # there are a thousand hypotheses, and most of them are out of the race
-            continue
-        for port, chance in _after(walk, last, local, at_s, before).items():
-            chances[port] += share * chance
-    return dict(chances)
-
-
-def each_ahead(weights: Weights, last: Taken, local: int, at_s: float, count: int) -> tuple[dict[int, float], ...]:
-    """`ahead` for each of the next `count` mappings, of the hypotheses that matter."""
-    total = log_sum(list(weights.values()))
-    shares = {walk: exp(weight - total) for walk, weight in weights.items() if weight - total > log(_MINOR)}
-    found: tuple[dict[int, float], ...] = tuple(defaultdict(float) for _ in range(count))
-    for walk, share in shares.items():
-        for chances, sums in zip(_each_after(walk, last, local, at_s), found, strict=False):
-            for port, chance in chances.items():
-                sums[port] += share * chance
-    return found
-
-
-def _after(walk: Walk, last: Taken, local: int, at_s: float, before: int) -> dict[int, float]:
-    return next(islice(_each_after(walk, last, local, at_s), before, None))
-
-
-def _each_after(walk: Walk, last: Taken, local: int, at_s: float) -> Iterator[dict[int, float]]:
-    """The chances of the next mapping, of the one after it, …"""
-    chances = {last.port: 1.0}
-    for moves in chain([_moves(walk, at_s - last.at_s)], repeat(_moves(walk, 0.0))):
-        chances = _one_more(walk, chances, local, moves)
-        yield chances
-
-
-def _moves(walk: Walk, elapsed_s: float) -> list[tuple[int, float]]:
-    return [(steps * walk.step, (1 - JUMP) * chance) for steps, chance in enumerate(walk.chances(elapsed_s), start=1)]
-
-
-def _one_more(
-    walk: Walk, chances: Mapping[int, float], local: int, moves: Sequence[tuple[int, float]]
-) -> dict[int, float]:
-    """Where a row is busy, this goes round thousands of times: no calls in there."""
-    found: dict[int, float] = defaultdict(float)
-    most = max(chances.values(), default=0.0)
-    moves = [(distance, move) for distance, move in moves if most * move > _TOO_RARE]
-    for port, chance in chances.items():
-        for distance, move in moves:
-            if chance * move > _TOO_RARE:
-                target = port + distance
-                if walk.keeps_parity:
-                    target += (target ^ local) & 1
-                found[LOWEST + (target - LOWEST) % SPAN] += chance * move
-    return found
 
 
 def fit_of_sequence(runs: tuple[Run, ...]) -> float:

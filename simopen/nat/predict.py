@@ -1,7 +1,7 @@
 """Where a NAT will put the next mappings, by a profile of it.
 
 Theory of operation: a mapping that serves the peer already is used again; else the allocation tells. How ports follow
-each other is `port_sequence.py`'s.
+each other is `port_sequence.py`'s, and how a row of them goes on `port_forecast.py`'s.
 
 Pure: no socket and no clock. Times are ns of any one clock; only their order and their distances count.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp
 
 from simopen.model.endpoint import Endpoint
@@ -27,8 +27,11 @@ from simopen.model.nat import (
     runs_of_each_address,
     runs_of_each_port,
 )
-from simopen.nat import port_sequence
+from simopen.nat import port_forecast, port_sequence
 from simopen.nat.own_ports import own_taken_out
+
+MOST_TOLD = 24
+"""Of a row's new mappings, only the latest tell where it goes on: discovery makes 14, and each costs 1 ms to weigh."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +75,16 @@ def foresee(profile: Profile, now_ns: int, count: int) -> tuple[dict[int, float]
     if profile.mapped.address not in runs:
         return ()
     last = runs[profile.mapped.address][-1]
-    return port_sequence.each_ahead(port_sequence.weigh(tuple(runs.values())), last, port, now_ns / 1e9, count)
+    weights = port_sequence.weigh(tuple(runs.values()))
+    return tuple(port_forecast.each_ahead(weights, last, port, now_ns / 1e9, count))
 
 
 def _foretelling(profile: Profile) -> dict[str, port_sequence.Run]:
     """The runs, by which both sides foresee: of what is this program's own, the peer is told nothing."""
-    if any(each.own for each in profile.observations):  # so there is but one address
-        return runs_of_each_address(own_taken_out(profile))
-    return runs_of_each_address(profile.observations)
+    latest = new_mappings(profile.observations)[-MOST_TOLD:]
+    if any(each.own for each in latest):  # so there is but one address
+        return runs_of_each_address(own_taken_out(replace(profile, observations=tuple(latest))))
+    return runs_of_each_address(latest)
 
 
 def _used_again(profile: Profile, ours: Sequence[Observation], remote: Endpoint | None) -> Endpoint | None:
@@ -119,7 +124,7 @@ def _shares(profile: Profile) -> dict[str, float]:
 def _walking_on(
     weights: port_sequence.Weights, runs: dict[str, port_sequence.Run], local: int, at_s: float, before: int
 ) -> dict[str, dict[int, float]]:
-    return {address: port_sequence.ahead(weights, run[-1], local, at_s, before) for address, run in runs.items()}
+    return {address: port_forecast.ahead(weights, run[-1], local, at_s, before) for address, run in runs.items()}
 
 
 def _keeping(profile: Profile, local: int, before: int) -> dict[str, dict[int, float]]:

@@ -26,12 +26,13 @@ from simopen.clock.source import FixedClock, LocalClock, Reading
 from simopen.clock.true_time import When
 from simopen.holepunch import api
 from simopen.holepunch.attempts import Lane
-from simopen.holepunch.plan import MOST_SYNS, Shot
+from simopen.holepunch.budget import MOST_SYNS
 from simopen.holepunch.runner import Connector
 from simopen.holepunch.targets import Aim, Order, budgeted, looked_up, reachable
 from simopen.lab import Allocation, Mapping, Nat
 from simopen.model.endpoint import Endpoint, Reach, reach
 from simopen.model.report import Report
+from simopen.model.shot import Shot
 from simopen.nat.classify import Filtering, Profile
 from simopen.nat.classify import Mapping as Mapped
 from simopen.net import sock_diag

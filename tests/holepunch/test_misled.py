@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from simopen import lab
-from simopen.holepunch.plan import MOST_SYNS
+from simopen.holepunch.budget import MOST_SYNS
 from simopen.model.wording import LONGEST
 
 pytestmark = pytest.mark.lab

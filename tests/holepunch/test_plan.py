@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from dataclasses import replace
-from itertools import product
+from itertools import accumulate, product
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from simopen.holepunch.plan import MOST_SYNS, SPRAY_PORTS, SPRAY_SHOTS, Plan, most_at_once, plan
+from simopen.holepunch.budget import MOST_SYNS, most_at_once
+from simopen.holepunch.plan import plan
+from simopen.holepunch.strategies import SPRAY_PORTS, SPRAY_SHOTS
 from simopen.lab.nat import model as lab
 from simopen.model.endpoint import Endpoint
+from simopen.model.shot import Plan
 from simopen.model.wording import shortened
 from simopen.nat.classify import Allocation, Filtering, Mapping, Observation, Profile
 from tests.meeting import Meeting, meet
@@ -250,6 +258,89 @@ def test_a_row_that_runs_away_is_planned_for_alike_on_both_sides(
             assert found[0].why == found[1].why
     sprayed = plan(known, row, now_ns=3600_000_000_000, spray=True)
     assert len(sprayed.shots) == 1 + SPRAY_SHOTS
+
+
+LOCAL_PORTS = st.sampled_from([OURS.port, OURS.port + 2, OURS.port + 3])
+PAUSES_NS = st.sampled_from([0, 10**5, 10**6, 10**8, 10**9, 3 * 10**9, 3600 * 10**9])
+GAPS = st.one_of(st.integers(-9, 9), st.integers(-1100, 1100), st.sampled_from([8, 16, 24, 999]), st.integers(0, 2**16))
+
+
+@st.composite
+def rows(draw: st.DrawFn, host: Endpoint, at: Endpoint) -> Profile:
+    """A profile whose ports follow each other in any way, or in none: whoever writes a ticket writes what he likes."""
+    port, at_ns, seen = draw(st.integers(1, 65_535)), 0, []
+    for gap, pause_ns, local, own in draw(
+        st.lists(st.tuples(GAPS, PAUSES_NS, LOCAL_PORTS, st.sampled_from([0, 0, 1, 700])), min_size=1, max_size=40)
+    ):
+        port, at_ns = (port + gap) % 65_535 + 1, at_ns + pause_ns
+        seen.append(Observation(host._replace(port=local), B, at._replace(port=port), at_ns, own))
+    mapping = draw(st.sampled_from([Mapping.ADDRESS_DEPENDENT, Mapping.ADDRESS_AND_PORT_DEPENDENT]))
+    step = draw(st.sampled_from([None, 1, 2, 8, -1]))
+    row = {"mapping": mapping, "allocation": Allocation.SEQUENTIAL, "step": step, "observations": tuple(seen)}
+    return profile(host, seen[-1].mapped, **row)
+
+
+@given(rows(OURS, A), rows(THEIRS, B), PAUSES_NS, st.booleans())
+def test_whatever_rows_two_sides_tell_of_is_planned_for_alike_on_both(
+    ours: Profile, theirs: Profile, wait_ns: int, spray: bool
+) -> None:
+    now_ns = max(each.observations[-1].at_ns for each in (ours, theirs)) + wait_ns
+    found, its = plan(ours, theirs, now_ns=now_ns, spray=spray), plan(theirs, ours, now_ns=now_ns, spray=spray)
+    assert (found.why, found.sprays, bool(found.shots)) == (its.why, its.sprays, bool(its.shots))
+    assert found.chance == pytest.approx(its.chance)
+    assert None in (found.chooses, its.chooses) or found.chooses is not its.chooses
+
+
+def lines_run(work: Callable[[], object]) -> int:
+    """How many lines of Python it takes, which no other program on the machine can change."""
+    lines, before = 0, sys.gettrace()
+
+    def counted(_frame: object, event: str, _argument: object) -> Any:
+        nonlocal lines
+        lines += event == "line"
+        return counted
+
+    sys.settrace(counted)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return lines
+
+
+HOSTILE_GAPS = {
+    "jumps": [20_000, -9_000, 31_000, 5_000, -17_000, 9_999, 28_000, -3_000, 12_000, -30_000, 7_777, 1_234, -21_000],
+    "a busy row": [7, 30, 2, 11, 54, 3, 1, 19, 8, 1, 40, 5, 12],
+    "a row of others": [240, 480, 96, 960, 48, 888, 720, 312, 24, 600, 504, 144, 984],
+    "steps of any size": [1, 2, -1, 8, 4, 3, -1, 1, 16, 2, 8, 1, -2],
+    "nothing": [],
+}
+
+
+@pytest.mark.parametrize("gaps", HOSTILE_GAPS.values(), ids=HOSTILE_GAPS)
+@pytest.mark.parametrize("pause_ns", [0, 10**6, 10**9, 3600 * 10**9])
+def test_no_two_rows_take_long_to_plan(gaps: list[int], pause_ns: int) -> None:
+    """Whoever writes a ticket writes what he likes, and the other's plan must not take seconds."""
+    sides = []
+    for host, at in ((OURS, A), (THEIRS, B)):
+        ports = accumulate((*gaps, *gaps * 20), initial=32_000)
+        seen = [
+            Observation(host, B, at._replace(port=port % 60_000 + 1_024), pause_ns * n) for n, port in enumerate(ports)
+        ]
+        row = {"mapping": Mapping.ADDRESS_AND_PORT_DEPENDENT, "allocation": Allocation.SEQUENTIAL}
+        sides.append(profile(host, seen[-1].mapped, observations=tuple(seen), **row))
+    now_ns = sides[0].observations[-1].at_ns + pause_ns
+    assert lines_run(lambda: plan(*sides, now_ns=now_ns)) < 600_000
+
+
+def test_where_many_ports_are_as_good_a_volley_aims_at_the_middle_of_them() -> None:
+    """In the order of the row, round the end of the range of ports."""
+    seen = tuple(Observation(THEIRS, A, B._replace(port=65_530 + n), n * 10**6) for n in range(4))
+    row = {"mapping": Mapping.ADDRESS_AND_PORT_DEPENDENT, "allocation": Allocation.SEQUENTIAL, "observations": seen}
+    theirs = profile(THEIRS, seen[-1].mapped, **row)
+    keeping = profile(OURS, A, mapping=Mapping.ADDRESS_AND_PORT_DEPENDENT)
+    found = plan(keeping, theirs, now_ns=4 * 10**6)
+    assert found.shots[0].remote.port in {1025, 1026}
 
 
 HOME = lab.Nat()

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from simopen import lab
-from simopen.holepunch.plan import MOST_SYNS
+from simopen.holepunch.budget import MOST_SYNS
 from simopen.lab import Allocation, Filtering, Mapping, Nat, Unsolicited
 from simopen.lab.trial import stun_server
 from tests.holepunch.test_punching import this_loop

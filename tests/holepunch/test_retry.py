@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simopen.holepunch.plan import MOST_SYNS, Shot, rationed
+from simopen.holepunch.budget import MOST_SYNS, rationed
 from simopen.holepunch.retry import (
     BURST,
     FAILED_PAUSE_NS,
@@ -28,6 +28,7 @@ from simopen.holepunch.retry import (
     passes,
 )
 from simopen.model.endpoint import Endpoint
+from simopen.model.shot import Shot
 
 S = 1_000_000_000
 WINDOW = Window(100 * S, 110 * S)

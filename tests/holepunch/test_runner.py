@@ -7,11 +7,12 @@ import time
 import pytest
 
 from simopen.clock.scheduler import spin
-from simopen.holepunch.plan import Shot, opened_first
+from simopen.holepunch.budget import opened_first
 from simopen.holepunch.retry import Window
 from simopen.holepunch.runner import Connector
 from simopen.model.endpoint import Endpoint
 from simopen.model.report import Via
+from simopen.model.shot import Shot
 from simopen.net import own_flows
 from tests.loopback import HERE, THERE, ports
 

@@ -21,11 +21,11 @@ from simopen.clock.scheduler import spin
 from simopen.errors import PunchError
 from simopen.holepunch import api
 from simopen.holepunch.attempts import Lane
-from simopen.holepunch.plan import Shot
 from simopen.holepunch.retry import Window
 from simopen.holepunch.runner import Connector
 from simopen.model.endpoint import Endpoint
 from simopen.model.report import Via
+from simopen.model.shot import Shot
 from tests.loopback import HERE, THERE, ports
 
 __all__ = ["ports"]

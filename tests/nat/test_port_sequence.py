@@ -5,11 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simopen.nat.port_sequence import (
-    HIGHEST,
-    LOWEST,
     Taken,
     Walk,
-    ahead,
     evidence,
     likeliest,
     log_sum,
@@ -53,12 +50,6 @@ def test_others_at_a_rate_come_by_the_clock_and_others_by_chance_do_not() -> Non
     assert mean == pytest.approx(20, abs=0.1)
 
 
-def test_where_parity_is_kept_a_port_of_the_wrong_one_is_skipped() -> None:
-    quiet = {Walk(1, True, 0.0, 0.0): 0.0}
-    for last, local, port in ((7000, 50001, 7001), (7000, 50002, 7002), (HIGHEST, 50001, LOWEST + 1)):
-        assert ahead(quiet, Taken(last, 50000, 0.0), local, 0.0) == pytest.approx({port: 0.99})
-
-
 @pytest.mark.parametrize(
     ("runs", "step", "busy"),
     [
@@ -85,18 +76,6 @@ def test_no_gap_says_nothing() -> None:
 
 def test_a_walk_is_evidence_of_itself() -> None:
     assert evidence((QUIET,)) > -6 > -40 > evidence((run(7000, 20000, 9000, 50000, 31000),))
-
-
-def test_ahead_the_next_step_comes_first_and_the_chances_are_one_at_most() -> None:
-    chances = ahead(weigh((QUIET,)), QUIET[-1], 50000, 0.0)
-    assert max(chances, key=chances.__getitem__) == 7009
-    assert 0.8 < sum(chances.values()) <= 1
-    assert all(LOWEST <= port <= HIGHEST for port in chances)
-
-
-def test_ahead_each_mapping_before_is_one_more_step() -> None:
-    chances = ahead(weigh((QUIET,)), QUIET[-1], 50000, 0.0, before=2)
-    assert max(chances, key=chances.__getitem__) == 7013
 
 
 def test_logs_add_up() -> None:

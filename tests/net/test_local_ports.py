@@ -19,10 +19,10 @@ import simopen
 from simopen.clock import source as clock
 from simopen.clock.scheduler import spin
 from simopen.holepunch.listener import Listener
-from simopen.holepunch.plan import Shot
 from simopen.holepunch.retry import Window
 from simopen.holepunch.runner import Connector
 from simopen.model.endpoint import Endpoint
+from simopen.model.shot import Shot
 from simopen.net.local_ports import LocalPorts
 from tests.loopback import HERE, THERE, ports
 
