@@ -27,7 +27,8 @@ from simopen.clock import ntp_client
 from simopen.clock import source as clock
 from simopen.errors import ClockError, LocalEndpointError, SimopenError, StunError
 from simopen.model.endpoint import Endpoint
-from simopen.net.sockets import is_self_connected, open_socket, source_address
+from simopen.net.routes import source_address
+from simopen.net.sockets import is_self_connected, open_socket
 
 if TYPE_CHECKING:
     from simopen.cli.console import Screen

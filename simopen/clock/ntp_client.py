@@ -22,10 +22,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from simopen.clock import ntp
-from simopen.model.endpoint import MOST_ADDRESSES, Ask, look_up, normalise, server_names
+from simopen.model.endpoint import normalise, server_names
 from simopen.model.wording import listed
 from simopen.net import own_flows
-from simopen.net.sockets import NO_WAY
+from simopen.net.resolve import MOST_ADDRESSES, Ask, look_up
+from simopen.net.routes import NO_WAY
 
 NTP_PORT = 123
 

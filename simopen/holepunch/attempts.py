@@ -16,13 +16,13 @@ from dataclasses import dataclass
 
 from simopen.holepunch.listener import Loop
 from simopen.holepunch.retry import Outcome, outcome_of
-from simopen.model.endpoint import Endpoint, sockaddr
+from simopen.model.endpoint import Endpoint
 from simopen.model.report import Attempt, Via
 from simopen.model.shot import Shot
 from simopen.net import local_ports, own_flows
 from simopen.net.local_ports import LocalPorts
 from simopen.net.own_flows import Flow
-from simopen.net.sockets import MakeSocket, limit_hops, limit_resends, open_socket
+from simopen.net.sockets import MakeSocket, limit_hops, limit_resends, open_socket, sockaddr
 
 # States of a 5-tuple that do not pass by themselves within a window, unlike an accept under way or TIME-WAIT.
 _LASTING = {"ESTABLISHED", "SYN-SENT", "CLOSE-WAIT"}

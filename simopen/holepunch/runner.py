@@ -32,7 +32,8 @@ from simopen.model.report import MOST_ARRIVALS, Arrival, Attempt, Via
 from simopen.model.shot import Shot
 from simopen.net import delayed_close, local_ports, sock_diag
 from simopen.net.local_ports import Claim, LocalEnd, LocalPorts
-from simopen.net.sockets import MakeSocket, is_self_connected, source_address
+from simopen.net.routes import source_address
+from simopen.net.sockets import MakeSocket, is_self_connected
 
 _ARMING_NS = 50_000_000  # what the scheduler gets at least
 _LOOKED_BACK = 4  # those of a spray have met nobody yet

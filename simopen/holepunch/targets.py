@@ -26,25 +26,23 @@ from simopen.holepunch.retry import passes
 from simopen.holepunch.runner import self_connection
 from simopen.model.endpoint import (
     ANY,
-    Ask,
     Endpoint,
     Local,
     Peer,
     Reach,
-    Resolved,
     is_single,
     literal,
     local_endpoint,
     peer_endpoints,
     reach,
-    resolved,
-    sockaddr,
 )
 from simopen.model.report import MOST_TOLD
 from simopen.model.shot import Plan, Shot
 from simopen.model.wording import FEW, listed, quoted
 from simopen.nat.classify import Profile
-from simopen.net.sockets import NO_WAY, is_own, make_room, open_socket, source_address
+from simopen.net.resolve import Ask, Resolved, resolved
+from simopen.net.routes import NO_WAY, is_own, source_address
+from simopen.net.sockets import make_room, open_socket, sockaddr
 from simopen.ticket.codec import Ticket
 
 logger = _logs.PACKAGE

@@ -1,30 +1,25 @@
 """Endpoints: value types, how they are read, and which of them somebody else may name.
 
 Theory of operation: an endpoint is an IP literal and a port, nothing else; names are resolved at the edge
-(`resolve`) and never reach the modules that fire.
+(`net/resolve.py`) and never reach the modules that fire.
 
 An address has one spelling from the moment it is taken, whoever it comes from, so that equal ones compare equal
 (`canonical`): IPv4 in IPv6 is IPv4, and only a link-local address keeps its scope, as a number. What people type goes
 through `literal`, which refuses what resolvers read in different ways. Who may name which address, `refusal` says.
-Everything here is pure, but for `resolve` and for the number of an interface.
+Everything here is pure, but for the number of an interface.
 """
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
-import contextlib
 import ipaddress
 import re
 import socket
-import threading
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
-from typing import Any, NamedTuple, TypeAlias, TypeGuard
+from typing import NamedTuple, TypeAlias, TypeGuard
 
-from simopen.errors import ResolutionError
-from simopen.model.wording import FEW, listed, quoted
+from simopen.model.wording import quoted
 
 Peer: TypeAlias = "tuple[str, int] | Sequence[tuple[str, int]]"
 Local: TypeAlias = "int | tuple[str, int] | None"
@@ -287,12 +282,12 @@ def server_name(server: str | tuple[str, int], default_port: int, what: str) -> 
         _, typed, scope = _plain(given).partition("%")  # an interface may come while the name is kept
         return host.partition("%")[0] + (typed and typed + scope.partition("]")[0]) * ("%" in host), port
     try:
-        return _checked_name(host.lower()), port
+        return checked_name(host.lower()), port
     except UnicodeError as error:
         raise ValueError(f"not {what}: {quoted(server)} ({error})") from error
 
 
-def _checked_name(name: str) -> str:
+def checked_name(name: str) -> str:
     """Raises: UnicodeError for what can be no host's name, so that it need not be looked up."""
     ascii_name = name.encode("idna").decode()
     if not re.fullmatch(r"[A-Za-z0-9_.-]+", ascii_name) or _ends_in_number(ascii_name):
@@ -305,23 +300,6 @@ def normalise(sockaddr: tuple[str, int] | tuple[str, int, int, int]) -> Endpoint
     bare = sockaddr[0].partition("%")[0]
     scope = sockaddr[3] if len(sockaddr) == 4 else 0
     return Endpoint(canonical(f"{bare}%{scope}" if scope else bare), sockaddr[1])
-
-
-def sockaddr(endpoint: Endpoint) -> tuple[str, int] | tuple[str, int, int, int]:
-    """What the socket calls want for an endpoint: a pair, or IPv6's four."""
-    if endpoint.family == socket.AF_INET:
-        return (endpoint.address, endpoint.port)
-    address, _, scope = endpoint.address.partition("%")
-    return (address, endpoint.port, 0, _scope_id(scope))
-
-
-def _scope_id(scope: str) -> int:
-    if re.fullmatch(r"[0-9]{0,10}", scope) and int(scope or 0) < 2**32:
-        return int(scope or 0)
-    try:
-        return socket.if_nametoindex(scope)
-    except (OSError, ValueError) as error:
-        raise ResolutionError(f"this host has no interface named {quoted(scope)}") from error
 
 
 def canonical(address: str) -> str:
@@ -345,9 +323,18 @@ def canonical(address: str) -> str:
         return str(ip.ipv4_mapped)
     if not ip.is_link_local or not scope.strip("0"):
         return str(ip)
-    with contextlib.suppress(ResolutionError):
-        scope = str(_scope_id(scope))
-    return f"{ip}%{scope}"
+    number = scope_id(scope)
+    return f"{ip}%{scope if number is None else number}"
+
+
+def scope_id(scope: str) -> int | None:
+    """The number of the interface that a scope names, 0 for none; None where this host has no such interface."""
+    if re.fullmatch(r"[0-9]{0,10}", scope) and int(scope or 0) < 2**32:
+        return int(scope or 0)
+    try:
+        return socket.if_nametoindex(scope)
+    except (OSError, ValueError):
+        return None
 
 
 def spelled(endpoint: Endpoint, whose: str) -> Endpoint:
@@ -360,87 +347,3 @@ def spelled(endpoint: Endpoint, whose: str) -> Endpoint:
     if not isinstance(address, str):
         raise TypeError(f"{whose} address must be a string, not {type(address).__name__}")
     return Endpoint(canonical(address), check_port(port, f"{whose} port"))
-
-
-MOST_ADDRESSES = 8
-"""Of a name, in each address family. A host has one or two; who has more is no peer, but a service's name."""
-
-
-class Resolved(NamedTuple):
-    """Endpoints to try, and a sentence on each name that has more of them than are tried."""
-
-    endpoints: tuple[Endpoint, ...]
-    notes: tuple[str, ...] = ()
-
-
-async def resolve(pairs: Sequence[tuple[str, int]]) -> tuple[Endpoint, ...]:
-    """The endpoints of `resolved`."""
-    return (await resolved(pairs)).endpoints
-
-
-Ask: TypeAlias = "Callable[..., list[Any]]"
-"""What looks a name up, as `socket.getaddrinfo` does."""
-
-
-async def resolved(pairs: Sequence[tuple[str, int]], *, ask: Ask = socket.getaddrinfo) -> Resolved:
-    """Every distinct endpoint of `pairs` in the order given; a name brings its IPv6 and IPv4 addresses, eight of each.
-
-    Raises:
-        ResolutionError: a name has no address.
-    """
-    found = await asyncio.gather(*(_resolve_one(host, port, ask) for host, port in pairs))
-    endpoints = tuple(dict.fromkeys(endpoint for each in found for endpoint in each.endpoints))
-    return Resolved(endpoints, tuple(dict.fromkeys(note for each in found for note in each.notes)))
-
-
-async def _resolve_one(host: str, port: int, ask: Ask) -> Resolved:
-    if (address := literal(host)) is not None:
-        return Resolved((Endpoint(address, port),))
-    try:
-        found = await look_up(_checked_name(host), port, socket.SOCK_STREAM, ask=ask)
-    except (OSError, UnicodeError, RuntimeError) as error:  # RuntimeError: no thread can be had
-        raise ResolutionError(f"the name {quoted(host)} {_unresolved(error)}, or give an IP address") from error
-    endpoints = dict.fromkeys(normalise(address) for family, *_, address in found if family in ANY)
-    # The two sides may each choose between streams (see connector.py): the same order on both avoids a quarrel.
-    families = ([each for each in endpoints if each.family == family] for family in (socket.AF_INET6, socket.AF_INET))
-    kept = tuple(endpoint for those in families for endpoint in those[:MOST_ADDRESSES])
-    if len(kept) == len(endpoints):
-        return Resolved(kept)
-    told = listed(kept, ", ", FEW)
-    note = f"the name {quoted(host)} has {len(endpoints)} addresses, of which {len(kept)} are tried: {told}"
-    return Resolved(kept, (note,))
-
-
-def _unresolved(error: Exception) -> str:
-    """What is known of a name, by what its look-up met, and what to do."""
-    if isinstance(error, UnicodeError):
-        return f"has no address, as no host can be named so ({error}); check its spelling"
-    if isinstance(error, socket.gaierror) and error.errno in _NO_ADDRESS:
-        return f"has no address ({error.strerror}); check its spelling"
-    reason = (error.strerror or error) if isinstance(error, OSError) else error
-    return f"could not be looked up ({reason}); is the network up? Try again"
-
-
-_NO_ADDRESS = {getattr(socket, name) for name in ("EAI_NONAME", "EAI_NODATA") if hasattr(socket, name)}
-"""The name servers' own word, rather than theirs that they cannot tell now, or nobody's."""
-
-
-async def look_up(host: str, port: int, kind: socket.SocketKind, *, ask: Ask = socket.getaddrinfo) -> list[Any]:
-    """What `socket.getaddrinfo` answers; and when cancelled, this lets go at once.
-
-    The loop's own does not: where name servers are silent, its thread stays for 10 s and more (resolv.conf(5): 5 s,
-    twice, for each server), and neither the loop nor the program ends before it does.
-
-    Raises: what `socket.getaddrinfo` does.
-    """
-    answer: concurrent.futures.Future[list[Any]] = concurrent.futures.Future()
-
-    def wait_for_it() -> None:
-        try:
-            answer.set_result(ask(host, port, type=kind))
-        except Exception as error:
-            answer.set_exception(error)
-
-    answer.set_running_or_notify_cancel()
-    threading.Thread(target=wait_for_it, name="simopen-resolver", daemon=True).start()
-    return await asyncio.wrap_future(answer)

@@ -19,13 +19,15 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Self, TypeAlias
 
 from simopen.errors import LocalEndpointError, ResolutionError, StunError, no_names
-from simopen.model.endpoint import ANY, Ask, Endpoint, Reach, canonical, reach, resolved
+from simopen.model.endpoint import ANY, Endpoint, Reach, canonical, reach
 from simopen.model.wording import by_reason, listed
 from simopen.nat import stun
 from simopen.nat.classify import Mapping, Observation, mapping_so_far
 from simopen.nat.hairpin import Mapped, hairpins
 from simopen.nat.stun_tcp import Binding, StunServer, other_address
-from simopen.net.sockets import is_own, open_socket, source_address
+from simopen.net.resolve import Ask, resolved
+from simopen.net.routes import is_own, source_address
+from simopen.net.sockets import open_socket
 from simopen.portmap.nat_pmp import outer_address
 
 PROBES = 7

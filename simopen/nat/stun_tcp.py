@@ -21,10 +21,11 @@ from dataclasses import dataclass
 from typing import Self
 
 from simopen.errors import LocalEndpointError, StunError
-from simopen.model.endpoint import Endpoint, normalise, server_names, sockaddr
+from simopen.model.endpoint import Endpoint, normalise, server_names
 from simopen.nat import stun
 from simopen.net import own_flows
-from simopen.net.sockets import NO_WAY, connect, drop, keep, open_socket, source_address
+from simopen.net.routes import NO_WAY, source_address
+from simopen.net.sockets import connect, drop, keep, open_socket, sockaddr
 
 STUN_PORT = 3478
 

@@ -38,9 +38,9 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from simopen.errors import LocalEndpointError
-from simopen.model.endpoint import Endpoint, normalise, sockaddr
+from simopen.model.endpoint import Endpoint, normalise
 from simopen.net import sock_diag
-from simopen.net.sockets import limit_hops, open_socket
+from simopen.net.sockets import limit_hops, open_socket, sockaddr
 
 if sys.platform == "linux":  # not when it is called for: an interpreter that ends imports nothing any more
     import fcntl

@@ -13,8 +13,9 @@ import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from simopen.model.endpoint import ANY, Endpoint, canonical, sockaddr
-from simopen.net.sockets import source_address
+from simopen.model.endpoint import ANY, Endpoint, canonical
+from simopen.net.routes import source_address
+from simopen.net.sockets import sockaddr
 
 # include/net/tcp_states.h
 _STATES = {

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
 import socket
@@ -19,8 +18,9 @@ import time
 from collections.abc import Callable
 from typing import TypeAlias
 
-from simopen.errors import LocalEndpointError
-from simopen.model.endpoint import ANY, Endpoint, Reach, normalise, reach, sockaddr
+from simopen.errors import LocalEndpointError, ResolutionError
+from simopen.model.endpoint import Endpoint, scope_id
+from simopen.model.wording import quoted
 from simopen.net import own_flows
 from simopen.net.own_flows import Flows
 
@@ -48,7 +48,7 @@ def open_socket(
         # The protocol is named since asyncio sets TCP_NODELAY only where it can see that this is TCP.
         sock = (make or socket.socket)(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     except OSError as error:
-        raise _local_error(error, local) from error
+        raise local_error(error, local) from error
     try:
         sock.setblocking(False)
         _share_port(sock)
@@ -59,7 +59,7 @@ def open_socket(
         sock.bind(address)
     except OSError as error:
         sock.close()
-        raise _local_error(error, local) from error
+        raise local_error(error, local) from error
     return sock
 
 
@@ -94,13 +94,28 @@ async def _writable(fd: int) -> None:
         loop.remove_writer(fd)
 
 
+def sockaddr(endpoint: Endpoint) -> tuple[str, int] | tuple[str, int, int, int]:
+    """What the socket calls want for an endpoint: a pair, or IPv6's four.
+
+    Raises:
+        ResolutionError: this host has no such interface.
+    """
+    if endpoint.family == socket.AF_INET:
+        return (endpoint.address, endpoint.port)
+    address, _, scope = endpoint.address.partition("%")
+    if (number := scope_id(scope)) is None:
+        raise ResolutionError(f"this host has no interface named {quoted(scope)}")
+    return (address, endpoint.port, 0, number)
+
+
 def _share_port(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if hasattr(socket, "SO_REUSEPORT"):  # Windows has none: there SO_REUSEADDR shares
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 
 
-def _local_error(error: OSError, local: tuple[str, int]) -> LocalEndpointError:
+def local_error(error: OSError, local: tuple[str, int]) -> LocalEndpointError:
+    """What the kernel means by refusing a socket for `local`, and what to do."""
     endpoint = Endpoint(*local)
     reasons = {
         errno.EADDRINUSE: "another program has it and does not share it; end that program or choose another port",
@@ -121,7 +136,6 @@ def _local_error(error: OSError, local: tuple[str, int]) -> LocalEndpointError:
 
 # Where the kernel chooses the port: `bind`'s word, and those of a connect that binds by itself.
 _EXHAUSTED = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EAGAIN}
-_SHORT = {errno.EADDRINUSE, errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM}  # these say nothing of routes
 _NO_PORT_LEFT = (
     "every port that the kernel gives out is taken (sysctl net.ipv4.ip_local_port_range); end what takes them"
 )
@@ -155,32 +169,6 @@ def _open_files() -> int:
         return 256
 
 
-NO_WAY = "this host has no route to it"
-
-
-def source_address(peer: Endpoint, local: str | None) -> str | None:
-    """The address that this host would reach `peer` from; None where it has no route. Sends nothing.
-
-    Raises:
-        LocalEndpointError: nothing can be had to ask with: a descriptor, memory, a port that the kernel gives out.
-    """
-    asked_from = (local or ANY[peer.family], 0)
-    try:
-        probe = socket.socket(peer.family, socket.SOCK_DGRAM)
-    except OSError as error:
-        raise _local_error(error, asked_from) from error
-    with probe:
-        try:
-            if local is not None:
-                probe.bind(sockaddr(Endpoint(local, 0)))
-            probe.connect(sockaddr(peer))
-            return normalise(probe.getsockname()).address
-        except OSError as error:
-            if error.errno in _SHORT:
-                raise _local_error(error, asked_from) from error
-    return None
-
-
 def limit_resends(sock: socket.socket, resends: int) -> None:
     """Let the kernel send this socket's SYN again so often, 1 or more, as far as it can be told; then it is given up.
 
@@ -188,31 +176,6 @@ def limit_resends(sock: socket.socket, resends: int) -> None:
     """
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, resends * 1000 + 500)
-
-
-# Of reserved blocks (RFC 1112 §4, RFC 6666): where these can be bound, any can.
-_NOBODYS = {socket.AF_INET: "240.0.0.1", socket.AF_INET6: "100::1"}
-
-
-def is_own(address: str) -> bool:
-    """Whether an address is this host's: any of 127.0.0.0/8, and an interface's second one, too.
-
-    Binding tells. It does not where ip_nonlocal_bind lets programs have any address, nor in a network namespace that
-    has none at all, where Linux lets them, too: then only the route tells, and of an interface's addresses the first.
-    """
-    if not _binds(_NOBODYS[Endpoint(address, 1).family]):
-        return _binds(address)
-    with contextlib.suppress(LocalEndpointError):
-        return reach(address) is Reach.HOST or source_address(Endpoint(address, 1), None) == address
-    return False
-
-
-def _binds(address: str) -> bool:
-    endpoint = Endpoint(address, 0)
-    with contextlib.suppress(OSError), socket.socket(endpoint.family, socket.SOCK_DGRAM) as probe:
-        probe.bind(sockaddr(endpoint))
-        return True
-    return False
 
 
 def limit_hops(sock: socket.socket, hops: int) -> None:

@@ -15,7 +15,7 @@ import struct
 from collections.abc import Iterable
 
 from simopen.model.endpoint import Endpoint
-from simopen.net.sockets import source_address
+from simopen.net.routes import source_address
 
 PORT = 5351
 QUESTION = bytes(2)  # version 0, operation 0

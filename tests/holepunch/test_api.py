@@ -36,7 +36,7 @@ from simopen.model.shot import Shot
 from simopen.nat.classify import Filtering, Profile
 from simopen.nat.classify import Mapping as Mapped
 from simopen.net import sock_diag
-from simopen.net.sockets import source_address
+from simopen.net.routes import source_address
 from simopen.ticket.codec import Ticket
 from tests.loopback import HERE, THERE, ports
 from tests.meeting import profiles

@@ -188,7 +188,7 @@ def test_ephemeral_ports_that_are_all_taken_are_no_missing_route() -> None:
         "import asyncio, ctypes, fcntl, os, socket, struct\n"
         "import simopen\n"
         "from simopen.clock import source as clock\n"
-        "from simopen.net import sockets\n"
+        "from simopen.net import routes\n"
         "from simopen.model.endpoint import Endpoint\n"
         "flags = 0x40000000 | (0 if os.geteuid() == 0 else 0x10000000)\n"
         "assert ctypes.CDLL(None).unshare(flags) == 0\n"
@@ -199,7 +199,7 @@ def test_ephemeral_ports_that_are_all_taken_are_no_missing_route() -> None:
         "held = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]\n"
         "for number, sock in enumerate(held): sock.bind(('127.0.0.1', 40000 + number))\n"
         "for local in (None, '127.0.0.1'):\n"
-        "    try: print(sockets.source_address(Endpoint('127.0.0.2', 99), local))\n"
+        "    try: print(routes.source_address(Endpoint('127.0.0.2', 99), local))\n"
         "    except simopen.LocalEndpointError as error: print(error)\n"
         "print(asyncio.run(simopen.punch(('127.0.0.2', 99), local=98, clock=clock.plain()))[1].remote)\n"
     )

@@ -15,24 +15,21 @@ from hypothesis import strategies as st
 
 from simopen.errors import ResolutionError
 from simopen.model.endpoint import (
-    MOST_ADDRESSES,
     Endpoint,
     Reach,
     canonical,
     check_port,
     host_and_port,
     local_endpoint,
-    look_up,
     normalise,
     own_address,
     peer_endpoints,
     reach,
     refusal,
-    resolve,
-    resolved,
     server_name,
-    sockaddr,
 )
+from simopen.net.resolve import MOST_ADDRESSES, look_up, resolve, resolved
+from simopen.net.sockets import sockaddr
 
 
 @pytest.mark.parametrize("port", [0, -1, 65536, 10**9])
@@ -336,7 +333,7 @@ async def test_a_look_up_answers_what_the_resolver_does() -> None:
 
 SILENT = """
 import asyncio, socket, sys, threading
-from simopen.model.endpoint import look_up
+from simopen.net.resolve import look_up
 
 async def main():
     async with asyncio.timeout(0.01):

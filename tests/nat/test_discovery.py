@@ -19,12 +19,13 @@ import pytest
 
 import simopen
 from simopen.errors import LocalEndpointError, StunError
-from simopen.model.endpoint import Endpoint, sockaddr
+from simopen.model.endpoint import Endpoint
 from simopen.nat.classify import Mapping
 from simopen.nat.discovery import LOOK_S, Discovery, holding
 from simopen.nat.probe import PATIENCE_S, PROBES, Inquiry, PunchPort
 from simopen.nat.stun_tcp import parse_servers
 from simopen.net import own_flows
+from simopen.net.sockets import sockaddr
 from tests.fake_stun import FakeStun, Translation, full_server
 from tests.loopback import HERE, THERE, ports
 from tests.nat.test_stun_tcp import MISBEHAVIOURS
