@@ -25,8 +25,8 @@ from benchmarks.agent import serve
 from benchmarks.common import run_on
 from benchmarks.orders import Order
 from simopen.errors import ImpossiblePair
+from simopen.model.nat import Profile
 from simopen.nat import discovery
-from simopen.nat.classify import Profile
 from simopen.ticket.codec import in_utc
 
 _GREETING = b"simopen"

@@ -14,7 +14,7 @@ from simopen._lazy import loader
 TYPE_CHECKING = False  # `typing` takes five times as long to load as this
 if TYPE_CHECKING:
     from simopen.clock.instant import next_slot, read_instant
-    from simopen.clock.source import Clock, Estimate, check_clock
+    from simopen.clock.source import Clock, check_clock
     from simopen.errors import (
         ClockError,
         ImpossiblePair,
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
         WindowClosed,
     )
     from simopen.holepunch.api import connect, connect_self, punch
-    from simopen.holepunch.diagnosis import Cause, Diagnosis
     from simopen.link.session import new_key
     from simopen.model.endpoint import Endpoint
-    from simopen.model.report import Attempt, Report
-    from simopen.nat.classify import Profile
+    from simopen.model.estimate import Estimate
+    from simopen.model.nat import Profile
+    from simopen.model.report import Attempt, Cause, Diagnosis, Report
     from simopen.nat.discovery import discover
     from simopen.ticket.codec import Ticket, parse_ticket
 
@@ -79,19 +79,19 @@ __all__ = [
 
 _HOMES = {
     "Attempt": "model.report",
-    "Cause": "holepunch.diagnosis",
+    "Cause": "model.report",
     "Clock": "clock.source",
     "ClockError": "errors",
-    "Diagnosis": "holepunch.diagnosis",
+    "Diagnosis": "model.report",
     "Endpoint": "model.endpoint",
-    "Estimate": "clock.source",
+    "Estimate": "model.estimate",
     "ImpossiblePair": "errors",
     "LabError": "errors",
     "LinkBroken": "errors",
     "LinkError": "errors",
     "LocalEndpointError": "errors",
     "MissedInstant": "errors",
-    "Profile": "nat.classify",
+    "Profile": "model.nat",
     "PunchError": "errors",
     "Report": "model.report",
     "ResolutionError": "errors",

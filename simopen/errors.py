@@ -26,13 +26,9 @@ The words of any of them fit a screen, whatever a name, a server or a peer had t
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING
 
+from simopen.model.report import Diagnosis, Report
 from simopen.model.wording import LONGEST, shortened
-
-if TYPE_CHECKING:
-    from simopen.holepunch.diagnosis import Diagnosis
-    from simopen.model.report import Report
 
 
 class SimopenError(Exception):

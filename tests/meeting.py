@@ -14,8 +14,9 @@ from simopen.lab.nat.model import Unsolicited
 from simopen.lab.packet import Endpoint as Labelled
 from simopen.lab.packet import Flags, Headers, Protocol
 from simopen.model.endpoint import Endpoint
+from simopen.model.nat import Profile
 from simopen.model.shot import Plan, Shot
-from simopen.nat.classify import Profile, classify
+from simopen.nat.classify import classify
 from tests.modelled import HOST, PUNCH_PORT, Model
 
 RESEND_NS = 1_000_000_000  # Linux sends an unanswered SYN again after 1, 2, 3, 4 s

@@ -14,7 +14,7 @@ from dataclasses import replace
 import simopen
 from simopen.clock import source as clock
 from simopen.model.endpoint import Endpoint
-from simopen.nat.classify import Allocation, Mapping, Observation, Profile
+from simopen.model.nat import Allocation, Mapping, Observation, Profile
 
 PORT, LEAD_S = 1314, 2.5
 HOST = Endpoint("192.168.1.2", PORT)

@@ -11,7 +11,7 @@ from simopen.lab.nat.model import Nat, Translator
 from simopen.lab.packet import NO_FLAGS, Flags, Headers, Protocol
 from simopen.lab.packet import Endpoint as Labelled
 from simopen.model.endpoint import Endpoint
-from simopen.nat.classify import Observation
+from simopen.model.nat import Observation
 from simopen.net.own_flows import Flow
 
 HOST = "192.168.1.10"

@@ -42,14 +42,17 @@ MODELS = ("lab.packet", "lab.nat", "lab.net")
 """They serve simulators, too, and need of the rest only values and errors."""
 PURE = (
     "errors",
-    "model.report",
-    "model.wording",
     "model.estimate",
     "model.nat",
+    "model.outcome",
+    "model.report",
     "model.shot",
-    "clock.ntp",
+    "model.wording",
     "clock.instant",
+    "clock.ntp",
+    "clock.selection",
     "nat.classify",
+    "nat.observations",
     "nat.own_ports",
     "nat.port_forecast",
     "nat.port_sequence",
@@ -64,12 +67,12 @@ PURE = (
     "holepunch.strategies",
     "cli.arguments",
     "cli.doctor_checks",
-    "lab.packet",
+    "lab.draw.nat_actions",
+    "lab.draw.text_diagram",
     "lab.nat",
     "lab.net.core",
     "lab.net.linux_router",
-    "lab.draw.nat_actions",
-    "lab.draw.text_diagram",
+    "lab.packet",
     "lab.trial.explain",
 )
 """Modules, or all of a room's."""
@@ -121,13 +124,6 @@ def is_model(name: str) -> bool:
 
 # What the next steps mend: values still have some of the deciding with them.
 TO_BE_MENDED = {
-    ("errors", "holepunch.diagnosis"),
-    ("model.endpoint", "errors"),
-    ("model.estimate", "clock.ntp"),
-    ("model.estimate", "errors"),
-    ("model.nat", "nat.port_sequence"),
-    ("model.report", "clock.source"),
-    ("model.report", "holepunch.retry"),
     ("nat.discovery", "ticket.codec"),
 }
 

@@ -15,11 +15,12 @@ from typing import NamedTuple
 
 from benchmarks.simulation.network import TCP, Access, Network
 from benchmarks.simulation.tcp import RST, SYN, Opener, Segment, State, after, refusal
-from simopen.holepunch.retry import Fire, GiveUp, Keep, Outcome, Window
+from simopen.holepunch.retry import Fire, GiveUp, Keep, Window
 from simopen.lab.nat.chain import Chain
 from simopen.lab.nat.model import Nat, Translator
 from simopen.lab.net.conditions import MOST_NATS, Addresses, addresses_of
 from simopen.lab.packet import Endpoint, Headers
+from simopen.model.outcome import Outcome
 
 # From a RST's arrival until the next SYN leaves. Measured in the lab with both cores busy: 0.5 to 1 ms.
 REACTION_NS = 300_000

@@ -17,7 +17,7 @@ from enum import StrEnum
 from simopen.errors import OFFLINE
 from simopen.model.endpoint import Endpoint
 from simopen.model.estimate import Estimate
-from simopen.nat.classify import Mapping, Profile
+from simopen.model.nat import Mapping, Profile
 
 OFF_S = 0.1
 """Two hosts that are both off by that may fire 0.2 s apart, beyond most one-way delays; see `clock.LIMIT_S`."""

@@ -30,14 +30,13 @@ from simopen.cli.interrupts import Ending
 from simopen.clock import source as clock
 from simopen.clock.instant import parse_duration
 from simopen.clock.ntp_client import parse_servers
+from simopen.clock.selection import NO_ANSWER
 from simopen.clock.source import TimeSource
 from simopen.errors import OFFLINE, ClockError, PunchError, SimopenError, TicketError
 from simopen.holepunch import api
-from simopen.holepunch.diagnosis import Diagnosis
 from simopen.model.endpoint import Endpoint
-from simopen.model.estimate import NO_ANSWER, human
-from simopen.model.report import Report
-from simopen.model.wording import shortened
+from simopen.model.report import Diagnosis, Report
+from simopen.model.wording import human, shortened
 from simopen.net.sockets import make_room
 
 _TICK_S = 0.1

@@ -20,7 +20,7 @@ from simopen.holepunch.prospects import prospects
 
 if TYPE_CHECKING:
     from simopen.clock.source import TimeSource
-    from simopen.nat.classify import Profile
+    from simopen.model.nat import Profile
     from simopen.nat.discovery import Discovery
     from simopen.ticket.codec import Ticket
 

@@ -22,7 +22,7 @@ from simopen.clock.instant import Instant, next_slot
 from simopen.clock.source import CHECK_TIMEOUT_S, TimeSource
 from simopen.clock.true_time import When, correction, learn, local_note, zone_hint
 from simopen.errors import SimopenError
-from simopen.model.estimate import span
+from simopen.model.wording import span
 from simopen.nat.discovery import Discovery
 from simopen.ticket import store
 from simopen.ticket.codec import FARTHEST_S, LATE_S, Ticket, in_utc

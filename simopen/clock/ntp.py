@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from simopen.errors import ClockError
+from simopen.model.estimate import drift_ns
 from simopen.model.wording import shortened
 
 ERA_S = 2**32
@@ -29,8 +30,6 @@ PHI), and its root dispersion should have said so. ntpd polls at most every 2**1
 often."""
 NO_NAME = "its name"
 """How the words begin with which a server is refused whose name has no address."""
-PHI_PPM = 15
-"""RFC 5905 §7.2: what a clock may gain or lose between two looks at it."""
 ROUNDING_NS = 500
 """ntplib holds time stamps as floats of seconds since 1900, in steps of 477 ns: half of that for each of two."""
 STEP_NS = 20_000
@@ -115,11 +114,6 @@ def offset_and_delay(t1: int, t2: int, t3: int, t4: int) -> tuple[int, int]:
     The true offset lies within offset ± delay / 2, wherever the delay fell: out, back, or on both ways.
     """
     return ((t2 - t1) + (t3 - t4)) // 2, (t4 - t1) - (t3 - t2)
-
-
-def drift_ns(elapsed_ns: int) -> int:
-    """How far the local clock may have gone wrong in `elapsed_ns`, ns, rounded up."""
-    return PHI_PPM * abs(elapsed_ns) // 1_000_000 + 1
 
 
 def request(cookie: bytes) -> bytes:

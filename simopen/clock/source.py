@@ -25,8 +25,9 @@ from simopen.clock.instant import positive_s
 from simopen.clock.kernel import KernelTime, adjtimex, kernel_estimate, unfit
 from simopen.clock.ntp import offset_and_delay
 from simopen.clock.ntp_client import DEFAULT_SERVERS
+from simopen.clock.selection import agreed, intersect, judge
 from simopen.errors import ClockError
-from simopen.model.estimate import Estimate, Evidence, Reading, Source, agreed, intersect, judge
+from simopen.model.estimate import Estimate, Evidence, Reading, Source
 from simopen.model.wording import quoted
 
 __all__ = [

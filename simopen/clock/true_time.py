@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from simopen.clock.instant import Instant, TimeOfDay, Told, Unresolved, instant_ns, local_for_utc, zone_offset_s
 from simopen.clock.source import CHECK_TIMEOUT_S, Clock, FixedClock, TimeSource
 from simopen.errors import ClockError
-from simopen.model.estimate import Estimate, Source, span
+from simopen.model.estimate import Estimate, Source
+from simopen.model.wording import span
 
 ARMING_S = 0.02
 """What the shot needs to be armed in time: a check of the clock ends this much before the instant."""

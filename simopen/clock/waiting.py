@@ -17,7 +17,8 @@ from typing import Protocol
 
 from simopen.clock.source import TimeSource
 from simopen.clock.true_time import VAIN_S, Learnt, When, good_enough_s, learn, must_ask, patience_s
-from simopen.model.estimate import Estimate, span
+from simopen.model.estimate import Estimate
+from simopen.model.wording import span
 
 HANDOVER_NS = 2_000_000_000
 """From here on the scheduler's thread waits; until here the loop does."""

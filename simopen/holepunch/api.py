@@ -19,7 +19,7 @@ from simopen import _logs
 from simopen.clock import scheduler
 from simopen.clock.instant import Instant, positive_s
 from simopen.clock.scheduler import Fired
-from simopen.clock.source import CHECK_TIMEOUT_S, ClockArgument, Estimate, TimeSource, as_clock
+from simopen.clock.source import CHECK_TIMEOUT_S, ClockArgument, TimeSource, as_clock
 from simopen.clock.true_time import Learnt, When, good_enough_s, is_news, learn, patience_s, remark, zone_hint
 from simopen.clock.waiting import HANDOVER_NS, STALLED_NS, Pulse, Wait, stalled
 from simopen.errors import MissedInstant, PunchError, WindowClosed
@@ -30,10 +30,12 @@ from simopen.holepunch.retry import Window
 from simopen.holepunch.runner import Connector
 from simopen.holepunch.targets import Aim, Order, budgeted, looked_up, named, planned, reachable
 from simopen.model.endpoint import Endpoint, Local, Peer, local_endpoint
+from simopen.model.estimate import Estimate
+from simopen.model.nat import Profile
 from simopen.model.report import Report
 from simopen.model.shot import Shot
 from simopen.model.wording import FEW, listed, quoted
-from simopen.nat.classify import Profile, taken_since
+from simopen.nat.own_ports import taken_since
 from simopen.net import delayed_close, own_flows
 from simopen.net.own_flows import Flows
 from simopen.net.sockets import connect as connect_socket

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from simopen.holepunch.listener import Loop
-from simopen.holepunch.retry import Outcome, outcome_of
 from simopen.model.endpoint import Endpoint
+from simopen.model.outcome import Outcome, outcome_of
 from simopen.model.report import Attempt, Via
 from simopen.model.shot import Shot
 from simopen.net import local_ports, own_flows

@@ -23,13 +23,11 @@ import ipaddress
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import StrEnum
 
-from simopen.holepunch.retry import Outcome
 from simopen.model.endpoint import Endpoint
-from simopen.model.estimate import span
-from simopen.model.report import Attempt, Report, Via, tally
-from simopen.model.wording import listed
+from simopen.model.outcome import Outcome
+from simopen.model.report import Attempt, Cause, Diagnosis, Report, Via, tally
+from simopen.model.wording import listed, span
 
 NEAR_NS = 1_000_000
 """Light in glass makes 200 km in 1 ms, there and back 100: what answers within that is no distant peer."""
@@ -39,46 +37,6 @@ APART_NS = 500_000_000
 _LOOKS_NS = 100_000_000
 # The last SYN before the window closes never has its answer yet: only a longer wait than any answer took is silence.
 _LONGER = 3
-
-
-class Cause(StrEnum):
-    """What kept the stream from coming up."""
-
-    IMPOSSIBLE_PAIR = "impossible pair"
-    NOT_FIRED = "not fired"
-    THIS_HOST = "this host"
-    PORT_TAKEN = "port taken"
-    NO_ROUTE = "no route"
-    CLOCKS_APART = "clocks apart"
-    WRONG_PORT = "wrong port"
-    BROKEN = "broken"
-    REFUSED = "refused"
-    UNREACHABLE = "unreachable"
-    EARLIER_STREAM = "earlier stream"
-    SILENCE = "silence"
-
-
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
-    """Why no stream came up: one sentence, the facts that it rests on, and what to do about it."""
-
-    cause: Cause
-    sentence: str
-    evidence: tuple[str, ...]
-    advice: str
-
-    def __str__(self) -> str:
-        facts = f" ({'; '.join(self.evidence)})" if self.evidence else ""
-        return f"{self.sentence}{facts}. {self.advice}"
-
-    def as_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return {
-            "cause": str(self.cause),
-            "sentence": self.sentence,
-            "evidence": list(self.evidence),
-            "advice": self.advice,
-        }
 
 
 def impossible(why: str, *, sprays: bool = False) -> Diagnosis:

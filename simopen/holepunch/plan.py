@@ -15,9 +15,9 @@ from functools import lru_cache
 
 from simopen.holepunch.strategies import Proposal, impossible, name_of, proposed, public
 from simopen.model.endpoint import Endpoint, Reach, reach, refusal, spelled
+from simopen.model.nat import Mapping, Profile
 from simopen.model.shot import Plan, Shot
 from simopen.model.wording import quoted
-from simopen.nat.classify import Mapping, Profile
 
 MOST_HOSTS = 4
 

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from simopen.holepunch.plan import plan
 from simopen.model.endpoint import Endpoint
+from simopen.model.nat import Allocation, Mapping, Observation, Profile
 from simopen.model.shot import Plan
-from simopen.nat.classify import Allocation, Mapping, Observation, Profile
 
 # Documentation addresses (RFC 5737) and a benchmarking one (RFC 2544): no host has them.
 _HOST, _PUBLIC, _SERVER = Endpoint("198.18.0.10", 40_000), Endpoint("192.0.2.1", 50_000), "198.51.100.1"

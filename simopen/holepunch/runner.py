@@ -26,8 +26,9 @@ from simopen.errors import LocalEndpointError, PunchError, SelfConnection
 from simopen.holepunch.attempts import Lane, Stream, accept_took_ns, up_since_ns
 from simopen.holepunch.listener import Listener
 from simopen.holepunch.nomination import Choice
-from simopen.holepunch.retry import Fire, GiveUp, Outcome, Window, passes
+from simopen.holepunch.retry import Fire, GiveUp, Window
 from simopen.model.endpoint import ANY, Endpoint
+from simopen.model.outcome import Outcome, passes
 from simopen.model.report import MOST_ARRIVALS, Arrival, Attempt, Via
 from simopen.model.shot import Shot
 from simopen.net import delayed_close, local_ports, sock_diag

@@ -45,8 +45,9 @@ from typing import NamedTuple, TypeAlias
 
 from simopen.holepunch.budget import SPRAY_INTERVAL_NS
 from simopen.model.endpoint import Endpoint
+from simopen.model.nat import Allocation, Filtering, Mapping, Profile
 from simopen.model.shot import Shot
-from simopen.nat.classify import Allocation, Filtering, Mapping, Profile, foresee
+from simopen.nat.predict import foresee
 
 VOLLEY, ROUNDS, ROUND_NS = 8, 7, 400_000_000
 AS_GOOD = 0.05

@@ -22,7 +22,6 @@ from simopen.errors import ImpossiblePair, LocalEndpointError, PunchError, Resol
 from simopen.holepunch.budget import most_at_once, opened_first, rationed
 from simopen.holepunch.diagnosis import impossible
 from simopen.holepunch.plan import plan, seen_at_one_address
-from simopen.holepunch.retry import passes
 from simopen.holepunch.runner import self_connection
 from simopen.model.endpoint import (
     ANY,
@@ -36,10 +35,11 @@ from simopen.model.endpoint import (
     peer_endpoints,
     reach,
 )
+from simopen.model.nat import Profile
+from simopen.model.outcome import passes
 from simopen.model.report import MOST_TOLD
 from simopen.model.shot import Plan, Shot
 from simopen.model.wording import FEW, listed, quoted
-from simopen.nat.classify import Profile
 from simopen.net.resolve import Ask, Resolved, resolved
 from simopen.net.routes import NO_WAY, is_own, source_address
 from simopen.net.sockets import make_room, open_socket, sockaddr

@@ -11,14 +11,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
-from simopen.holepunch.retry import Outcome, outcome_of
 from simopen.model.endpoint import Endpoint
+from simopen.model.estimate import Estimate
+from simopen.model.outcome import Outcome, outcome_of
 from simopen.model.wording import listed
-
-if TYPE_CHECKING:
-    from simopen.clock.source import Estimate
 
 T = TypeVar("T")
 
@@ -180,6 +178,46 @@ class Report:
             return f"no stream: {tally(self.attempts)}"
         how = "by our own SYN" if self.via is Via.CONNECT else "through the listener"
         return f"connected to {self.remote} in {self.elapsed_s * 1e3:.1f} ms ({how})"
+
+
+class Cause(StrEnum):
+    """What kept the stream from coming up."""
+
+    IMPOSSIBLE_PAIR = "impossible pair"
+    NOT_FIRED = "not fired"
+    THIS_HOST = "this host"
+    PORT_TAKEN = "port taken"
+    NO_ROUTE = "no route"
+    CLOCKS_APART = "clocks apart"
+    WRONG_PORT = "wrong port"
+    BROKEN = "broken"
+    REFUSED = "refused"
+    UNREACHABLE = "unreachable"
+    EARLIER_STREAM = "earlier stream"
+    SILENCE = "silence"
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """Why no stream came up: one sentence, the facts that it rests on, and what to do about it."""
+
+    cause: Cause
+    sentence: str
+    evidence: tuple[str, ...]
+    advice: str
+
+    def __str__(self) -> str:
+        facts = f" ({'; '.join(self.evidence)})" if self.evidence else ""
+        return f"{self.sentence}{facts}. {self.advice}"
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {
+            "cause": str(self.cause),
+            "sentence": self.sentence,
+            "evidence": list(self.evidence),
+            "advice": self.advice,
+        }
 
 
 def tally(attempts: Sequence[Attempt]) -> str:

@@ -60,3 +60,26 @@ def shown(text: str, longest: int = LONGEST_QUOTED) -> str:
 def quoted(value: object, longest: int = LONGEST_QUOTED) -> str:
     """As `repr` shows it, which escapes what cannot be seen, and shortened."""
     return shortened(repr(value[: longest + 1]) if isinstance(value, (str, bytes)) else repr(value), longest)
+
+
+def human(seconds: float | None) -> str:
+    """A duration for people: `12 ms`."""
+    if seconds is None:
+        return "unknown"
+    scales = (("s", 1.0), ("ms", 1e-3))
+    unit, size = next((each for each in scales if seconds >= each[1]), ("µs", 1e-6))
+    return f"{seconds / size:.{1 if seconds < 10 * size else 0}f} {unit}"
+
+
+def span(seconds: float) -> str:
+    """A longer duration for people, to two parts of it: `1 h`, `59 min 52 s`, `14 days`, `40 s`, `3.2 s`."""
+    if seconds < 10:
+        return f"{seconds:.1f}".removesuffix(".0") + " s"
+    left, told = round(seconds), []
+    for unit, size in (("day", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, size)
+        if count:
+            told.append(f"{count} {unit}{'s' * (unit == 'day' and count != 1)}")
+        elif told:  # what is below a part that is missing is of no interest
+            break
+    return " ".join(told[:2])

@@ -19,8 +19,8 @@ What counts is what is seen from outside: NATs in a row are one NAT, and one tha
 endpoint for every server is endpoint-independent, whatever its table looks like.
 
 The words are `model/nat.py`'s, how ports follow each other is `port_sequence.py`'s, and where the next mapping will
-be is `predict.py`'s: all three are imported here for those who need them together. Here each way to allocate is a
-hypothesis, and the one that explains the mappings a hundred times better than all others together is the verdict.
+be is `predict.py`'s. Here each way to allocate is a hypothesis, and the one that explains the mappings a hundred times
+better than all others together is the verdict.
 
 Pure: no socket and no clock. Times are ns of any one clock; only their order and their distances count.
 """
@@ -34,20 +34,9 @@ from itertools import combinations, groupby
 from math import exp, inf, log
 
 from simopen.model.endpoint import Endpoint
-from simopen.model.nat import (
-    COLLISION,
-    Allocation,
-    Filtering,
-    Mapping,
-    Observation,
-    Pooling,
-    Profile,
-    new_mappings,
-    of_punch_port,
-    runs_of_each_address,
-    runs_of_each_port,
-)
+from simopen.model.nat import Allocation, Filtering, Mapping, Observation, Pooling, Profile
 from simopen.nat import port_sequence
+from simopen.nat.observations import COLLISION, new_mappings, of_punch_port, runs_of_each_address, runs_of_each_port
 from simopen.nat.own_ports import crosses_nat, own_counted, own_taken_out, taken_since
 from simopen.nat.predict import Prediction, foresee, predict
 from simopen.net.own_flows import Flow

@@ -19,11 +19,13 @@ from collections.abc import AsyncIterator, Sequence
 
 from simopen import _logs
 from simopen.clock.instant import Instant, checked, next_slot, positive_s
-from simopen.clock.source import CHECK_TIMEOUT_S, ClockArgument, Estimate, as_clock, kernel_word, plain
+from simopen.clock.source import CHECK_TIMEOUT_S, ClockArgument, as_clock, kernel_word, plain
 from simopen.clock.true_time import When, is_news, learn, remark
 from simopen.model.endpoint import Endpoint, Local, local_endpoint
+from simopen.model.estimate import Estimate
+from simopen.model.nat import Allocation, Mapping, Profile
 from simopen.model.wording import by_reason, first_few
-from simopen.nat.classify import Allocation, Mapping, Profile, classify
+from simopen.nat.classify import classify
 from simopen.nat.probe import Inquiry, PunchPort
 from simopen.nat.stun_tcp import DEFAULT_SERVERS, parse_servers
 from simopen.net import own_flows

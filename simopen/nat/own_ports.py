@@ -18,16 +18,9 @@ from math import log
 from typing import TypeAlias
 
 from simopen.model.endpoint import Endpoint
-from simopen.model.nat import (
-    NEW_FOR_OTHERS,
-    Allocation,
-    Mapping,
-    Observation,
-    Profile,
-    new_mappings,
-    runs_of_each_address,
-)
+from simopen.model.nat import NEW_FOR_OTHERS, Allocation, Mapping, Observation, Profile
 from simopen.nat import port_sequence
+from simopen.nat.observations import new_mappings, runs_of_each_address
 from simopen.net.own_flows import Flow
 
 ONE_ROW = 0.3

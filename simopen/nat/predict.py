@@ -14,20 +14,16 @@ from dataclasses import dataclass, replace
 from math import exp
 
 from simopen.model.endpoint import Endpoint
-from simopen.model.nat import (
+from simopen.model.nat import NEW_FOR_OTHERS, Allocation, Mapping, Observation, Profile
+from simopen.nat import port_forecast, port_sequence
+from simopen.nat.observations import (
     COLLISION,
-    NEW_FOR_OTHERS,
-    Allocation,
-    Mapping,
-    Observation,
-    Profile,
     new_mappings,
     of_punch_port,
     punch_port,
     runs_of_each_address,
     runs_of_each_port,
 )
-from simopen.nat import port_forecast, port_sequence
 from simopen.nat.own_ports import own_taken_out
 
 MOST_TOLD = 24

@@ -20,9 +20,10 @@ from typing import Any, Self, TypeAlias
 
 from simopen.errors import LocalEndpointError, ResolutionError, StunError, no_names
 from simopen.model.endpoint import ANY, Endpoint, Reach, canonical, reach
+from simopen.model.nat import Mapping, Observation
 from simopen.model.wording import by_reason, listed
 from simopen.nat import stun
-from simopen.nat.classify import Mapping, Observation, mapping_so_far
+from simopen.nat.classify import mapping_so_far
 from simopen.nat.hairpin import Mapped, hairpins
 from simopen.nat.stun_tcp import Binding, StunServer, other_address
 from simopen.net.resolve import Ask, resolved

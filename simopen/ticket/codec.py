@@ -33,9 +33,9 @@ from typing import Any
 
 from simopen.errors import Flaw, TicketError
 from simopen.model.endpoint import ANY, Endpoint, canonical, check_port, spelled
-from simopen.model.estimate import span
-from simopen.model.wording import quoted
-from simopen.nat.classify import Allocation, Filtering, Mapping, Observation, Pooling, Profile, own_taken_out
+from simopen.model.nat import Allocation, Filtering, Mapping, Observation, Pooling, Profile
+from simopen.model.wording import quoted, span
+from simopen.nat.own_ports import own_taken_out
 
 VERSION = 1
 LATE_S = 10

@@ -19,7 +19,7 @@ from simopen.clock import source as clock
 from simopen.clock.source import FixedClock
 from simopen.errors import Flaw, TicketError
 from simopen.model.endpoint import Endpoint
-from simopen.nat.classify import Allocation, Mapping
+from simopen.model.nat import Allocation, Mapping
 from simopen.ticket import store
 from simopen.ticket.codec import Ticket
 from tests.ticket.test_codec import SIMPLE, sealed

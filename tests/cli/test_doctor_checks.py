@@ -21,7 +21,7 @@ from simopen.cli.doctor_checks import (
 )
 from simopen.model.endpoint import Endpoint
 from simopen.model.estimate import Estimate, Reading, Source
-from simopen.nat.classify import Mapping, Profile
+from simopen.model.nat import Mapping, Profile
 
 OK, WARN, FAIL, UNKNOWN = Verdict.OK, Verdict.WARN, Verdict.FAIL, Verdict.UNKNOWN
 MS = 1_000_000

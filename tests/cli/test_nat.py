@@ -8,7 +8,7 @@ import pytest
 
 from simopen.cli.nat import as_dict, rows
 from simopen.model.endpoint import Endpoint
-from simopen.nat.classify import Allocation, Filtering, Mapping, Observation, Pooling, Profile
+from simopen.model.nat import Allocation, Filtering, Mapping, Observation, Pooling, Profile
 from tests.fake_stun import full_server
 from tests.loopback import THERE, ports
 

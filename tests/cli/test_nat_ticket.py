@@ -18,10 +18,11 @@ import pytest
 from simopen.cli.console import Screen
 from simopen.cli.nat_ticket import LEAD_S, SLOT_S, Invitation, learn_the_time
 from simopen.clock import source as clock
-from simopen.clock.source import Clock, Estimate, TimeSource
+from simopen.clock.source import Clock, TimeSource
 from simopen.errors import ClockError, SimopenError
 from simopen.model.endpoint import Endpoint
-from simopen.nat.classify import Mapping
+from simopen.model.estimate import Estimate
+from simopen.model.nat import Mapping
 from simopen.nat.discovery import Discovery, holding
 from simopen.ticket import store
 from simopen.ticket.codec import LATE_S, Ticket, parse_ticket

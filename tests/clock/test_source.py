@@ -15,19 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from simopen.clock.source import (
-    Clock,
-    Estimate,
-    FixedClock,
-    KernelTime,
-    LocalClock,
-    Reading,
-    Source,
-    as_clock,
-    check_clock,
-    plain,
-)
+from simopen.clock.kernel import KernelTime
+from simopen.clock.source import Clock, FixedClock, LocalClock, as_clock, check_clock, plain
 from simopen.errors import ClockError
+from simopen.model.estimate import Estimate, Reading, Source
 from tests.fake_ntp import FakeNtp
 
 S, HOUR_S = 1_000_000_000, 3600

@@ -27,9 +27,10 @@ from simopen.cli.main import main
 from simopen.clock import source as clock
 from simopen.clock.instant import Ahead, Instant, Slot, TimeOfDay, Told, read_instant
 from simopen.clock.kernel import KernelTime
-from simopen.clock.source import Clock, FixedClock, LocalClock, Reading
+from simopen.clock.source import Clock, FixedClock, LocalClock
 from simopen.errors import Flaw, TicketError
 from simopen.lab import Allocation, Mapping, Nat
+from simopen.model.estimate import Reading
 from simopen.model.report import Report
 from simopen.nat.discovery import holding
 from simopen.ticket.codec import Ticket

@@ -22,7 +22,7 @@ import pytest
 
 import simopen
 from simopen.clock import source as clock
-from simopen.clock.source import FixedClock, LocalClock, Reading
+from simopen.clock.source import FixedClock, LocalClock
 from simopen.clock.true_time import When
 from simopen.holepunch import api
 from simopen.holepunch.attempts import Lane
@@ -31,10 +31,11 @@ from simopen.holepunch.runner import Connector
 from simopen.holepunch.targets import Aim, Order, budgeted, looked_up, reachable
 from simopen.lab import Allocation, Mapping, Nat
 from simopen.model.endpoint import Endpoint, Reach, reach
+from simopen.model.estimate import Reading
+from simopen.model.nat import Filtering, Profile
+from simopen.model.nat import Mapping as Mapped
 from simopen.model.report import Report
 from simopen.model.shot import Shot
-from simopen.nat.classify import Filtering, Profile
-from simopen.nat.classify import Mapping as Mapped
 from simopen.net import sock_diag
 from simopen.net.routes import source_address
 from simopen.ticket.codec import Ticket

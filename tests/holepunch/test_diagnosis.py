@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simopen.errors import WindowClosed
-from simopen.holepunch.diagnosis import Cause, diagnose, impossible, remarks, stopped
-from simopen.holepunch.retry import Outcome
+from simopen.holepunch.diagnosis import diagnose, impossible, remarks, stopped
 from simopen.model.endpoint import Endpoint
-from simopen.model.report import Arrival, Attempt, Report, Via
+from simopen.model.outcome import Outcome
+from simopen.model.report import Arrival, Attempt, Cause, Report, Via
 from simopen.model.wording import LONGEST
 from tests.model.test_report import CLOCK, FAILED, MS, OTHER, PEER, report
 

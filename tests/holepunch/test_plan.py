@@ -17,9 +17,9 @@ from simopen.holepunch.plan import plan
 from simopen.holepunch.strategies import SPRAY_PORTS, SPRAY_SHOTS
 from simopen.lab.nat import model as lab
 from simopen.model.endpoint import Endpoint
+from simopen.model.nat import Allocation, Filtering, Mapping, Observation, Profile
 from simopen.model.shot import Plan
 from simopen.model.wording import shortened
-from simopen.nat.classify import Allocation, Filtering, Mapping, Observation, Profile
 from tests.meeting import Meeting, meet
 from tests.modelled import Model
 

@@ -6,7 +6,7 @@ import pytest
 
 from simopen.holepunch.prospects import prospects
 from simopen.model.endpoint import Endpoint
-from simopen.nat.classify import Allocation, Filtering, Mapping, Observation, Profile
+from simopen.model.nat import Allocation, Filtering, Mapping, Observation, Profile
 
 HOST, MAPPED = Endpoint("192.168.1.2", 1314), Endpoint("198.51.100.77", 2000)
 KNOWN = Profile(Mapping.ENDPOINT_INDEPENDENT, Allocation.PRESERVING, mapped=MAPPED, hosts=(HOST,), confidence=1.0)

@@ -20,14 +20,12 @@ from simopen.holepunch.retry import (
     Fire,
     GiveUp,
     Keep,
-    Outcome,
     Wait,
     Window,
     grace_ns,
-    outcome_of,
-    passes,
 )
 from simopen.model.endpoint import Endpoint
+from simopen.model.outcome import Outcome, outcome_of, passes
 from simopen.model.shot import Shot
 
 S = 1_000_000_000

@@ -10,18 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simopen.clock.ntp import Answer, Answers, sample
+from simopen.clock.selection import contradiction_ns, intersect, interval, judge
 from simopen.errors import ClockError
-from simopen.model.estimate import (
-    Estimate,
-    Evidence,
-    Reading,
-    Source,
-    contradiction_ns,
-    intersect,
-    interval,
-    judge,
-    span,
-)
+from simopen.model.estimate import Estimate, Evidence, Reading, Source
+from simopen.model.wording import span
 
 S, MS, US = 1_000_000_000, 1_000_000, 1_000
 READING = Reading(monotonic_ns=500 * S, realtime_ns=1_800_000_000 * S, boottime_ns=700 * S)

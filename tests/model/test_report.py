@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from simopen.holepunch.retry import Outcome
 from simopen.model.endpoint import Endpoint
 from simopen.model.estimate import Estimate, Evidence, Reading, Source
+from simopen.model.outcome import Outcome
 from simopen.model.report import Arrival, Attempt, Report, Via, tally
 
 PEER, OTHER = Endpoint("203.0.113.7", 1314), Endpoint("2001:db8::7", 1314)

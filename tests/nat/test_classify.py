@@ -13,19 +13,10 @@ from hypothesis import strategies as st
 
 from simopen.lab.nat import model as lab
 from simopen.model.endpoint import Endpoint
-from simopen.nat.classify import (
-    Allocation,
-    Filtering,
-    Mapping,
-    Observation,
-    Pooling,
-    Prediction,
-    Profile,
-    classify,
-    foresee,
-    predict,
-    taken_since,
-)
+from simopen.model.nat import Allocation, Filtering, Mapping, Observation, Pooling, Profile
+from simopen.nat.classify import classify
+from simopen.nat.own_ports import taken_since
+from simopen.nat.predict import Prediction, foresee, predict
 from simopen.net.own_flows import Flow
 from tests.modelled import HOST, OTHER_ADDRESS, OTHER_PORT, PORT, PUNCH_PORT, SERVERS, Model
 

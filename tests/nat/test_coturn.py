@@ -14,7 +14,7 @@ import pytest
 import simopen
 from simopen.errors import StunError
 from simopen.model.endpoint import Endpoint
-from simopen.nat.classify import Mapping
+from simopen.model.nat import Mapping
 from simopen.nat.discovery import holding
 from simopen.nat.probe import PROBES
 from simopen.nat.stun_tcp import Binding, other_address

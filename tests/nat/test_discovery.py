@@ -20,7 +20,7 @@ import pytest
 import simopen
 from simopen.errors import LocalEndpointError, StunError
 from simopen.model.endpoint import Endpoint
-from simopen.nat.classify import Mapping
+from simopen.model.nat import Mapping
 from simopen.nat.discovery import LOOK_S, Discovery, holding
 from simopen.nat.probe import PATIENCE_S, PROBES, Inquiry, PunchPort
 from simopen.nat.stun_tcp import parse_servers

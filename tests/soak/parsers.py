@@ -12,8 +12,10 @@ from simopen.errors import StunError, TicketError
 from simopen.lab.nat import model as lab
 from simopen.lab.trial.stun_server import COOKIE, SUCCESS, success
 from simopen.model.endpoint import Endpoint
+from simopen.model.nat import Allocation, Mapping, Pooling, Profile
 from simopen.nat import stun
-from simopen.nat.classify import Allocation, Mapping, Pooling, Profile, classify, predict
+from simopen.nat.classify import classify
+from simopen.nat.predict import predict
 from simopen.ticket.codec import Ticket, _digest, in_utc, parse_ticket
 from tests.fake_ntp import MISBEHAVIOURS, packet
 from tests.fake_stun import error

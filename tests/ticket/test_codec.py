@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from simopen.errors import Flaw, SimopenError, TicketError
 from simopen.lab.nat import model as lab
 from simopen.model.endpoint import Endpoint, canonical
-from simopen.nat.classify import Allocation, Filtering, Mapping, Pooling, Profile, classify, predict
+from simopen.model.nat import Allocation, Filtering, Mapping, Pooling, Profile
+from simopen.nat.classify import classify
+from simopen.nat.predict import predict
 from simopen.ticket.codec import (
     LATE_S,
     MOST_HOSTS,

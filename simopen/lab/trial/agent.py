@@ -19,11 +19,11 @@ from dataclasses import replace
 from typing import Any
 
 from simopen.clock import source as clock
-from simopen.clock.source import Estimate
 from simopen.errors import ImpossiblePair, LocalEndpointError, PunchError, StunError
 from simopen.holepunch import api
 from simopen.model.endpoint import Endpoint
-from simopen.nat.classify import Profile
+from simopen.model.estimate import Estimate
+from simopen.model.nat import Profile
 from simopen.nat.discovery import holding
 from simopen.ticket.codec import Ticket, in_utc, parse_ticket
 

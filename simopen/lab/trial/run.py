@@ -26,7 +26,7 @@ from simopen.errors import LabError
 from simopen.lab.nat.presets import Nats, format_nats
 from simopen.lab.packet import Endpoint
 from simopen.lab.trial import stun_server
-from simopen.nat.classify import Allocation, Mapping, Profile
+from simopen.model.nat import Allocation, Mapping, Profile
 from simopen.ticket.codec import parse_ticket
 
 LEFT, RIGHT = "left", "right"

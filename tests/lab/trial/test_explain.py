@@ -12,7 +12,7 @@ from simopen.lab.packet import Endpoint
 from simopen.lab.trial import explain
 from simopen.lab.trial.run import Learnt, Run, Setting, Summary, summed_up
 from simopen.model.endpoint import Endpoint as Address
-from simopen.nat.classify import Allocation, Mapping, Profile
+from simopen.model.nat import Allocation, Mapping, Profile
 from tests.lab.punches import punched
 
 MS = 1_000_000
