@@ -83,7 +83,7 @@ class Run:
 
 
 @dataclass(slots=True)
-class Lane:
+class Pairing:
     """Two hosts with one rival, and answers of one kind on the way."""
 
     rival: str
@@ -131,8 +131,8 @@ def environment(name: str) -> Path:
 
 
 @asynccontextmanager
-async def lanes(net: lab.Network, options: argparse.Namespace) -> AsyncIterator[list[Lane]]:
-    """A lane per rival and kind of answer."""
+async def pairings(net: lab.Network, options: argparse.Namespace) -> AsyncIterator[list[Pairing]]:
+    """A pairing for each rival and kind of answer."""
     stderr = None if options.loud else asyncio.subprocess.DEVNULL
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     async with AsyncExitStack() as stack:
@@ -150,28 +150,30 @@ async def lanes(net: lab.Network, options: argparse.Namespace) -> AsyncIterator[
             names = (f"left-{rival}-{answer}", f"right-{rival}-{answer}")
             left, right = [await net.host(name, delay_s=options.rtt / 4e3, nat=ANSWERS[answer]) for name in names]
             agents = await asyncio.gather(start(left, rival), start(right, rival))
-            found.append(Lane(rival, answer, (left, right), (agents[0], agents[1])))
+            found.append(Pairing(rival, answer, (left, right), (agents[0], agents[1])))
         yield found
 
 
 async def measure(options: argparse.Namespace) -> list[Row]:
     """A row per rival, answer and difference. The rivals take turns, so that the rest of the machine hits all alike."""
     room, done = asyncio.Semaphore(options.at_once), itertools.count(1)
-    async with lab.Network(seed=1) as net, lanes(net, options) as all_lanes:
+    async with lab.Network(seed=1) as net, pairings(net, options) as all_lanes:
         plan = list(itertools.product(range(options.runs), options.apart, all_lanes))
 
-        async def one(number: int, turn: int, apart_ms: float, lane: Lane) -> Run:
-            async with lane.lock, room:
-                run = await lane.punch(apart_ms, _FIRST_PORT + number, turn)
-            progress(f"{next(done)} of {len(plan)} punches: {lane.rival}, {lane.answer}, {apart_ms:g} ms apart")
+        async def one(number: int, turn: int, apart_ms: float, pairing: Pairing) -> Run:
+            async with pairing.lock, room:
+                run = await pairing.punch(apart_ms, _FIRST_PORT + number, turn)
+            progress(f"{next(done)} of {len(plan)} punches: {pairing.rival}, {pairing.answer}, {apart_ms:g} ms apart")
             return run
 
         runs = await asyncio.gather(*(one(number, *each) for number, each in enumerate(plan)))
         packets = segments(await net.record())
     progress("")
     cells: dict[tuple[str, str, float], list[tuple[Run, float | None]]] = defaultdict(list)
-    for (_, apart_ms, lane), run in zip(plan, runs, strict=True):
-        cells[lane.rival, lane.answer, apart_ms].append((run, tcp_ms(run, [host.name for host in lane.hosts], packets)))
+    for (_, apart_ms, pairing), run in zip(plan, runs, strict=True):
+        cells[pairing.rival, pairing.answer, apart_ms].append(
+            (run, tcp_ms(run, [host.name for host in pairing.hosts], packets))
+        )
     return [_row(place, pairs) for place, pairs in sorted(cells.items(), key=lambda item: _rank(options, item[0]))]
 
 

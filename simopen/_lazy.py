@@ -14,12 +14,16 @@ if TYPE_CHECKING:
 
 
 def loader(package: MutableMapping[str, object], homes: Mapping[str, str]) -> Callable[[str], object]:
-    """The package's `__getattr__`. `package`: its globals; `homes`: the module that each of its names is from."""
+    """The package's `__getattr__`. `package`: its globals; `homes`: the module that each of its names is from.
+
+    A module is named as seen from the package, or, where it lies elsewhere, in full.
+    """
 
     def load(name: str) -> object:
         if name not in homes:
             raise AttributeError(f"module {package['__name__']!r} has no attribute {name!r}")
-        found = package[name] = getattr(import_module(f"{package['__name__']}.{homes[name]}"), name)
+        home = homes[name] if homes[name].startswith("simopen.") else f"{package['__name__']}.{homes[name]}"
+        found = package[name] = getattr(import_module(home), name)
         return found
 
     return load

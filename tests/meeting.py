@@ -11,9 +11,9 @@ from itertools import count
 from simopen.holepunch.plan import plan
 from simopen.lab.nat.chain import Outcome
 from simopen.lab.nat.model import Unsolicited
-from simopen.lab.packet import Endpoint as Labelled
 from simopen.lab.packet import Flags, Headers, Protocol
 from simopen.model.endpoint import Endpoint
+from simopen.model.endpoint import Endpoint as Labelled
 from simopen.model.nat import Profile
 from simopen.model.shot import Plan, Shot
 from simopen.nat.classify import classify

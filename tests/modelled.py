@@ -9,8 +9,8 @@ from random import Random
 from simopen.lab.nat.chain import Chain
 from simopen.lab.nat.model import Nat, Translator
 from simopen.lab.packet import NO_FLAGS, Flags, Headers, Protocol
-from simopen.lab.packet import Endpoint as Labelled
 from simopen.model.endpoint import Endpoint
+from simopen.model.endpoint import Endpoint as Labelled
 from simopen.model.nat import Observation
 from simopen.net.own_flows import Flow
 

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple, Protocol
 from benchmarks.simulation.tcp import Segment, refusal
 from simopen.lab.nat.chain import Chain, Outcome
 from simopen.lab.nat.model import HOLD_NS, Unsolicited
-from simopen.lab.packet import NO_FLAGS, Endpoint, Headers
+from simopen.lab.packet import NO_FLAGS, Headers
 from simopen.lab.packet import Protocol as Number
+from simopen.model.endpoint import Endpoint
 
 TCP, ICMP = int(Number.TCP), int(Number.ICMP)
 

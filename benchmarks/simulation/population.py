@@ -21,7 +21,8 @@ from dataclasses import dataclass, replace
 
 from benchmarks.common import Row, progress, rounded, table
 from benchmarks.simulation.punching import Side, punch
-from simopen.lab.nat.model import Allocation, Filtering, Mapping, Nat, Unsolicited
+from simopen.lab.nat.model import Nat, Unsolicited
+from simopen.model.nat import Allocation, Filtering, Mapping
 
 RTTS_MS = (20.0, 80.0, 300.0)
 APARTS_MS = (0.0, 7.0, 45.0, 230.0)

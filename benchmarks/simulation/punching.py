@@ -19,7 +19,8 @@ from simopen.holepunch.retry import Fire, GiveUp, Keep, Window
 from simopen.lab.nat.chain import Chain
 from simopen.lab.nat.model import Nat, Translator
 from simopen.lab.net.conditions import MOST_NATS, Addresses, addresses_of
-from simopen.lab.packet import Endpoint, Headers
+from simopen.lab.packet import Headers
+from simopen.model.endpoint import Endpoint
 from simopen.model.outcome import Outcome
 
 # From a RST's arrival until the next SYN leaves. Measured in the lab with both cores busy: 0.5 to 1 ms.

@@ -33,13 +33,15 @@ from simopen._lazy import loader
 
 if TYPE_CHECKING:
     from simopen.lab.nat.chain import Chain
-    from simopen.lab.nat.model import Allocation, Filtering, Mapping, Nat, Pooling, Translator, Unsolicited
+    from simopen.lab.nat.model import Nat, Translator, Unsolicited
     from simopen.lab.net.conditions import Conditions
     from simopen.lab.net.linux_router import Input, LinuxRouter
     from simopen.lab.net.record import Origin, Passage, Record, Verdict
     from simopen.lab.network import Completed, Host, Network
-    from simopen.lab.packet import Endpoint, Flags, Packet
+    from simopen.lab.packet import Flags, Packet
     from simopen.lab.process.control import available
+    from simopen.model.endpoint import Endpoint
+    from simopen.model.nat import Allocation, Filtering, Mapping, Pooling
 
 __all__ = [
     "Allocation",
@@ -67,23 +69,23 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Allocation": "nat.model",
+    "Allocation": "simopen.model.nat",
     "Chain": "nat.chain",
     "Completed": "network",
     "Conditions": "net.conditions",
-    "Endpoint": "packet",
-    "Filtering": "nat.model",
+    "Endpoint": "simopen.model.endpoint",
+    "Filtering": "simopen.model.nat",
     "Flags": "packet",
     "Host": "network",
     "Input": "net.linux_router",
     "LinuxRouter": "net.linux_router",
-    "Mapping": "nat.model",
+    "Mapping": "simopen.model.nat",
     "Nat": "nat.model",
     "Network": "network",
     "Origin": "net.record",
     "Packet": "packet",
     "Passage": "net.record",
-    "Pooling": "nat.model",
+    "Pooling": "simopen.model.nat",
     "Record": "net.record",
     "Translator": "nat.model",
     "Unsolicited": "nat.model",

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from typing import NamedTuple
 
+from simopen.model.endpoint import Endpoint
+
 
 class Protocol(IntEnum):
     """IANA's protocol numbers, those that a NAT model understands."""
@@ -37,16 +39,9 @@ class Flags(IntFlag):
 NO_FLAGS = Flags(0)
 
 
-class Endpoint(NamedTuple):
-    """An address as text and a port number; what has no port has 0."""
-
-    address: str
-    port: int
-
-
 @dataclass(frozen=True, slots=True)
 class Headers:
-    """What a NAT looks at and may change.
+    """What a NAT looks at and may change. An endpoint's port is 0 where the protocol has none.
 
     An ICMP echo carries its identifier as a port, on the side that asked: a request as its source's, a reply as its
     destination's, which is how RFC 5508 §3 lets a NAT treat it. `quoted` is the packet that an ICMP error is about.

@@ -16,7 +16,8 @@ from benchmarks.simulation.punching import REACTION_NS, Result, Side, punch
 from benchmarks.simulation.tcp import ACK, RST, RST_ACK, RTO_NS, SYN, SYN_ACK, Opener, Segment, State, refusal
 from benchmarks.simulation.validation import CELLS, chosen, simulated
 from benchmarks.tables import simulate
-from simopen.lab.nat.model import Allocation, Filtering, Mapping, Nat, Unsolicited
+from simopen.lab.nat.model import Nat, Unsolicited
+from simopen.model.nat import Allocation, Filtering, Mapping
 
 ROOT = Path(__file__).parents[2]
 DROP, RESET = (Nat(unsolicited=Unsolicited.DROP),), (Nat(unsolicited=Unsolicited.RESET),)

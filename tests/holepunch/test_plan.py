@@ -25,8 +25,8 @@ from tests.modelled import Model
 
 OURS, THEIRS = Endpoint("192.168.1.10", 1314), Endpoint("10.0.0.7", 2718)
 A, B = Endpoint("203.0.113.1", 4000), Endpoint("198.51.100.1", 5000)
-ADM, APDM = lab.Mapping.ADDRESS_DEPENDENT, lab.Mapping.ADDRESS_AND_PORT_DEPENDENT
-SEQUENTIAL, RANDOM = lab.Allocation.SEQUENTIAL, lab.Allocation.RANDOM
+ADM, APDM = Mapping.ADDRESS_DEPENDENT, Mapping.ADDRESS_AND_PORT_DEPENDENT
+SEQUENTIAL, RANDOM = Allocation.SEQUENTIAL, Allocation.RANDOM
 
 
 def profile(host: Endpoint, mapped: Endpoint | None, **fields: object) -> Profile:
@@ -354,7 +354,7 @@ PAIRS: dict[str, tuple[lab.Nat, lab.Nat]] = {
     "walking × walking, by address": (lab.Nat(ADM, allocation=SEQUENTIAL), lab.Nat(ADM, allocation=SEQUENTIAL)),
     "random × lenient": (
         lab.Nat(APDM, allocation=RANDOM),
-        lab.Nat(filtering=lab.Filtering.ADDRESS_DEPENDENT),
+        lab.Nat(filtering=Filtering.ADDRESS_DEPENDENT),
     ),
 }
 

@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 from simopen import lab
 from simopen.lab.net.wire import parse
-from simopen.lab.packet import Endpoint, Headers, Packet, Protocol
+from simopen.lab.packet import Headers, Packet, Protocol
+from simopen.model.endpoint import Endpoint
 from tests.lab.packets import echo, icmp_error, tcp, udp
 from tests.lab.programs import PROBE, python
 

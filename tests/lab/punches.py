@@ -13,7 +13,8 @@ from simopen.lab.net.conditions import Conditions, addresses_of
 from simopen.lab.net.core import Core
 from simopen.lab.net.record import Record
 from simopen.lab.net.wire import parse
-from simopen.lab.packet import Endpoint, Flags, Packet
+from simopen.lab.packet import Flags, Packet
+from simopen.model.endpoint import Endpoint
 from tests.lab.packets import tcp
 
 MS = 1_000_000

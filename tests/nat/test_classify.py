@@ -161,7 +161,7 @@ def test_the_allocation(
 
 @pytest.mark.parametrize("allocation", ["sequential", "random"])
 def test_parity_that_is_kept_fools_nobody(allocation: str) -> None:
-    nat = lab.Nat(allocation=lab.Allocation(allocation), parity=True)
+    nat = lab.Nat(allocation=Allocation(allocation), parity=True)
     profile = classify(Model([nat], seed=3).discover())
     assert profile.allocation.value == allocation
 
@@ -169,7 +169,7 @@ def test_parity_that_is_kept_fools_nobody(allocation: str) -> None:
 @pytest.mark.parametrize("busy", [0.0, 0.3])
 def test_how_busy_a_nat_is(busy: float) -> None:
     """Estimates from 8 gaps each: over 40 NATs the mean is within three standard errors of the truth."""
-    nat = lab.Nat(allocation=lab.Allocation.SEQUENTIAL, others=busy)
+    nat = lab.Nat(allocation=Allocation.SEQUENTIAL, others=busy)
     found = [classify(Model([nat], seed=seed).discover()).busy for seed in range(40)]
     estimates = [each for each in found if each is not None]
     assert len(estimates) == 40
@@ -261,7 +261,7 @@ def test_a_syn_that_was_overtaken_makes_no_nat_busy() -> None:
 
 
 def test_time_that_passes_on_a_busy_nat_makes_a_prediction_less_sure_and_further_off() -> None:
-    nat = lab.Nat(mapping=lab.Mapping.ADDRESS_AND_PORT_DEPENDENT, allocation=lab.Allocation.SEQUENTIAL)
+    nat = lab.Nat(mapping=Mapping.ADDRESS_AND_PORT_DEPENDENT, allocation=Allocation.SEQUENTIAL)
     model = Model([nat], seed=8, others_per_s=40)
     profile = classify(model.discover())
     soon, late = predict(profile, model.now_ns, 9), predict(profile, model.now_ns + 2_000 * MS, 9)
@@ -271,7 +271,7 @@ def test_time_that_passes_on_a_busy_nat_makes_a_prediction_less_sure_and_further
 
 
 def test_random_ports_cannot_be_foreseen() -> None:
-    nat = lab.Nat(mapping=lab.Mapping.ADDRESS_AND_PORT_DEPENDENT, allocation=lab.Allocation.RANDOM)
+    nat = lab.Nat(mapping=Mapping.ADDRESS_AND_PORT_DEPENDENT, allocation=Allocation.RANDOM)
     assert predict(classify(Model([nat], seed=1).discover()), 0) == ()
 
 
@@ -282,18 +282,18 @@ def test_without_observations_nothing_is_foreseen() -> None:
 
 
 def random_nat(draws: Random) -> lab.Nat:
-    mapping, filtering = draws.choice(list(lab.Mapping)), draws.choice(list(lab.Filtering))
+    mapping, filtering = draws.choice(lab.MAPPINGS), draws.choice(lab.FILTERINGS)
     strictest = mapping.value == filtering.value == "address-and-port-dependent"
     return lab.Nat(
         mapping=mapping,
         filtering=filtering,
-        allocation=draws.choice(list(lab.Allocation)),
+        allocation=draws.choice(lab.ALLOCATIONS),
         unsolicited=draws.choice(list(lab.Unsolicited)),
         step=draws.randint(1, 4),
         others=draws.choice([0.0, draws.uniform(0, 0.5)]),
         parity=draws.random() < 0.3,
         pool=(pool := draws.choice([1, 1, 1, 2, 4])),
-        pooling=draws.choice(list(lab.Pooling)),
+        pooling=draws.choice(lab.POOLINGS),
         overloading=strictest and pool == 1 and draws.random() < 0.3,
         translates=draws.random() > 0.05,
     )
@@ -305,13 +305,13 @@ def truth(nats: list[lab.Nat]) -> tuple[Mapping, Allocation]:
     if not translating:
         return Mapping.NONE, Allocation.PRESERVING
     mapping = max((seen_mapping(nat) for nat in translating), key=list(Mapping).index)
-    moving = [nat.allocation for nat in translating if nat.allocation is not lab.Allocation.PRESERVING]
+    moving = [nat.allocation for nat in translating if nat.allocation is not Allocation.PRESERVING]
     return mapping, Allocation(moving[-1].value) if moving else Allocation.PRESERVING
 
 
 def seen_mapping(nat: lab.Nat) -> Mapping:
     # Keeps the number and shares it between destinations, as Linux does: nobody outside can tell.
-    if nat.overloading and nat.allocation is lab.Allocation.PRESERVING:
+    if nat.overloading and nat.allocation is Allocation.PRESERVING:
         return Mapping.ENDPOINT_INDEPENDENT
     return Mapping(nat.mapping.value)
 
@@ -323,10 +323,10 @@ def random_row(draws: Random) -> list[lab.Nat]:
 
 def test_one_local_port_at_several_addresses_is_no_constant_delta() -> None:
     """Random ports at home, kept by a carrier that gives each destination one of four addresses."""
-    strict = lab.Mapping.ADDRESS_AND_PORT_DEPENDENT
-    carrier = lab.Nat(mapping=strict, pool=4, pooling=lab.Pooling.ARBITRARY)
+    strict = Mapping.ADDRESS_AND_PORT_DEPENDENT
+    carrier = lab.Nat(mapping=strict, pool=4, pooling=Pooling.ARBITRARY)
     for seed in range(40):
-        model = Model([lab.Nat(allocation=lab.Allocation.RANDOM), carrier], seed)
+        model = Model([lab.Nat(allocation=Allocation.RANDOM), carrier], seed)
         assert classify(model.discover()).allocation in {Allocation.RANDOM, Allocation.UNKNOWN}
 
 
@@ -344,7 +344,7 @@ def test_of_500_random_nats_none_is_told_wrong_and_hardly_any_is_unknown() -> No
         ]
         assert not wrong, (wrong, nats, profile)
         # A pool that is given out at random may by chance show one address only: once in 2^7, at 8 mappings.
-        pooled = nats[-1].pool > 1 and nats[-1].pooling is lab.Pooling.ARBITRARY and nats[-1].translates
+        pooled = nats[-1].pool > 1 and nats[-1].pooling is Pooling.ARBITRARY and nats[-1].translates
         counts["wrong pool"] += profile.pooling is (Pooling.PAIRED if pooled else Pooling.ARBITRARY)
     assert counts["unknown"] <= 25
     assert counts["wrong pool"] <= 2
@@ -376,18 +376,18 @@ def test_a_port_foreseen_with_some_probability_comes_that_often() -> None:
 
 def sequential_nat(draws: Random) -> lab.Nat:
     return replace(
-        lab.Nat(allocation=lab.Allocation.SEQUENTIAL),
-        mapping=draws.choice([lab.Mapping.ADDRESS_DEPENDENT, lab.Mapping.ADDRESS_AND_PORT_DEPENDENT]),
+        lab.Nat(allocation=Allocation.SEQUENTIAL),
+        mapping=draws.choice([Mapping.ADDRESS_DEPENDENT, Mapping.ADDRESS_AND_PORT_DEPENDENT]),
         step=draws.choice([1, 1, 1, 1, 2, 2, 3, 4]),
         others=draws.choice([0, 0, 0.1, 0.2, 0.3]),
     )
 
 
-APDM = lab.Mapping.ADDRESS_AND_PORT_DEPENDENT
+APDM = Mapping.ADDRESS_AND_PORT_DEPENDENT
 
 
 def own_row(*, one_row: bool, step: int = 1, others: float = 0.0, parity: bool = False) -> lab.Nat:
-    allocation = lab.Allocation.SEQUENTIAL
+    allocation = Allocation.SEQUENTIAL
     return lab.Nat(APDM, allocation=allocation, one_row=one_row, step=step, others=others, parity=parity)
 
 

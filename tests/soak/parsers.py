@@ -39,8 +39,8 @@ def _tickets() -> tuple[str, ...]:
         hosts=(Endpoint(HOST, PUNCH_PORT), Endpoint("2001:db8::7", PUNCH_PORT)),
     )
     found = [Ticket(profile, _NOW_S, PUNCH_PORT), Ticket(Profile(), _NOW_S, 1)]
-    for allocation in lab.Allocation:
-        nat = lab.Nat(mapping=lab.Mapping.ADDRESS_AND_PORT_DEPENDENT, allocation=allocation)
+    for allocation in lab.ALLOCATIONS:
+        nat = lab.Nat(mapping=Mapping.ADDRESS_AND_PORT_DEPENDENT, allocation=allocation)
         seen = Model([nat], 3, others_per_s=5).discover()
         told = classify(seen, hosts=[Endpoint(HOST, PUNCH_PORT)])
         found.append(Ticket(in_utc(told, _NOW_S * 10**9 - seen[-1].at_ns), _NOW_S, PUNCH_PORT))

@@ -74,10 +74,10 @@ def test_it_is_short_and_one_word_that_no_chat_changes() -> None:
     assert set(TEXT) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567")
 
 
-@pytest.mark.parametrize("mapping", [lab.Mapping.ADDRESS_DEPENDENT, lab.Mapping.ADDRESS_AND_PORT_DEPENDENT])
-@pytest.mark.parametrize("allocation", lab.Allocation)
+@pytest.mark.parametrize("mapping", [Mapping.ADDRESS_DEPENDENT, Mapping.ADDRESS_AND_PORT_DEPENDENT])
+@pytest.mark.parametrize("allocation", Allocation)
 @pytest.mark.parametrize("parity", [False, True])
-def test_the_peer_foresees_the_same_ports(mapping: lab.Mapping, allocation: lab.Allocation, parity: bool) -> None:
+def test_the_peer_foresees_the_same_ports(mapping: Mapping, allocation: Allocation, parity: bool) -> None:
     ticket = discovered(lab.Nat(mapping=mapping, allocation=allocation, step=2, others=0.1, parity=parity))
     text = ticket.encode()
     assert len(text) < 120
@@ -86,14 +86,14 @@ def test_the_peer_foresees_the_same_ports(mapping: lab.Mapping, allocation: lab.
     theirs = {each.endpoint: each.probability for each in predict(peers.profile, NOW * 10**9, remote=PEER)}
     # Times are told to 0.1 ms, and the confidence to half a per cent.
     assert all(theirs[end] == pytest.approx(ours[end], rel=0.05) for end in ours)
-    assert bool(ours) is (allocation is not lab.Allocation.RANDOM)
+    assert bool(ours) is (allocation is not Allocation.RANDOM)
     assert (peers.profile.mapping, peers.profile.allocation) == (ticket.profile.mapping, ticket.profile.allocation)
     assert peers.profile.step == ticket.profile.step
 
 
 @pytest.mark.parametrize(("step", "parity"), [(1, False), (2, False), (3, False), (1, True), (2, True)])
 def test_the_peer_foresees_the_same_ports_though_it_knows_nothing_of_our_other_flows(step: int, parity: bool) -> None:
-    mapping, allocation = lab.Mapping.ADDRESS_AND_PORT_DEPENDENT, lab.Allocation.SEQUENTIAL
+    mapping, allocation = Mapping.ADDRESS_AND_PORT_DEPENDENT, Allocation.SEQUENTIAL
     for seed in range(5):
         model = Model([lab.Nat(mapping, allocation=allocation, step=step, parity=parity, one_row=True)], seed)
         seen = model.discover(dead=3)
@@ -334,7 +334,7 @@ def test_more_than_a_ticket_ever_says_is_altered() -> None:
 def test_100_000_random_and_mutated_texts_raise_only_the_ticket_error() -> None:
     draws = Random(1)
     letters = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ2345670189-_=+ \n"é'
-    seeds = [TEXT, discovered(lab.Nat(mapping=lab.Mapping.ADDRESS_DEPENDENT)).encode()]
+    seeds = [TEXT, discovered(lab.Nat(mapping=Mapping.ADDRESS_DEPENDENT)).encode()]
     told = 0
     for number in range(100_000):
         text = mutated(draws, seeds[number % 2], letters) if number % 3 else "".join(draws.choices(letters, k=50))

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from simopen.lab.net.record import Origin, Passage, Record, Step, Verdict
-from simopen.lab.packet import Endpoint, Headers, Packet, Protocol
+from simopen.lab.packet import Headers, Packet, Protocol
+from simopen.model.endpoint import Endpoint
 
 OPENS, LETS_IN, LETS_OUT, STOPS = "opens", "lets in", "lets out", "stops"
 _STOPPED = {"filtered": "drops", "reset": "answers RST", "icmp": "answers ICMP", "held": "holds"}

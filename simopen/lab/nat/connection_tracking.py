@@ -31,15 +31,15 @@ from enum import Enum
 from simopen.lab.packet import Flags, Numbers
 
 
-class Side(Enum):
+class Sender(Enum):
     """Whose segment it is."""
 
     INSIDE = "inside"
     OUTSIDE = "outside"
 
     @property
-    def other(self) -> Side:
-        return Side.INSIDE if self is Side.OUTSIDE else Side.OUTSIDE
+    def other(self) -> Sender:
+        return Sender.INSIDE if self is Sender.OUTSIDE else Sender.OUTSIDE
 
 
 class Phase(Enum):
@@ -110,7 +110,7 @@ _FROM_OUTSIDE: dict[Phase, _Row] = {
     Phase.CROSSED: {_Kind.SYN: Phase.CROSSED, _Kind.SYN_ACK: Phase.OPEN, _Kind.ACK: Phase.CROSSED},
     **_CLOSING,
 }
-_TABLES = {Side.INSIDE: _FROM_INSIDE, Side.OUTSIDE: _FROM_OUTSIDE}
+_TABLES = {Sender.INSIDE: _FROM_INSIDE, Sender.OUTSIDE: _FROM_OUTSIDE}
 _NUMBERS = 2**32  # they wrap
 _LARGEST_SCALE = 14  # RFC 7323 §2.3
 
@@ -140,11 +140,11 @@ class Connection:
 
     phase: Phase = Phase.NEW
     answered: bool = False
-    reset_by: Side | None = None
+    reset_by: Sender | None = None
     asked: bool = False
     assured: bool = False
-    told: Mapping[Side, _Told] = field(default_factory=dict)
-    just_sent: tuple[Side, int] | None = None
+    told: Mapping[Sender, _Told] = field(default_factory=dict)
+    just_sent: tuple[Sender, int] | None = None
 
     @property
     def is_over(self) -> bool:
@@ -154,11 +154,11 @@ class Connection:
 
 def begins_anew(connection: Connection, flags: Flags) -> bool:
     """Whether a segment from inside opens a new connection in the place of this one, which has ended."""
-    ended = connection.phase is Phase.CLOSED or connection.reset_by is Side.INSIDE
+    ended = connection.phase is Phase.CLOSED or connection.reset_by is Sender.INSIDE
     return ended and _kind(flags) is _Kind.SYN
 
 
-def follow(connection: Connection, side: Side, flags: Flags, numbers: Numbers | None = None) -> Connection | None:
+def follow(connection: Connection, side: Sender, flags: Flags, numbers: Numbers | None = None) -> Connection | None:
     """The connection after a segment from that side; None where the segment is refused, which changes nothing.
 
     Without `numbers` every RST is believed. They are given with all of a connection's segments, or with none.
@@ -172,21 +172,21 @@ def follow(connection: Connection, side: Side, flags: Flags, numbers: Numbers | 
     phase = _TABLES[side][connection.phase].get(kind)
     if phase is None:
         return None
-    if connection.asked and kind is _Kind.SYN_ACK and side is Side.INSIDE and connection.phase is Phase.OPEN:
+    if connection.asked and kind is _Kind.SYN_ACK and side is Sender.INSIDE and connection.phase is Phase.OPEN:
         return None  # of a connection that is not this one
-    if connection.asked and kind is _Kind.SYN_ACK and side is Side.OUTSIDE:
+    if connection.asked and kind is _Kind.SYN_ACK and side is Sender.OUTSIDE:
         phase = Phase.OPEN  # the peer has answered the SYN: what was reset has a successor
     return Connection(
         phase,
-        connection.answered or side is Side.OUTSIDE,
-        asked=kind is _Kind.SYN and side is Side.INSIDE,
+        connection.answered or side is Sender.OUTSIDE,
+        asked=kind is _Kind.SYN and side is Sender.INSIDE,
         assured=connection.answered,
         told=connection.told if numbers is None else _told(connection, side, flags, numbers),
         just_sent=(side, numbers.end) if numbers is not None and kind is _Kind.ACK else None,
     )
 
 
-def _reset(connection: Connection, side: Side, numbers: Numbers | None) -> Connection | None:
+def _reset(connection: Connection, side: Sender, numbers: Numbers | None) -> Connection | None:
     if connection.phase is Phase.NEW:
         return None
     ahead = 0 if numbers is None else _ahead(connection, side, numbers.seq)
@@ -200,17 +200,17 @@ def _reset(connection: Connection, side: Side, numbers: Numbers | None) -> Conne
     return replace(connection, phase=Phase.DOUBTED, asked=False, just_sent=None)
 
 
-def _ahead(connection: Connection, side: Side, seq: int) -> int:
+def _ahead(connection: Connection, side: Sender, seq: int) -> int:
     """By how much a RST's number lies ahead of the one that is expected; 0 where any, or this one, is believed."""
     expects = connection.told.get(side.other, _Told()).expects
     if expects is None or connection.phase not in {Phase.OPEN, Phase.DOUBTED}:
         return 0
-    if connection.just_sent == (side, seq) or (connection.asked and side is Side.OUTSIDE):
+    if connection.just_sent == (side, seq) or (connection.asked and side is Sender.OUTSIDE):
         return 0
     return (seq - expects) % _NUMBERS
 
 
-def _beyond(connection: Connection, side: Side, kind: _Kind, seq: int) -> int:
+def _beyond(connection: Connection, side: Sender, kind: _Kind, seq: int) -> int:
     """By how much a segment begins beyond what its sender may send; 0 where it does not, or nobody knows."""
     limit = connection.told.get(side, _Told()).limit
     if limit is None or side.other not in connection.told or _is_looked_past(connection, side, kind):
@@ -219,19 +219,19 @@ def _beyond(connection: Connection, side: Side, kind: _Kind, seq: int) -> int:
     return ahead if ahead < _NUMBERS // 2 else 0
 
 
-def _is_looked_past(connection: Connection, side: Side, kind: _Kind) -> bool:
+def _is_looked_past(connection: Connection, side: Sender, kind: _Kind) -> bool:
     """Whether the numbers of such a segment do not matter now: it begins something, or all ends anyway."""
     match kind:
         case _Kind.SYN:
             return connection.phase is not Phase.CROSSED
         case _Kind.SYN_ACK:
-            return side is Side.OUTSIDE
+            return side is Sender.OUTSIDE
         case _Kind.RST:
             return connection.phase in _CLOSING and connection.phase not in {Phase.OPEN, Phase.DOUBTED}
     return False
 
 
-def _told(connection: Connection, side: Side, flags: Flags, numbers: Numbers) -> Mapping[Side, _Told]:
+def _told(connection: Connection, side: Sender, flags: Flags, numbers: Numbers) -> Mapping[Sender, _Told]:
     """What both sides have said after this segment. With a SYN its sender begins anew."""
     told, other = connection.told.get(side, _Told()), connection.told.get(side.other, _Told())
     if _is_overlooked(connection, side, flags):
@@ -251,10 +251,10 @@ def _told(connection: Connection, side: Side, flags: Flags, numbers: Numbers) ->
     return {side.other: other, side: _Told(numbers.ack, window, told.scale, told.limit)}
 
 
-def _is_overlooked(connection: Connection, side: Side, flags: Flags) -> bool:
+def _is_overlooked(connection: Connection, side: Sender, flags: Flags) -> bool:
     """A SYN-ACK from outside, after one from inside or after the stream was open, that answers no new SYN."""
     opens = connection.phase in {Phase.NEW, Phase.OPENING, Phase.CROSSED} or connection.asked
-    return side is Side.OUTSIDE and _kind(flags) is _Kind.SYN_ACK and not opens
+    return side is Sender.OUTSIDE and _kind(flags) is _Kind.SYN_ACK and not opens
 
 
 def _begun(connection: Connection, told: _Told, flags: Flags, numbers: Numbers) -> int | None:

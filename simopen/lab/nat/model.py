@@ -22,39 +22,14 @@ from zlib import crc32
 
 from simopen.lab.nat.allocation import Ports, Preserving, Scattered, Sequential
 from simopen.lab.nat.bounds import check_numbers
-from simopen.lab.nat.connection_tracking import IDLE_S, Connection, Side, begins_anew, follow
-from simopen.lab.packet import Endpoint, Flags, Headers, Numbers, Protocol
+from simopen.lab.nat.connection_tracking import IDLE_S, Connection, Sender, begins_anew, follow
+from simopen.lab.packet import Flags, Headers, Numbers, Protocol
+from simopen.model.endpoint import Endpoint
+from simopen.model.nat import Allocation, Filtering, Mapping, Pooling
 
 HOLD_NS = 6 * 10**9  # RFC 5382 REQ-4: how long an unsolicited SYN waits for one from inside
 REMEMBERED_NS = 30 * 10**9  # Linux: net.netfilter.nf_conntrack_udp_timeout
 MOST_IN_A_POOL = 254
-
-
-class Mapping(Enum):
-    """Which flows of one private endpoint share a public one: all, those to one address, those to one endpoint.
-
-    RFC 4787 §4.1. The last two are what users know as "symmetric".
-    """
-
-    ENDPOINT_INDEPENDENT = "endpoint-independent"
-    ADDRESS_DEPENDENT = "address-dependent"
-    ADDRESS_AND_PORT_DEPENDENT = "address-and-port-dependent"
-
-
-class Filtering(Enum):
-    """From whom a mapping lets packets in: anyone, addresses it was used to, or endpoints (RFC 4787 §5)."""
-
-    ENDPOINT_INDEPENDENT = "endpoint-independent"
-    ADDRESS_DEPENDENT = "address-dependent"
-    ADDRESS_AND_PORT_DEPENDENT = "address-and-port-dependent"
-
-
-class Allocation(Enum):
-    """How a mapping gets its public port: see `allocation.py` (RFC 4787 §4.2.1)."""
-
-    PRESERVING = "port-preserving"
-    SEQUENTIAL = "sequential"
-    RANDOM = "random"
 
 
 class Unsolicited(Enum):
@@ -74,13 +49,6 @@ class Unsolicited(Enum):
     ICMP = "icmp"
     HOLD = "hold"
     ACCEPT = "accept"
-
-
-class Pooling(Enum):
-    """Which of several public addresses a mapping gets: one for each private address, or any (RFC 4787 §4.1)."""
-
-    PAIRED = "paired"
-    ARBITRARY = "arbitrary"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +81,8 @@ class Nat:
     those (RFC 5382 REQ-5: not below 2 h 4 min and 4 min), `udp_timeout_s` after a datagram (RFC 4787 REQ-5: 5 min),
     `icmp_timeout_s` after an echo (RFC 5508 REQ-1: 60 s).
 
-    Raises: TypeError for what is no number; ValueError for one out of range, and for overloading with a laxer mapping
-    or filtering.
+    Raises: TypeError for what is no number; ValueError for one out of range, for a behaviour that no model has
+    (`MAPPINGS`, `FILTERINGS`, `ALLOCATIONS`, `POOLINGS` have), and for overloading with a laxer mapping or filtering.
     """
 
     mapping: Mapping = Mapping.ENDPOINT_INDEPENDENT
@@ -141,6 +109,10 @@ class Nat:
     def __post_init__(self) -> None:
         times = (self.established_timeout_s, self.transitory_timeout_s, self.udp_timeout_s, self.icmp_timeout_s)
         established, transitory, udp, icmp = times
+        _check_modelled(self.mapping, MAPPINGS)
+        _check_modelled(self.filtering, FILTERINGS)
+        _check_modelled(self.allocation, ALLOCATIONS)
+        _check_modelled(self.pooling, POOLINGS)
         check_numbers(established=established, transitory=transitory, udp=udp, icmp=icmp, others=self.others)
         check_numbers(step=self.step, pool=self.pool, whole=True)
         if min(times) <= 0:
@@ -153,6 +125,11 @@ class Nat:
             raise ValueError(f"a pool has 1 to {MOST_IN_A_POOL} addresses, not {self.pool}")
         if self.overloading and (self.mapping.value, self.filtering.value) != (_STRICTEST, _STRICTEST):
             raise ValueError(f"overloading needs mapping and filtering to be {_STRICTEST}: only the remote tells whose")
+
+
+def _check_modelled(value: Enum, modelled: Sequence[Enum]) -> None:
+    if value not in modelled:
+        raise ValueError(f"no NAT model has {value.value!r}: there are {', '.join(each.value for each in modelled)}")
 
 
 Decision = Headers | Unsolicited
@@ -177,6 +154,10 @@ _PORTS: dict[Allocation, Callable[[Nat, Random], Ports]] = {
     Allocation.SEQUENTIAL: lambda nat, draws: Sequential(nat.step, nat.others, nat.parity, draws),
     Allocation.RANDOM: lambda nat, draws: Scattered(nat.parity, draws),
 }
+
+MAPPINGS, FILTERINGS, ALLOCATIONS = tuple(_MAPPING_KEYS), tuple(_FILTERING_KEYS), tuple(_PORTS)
+POOLINGS = (Pooling.PAIRED, Pooling.ARBITRARY)
+"""What of RFC 4787's words a model can be; the others are for what is not known, or not there."""
 
 _ANSWERS: dict[Unsolicited, dict[int, Unsolicited]] = {
     Unsolicited.DROP: {},
@@ -302,7 +283,7 @@ class Translator:
         if binding is None or not self._admits(binding, headers, now_ns):
             return self._unsolicited(headers, now_ns)
         if self._tracks(headers):
-            connection = follow(binding.connection_at(headers.source, now_ns), Side.OUTSIDE, headers.flags, numbers)
+            connection = follow(binding.connection_at(headers.source, now_ns), Sender.OUTSIDE, headers.flags, numbers)
             if connection is None:
                 return self._unsolicited(headers, now_ns)
             binding.follow(headers.source, connection, now_ns)
@@ -335,7 +316,7 @@ class Translator:
         if binding is not None and begins_anew(connection, headers.flags):
             binding.end(remote)
             binding, connection = self._find_inside(headers.protocol, headers.source, remote, now_ns), Connection()
-        after = follow(connection, Side.INSIDE, headers.flags, numbers)
+        after = follow(connection, Sender.INSIDE, headers.flags, numbers)
         if after is None or (binding is None and (binding := self._bind(headers, now_ns)) is None):
             return None
         binding.follow(remote, after, now_ns)

@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
-from simopen.lab.nat.model import Allocation, Filtering, Nat, Pooling, Unsolicited
-from simopen.lab.nat.model import Mapping as NatMapping
+from simopen.lab.nat.model import FILTERINGS, MAPPINGS, Nat, Unsolicited
+from simopen.model.nat import Allocation, Filtering, Pooling
+from simopen.model.nat import Mapping as NatMapping
 
 T = TypeVar("T")
 
@@ -115,8 +116,8 @@ OPTIONS: dict[str, _Option] = {
     "icmp": _Option("icmp_timeout_s", float, "seconds until an idle echo's mapping is forgotten"),
 }
 
-_MAPPINGS = {mapping.value: mapping for mapping in NatMapping}
-_FILTERINGS = {filtering.value: filtering for filtering in Filtering}
+_MAPPINGS = {mapping.value: mapping for mapping in MAPPINGS}
+_FILTERINGS = {filtering.value: filtering for filtering in FILTERINGS}
 _MEANINGS = {
     "endpoint-independent": "mapping: one public endpoint for all destinations; filtering: anybody may answer",
     "address-dependent": "mapping: one per address called; filtering: any port of an address called may answer",

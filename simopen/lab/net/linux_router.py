@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from simopen.lab.nat.model import Allocation, Filtering, Mapping, Nat, Unsolicited
+from simopen.lab.nat.model import Nat, Unsolicited
 from simopen.lab.net.conditions import Addresses, addresses_of
+from simopen.model.nat import Allocation, Filtering, Mapping
 
 WAN = "net0"  # towards the core
 

@@ -16,7 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, overload
 
-from simopen.lab.packet import Endpoint, Headers, Packet
+from simopen.lab.packet import Headers, Packet
+from simopen.model.endpoint import Endpoint
 
 _NEVER_NS = 2**63
 

@@ -16,7 +16,8 @@ from typing import Any
 
 import dpkt
 
-from simopen.lab.packet import NO_FLAGS, Endpoint, Flags, Headers, Numbers, Packet, Protocol
+from simopen.lab.packet import NO_FLAGS, Flags, Headers, Numbers, Packet, Protocol
+from simopen.model.endpoint import Endpoint
 
 # RFC 792 and RFC 4443 §2.1: the messages that quote a packet.
 _ICMP_ERRORS = {Protocol.ICMP: {3, 4, 5, 11, 12}, Protocol.ICMPV6: {1, 2, 3, 4}}

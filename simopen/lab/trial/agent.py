@@ -34,7 +34,7 @@ Answer = dict[str, Any]
 _PATIENCE_S = 5.0
 
 
-class Side:
+class Agent:
     """This host's end: the clock, and the mapping that is held."""
 
     def __init__(self, now: Estimate) -> None:
@@ -123,7 +123,7 @@ async def _exchange(sock: socket.socket, *, asks: bool) -> Answer:
 
 async def serve() -> None:
     """Obey until standard input ends."""
-    side, orders = Side(clock.plain()), asyncio.StreamReader()
+    side, orders = Agent(clock.plain()), asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
     print(json.dumps({"ready": True}), flush=True)
     while line := await orders.readline():

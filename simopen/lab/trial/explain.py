@@ -14,8 +14,8 @@ from simopen.lab import Record, Verdict
 from simopen.lab.draw.nat_actions import LETS_IN, OPENS, Act, acts, flows
 from simopen.lab.draw.text_diagram import sequence
 from simopen.lab.nat.presets import Nats, format_nats, short_name
-from simopen.lab.packet import Endpoint
 from simopen.lab.trial.run import LEFT, RIGHT, Run, Setting, Summary, summed_up
+from simopen.model.endpoint import Endpoint
 
 _MOST_REASONS = 5
 _MOST_NAMED = 4  # ports, one by one

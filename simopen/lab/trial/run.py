@@ -24,8 +24,8 @@ from typing import Any
 from simopen import lab
 from simopen.errors import LabError
 from simopen.lab.nat.presets import Nats, format_nats
-from simopen.lab.packet import Endpoint
 from simopen.lab.trial import stun_server
+from simopen.model.endpoint import Endpoint
 from simopen.model.nat import Allocation, Mapping, Profile
 from simopen.ticket.codec import parse_ticket
 

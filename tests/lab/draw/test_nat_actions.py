@@ -8,7 +8,7 @@ import pytest
 
 from simopen.lab.draw.nat_actions import acts, flows, tcp_between
 from simopen.lab.net.record import Record
-from simopen.lab.packet import Endpoint
+from simopen.model.endpoint import Endpoint
 from tests.lab.punches import punched
 
 LEFT, RIGHT = Endpoint("198.51.100.1", 1314), Endpoint("203.0.113.1", 1314)

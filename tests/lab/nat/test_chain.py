@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simopen.lab.nat.chain import Chain, Outcome
-from simopen.lab.nat.model import Allocation, Filtering, Mapping, Nat, Translator, Unsolicited
-from simopen.lab.packet import Endpoint, Flags, Headers, Protocol
+from simopen.lab.nat.model import ALLOCATIONS, Nat, Translator, Unsolicited
+from simopen.lab.packet import Flags, Headers, Protocol
+from simopen.model.endpoint import Endpoint
+from simopen.model.nat import Allocation, Filtering, Mapping
 
 HOST, NEIGHBOUR = Endpoint("192.168.1.2", 1314), Endpoint("192.168.1.3", 2000)
 HOME, CARRIER = "100.64.1.1", "198.51.100.1"
@@ -40,7 +42,7 @@ def test_a_packet_is_translated_by_each_and_comes_back() -> None:
     assert [nat for nat, _ in back.passed] == [1, 0]
 
 
-@given(st.sampled_from(Allocation), st.sampled_from(Allocation), st.integers(1024, 65535))
+@given(st.sampled_from(ALLOCATIONS), st.sampled_from(ALLOCATIONS), st.integers(1024, 65535))
 def test_the_hop_between_has_the_homes_address(home: Allocation, carrier: Allocation, port: int) -> None:
     """What the carrier's NAT sees is the home's NAT, whose port it maps in its own way."""
     first, second = Translator(Nat(allocation=home), HOME, seed=1), Translator(Nat(allocation=carrier), CARRIER, seed=2)

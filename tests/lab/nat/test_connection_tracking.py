@@ -6,14 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simopen.lab.nat.connection_tracking import IDLE_S, Connection, Phase, Side, begins_anew, follow
+from simopen.lab.nat.connection_tracking import IDLE_S, Connection, Phase, Sender, begins_anew, follow
 from simopen.lab.packet import Flags, Numbers
 
 SYN, ACK, RST, FIN = Flags.SYN, Flags.ACK, Flags.RST, Flags.FIN
-INSIDE, OUTSIDE = Side.INSIDE, Side.OUTSIDE
-Segments = list[tuple[Side, Flags]]
+INSIDE, OUTSIDE = Sender.INSIDE, Sender.OUTSIDE
+Segments = list[tuple[Sender, Flags]]
 OPENED: Segments = [(INSIDE, SYN), (OUTSIDE, SYN | ACK), (INSIDE, ACK)]
-segments = st.lists(st.tuples(st.sampled_from(Side), st.sampled_from([SYN, SYN | ACK, ACK, RST, RST | ACK, FIN | ACK])))
+segments = st.lists(
+    st.tuples(st.sampled_from(Sender), st.sampled_from([SYN, SYN | ACK, ACK, RST, RST | ACK, FIN | ACK]))
+)
 
 
 def after(passing: Segments) -> Connection:
@@ -43,8 +45,8 @@ def test_a_syn_from_outside_passes_only_while_the_connection_opens(passing: Segm
     assert (follow(after(passing), OUTSIDE, SYN) is not None) is admitted
 
 
-@pytest.mark.parametrize("side", Side)
-def test_a_rst_that_is_the_first_answer_ends_it(side: Side) -> None:
+@pytest.mark.parametrize("side", Sender)
+def test_a_rst_that_is_the_first_answer_ends_it(side: Sender) -> None:
     assert after([(INSIDE, SYN), (side, RST)]).is_over
     assert not after([*OPENED, (side, RST)]).is_over
 
@@ -74,7 +76,7 @@ INSIDE_SYN = (INSIDE, SYN, Numbers(1000, 0, 1001, 60_000, 2))
 OUTSIDE_SYN = (OUTSIDE, SYN | ACK, Numbers(5000, 1001, 5001, 60_000, 7))
 INSIDE_ACK = (INSIDE, ACK, Numbers(1001, 5001, 1001, 100))
 OUTSIDE_DATA = (OUTSIDE, ACK, Numbers(5001, 1001, 5011, 1000))
-Numbered = list[tuple[Side, Flags, Numbers]]
+Numbered = list[tuple[Sender, Flags, Numbers]]
 NUMBERED: Numbered = [INSIDE_SYN, OUTSIDE_SYN, INSIDE_ACK]
 
 
@@ -131,7 +133,7 @@ def told(passing: Numbered, connection: Connection | None = None) -> Connection:
     ],
 )
 def test_a_rst_ends_an_open_connection_only_where_its_number_is_right(
-    passing: Numbered, side: Side, seq: int, phase: Phase | None
+    passing: Numbered, side: Sender, seq: int, phase: Phase | None
 ) -> None:
     follows = follow(told(passing), side, RST, Numbers(seq, 0, seq, 0))
     assert (follows and follows.phase) is phase
@@ -149,7 +151,7 @@ def test_numbers_wrap() -> None:
 
 
 @pytest.mark.parametrize(("side", "flags", "phase"), [(OUTSIDE, ACK, Phase.OPEN), (INSIDE, FIN | ACK, Phase.CLOSING)])
-def test_a_connection_that_was_doubted_goes_on(side: Side, flags: Flags, phase: Phase) -> None:
+def test_a_connection_that_was_doubted_goes_on(side: Sender, flags: Flags, phase: Phase) -> None:
     doubted = told([*NUMBERED, (OUTSIDE, RST, Numbers(5002, 0, 5002, 0))])
     assert not begins_anew(doubted, SYN)
     assert follow(doubted, OUTSIDE, SYN) is None

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from simopen.lab.nat.model import (
+    ALLOCATIONS,
+    FILTERINGS,
     HOLD_NS,
+    MAPPINGS,
     REMEMBERED_NS,
-    Allocation,
-    Filtering,
-    Mapping,
     Nat,
-    Pooling,
     Translator,
     Unsolicited,
 )
-from simopen.lab.packet import NO_FLAGS, Endpoint, Flags, Headers, Numbers, Protocol
+from simopen.lab.packet import NO_FLAGS, Flags, Headers, Numbers, Protocol
+from simopen.model.endpoint import Endpoint
+from simopen.model.nat import Allocation, Filtering, Mapping, Pooling
 
 PRIVATE = Endpoint("192.168.1.2", 1314)
 PUBLIC = Endpoint("198.51.100.1", 1314)
@@ -289,7 +291,7 @@ def sent(nat: Translator, headers: Headers, now_ns: int = 0) -> Endpoint:
 
 
 @pytest.mark.parametrize(("mapping", "filtering"), ADMITTED, ids=lambda choice: choice.value)
-@pytest.mark.parametrize("allocation", list(Allocation))
+@pytest.mark.parametrize("allocation", ALLOCATIONS)
 @pytest.mark.parametrize("protocol", [Protocol.TCP, Protocol.UDP])
 def test_every_mapping_filtering_and_allocation(
     mapping: Mapping, filtering: Filtering, allocation: Allocation, protocol: Protocol
@@ -306,7 +308,7 @@ def test_every_mapping_filtering_and_allocation(
 
 
 @pytest.mark.parametrize(("mapping", "filtering"), ADMITTED, ids=lambda choice: choice.value)
-@pytest.mark.parametrize("allocation", list(Allocation))
+@pytest.mark.parametrize("allocation", ALLOCATIONS)
 def test_echoes_are_mapped_and_filtered_by_address(
     mapping: Mapping, filtering: Filtering, allocation: Allocation
 ) -> None:
@@ -339,7 +341,7 @@ def test_every_port_is_used_before_a_packet_is_dropped() -> None:
     assert sent(nat, datagram(PRIVATE, STRANGER), 300 * S_NS) in publics
 
 
-@pytest.mark.parametrize("allocation", list(Allocation))
+@pytest.mark.parametrize("allocation", ALLOCATIONS)
 def test_an_arbitrary_pool_gives_one_host_any_address(allocation: Allocation) -> None:
     nat = translator(mapping=STRICTEST, allocation=allocation, pool=2, pooling=Pooling.ARBITRARY)
     publics = {sent(nat, datagram(PRIVATE, Endpoint(PEER.address, port))) for port in range(1, 41)}
@@ -459,8 +461,8 @@ def test_an_overloaded_host_that_has_lost_its_port_once_stays_with_the_other() -
     assert sent(nat, datagram(other, SAME_ADDRESS), 20 * S_NS) == PUBLIC
 
 
-@pytest.mark.parametrize("mapping", list(Mapping))
-@pytest.mark.parametrize("allocation", list(Allocation))
+@pytest.mark.parametrize("mapping", MAPPINGS)
+@pytest.mark.parametrize("allocation", ALLOCATIONS)
 @pytest.mark.parametrize("v6", [False, True])
 def test_a_firewall_filters_and_changes_nothing(mapping: Mapping, allocation: Allocation, v6: bool) -> None:
     """`translates=False`; to IPv6, every NAT."""
@@ -512,10 +514,10 @@ def test_a_translator_has_the_addresses_of_its_pool() -> None:
 PRIVATES = st.builds(Endpoint, st.sampled_from(["192.168.1.2", "192.168.1.3"]), st.integers(1, 65535))
 REMOTES = st.builds(Endpoint, st.sampled_from(["203.0.113.1", "203.0.113.2"]), st.integers(1, 4))
 FLOWS = st.lists(st.tuples(PRIVATES, REMOTES), min_size=1, max_size=30)
-FILTERINGS = st.sampled_from(Filtering)
+ANY_FILTERING = st.sampled_from(FILTERINGS)
 
 
-@given(FLOWS, FILTERINGS)
+@given(FLOWS, ANY_FILTERING)
 def test_what_went_out_can_be_answered(flows: list[tuple[Endpoint, Endpoint]], filtering: Filtering) -> None:
     nat = translator(filtering=filtering)
     publics = {}
@@ -543,7 +545,7 @@ def test_each_filtering_admits_all_that_the_stricter_one_does(
     flows: list[tuple[Endpoint, Endpoint]], stranger: Endpoint, port: int
 ) -> None:
     passes = []
-    for filtering in Filtering:  # the laxest first
+    for filtering in FILTERINGS:  # the laxest first
         nat = translator(filtering=filtering)
         for flow in flows:
             nat.outbound(datagram(*flow), 0)
@@ -553,5 +555,21 @@ def test_each_filtering_admits_all_that_the_stricter_one_does(
 
 
 def test_every_pair_of_choices_can_be_had() -> None:
-    for filtering, unsolicited in product(Filtering, Unsolicited):
+    for filtering, unsolicited in product(FILTERINGS, Unsolicited):
         assert translator(filtering=filtering, unsolicited=unsolicited).outbound(outward(), 0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"mapping": Mapping.NONE},
+        {"mapping": Mapping.UNKNOWN},
+        {"filtering": Filtering.UNKNOWN},
+        {"allocation": Allocation.CONSTANT_DELTA},
+        {"pooling": Pooling.UNKNOWN},
+    ],
+    ids=str,
+)
+def test_words_for_what_is_not_known_are_no_models_behaviour(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="no NAT model has"):
+        Nat(**wrong)

@@ -12,8 +12,19 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simopen.lab.nat.model import REMEMBERED_NS, Allocation, Filtering, Mapping, Nat, Pooling, Translator, Unsolicited
-from simopen.lab.packet import NO_FLAGS, Endpoint, Flags, Headers, Protocol
+from simopen.lab.nat.model import (
+    ALLOCATIONS,
+    FILTERINGS,
+    MAPPINGS,
+    POOLINGS,
+    REMEMBERED_NS,
+    Nat,
+    Translator,
+    Unsolicited,
+)
+from simopen.lab.packet import NO_FLAGS, Flags, Headers, Protocol
+from simopen.model.endpoint import Endpoint
+from simopen.model.nat import Allocation, Filtering, Mapping
 
 S_NS = 10**9
 POOL = ("198.51.100.1", "198.18.1.1", "198.18.1.2")
@@ -105,9 +116,9 @@ class Reference:
 TIMES = {"established_timeout_s": 40.0, "transitory_timeout_s": 10.0, "udp_timeout_s": 20.0, "icmp_timeout_s": 5.0}
 NATS = st.builds(
     Nat,
-    mapping=st.sampled_from(Mapping),
-    filtering=st.sampled_from(Filtering),
-    allocation=st.sampled_from(Allocation),
+    mapping=st.sampled_from(MAPPINGS),
+    filtering=st.sampled_from(FILTERINGS),
+    allocation=st.sampled_from(ALLOCATIONS),
     unsolicited=st.sampled_from(Unsolicited),
     step=st.integers(1, 5),
     others=st.sampled_from([0.0, 0.5]),
@@ -115,13 +126,13 @@ NATS = st.builds(
     reset_kills=st.booleans(),
     refuses_syns=st.booleans(),
     pool=st.sampled_from([1, 3]),
-    pooling=st.sampled_from(Pooling),
+    pooling=st.sampled_from(POOLINGS),
     **{name: st.just(value) for name, value in TIMES.items()},
 )
 OVERLOADING = st.builds(
     Nat,
     mapping=st.just(Mapping.ADDRESS_AND_PORT_DEPENDENT),
-    allocation=st.sampled_from(Allocation),
+    allocation=st.sampled_from(ALLOCATIONS),
     reset_kills=st.booleans(),
     overloading=st.just(True),
     pool=st.sampled_from([1, 3]),

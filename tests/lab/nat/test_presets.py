@@ -6,9 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simopen.lab.nat.model import Allocation, Filtering, Mapping, Nat, Pooling, Unsolicited
+from simopen.lab.nat.model import (
+    ALLOCATIONS,
+    FILTERINGS,
+    MAPPINGS,
+    POOLINGS,
+    Nat,
+    Unsolicited,
+)
 from simopen.lab.nat.presets import OPTIONS, PRESETS, WORDS, explained, format_nats, parse_nats, short_name
 from simopen.lab.net.linux_router import Input, LinuxRouter
+from simopen.model.nat import Allocation, Filtering, Mapping, Pooling
 
 RANDOM, STRICT = Allocation.RANDOM, Mapping.ADDRESS_AND_PORT_DEPENDENT
 
@@ -78,9 +86,9 @@ def test_a_slip_is_told_what_there_is(text: str, told: str) -> None:
 
 NATS = st.builds(
     Nat,
-    st.sampled_from(Mapping),
-    st.sampled_from(Filtering),
-    st.sampled_from(Allocation),
+    st.sampled_from(MAPPINGS),
+    st.sampled_from(FILTERINGS),
+    st.sampled_from(ALLOCATIONS),
     st.sampled_from(Unsolicited),
     step=st.integers(1, 100),
     others=st.floats(0, 0.99),
@@ -90,7 +98,7 @@ NATS = st.builds(
     refuses_syns=st.booleans(),
     tracking=st.booleans(),
     pool=st.integers(1, 20),
-    pooling=st.sampled_from(Pooling),
+    pooling=st.sampled_from(POOLINGS),
     translates=st.booleans(),
     established_timeout_s=st.floats(0.001, 1e5),
     udp_timeout_s=st.floats(0.001, 1e5),
@@ -136,5 +144,7 @@ def test_a_chain_keeps_its_short_names() -> None:
 def test_everything_is_explained() -> None:
     words = [word for word, _ in explained()]
     assert len(words) == len(set(words))
-    assert {*PRESETS, *WORDS, *(f"{name}=N" for name in OPTIONS), *(mapping.value for mapping in Mapping)} == set(words)
+    assert {*PRESETS, *WORDS, *(f"{name}=N" for name in OPTIONS), *(mapping.value for mapping in MAPPINGS)} == set(
+        words
+    )
     assert all(10 < len(says) < 120 for _, says in explained())

@@ -11,12 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simopen.lab.nat.model import Filtering, Mapping, Nat, Pooling, Unsolicited
+from simopen.lab.nat.model import Nat, Unsolicited
 from simopen.lab.net.conditions import MOST_HOSTS, Addresses, Conditions, addresses_of, router_address
 from simopen.lab.net.core import Core
 from simopen.lab.net.record import Origin, Verdict
 from simopen.lab.net.wire import parse, time_exceeded_for
-from simopen.lab.packet import Endpoint, Flags
+from simopen.lab.packet import Flags
+from simopen.model.endpoint import Endpoint
+from simopen.model.nat import Filtering, Mapping, Pooling
 from tests.lab.packets import checksums_hold, echo, tcp, udp
 
 MS = 1_000_000

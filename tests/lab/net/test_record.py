@@ -8,7 +8,7 @@ import dpkt
 import pytest
 
 from simopen.lab.net.record import Origin, Passage, Record, Verdict
-from simopen.lab.packet import Endpoint
+from simopen.model.endpoint import Endpoint
 from tests.lab.packets import tcp
 
 SYN, SYN_ACK, ACK = 0x02, 0x12, 0x10

@@ -20,7 +20,8 @@ from simopen.lab.net.wire import (
     time_exceeded_for,
     with_headers,
 )
-from simopen.lab.packet import Endpoint, Flags, Headers, Numbers, Packet, Protocol
+from simopen.lab.packet import Flags, Headers, Numbers, Packet, Protocol
+from simopen.model.endpoint import Endpoint
 from tests.lab.packets import checksums_hold, echo, icmp_error, ip_packet, tcp, udp
 
 A, B, C = ("192.168.1.2", 1314), ("203.0.113.1", 80), ("198.51.100.1", 4000)

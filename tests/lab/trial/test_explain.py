@@ -8,9 +8,9 @@ import pytest
 
 from simopen.lab.nat.presets import parse_nats
 from simopen.lab.net.record import Record
-from simopen.lab.packet import Endpoint
 from simopen.lab.trial import explain
 from simopen.lab.trial.run import Learnt, Run, Setting, Summary, summed_up
+from simopen.model.endpoint import Endpoint
 from simopen.model.endpoint import Endpoint as Address
 from simopen.model.nat import Allocation, Mapping, Profile
 from tests.lab.punches import punched
