@@ -75,6 +75,8 @@ class Flaw(Enum):
     EXPIRED = "expired"
     FAR_AHEAD = "for an instant that nobody waits for"
     OWN = "this side's own"
+    KEYLESS = "without its private half"
+    USED = "used up"
 
 
 class TicketError(SimopenError, ValueError):

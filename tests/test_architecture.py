@@ -58,6 +58,7 @@ PURE = (
     "nat.port_sequence",
     "nat.predict",
     "nat.stun",
+    "ticket.agreement",
     "ticket.codec",
     "holepunch.budget",
     "holepunch.diagnosis",
@@ -125,6 +126,7 @@ def is_model(name: str) -> bool:
 # What the next steps mend: values still have some of the deciding with them.
 TO_BE_MENDED = {
     ("nat.discovery", "ticket.codec"),
+    ("nat.discovery", "ticket.issue"),
 }
 
 

@@ -30,15 +30,9 @@ from simopen.model.shot import Plan
 from simopen.model.wording import quoted, shown
 from simopen.net.tcp_keepalive import KEEPALIVE_S, USER_TIMEOUT_S, Liveness
 from simopen.ticket import store
-from simopen.ticket.codec import (
-    LATE_S,
-    Ticket,
-    agreed_instant,
-    both_spray,
-    later_instant,
-    looks_like_ticket,
-    parse_ticket,
-)
+from simopen.ticket.agreement import LATE_S, agreed_instant, both_spray, later_instant
+from simopen.ticket.codec import Ticket, looks_like_ticket, parse_ticket
+from simopen.ticket.keys import NEW
 
 EXAMPLE = """\
 both sides run it for the same instant, each with the other's public address:
@@ -248,15 +242,16 @@ def _refuse(options: argparse.Namespace, names: dict[str, str], why: str) -> Non
 @contextlib.contextmanager
 def _own_ticket(given: Ticket | None, where: store.Places) -> Iterator[Ticket]:
     with store.in_use(where, given) as held:
-        found = [given] if given else held
-        if not found:
+        if given and not held:
+            raise TicketError(Flaw.KEYLESS, f"`simopen nat --ticket`, which made it, does not run here any more; {NEW}")
+        if not held:
             raise UsageError(
                 "no ticket is held on this host, and the peer needs one as well: run `simopen nat --ticket` in another "
                 "terminal, leave it running, give its ticket to your peer, and then run this again"
             )
-        if len(found) > 1:
-            raise UsageError(f"{len(found)} tickets are held on this host: name the one that your peer has with --mine")
-        yield found[0]
+        if len(held) > 1:
+            raise UsageError(f"{len(held)} tickets are held on this host: name the one that your peer has with --mine")
+        yield held[0]
 
 
 def _to_host(options: argparse.Namespace, when: When, source: TimeSource, estimate: Estimate) -> Call:
@@ -306,8 +301,8 @@ def _to_ticket(
         str(theirs.profile.mapped or "the ticket's owner"),
         instant,
         lambda: api.connect(
-            theirs.profile,
-            mine=mine.profile,
+            theirs,
+            mine=mine,
             at=instant,
             spray=spray,
             first_ttl=options.first_ttl,

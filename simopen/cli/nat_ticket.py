@@ -10,7 +10,6 @@ made; where that one goes stale as soon, so would the next, and it ends.
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,7 +24,9 @@ from simopen.errors import SimopenError
 from simopen.model.wording import span
 from simopen.nat.discovery import Discovery
 from simopen.ticket import store
-from simopen.ticket.codec import FARTHEST_S, LATE_S, Ticket, in_utc
+from simopen.ticket.agreement import FARTHEST_S, LATE_S
+from simopen.ticket.codec import Ticket
+from simopen.ticket.issue import issued
 
 LEAD_S = 120.0
 """Until the instant, unless one is named: two people copy, send and paste a word each."""
@@ -113,7 +114,7 @@ class Invitation:
     def _made(self, at: float | None) -> Ticket:
         now = self.source.now_estimate()
         instant = next_slot(SLOT_S, lead_s=LEAD_S, now=now.utc_ns / 1e9) if at is None else at
-        return Ticket(in_utc(self.found.profile, now.utc_at(0)), math.ceil(instant), self.found.port, self.spray)
+        return issued(self.found.profile, instant, self.found.port, ahead_ns=now.utc_at(0), spray=self.spray)
 
     async def _went_stale(self, ticket: Ticket) -> float | None:
         """Hold the mapping until nobody needs it any more (None), or it has changed: after so many seconds."""

@@ -42,7 +42,8 @@ from simopen.net.sockets import connect as connect_socket
 from simopen.net.sockets import is_self_connected, keep, open_socket
 from simopen.net.streams import PunchedProtocol, PunchedWriter
 from simopen.net.tcp_keepalive import KEEPALIVE_S, USER_TIMEOUT_S, Liveness
-from simopen.ticket.codec import Ticket, agreed_instant, both_spray, later_instant
+from simopen.ticket.agreement import agreed_instant, both_spray, later_instant
+from simopen.ticket.codec import Ticket
 
 logger = _logs.PACKAGE
 MOST_LOGGED = 20

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import functools
 import itertools
-import math
 import socket
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -29,7 +28,8 @@ from simopen.nat.classify import classify
 from simopen.nat.probe import Inquiry, PunchPort
 from simopen.nat.stun_tcp import DEFAULT_SERVERS, parse_servers
 from simopen.net import own_flows
-from simopen.ticket.codec import Ticket, in_utc
+from simopen.ticket.codec import Ticket
+from simopen.ticket.issue import issued
 
 logger = _logs.logger("discovery")
 
@@ -144,7 +144,7 @@ class Discovery:
         now = now or kernel_word() or plain()
         if at is None:
             at = next_slot(lead_s=TICKET_LEAD_S, now=now.utc_at(time.monotonic_ns()) / 1e9)
-        return Ticket(in_utc(self.profile, now.utc_at(0)), math.ceil(checked(at)), self.port, spray)
+        return issued(self.profile, checked(at), self.port, ahead_ns=now.utc_at(0), spray=spray)
 
     async def make_ticket(self, at: Instant = None, *, clock: ClockArgument = None, spray: bool = False) -> Ticket:
         """As `ticket`, by true time: time servers are asked first, unless the kernel's word is good enough.

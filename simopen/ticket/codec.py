@@ -7,13 +7,16 @@ the second the length, the last four are a BLAKE2s digest of all before. These t
 version, so that another version, a cut and an alteration are told apart. The digest finds mistakes; it proves nothing
 about who made the ticket.
 
+After these two comes the X25519 public key of the ticket's holder (RFC 7748, 32 bytes), one for each ticket: of two
+tickets `agreement` makes what both ends prove to each other. No text, repr or pickle has the private half.
+
 A ticket carries what `plan` and `predict` ask of the peer's profile, and no more: of the observations only the
 latest new mappings at the address last seen (at most `MOST_MAPPINGS`), to 0.1 ms, without the servers' names,
 and of other local ports only their parity. Ports that this host's other flows took among them are taken out, so that
 the peer, who knows nothing of these, foresees the same. Their times are UTC ns, so that `predict` takes UTC ns, too.
 
-Its owner's consent to a spray is a bit that a reader of this version from before it existed passes over. What one side
-would fire then goes with nothing at the other, so it counts for nothing unless both tickets have it: see `both_spray`.
+Its owner's consent to a spray is a bit. What one side would fire by it goes with nothing at the other, so it counts for
+nothing unless both tickets have it: see `agreement.both_spray`.
 
 Pure: text, bytes and `now` in, values out.
 """
@@ -26,31 +29,32 @@ import ipaddress
 import struct
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
 from hashlib import blake2s
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from simopen.errors import Flaw, TicketError
 from simopen.model.endpoint import ANY, Endpoint, canonical, check_port, spelled
 from simopen.model.nat import Allocation, Filtering, Mapping, Observation, Pooling, Profile
-from simopen.model.wording import quoted, span
+from simopen.model.wording import quoted
 from simopen.nat.own_ports import own_taken_out
 
-VERSION = 1
-LATE_S = 10
-"""A ticket is good for so long after its instant: the window in which `connect` tries unless told otherwise."""
-FARTHEST_S = 366 * 86_400
-"""A ticket for an instant further away than this is a mistake: nobody holds a mapping for a year."""
+if TYPE_CHECKING:
+    from simopen.ticket.keys import PrivateKey
+
+VERSION = 2
+"""1 held no key: whoever answered was taken for its maker."""
+KEY_BYTES = 32
 MOST_HOSTS = 6
 MOST_MAPPINGS = 14  # what `discover` makes, where each gets its own
 LONGEST = 800
-"""Characters of a text that are looked at: the longest ticket has 382, and a chat may put something between them."""
+"""Characters of a text that are looked at: the longest ticket has 408, and a chat may put something between them."""
 
-_SHORTEST = 24  # a ticket with nothing in it has 32 characters, and this is still worth a word on what is missing
+_SHORTEST = 24  # a ticket with nothing in it has 84 characters, and this is still worth a word on what is missing
 
 _HEADER = struct.Struct("!HIHBbB")  # choices, instant, local port, confidence, step, busy
 _DIGEST_BYTES = 4
+_MOST_BYTES = 255  # what the second byte can tell
 _TICK_NS = 100_000  # what others' rate is estimated from: SYNs of one batch leave less than a millisecond apart
 _TICKS_PER_S = 10**9 // _TICK_NS
 _HOUR = 3600 * _TICKS_PER_S
@@ -81,28 +85,48 @@ _ONE_ROW = _SPRAYS << 1  # and the last: a row for each protocol and "nobody kno
 class Ticket:
     """A profile, the instant (UTC seconds, 0 to 2^32 - 1) and the local port from which its owner will fire.
 
-    The profile's observations are timed in UTC ns: see `in_utc`. `spray`: whether its owner lets a plan take hundreds
-    of SYNs a second, provided that the peer's ticket does, too.
+    The profile's observations are timed in UTC ns: see `in_utc`. `key`: its holder's X25519 public key, 32 bytes.
+    `spray`: whether its owner lets a plan take hundreds of SYNs a second, provided that the peer's ticket does, too.
+    `private`: the key's private half, of a ticket of this side's own, and only in this process.
     """
 
     profile: Profile
     instant: int
     local_port: int
+    key: bytes
     spray: bool = False
+    private: PrivateKey | None = field(default=None, repr=False, compare=False)
+    _received: bytes | None = field(default=None, init=False, repr=False, compare=False)
 
     def encode(self) -> str:
-        """One word of capitals and 2 to 7: about 50 characters, or 100 where ports are predicted.
+        """One word of capitals and 2 to 7: about 100 characters, or 150 where ports are predicted.
 
-        Raises: TypeError or ValueError for an instant, an endpoint or a number that no ticket can hold.
+        One that was parsed comes out as it came in. Raises: as `sealed`.
         """
-        _check_instant(self)
+        return base64.b32encode(self.sealed()).decode().rstrip("=")
+
+    def sealed(self) -> bytes:
+        """The ticket as bytes, version, length and digest included: the same at its maker and at whoever received it.
+
+        Raises: TypeError or ValueError for an instant, a key, an endpoint or a number that no ticket can hold.
+        """
+        if self._received is not None:
+            return self._received
+        check_instant(self)
         check_port(self.local_port, "the local port")
+        _check_key(self.key)
         try:
-            body = b"".join(_body(self))
+            body = _body(self)
         except (struct.error, OverflowError) as error:
             raise ValueError(f"a ticket has no room for a number of its profile's: {error}") from error
-        sealed = bytes([VERSION, 2 + len(body) + _DIGEST_BYTES]) + body
-        return base64.b32encode(sealed + _digest(sealed)).decode().rstrip("=")
+        whole = bytes([VERSION, 2 + len(body) + _DIGEST_BYTES]) + body
+        return whole + _digest(whole)
+
+    def owned(self, private: PrivateKey) -> Ticket:
+        """The same, byte for byte, as its maker has it."""
+        mine = replace(self, private=private)
+        object.__setattr__(mine, "_received", self._received)
+        return mine
 
 
 def in_utc(profile: Profile, ahead_ns: int) -> Profile:
@@ -116,52 +140,22 @@ def parse_ticket(text: str) -> Ticket:
 
     Raises: TicketError for a text that is no ticket, or one that is cut short, altered or of another version.
     """
-    return _read(_checked(_decoded(text)))
+    data = _decoded(text)
+    ticket = _read(_checked(data))
+    object.__setattr__(ticket, "_received", data)  # not `replace`: a ticket with another instant is another ticket
+    return ticket
 
 
-def _check_instant(ticket: Ticket) -> None:
+def _check_key(key: bytes) -> None:
+    if not isinstance(key, bytes):
+        raise TypeError(f"a ticket's key is {KEY_BYTES} bytes, not {quoted(key)}")
+    if len(key) != KEY_BYTES:
+        raise ValueError(f"a ticket's key is {KEY_BYTES} bytes, not {len(key)}")
+
+
+def check_instant(ticket: Ticket) -> None:
     if not 0 <= ticket.instant < 2**32:
         raise ValueError(f"a ticket's instant is UTC seconds, 0 to 2^32 - 1, not {quoted(ticket.instant)}")
-
-
-def later_instant(mine: Ticket, theirs: Ticket) -> int:
-    """When both sides fire: the later of the two instants, UTC seconds, so that each comes to the same.
-
-    Raises: TicketError where the two are one and the same ticket; ValueError for an instant that no ticket can hold.
-    """
-    _check_instant(mine)
-    _check_instant(theirs)
-    if mine == theirs:
-        raise TicketError(Flaw.OWN, "give the one that your peer's `simopen nat --ticket` printed")
-    return max(mine.instant, theirs.instant)
-
-
-def agreed_instant(mine: Ticket, theirs: Ticket, now: float, window_s: float = LATE_S) -> int:
-    """When both sides fire, as `later_instant` says, where that can still be. All in UTC seconds.
-
-    `now`: true time, as far as it is known. `window_s`: for how long after the instant this side fires.
-
-    Raises: TicketError where that is over, or years away, or the two are one and the same ticket.
-    """
-    instant = later_instant(mine, theirs)
-    if now > instant + window_s:
-        raise TicketError(Flaw.EXPIRED, f"its instant was {_ago(now - instant)} ago; {_NEW}")
-    if instant - now > FARTHEST_S:
-        year = datetime.fromtimestamp(instant, UTC).year
-        raise TicketError(Flaw.FAR_AHEAD, f"its instant is in the year {year}; is a clock wrong? {_NEW}")
-    return instant
-
-
-_NEW = "make new ones on both sides, with more time: simopen nat --ticket --at +5m"
-
-
-def _ago(late_s: float) -> str:
-    return f"{late_s:.0f} s" if late_s < 2 * 86_400 else span(late_s)
-
-
-def both_spray(mine: Ticket, theirs: Ticket) -> bool:
-    """Whether both owners let a plan spray: the same on both sides, whatever either is told afterwards."""
-    return mine.spray and theirs.spray
 
 
 def looks_like_ticket(text: str) -> bool:
@@ -205,9 +199,12 @@ def _checked(data: bytes) -> bytes:
     if intact and version == VERSION:
         return data[2:-_DIGEST_BYTES]
     if intact:
-        advice = f"it is version {version}, and this simopen reads {VERSION}; install the same version on both sides"
-        raise TicketError(Flaw.OTHER_VERSION, advice)
-    if version == VERSION and len(data) < length:
+        raise TicketError(
+            Flaw.OTHER_VERSION,
+            f"it is version {version}, and this simopen reads {VERSION}; install the same version on both sides, and "
+            f"make a new one: simopen nat --ticket",
+        )
+    if 0 < version <= VERSION and len(data) < length:
         raise TicketError(Flaw.CUT_SHORT, f"{len(data)} of {length} bytes are here; copy it again, to its end")
     raise TicketError(Flaw.ALTERED, "a character is wrong, missing or too many; copy it again, do not retype it")
 
@@ -223,18 +220,28 @@ def _read(body: bytes) -> Ticket:
         raise TicketError(Flaw.ALTERED, "what it says makes no sense; ask your peer for a new one") from error
 
 
-def _body(ticket: Ticket) -> Iterator[bytes]:
+def _body(ticket: Ticket) -> bytes:
+    """Where it gets too long, with fewer mappings: the latest tell most."""
+    begun, told = b"".join(_unwalked(ticket)), _told(ticket)
+    room = _MOST_BYTES - 2 - _DIGEST_BYTES - len(begun)
+    while len(mappings := b"".join(_mappings(ticket, told))) > room and told:
+        told = told[1:]
+    return begun + mappings
+
+
+def _unwalked(ticket: Ticket) -> Iterator[bytes]:
+    """All but the mappings."""
     profile = ticket.profile
     busy = _UNTOLD if profile.busy is None else round(200 * profile.busy)
     confidence = round(200 * profile.confidence)
     choices = _packed(profile) | _SPRAYS * ticket.spray | _ONE_ROW * (profile.one_row is True)
+    yield ticket.key
     yield _HEADER.pack(choices, ticket.instant, ticket.local_port, confidence, profile.step or 0, busy)
     hosts = [host for host in profile.hosts if "%" not in host.address][:MOST_HOSTS]  # a scope is this host's own
     yield bytes([len(hosts) << 1 | (profile.mapped is not None)])
     for endpoint in [*([profile.mapped] if profile.mapped else []), *hosts]:
         yield from _endpoint(endpoint, ticket.local_port)
     yield _number(profile.delta or 0)
-    yield from _mappings(ticket)
 
 
 def _packed(profile: Profile) -> int:
@@ -253,9 +260,8 @@ def _endpoint(endpoint: Endpoint, usual_port: int) -> Iterator[bytes]:
         yield endpoint.port.to_bytes(2)
 
 
-def _mappings(ticket: Ticket) -> Iterator[bytes]:
+def _mappings(ticket: Ticket, told: Sequence[Observation]) -> Iterator[bytes]:
     """Each mapping's port and time as distances from the one before, and whether the punch port's, and its parity."""
-    told = _told(ticket)
     yield bytes([len(told)])
     port, at = (ticket.profile.mapped or Endpoint("", 0)).port, ticket.instant * _TICKS_PER_S
     for each in told:
@@ -317,6 +323,7 @@ class _Bytes:
 
 
 def _ticket(body: _Bytes) -> Ticket:
+    key = body.take(KEY_BYTES)
     choices, instant, local_port, confidence, step, busy = _HEADER.unpack(body.take(_HEADER.size))
     check_port(local_port, "the local port")
     count = body.take(1)[0]
@@ -336,7 +343,7 @@ def _ticket(body: _Bytes) -> Ticket:
         confidence=min(confidence, 200) / 200,
     )
     seen = tuple(_seen(body, mapped, instant, local_port)) if mapped else ()
-    return Ticket(replace(profile, observations=seen), instant, local_port, bool(choices & _SPRAYS))
+    return Ticket(replace(profile, observations=seen), instant, local_port, key, bool(choices & _SPRAYS))
 
 
 def _seen(body: _Bytes, mapped: Endpoint, instant: int, local_port: int) -> Iterator[Observation]:

@@ -9,6 +9,9 @@ directory and in one below the system's temporary directory, and looked for in b
 any counts. What else lies there is nobody's ticket: a FIFO, a link or a file of any size is neither waited for,
 followed nor read to its end.
 
+Below the ticket the file has the private half of its key, so only this user can read it, and one that others can is
+refused. Once a meeting is proven it is spent: the file goes, in each of the two directories.
+
 Windows has no flock: nothing is left there, and nothing is found.
 """
 
@@ -19,13 +22,15 @@ import os
 import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TypeAlias
 
 from simopen import _logs
-from simopen.errors import SimopenError, TicketError
-from simopen.ticket.codec import LONGEST, Ticket, parse_ticket
+from simopen.errors import SimopenError
+from simopen.ticket.codec import KEY_BYTES, LONGEST, Ticket, parse_ticket
+from simopen.ticket.keys import PrivateKey
 
 try:
     import fcntl
@@ -33,6 +38,7 @@ except ImportError:
     fcntl = None  # type: ignore[assignment]
 
 _SUFFIX = ".ticket"
+_LONGEST = LONGEST + 2 * KEY_BYTES + 2
 _WITHOUT_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
 Places: TypeAlias = "Path | Sequence[Path]"
 logger = _logs.logger("wallet")
@@ -133,10 +139,15 @@ def _left(ticket: Ticket, where: Path) -> Iterator[TextIOWrapper]:
     with contextlib.ExitStack() as stack:
         stack.callback(_remove, new)  # what did not get its name
         with _translated(f"write {path}"):
-            file = stack.enter_context(_locked(new, ticket.encode()))
+            file = stack.enter_context(_locked(new, _written(ticket)))
             new.rename(path)  # whole and locked from the first moment
         stack.callback(_remove, path)
         yield file
+
+
+def _written(ticket: Ticket) -> str:
+    private = b"" if ticket.private is None else ticket.private.raw()
+    return f"{ticket.encode()}\n{private.hex()}\n"
 
 
 def _remove(path: Path) -> None:
@@ -160,11 +171,14 @@ def _locked(path: Path, text: str) -> TextIOWrapper:
 
 @contextlib.contextmanager
 def in_use(places: Places, only: Ticket | None = None) -> Iterator[list[Ticket]]:
-    """The tickets that are held on this host, or that one alone; their mappings stay held while inside."""
+    """The tickets that are held on this host, or that one alone, each with its private half.
+
+    Their mappings stay held while inside. Raises: SimopenError where others than this user can read a private half.
+    """
     with contextlib.ExitStack() as stack:
         found: list[Ticket] = []
         for where in _each(places):
-            found = found or [ticket for path in _files(where) for ticket in _used(path, only, stack)]
+            found = found or [ticket for path in _files(where) for ticket in _used(path, only, stack, places)]
         yield found
 
 
@@ -172,7 +186,7 @@ def _files(where: Path) -> list[Path]:
     return sorted(where.glob(f"*{_SUFFIX}")) if fcntl else []
 
 
-def _used(path: Path, only: Ticket | None, stack: contextlib.ExitStack) -> Iterator[Ticket]:
+def _used(path: Path, only: Ticket | None, stack: contextlib.ExitStack, places: Places) -> Iterator[Ticket]:
     """The file's ticket, if it is held and the one that is wanted; locked until `stack` ends."""
     try:
         with contextlib.ExitStack() as closing:
@@ -180,14 +194,42 @@ def _used(path: Path, only: Ticket | None, stack: contextlib.ExitStack) -> Itera
             if not _shared(file):
                 _remove(path)
                 return
-            ticket = parse_ticket(file.read(LONGEST))
+            ticket = _read(file, places)
             if only is None or only == ticket:
+                if ticket.private is not None:
+                    _check_mode(file, path)
                 stack.enter_context(closing.pop_all())
                 yield ticket
     except FileNotFoundError:
         return  # let go in this moment
-    except (OSError, UnicodeDecodeError, TicketError) as error:
+    except (OSError, ValueError) as error:  # no text, no ticket, no key
         logger.info("%s is nobody's ticket: %s", path, error)
+
+
+def _read(file: TextIOWrapper, places: Places) -> Ticket:
+    """With its private half, if that is there; once that is spent, its files go.
+
+    Raises: ValueError, UnicodeDecodeError and TicketError among them.
+    """
+    text, _, rest = file.read(_LONGEST).partition("\n")
+    ticket, private = parse_ticket(text), bytes.fromhex(rest.strip())
+    return ticket.owned(PrivateKey.stored(private, partial(_forget, ticket, places))) if private else ticket
+
+
+def _check_mode(file: TextIOWrapper, path: Path) -> None:
+    mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+    if mode & 0o077:
+        raise SimopenError(
+            f"others than its owner can read {path} (its mode is {mode:o}, not 600), and the ticket's private key is "
+            f"there: run `simopen nat --ticket` anew, and give your peer the new ticket"
+        )
+
+
+def _forget(ticket: Ticket, places: Places) -> None:
+    for path in [path for where in _each(places) for path in _files(where)]:
+        with contextlib.suppress(OSError, ValueError), _opened(path) as file:
+            if _read(file, places) == ticket:
+                _remove(path)
 
 
 def _opened(path: Path) -> TextIOWrapper:

@@ -21,7 +21,8 @@ from simopen.errors import Flaw, TicketError
 from simopen.model.endpoint import Endpoint
 from simopen.model.nat import Allocation, Mapping
 from simopen.ticket import store
-from simopen.ticket.codec import Ticket
+from simopen.ticket.codec import Ticket, parse_ticket
+from simopen.ticket.keys import PrivateKey
 from tests.ticket.test_codec import SIMPLE, sealed
 
 DAY_S = 86_400
@@ -31,6 +32,7 @@ THEIRS = replace(
     MINE,
     instant=MINE.instant + 20,
     local_port=7,
+    key=bytes(range(32)),
     profile=replace(SIMPLE.profile, mapped=Endpoint("198.51.100.9", 8), hosts=(Endpoint("192.168.1.9", 7),)),
 )
 TEXT = THEIRS.encode()
@@ -49,10 +51,13 @@ def typed(*words: str) -> argparse.Namespace:
 
 
 def called(*words: str, where: Path, now_s: float | None = None) -> connect.Call:
+    """As if `simopen nat --ticket` held the ticket that follows `--mine`."""
     now = clock.plain()
     now = now if now_s is None else replace(now, utc_ns=round(now_s * 1e9))
-    with connect.called(typed(*words), FixedClock(now), where) as call:
-        return call
+    with ExitStack() as stack:
+        for word in words[words.index("--mine") + 1 :][:1] if "--mine" in words else ():
+            stack.enter_context(store.left(parse_ticket(word).owned(PrivateKey.new()), where))
+        return stack.enter_context(connect.called(typed(*words), FixedClock(now), where))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +136,19 @@ def test_where_several_are_held_one_must_be_named(tmp_path: Path) -> None:
         stack.enter_context(store.left(replace(MINE, local_port=8), tmp_path))
         with pytest.raises(ValueError, match=r"2 tickets are held on this host: name the one .* with --mine"):
             called(TEXT, where=tmp_path)
-        assert called(TEXT, "--mine", MINE.encode(), where=tmp_path).at == THEIRS.instant
+        source = FixedClock(clock.plain())
+        with connect.called(typed(TEXT, "--mine", MINE.encode()), source, tmp_path) as call:
+            assert call.at == THEIRS.instant
+
+
+def test_one_that_is_named_and_held_no_more_is_refused(tmp_path: Path) -> None:
+    """Its private half went with who held it, and without that nothing is proven."""
+    source = FixedClock(clock.plain())
+    with (
+        pytest.raises(TicketError, match=r"without its private half: .* does not run here any more; make a new one"),
+        connect.called(typed(TEXT, "--mine", MINE.encode()), source, tmp_path),
+    ):
+        pass
 
 
 OLD = replace(THEIRS, instant=1_000_000_000)
@@ -145,7 +162,8 @@ OLD = replace(THEIRS, instant=1_000_000_000)
         (TEXT[:20] + ("B" if TEXT[20] == "A" else "A") + TEXT[21:], MINE, Flaw.ALTERED),
         (TEXT + TEXT, MINE, Flaw.ALTERED),
         (TEXT[:20] + "0" + TEXT[21:], MINE, Flaw.NO_TICKET),
-        (sealed(bytes([2, 26]) + bytes(20)).rstrip("="), MINE, Flaw.OTHER_VERSION),
+        (sealed(bytes([1, 26]) + bytes(20)).rstrip("="), MINE, Flaw.OTHER_VERSION),
+        (sealed(bytes([3, 26]) + bytes(20)).rstrip("="), MINE, Flaw.OTHER_VERSION),
         (OLD.encode(), replace(MINE, instant=OLD.instant), Flaw.EXPIRED),
         (MINE.encode(), MINE, Flaw.OWN),
     ],
@@ -264,7 +282,11 @@ def test_the_command_ends_at_once_and_says_why(words: list[str], status: int, co
     """The instant is most of a year away."""
     environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
     command = [sys.executable, "-m", "simopen", "connect", "--no-ntp", *words]
-    done = subprocess.run(command, env=environment, input=b"", capture_output=True, timeout=30, check=False)
+    (tmp_path / "simopen").mkdir(mode=0o700)
+    with ExitStack() as stack:
+        if words[1:]:
+            stack.enter_context(store.left(lost(MINE).owned(PrivateKey.new()), tmp_path / "simopen"))
+        done = subprocess.run(command, env=environment, input=b"", capture_output=True, timeout=30, check=False)
     assert (done.returncode, done.stdout) == (status, b"")
     assert done.stderr.decode().startswith(f"simopen: {complaint}")  # no countdown before that
 

@@ -34,6 +34,7 @@ from simopen.model.estimate import Reading
 from simopen.model.report import Report
 from simopen.nat.discovery import holding
 from simopen.ticket.codec import Ticket
+from simopen.ticket.issue import issued
 from tests.fake_ntp import FakeNtp
 from tests.fake_stun import FakeStun
 from tests.loopback import HERE, THERE, ports
@@ -186,7 +187,7 @@ RANDOM = Nat(Mapping.ADDRESS_AND_PORT_DEPENDENT, allocation=Allocation.RANDOM)
 def tickets(ahead_s: float) -> tuple[Ticket, Ticket]:
     """Of two NATs that leave no way: whoever takes these to be in time says so at once, and nothing is sent."""
     ours, theirs = profiles(Model([RANDOM], seed=1), Model([RANDOM], seed=2, site=1))
-    return tuple(Ticket(each, round(time.time() + ahead_s), each.hosts[0].port) for each in (ours, theirs))  # type: ignore[return-value]
+    return tuple(issued(each, round(time.time() + ahead_s), each.hosts[0].port, ahead_ns=0) for each in (ours, theirs))  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize("error_s", ERRORS_S)

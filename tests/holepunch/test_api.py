@@ -38,7 +38,7 @@ from simopen.model.report import Report
 from simopen.model.shot import Shot
 from simopen.net import sock_diag
 from simopen.net.routes import source_address
-from simopen.ticket.codec import Ticket
+from simopen.ticket.issue import issued
 from tests.loopback import HERE, THERE, ports
 from tests.meeting import profiles
 from tests.modelled import Model
@@ -425,7 +425,8 @@ async def test_two_tickets_that_allow_it_need_no_further_word_to_spray(both: boo
     ours, theirs = profiles(Model([random], seed=1), Model([Nat()], seed=2, site=1))
     theirs = replace(theirs, filtering=Filtering.ADDRESS_AND_PORT_DEPENDENT)
     at = round(time.time()) - 60
-    mine, its = Ticket(ours, at, ours.hosts[0].port, spray=True), Ticket(theirs, at, theirs.hosts[0].port, spray=both)
+    mine = issued(ours, at, ours.hosts[0].port, ahead_ns=0, spray=True)
+    its = issued(theirs, at, theirs.hosts[0].port, ahead_ns=0, spray=both)
     with pytest.raises(simopen.PunchError) as caught:
         await simopen.punch(its, mine=mine, at=at, window=1, clock=plain())
     # With the spray, it gets as far as the instant, which has passed; or as this host's routes.

@@ -26,6 +26,7 @@ MOST_WORDS = 2000
 _NOW_S = 1_900_000_000
 _COOKIE = b"\x01cookie!"
 _T = bytes(range(12))
+_KEY = bytes(range(32))
 _SERVER = Endpoint("203.0.113.1", 3478)
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ2345670189-_=+. ,;\n\t\"'é\0\u202e\u200b\uff11"
 
@@ -38,12 +39,12 @@ def _tickets() -> tuple[str, ...]:
         mapped=Endpoint("203.0.113.7", PUNCH_PORT),
         hosts=(Endpoint(HOST, PUNCH_PORT), Endpoint("2001:db8::7", PUNCH_PORT)),
     )
-    found = [Ticket(profile, _NOW_S, PUNCH_PORT), Ticket(Profile(), _NOW_S, 1)]
+    found = [Ticket(profile, _NOW_S, PUNCH_PORT, _KEY), Ticket(Profile(), _NOW_S, 1, _KEY)]
     for allocation in lab.ALLOCATIONS:
         nat = lab.Nat(mapping=Mapping.ADDRESS_AND_PORT_DEPENDENT, allocation=allocation)
         seen = Model([nat], 3, others_per_s=5).discover()
         told = classify(seen, hosts=[Endpoint(HOST, PUNCH_PORT)])
-        found.append(Ticket(in_utc(told, _NOW_S * 10**9 - seen[-1].at_ns), _NOW_S, PUNCH_PORT))
+        found.append(Ticket(in_utc(told, _NOW_S * 10**9 - seen[-1].at_ns), _NOW_S, PUNCH_PORT, _KEY))
     return tuple(ticket.encode() for ticket in found)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import pickle
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -12,17 +13,15 @@ from hypothesis import strategies as st
 from simopen.errors import Flaw, SimopenError, TicketError
 from simopen.lab.nat import model as lab
 from simopen.model.endpoint import Endpoint, canonical
-from simopen.model.nat import Allocation, Filtering, Mapping, Pooling, Profile
+from simopen.model.nat import Allocation, Filtering, Mapping, Observation, Pooling, Profile
 from simopen.nat.classify import classify
 from simopen.nat.predict import predict
+from simopen.ticket.agreement import LATE_S, agreed_instant, both_spray
 from simopen.ticket.codec import (
-    LATE_S,
     MOST_HOSTS,
     MOST_MAPPINGS,
     Ticket,
     _digest,
-    agreed_instant,
-    both_spray,
     in_utc,
     looks_like_ticket,
     parse_ticket,
@@ -30,6 +29,8 @@ from simopen.ticket.codec import (
 from tests.modelled import HOST, PUNCH_PORT, Model
 
 NOW = 1_900_000_000
+HOST6 = "2001:db8::7"
+KEY = bytes(range(0x20, 0x40))
 SIMPLE = Ticket(
     Profile(
         mapping=Mapping.ENDPOINT_INDEPENDENT,
@@ -41,6 +42,7 @@ SIMPLE = Ticket(
     ),
     NOW,
     PUNCH_PORT,
+    KEY,
 )
 TEXT = SIMPLE.encode()
 PEER = Endpoint("192.0.2.77", 5000)
@@ -50,7 +52,7 @@ def discovered(nat: lab.Nat, seed: int = 3) -> Ticket:
     """What a host behind such a NAT would print, its observations ending 20 s before the instant."""
     observations = Model([nat], seed, others_per_s=5).discover()
     profile = classify(observations, hosts=[Endpoint(HOST, PUNCH_PORT)])
-    return Ticket(in_utc(profile, (NOW - 20) * 10**9 - observations[-1].at_ns), NOW, PUNCH_PORT)
+    return Ticket(in_utc(profile, (NOW - 20) * 10**9 - observations[-1].at_ns), NOW, PUNCH_PORT, KEY)
 
 
 def flaw_of(text: str) -> Flaw:
@@ -69,8 +71,8 @@ def test_it_comes_back_as_it_was() -> None:
 
 
 def test_it_is_short_and_one_word_that_no_chat_changes() -> None:
-    assert len(SIMPLE.encode()) < 80
-    assert len(replace(SIMPLE, profile=replace(SIMPLE.profile, hosts=SIMPLE.profile.hosts[:1])).encode()) < 50
+    assert len(SIMPLE.encode()) < 130
+    assert len(replace(SIMPLE, profile=replace(SIMPLE.profile, hosts=SIMPLE.profile.hosts[:1])).encode()) <= 100
     assert set(TEXT) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567")
 
 
@@ -80,7 +82,7 @@ def test_it_is_short_and_one_word_that_no_chat_changes() -> None:
 def test_the_peer_foresees_the_same_ports(mapping: Mapping, allocation: Allocation, parity: bool) -> None:
     ticket = discovered(lab.Nat(mapping=mapping, allocation=allocation, step=2, others=0.1, parity=parity))
     text = ticket.encode()
-    assert len(text) < 120
+    assert len(text) < 170
     peers = parse_ticket(text)
     ours = {each.endpoint: each.probability for each in predict(ticket.profile, NOW * 10**9, 16, remote=PEER)}
     theirs = {each.endpoint: each.probability for each in predict(peers.profile, NOW * 10**9, remote=PEER)}
@@ -98,7 +100,7 @@ def test_the_peer_foresees_the_same_ports_though_it_knows_nothing_of_our_other_f
         model = Model([lab.Nat(mapping, allocation=allocation, step=step, parity=parity, one_row=True)], seed)
         seen = model.discover(dead=3)
         profile = classify(seen, hosts=[Endpoint(HOST, PUNCH_PORT)], flows=model.flows)
-        ticket = Ticket(in_utc(profile, (NOW - 20) * 10**9 - seen[-1].at_ns), NOW, PUNCH_PORT)
+        ticket = Ticket(in_utc(profile, (NOW - 20) * 10**9 - seen[-1].at_ns), NOW, PUNCH_PORT, KEY)
         peers = parse_ticket(ticket.encode()).profile
         assert peers.one_row is True or (parity and peers.one_row is None)  # a step of 1 that skips looks like others
         assert (peers.step, peers.busy) == (step, 0.0)
@@ -107,13 +109,12 @@ def test_the_peer_foresees_the_same_ports_though_it_knows_nothing_of_our_other_f
 
 
 @pytest.mark.parametrize("one_row", [None, False, True])
-def test_whether_there_is_one_row_is_told_by_a_bit_that_was_spare(one_row: bool | None) -> None:
-    """Who does not know of it passes it over."""
+def test_whether_there_is_one_row_is_told_by_a_bit(one_row: bool | None) -> None:
     ticket = replace(SIMPLE, profile=replace(SIMPLE.profile, one_row=one_row))
     assert parse_ticket(ticket.encode()).profile.one_row is (one_row or None)
     plain, told = (base64.b32decode(text + "=" * (-len(text) % 8)) for text in (TEXT, ticket.encode()))
-    assert told[2] == plain[2] | 0x80 * bool(one_row)
-    assert (told[:2], told[3:-4]) == (plain[:2], plain[3:-4])
+    assert told[34] == plain[34] | 0x80 * bool(one_row)
+    assert (told[:34], told[35:-4]) == (plain[:34], plain[35:-4])
 
 
 @pytest.mark.parametrize(
@@ -168,30 +169,77 @@ def test_too_much_and_out_of_order_is_altered(text: str) -> None:
     assert flaw_of(text) is Flaw.ALTERED
 
 
-def test_consent_to_a_spray_is_one_bit_that_older_readers_pass_over() -> None:
-    """They unpack the lowest 14 bits of the first two bytes after version and length, and look at no others."""
+def test_consent_to_a_spray_is_one_bit() -> None:
     texts = (SIMPLE.encode(), replace(SIMPLE, spray=True).encode())
     plain, consenting = (base64.b32decode(text + "=" * (-len(text) % 8)) for text in texts)
-    assert consenting[2] == plain[2] | 0x40
-    assert consenting[3:-4] == plain[3:-4]
-    assert consenting[:2] == plain[:2]
+    assert consenting[34] == plain[34] | 0x40
+    assert consenting[35:-4] == plain[35:-4]
+    assert consenting[:34] == plain[:34]
 
 
 @pytest.mark.parametrize(("mine", "theirs"), [(False, False), (False, True), (True, False), (True, True)])
 def test_a_spray_takes_both_owners_and_both_come_to_the_same(mine: bool, theirs: bool) -> None:
-    one, other = replace(SIMPLE, spray=mine), replace(SIMPLE, spray=theirs, local_port=1)
+    one, other = replace(SIMPLE, spray=mine), replace(SIMPLE, spray=theirs, key=bytes(32))
     assert both_spray(one, other) == both_spray(other, one) == (mine and theirs)
 
 
-def test_another_version_is_told() -> None:
-    assert flaw_of(sealed(bytes([2, 12]) + b"future")) is Flaw.OTHER_VERSION
-    with pytest.raises(TicketError, match=r"version 2, and this simopen reads 1; install"):
-        parse_ticket(sealed(bytes([2, 12]) + b"future"))
+OF_VERSION_1 = "AEPARQDRH6ZQABJCY4AP6AYAZMAHCBYAYCUACAQAABKKI42Y"
+
+
+@pytest.mark.parametrize(("text", "version"), [(OF_VERSION_1, 1), (sealed(bytes([3, 19]) + b"of the future"), 3)])
+def test_another_version_is_told_and_what_to_do(text: str, version: int) -> None:
+    words = rf"version {version}, and this simopen reads 2; install the same .* make a new one: simopen nat --ticket"
+    with pytest.raises(TicketError, match=words) as caught:
+        parse_ticket(text)
+    assert caught.value.flaw is Flaw.OTHER_VERSION
+    assert looks_like_ticket(text)
+
+
+@pytest.mark.parametrize("length", range(4, len(OF_VERSION_1)))
+def test_every_cut_of_an_older_ticket_is_told(length: int) -> None:
+    assert flaw_of(OF_VERSION_1[:length]) is Flaw.CUT_SHORT
+
+
+def test_what_comes_in_goes_out_byte_for_byte() -> None:
+    """Both ends hash both tickets: what one understands differently must not come to another hash."""
+    body = bytearray(base64.b32decode(TEXT + "=" * (-len(TEXT) % 8))[:-4])
+    body[2 + 32 + 8] = 255  # a confidence above 100 %, which nobody writes
+    text = sealed(bytes(body)).rstrip("=")
+    read = parse_ticket(f" {text.lower()}. ")
+    assert read.profile.confidence == 1
+    assert read.encode() == pickle.loads(pickle.dumps(read)).encode() == text
+    later = replace(read, instant=NOW + 1)
+    assert parse_ticket(later.encode()) == later
+
+
+def test_the_longest_one_leaves_out_the_earliest_mappings() -> None:
+    """Its second byte is its length."""
+    mapped = [Endpoint("2001:db8:1::7", 40_000 - 300 * number) for number in range(MOST_MAPPINGS)]
+    seen = tuple(
+        Observation(Endpoint(HOST6, PUNCH_PORT), Endpoint("2001:db8:2::1", 9 + number), each, number * 10**9)
+        for number, each in enumerate(mapped)
+    )
+    hosts = tuple(Endpoint(f"2001:db8::{number}", number) for number in range(1, MOST_HOSTS + 1))
+    apdm, sequential = Mapping.ADDRESS_AND_PORT_DEPENDENT, Allocation.SEQUENTIAL
+    profile = Profile(apdm, sequential, mapped=mapped[-1], hosts=hosts, step=-100, busy=0.5, observations=seen)
+    ticket = Ticket(in_utc(profile, (NOW - 3600) * 10**9), NOW, PUNCH_PORT, KEY)
+    read = parse_ticket(ticket.encode())
+    assert 4 < len(read.profile.observations) < MOST_MAPPINGS
+    assert [each.mapped for each in read.profile.observations] == mapped[-len(read.profile.observations) :]
+    assert read.profile.hosts == hosts
+    assert len(ticket.encode()) <= 408
+
+
+@pytest.mark.parametrize("key", [b"", KEY[:-1], KEY + b"\0", KEY.hex(), None, 7, bytearray(KEY)])
+def test_a_key_that_is_none_is_a_bad_argument(key: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match=r"^a ticket's key is 32 bytes, not .{,80}$"):
+        replace(SIMPLE, key=key).encode()
 
 
 @pytest.mark.parametrize("instant", [-1, 2**32, 10**20, 10**400, float("inf"), float("nan")])
 def test_an_instant_that_no_ticket_can_hold_is_a_bad_argument(instant: Any) -> None:
-    for mine, theirs in ((SIMPLE, replace(SIMPLE, instant=instant)), (replace(SIMPLE, instant=instant), SIMPLE)):
+    other = replace(SIMPLE, instant=instant, key=bytes(32))
+    for mine, theirs in ((SIMPLE, other), (other, SIMPLE)):
         with pytest.raises(ValueError, match=r"^a ticket's instant is UTC seconds, .{,200}$"):
             agreed_instant(mine, theirs, NOW)
 
@@ -202,12 +250,12 @@ def test_an_address_has_one_spelling_in_a_ticket() -> None:
 
 
 def test_both_sides_agree_on_the_later_instant() -> None:
-    later = replace(SIMPLE, instant=NOW + 40, local_port=1)
+    later = replace(SIMPLE, instant=NOW + 40, key=bytes(32))
     assert agreed_instant(SIMPLE, later, NOW) == agreed_instant(later, SIMPLE, NOW) == NOW + 40
 
 
 def test_they_expire_with_the_window_after_it() -> None:
-    later = replace(SIMPLE, instant=NOW + 40)
+    later = replace(SIMPLE, instant=NOW + 40, key=bytes(32))
     assert agreed_instant(SIMPLE, later, NOW + 40 + LATE_S) == NOW + 40
     with pytest.raises(TicketError, match="its instant was 3600 s ago; make new ones on both sides") as caught:
         agreed_instant(SIMPLE, later, NOW + 3640)
@@ -218,6 +266,8 @@ def test_nobody_meets_with_its_own_ticket() -> None:
     with pytest.raises(TicketError, match="own: give the one that your peer") as caught:
         agreed_instant(SIMPLE, parse_ticket(TEXT), NOW)
     assert caught.value.flaw is Flaw.OWN
+    with pytest.raises(TicketError, match="own"):  # an earlier one, with the same key
+        agreed_instant(SIMPLE, replace(SIMPLE, instant=NOW - 10), NOW)
 
 
 @pytest.mark.parametrize(
@@ -298,7 +348,9 @@ profiles = st.builds(
 )
 
 
-@given(st.builds(Ticket, profiles, st.integers(0, 2**32 - 1), ports, st.booleans()))
+@given(
+    st.builds(Ticket, profiles, st.integers(0, 2**32 - 1), ports, st.binary(min_size=32, max_size=32), st.booleans())
+)
 def test_whatever_it_says_comes_back(ticket: Ticket) -> None:
     assert parse_ticket(ticket.encode()) == ticket
 
@@ -309,26 +361,27 @@ def test_any_text_raises_only_the_ticket_error(text: str) -> None:
         parse_ticket(text)
 
 
-@given(st.binary(max_size=240))
+@given(st.binary(max_size=249))
 def test_any_body_that_is_sealed_gives_a_ticket_or_the_ticket_error(body: bytes) -> None:
     try:
-        ticket = parse_ticket(sealed(bytes([1, len(body) + 6]) + body))
+        ticket = parse_ticket(sealed(bytes([2, len(body) + 6]) + body))
     except TicketError:
         return
     predict(ticket.profile, 0)
-    assert parse_ticket(ticket.encode()).profile.mapped == ticket.profile.mapped
+    assert ticket.encode() == sealed(bytes([2, len(body) + 6]) + body).rstrip("=")
+    assert parse_ticket(replace(ticket, instant=0).encode()).profile.mapped == ticket.profile.mapped
 
 
 def test_more_than_a_ticket_ever_says_is_altered() -> None:
     """What it would take seconds to plan with, or overflow a float."""
-    header = base64.b32decode(TEXT + "=" * (-len(TEXT) % 8))[2:13]
+    header = base64.b32decode(TEXT + "=" * (-len(TEXT) % 8))[2:45]
     host, nothing = b"\0\x0a\0\0\1", b"\0"
     for rest in (
         bytes([MOST_HOSTS + 1 << 1]) + (MOST_HOSTS + 1) * host + nothing + nothing,
         b"\1" + host + nothing + bytes([MOST_MAPPINGS + 1]) + (MOST_MAPPINGS + 1) * b"\4\0",
         b"\1" + host + 150 * b"\xff" + b"\1" + nothing,
     ):
-        assert flaw_of(sealed(bytes([1, len(header + rest) + 6]) + header + rest)) is Flaw.ALTERED
+        assert flaw_of(sealed(bytes([2, len(header + rest) + 6]) + header + rest)) is Flaw.ALTERED
 
 
 def test_100_000_random_and_mutated_texts_raise_only_the_ticket_error() -> None:

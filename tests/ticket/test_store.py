@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import socket
 import stat
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -14,18 +17,21 @@ from pathlib import Path
 
 import pytest
 
-from simopen.errors import SimopenError
+from simopen.errors import SimopenError, TicketError
 from simopen.ticket import store
+from simopen.ticket.keys import PrivateKey
 from tests.ticket.test_codec import SIMPLE, sealed
 
 OTHER = replace(SIMPLE, local_port=7)
+PRIVATE = bytes(range(1, 33))
+OWN = SIMPLE.owned(PrivateKey.stored(PRIVATE))
 
 
 def test_only_this_user_can_read_it_and_it_is_gone_at_the_end(tmp_path: Path) -> None:
     where = store.directory({"XDG_RUNTIME_DIR": str(tmp_path)})
-    with store.left(SIMPLE, where):
+    with store.left(OWN, where):
         (file,) = where.iterdir()
-        assert file.read_text() == SIMPLE.encode()
+        assert file.read_text() == f"{SIMPLE.encode()}\n{PRIVATE.hex()}\n"
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         assert stat.S_IMODE(where.stat().st_mode) == 0o700
     assert where == tmp_path / "simopen"
@@ -104,6 +110,98 @@ def test_what_a_killed_program_left_is_swept_away(tmp_path: Path) -> None:
 def test_where_nothing_lies_nothing_is_found(tmp_path: Path) -> None:
     with store.in_use(tmp_path) as found:
         assert found == []
+
+
+# --- the private half
+
+
+def test_whoever_uses_it_has_the_private_half(tmp_path: Path) -> None:
+    with store.left(OWN, tmp_path), store.in_use(tmp_path) as found:
+        (ticket,) = found
+        assert ticket == SIMPLE
+        assert ticket.private is not None
+        assert ticket.private.raw() == PRIVATE
+
+
+def test_once_spent_nobody_finds_it_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In neither directory; what else lies there stays."""
+    places = store.directories(session(tmp_path, monkeypatch))
+    others = places[0] / "1.ticket"
+    with store.left(SIMPLE.owned(PrivateKey.stored(PRIVATE)), places) as wanted:
+        others.write_text(OTHER.encode())
+        with others.open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            with store.in_use(places, SIMPLE) as (ticket,):
+                assert ticket.private is not None
+                ticket.private.spend()
+                assert wanted()  # the stream goes on
+                with pytest.raises(TicketError, match="used up: a ticket is good for one meeting; make a new one"):
+                    ticket.private.raw()
+            assert [list(where.iterdir()) for where in places] == [[others], []]
+            with store.in_use(places) as found:
+                assert found == [OTHER]
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o677])
+def test_a_private_half_that_others_can_read_is_refused(mode: int, tmp_path: Path) -> None:
+    with store.left(OWN, tmp_path):
+        (file,) = tmp_path.iterdir()
+        file.chmod(mode)
+        words = rf"others than its owner can read {file} .*{mode:o}, not 600.*: run `simopen nat --ticket` anew"
+        with pytest.raises(SimopenError, match=words), store.in_use(tmp_path):
+            pass
+
+
+@pytest.mark.parametrize("umask", [0, 0o777])
+def test_whatever_the_umask_is_only_this_user_can_read_it(umask: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        with store.left(OWN, tmp_path):
+            (file,) = tmp_path.iterdir()
+            assert stat.S_IMODE(file.stat().st_mode) & 0o077 == 0
+    finally:
+        os.umask(before)
+
+
+def test_where_the_file_is_gone_there_is_no_ticket(tmp_path: Path) -> None:
+    with store.left(OWN, tmp_path) as wanted:
+        (file,) = tmp_path.iterdir()
+        file.unlink()
+        with store.in_use(tmp_path, SIMPLE) as found:
+            assert found == []
+        assert not wanted()
+
+
+@pytest.mark.parametrize("text", ["zz", "00", "00" * 31, "00" * 33, "\0", "é"])
+def test_a_private_half_that_is_none_makes_it_nobodys_ticket(text: str, tmp_path: Path) -> None:
+    with store.left(OWN, tmp_path):
+        (file,) = tmp_path.iterdir()
+        file.write_text(f"{SIMPLE.encode()}\n{text}\n")
+        with store.in_use(tmp_path) as found:
+            assert found == []
+
+
+WRITER = """
+import resource, sys
+from pathlib import Path
+from simopen.ticket import store
+from simopen.ticket.keys import PrivateKey
+from simopen.ticket.codec import parse_ticket
+from simopen.ticket.keys import PrivateKey
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+with store.left(parse_ticket(sys.argv[1]).owned(PrivateKey.new()), Path(sys.argv[2])):
+    pass
+"""
+
+
+def test_where_no_byte_can_be_written_that_is_told_and_nothing_is_left(tmp_path: Path) -> None:
+    """A file's size is limited, which to a writer is what a full disk is: the first byte fails."""
+    command = [sys.executable, "-c", WRITER, SIMPLE.encode(), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert re.search(r"SimopenError: cannot write \S+: File too large; set XDG_RUNTIME_DIR to", done.stderr), (
+        done.stderr
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- two terminals, of which one has no XDG_RUNTIME_DIR

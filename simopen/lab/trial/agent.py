@@ -25,7 +25,8 @@ from simopen.model.endpoint import Endpoint
 from simopen.model.estimate import Estimate
 from simopen.model.nat import Profile
 from simopen.nat.discovery import holding
-from simopen.ticket.codec import Ticket, in_utc, parse_ticket
+from simopen.ticket.codec import Ticket, parse_ticket
+from simopen.ticket.issue import issued
 
 Order = dict[str, Any]
 Answer = dict[str, Any]
@@ -55,7 +56,7 @@ class Agent:
         local, servers = tuple(order["local"]), order["servers"]
         found = await self._held.enter_async_context(holding(local, servers=servers))
         instant = math.ceil(self._now.utc_at(time.monotonic_ns()) / 1e9)  # the true one is not agreed on yet
-        text = Ticket(in_utc(found.profile, self._now.utc_at(0)), instant, found.port).encode()
+        text = issued(found.profile, instant, found.port, ahead_ns=self._now.utc_at(0)).encode()
         self._mine = parse_ticket(text)  # both sides must plan with the very same
         return {"ticket": text, "seen": _seen(found.profile, found.port)}
 
