@@ -25,7 +25,7 @@ class Kind:
 
 
 KINDS = {
-    "tickets": Kind(140_000, parsers.ticket),
+    "tickets": Kind(1_000_000, parsers.ticket),
     "stun": Kind(150_000, parsers.stun_message),
     "ntp": Kind(150_000, parsers.ntp_message),
     "cancellations": Kind(1_800, calls.cancellation),

@@ -16,7 +16,9 @@ from simopen.model.nat import Allocation, Mapping, Pooling, Profile
 from simopen.nat import stun
 from simopen.nat.classify import classify
 from simopen.nat.predict import predict
+from simopen.ticket.agreement import session
 from simopen.ticket.codec import Ticket, _digest, in_utc, parse_ticket
+from simopen.ticket.issue import issued
 from tests.fake_ntp import MISBEHAVIOURS, packet
 from tests.fake_stun import error
 from tests.modelled import HOST, PUNCH_PORT, Model
@@ -70,12 +72,14 @@ def altered(data: bytes, chance: Random) -> bytes:
 
 
 _TICKETS: list[str] = []
+_OWN: list[Ticket] = []
 
 
 def ticket(chance: Random) -> None:
-    """A ticket's text altered, or its body altered and sealed anew, so that it is read to the end."""
+    """A ticket's text altered, or its body altered and sealed anew, so that it is read to the end and used."""
     if not _TICKETS:
         _TICKETS.extend(_tickets())
+        _OWN.append(issued(Profile(), _NOW_S, 1, ahead_ns=0))
     text = chance.choice(_TICKETS)
     if chance.random() < 0.5:
         letters = list(text)
@@ -94,7 +98,10 @@ def ticket(chance: Random) -> None:
         _check_short(refused)
         return
     predict(read.profile, _NOW_S * 10**9)
-    assert parse_ticket(read.encode()).instant == read.instant
+    assert parse_ticket(read.encode()) == read
+    assert len(read.encode()) <= 408
+    with contextlib.suppress(TicketError):  # a key of small order
+        assert len(session(_OWN[0], read).key) == 32
 
 
 _ANSWERS = (

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import pickle
+import tracemalloc
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -396,6 +397,19 @@ def test_100_000_random_and_mutated_texts_raise_only_the_ticket_error() -> None:
         except TicketError:
             told += 1
     assert told > 90_000  # the rest are mutations that mean nothing: a space, a line break, nothing at all
+
+
+@pytest.mark.parametrize(
+    "text", [TEXT * 100_000, "A" * 10_000_000, "\u200b" * 10_000_000, " " * 10_000_000, "é" * 10**6]
+)
+def test_a_text_of_any_length_costs_no_more_memory_than_a_ticket(text: str) -> None:
+    """Its own is the caller's; what is looked at is copied."""
+    tracemalloc.start()
+    try:
+        assert flaw_of(text) in {Flaw.NO_TICKET, Flaw.ALTERED}
+        assert tracemalloc.get_traced_memory()[1] < 200_000
+    finally:
+        tracemalloc.stop()
 
 
 def mutated(draws: Random, text: str, letters: str) -> str:
