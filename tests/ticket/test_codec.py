@@ -78,7 +78,7 @@ def test_it_is_short_and_one_word_that_no_chat_changes() -> None:
 
 
 @pytest.mark.parametrize("mapping", [Mapping.ADDRESS_DEPENDENT, Mapping.ADDRESS_AND_PORT_DEPENDENT])
-@pytest.mark.parametrize("allocation", Allocation)
+@pytest.mark.parametrize("allocation", lab.ALLOCATIONS)
 @pytest.mark.parametrize("parity", [False, True])
 def test_the_peer_foresees_the_same_ports(mapping: Mapping, allocation: Allocation, parity: bool) -> None:
     ticket = discovered(lab.Nat(mapping=mapping, allocation=allocation, step=2, others=0.1, parity=parity))
