@@ -43,8 +43,8 @@ from benchmarks.common import (
 from benchmarks.expected import BARS, Bar, Face, Line, Outlook
 from benchmarks.sites import Meanwhile, Punch, Syns, opened, side_by_side, syns_between, syns_by_host
 from simopen import lab
-from simopen.lab.draw.plot import Cell as Field
-from simopen.lab.draw.plot import heat_map
+from simopen.lab.draw.heat_map import Cell as Field
+from simopen.lab.draw.heat_map import heat_map
 
 _UNKNOWN_AT_MOST = 0.05  # of the profiles may leave the mapping open; none may be wrong
 

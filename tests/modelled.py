@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from random import Random
 
 from simopen.lab.nat.chain import Chain
-from simopen.lab.nat.model import Nat, Translator
+from simopen.lab.nat.model import Nat
+from simopen.lab.nat.translator import Translator
 from simopen.lab.packet import NO_FLAGS, Flags, Headers, Protocol
 from simopen.model.endpoint import Endpoint
 from simopen.model.endpoint import Endpoint as Labelled

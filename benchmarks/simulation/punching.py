@@ -17,7 +17,8 @@ from benchmarks.simulation.network import TCP, Access, Network
 from benchmarks.simulation.tcp import RST, SYN, Opener, Segment, State, after, refusal
 from simopen.holepunch.retry import Fire, GiveUp, Keep, Window
 from simopen.lab.nat.chain import Chain
-from simopen.lab.nat.model import Nat, Translator
+from simopen.lab.nat.model import Nat
+from simopen.lab.nat.translator import Translator
 from simopen.lab.net.conditions import MOST_NATS, Addresses, addresses_of
 from simopen.lab.packet import Headers
 from simopen.model.endpoint import Endpoint

@@ -1,7 +1,7 @@
 """`simopen lab`: two hosts in the lab behind the NATs that somebody names, and what came of their punches.
 
 Theory of operation: arguments in, an exit status out. What punches is `trial`, what puts it into words `explain`, what
-draws it `lab.plot`; they load when they are wanted, since every `simopen` reads the arguments declared here.
+draws it `time_sequence`; they load when they are wanted, since every `simopen` reads the arguments declared here.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ def _nats(text: str) -> Nats:
 
 
 def _picture(text: str) -> str:
-    from simopen.lab.draw import plot
+    from simopen.lab.draw.canvas import check_suffix
 
-    plot.check_suffix(text)
+    check_suffix(text)
     directory = Path(text).absolute().parent
     if not os.access(directory, os.W_OK | os.X_OK):
         raise ValueError(f"there is no directory {directory} to write to")
@@ -106,9 +106,9 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
     if options.list:
         return _list(options, screen)
     if options.plot:
-        from simopen.lab.draw import plot
+        from simopen.lab.draw.canvas import require_matplotlib
 
-        plot.require_matplotlib()  # before the work, not after
+        require_matplotlib()  # before the work, not after
     setting, runs = await _tried(options, screen)
     _tell(options, setting, runs)
     if options.plot:
@@ -159,14 +159,14 @@ def _tell(options: argparse.Namespace, setting: Setting, runs: Sequence[Run]) ->
 
 
 def _draw(path: str, run: Run, screen: Screen) -> None:
-    from simopen.lab.draw import plot
     from simopen.lab.draw.nat_actions import tcp_between
+    from simopen.lab.draw.time_sequence import time_sequence
     from simopen.lab.trial.run import LEFT, RIGHT
 
     if not tcp_between(run.story, LEFT, RIGHT):
         screen.say(f"simopen: no packet went between the two, so there is nothing to draw in {path}")
         return
-    plot.time_sequence(run.story, LEFT, RIGHT, path)
+    time_sequence(run.story, LEFT, RIGHT, path)
     screen.say(f"drawn: {path}")
 
 

@@ -12,9 +12,9 @@ In a NAT model's place a real router can stand: `nat=lab.LinuxRouter(lab.Input.R
 nftables; `LinuxRouter(...).model` is the NAT model that does as it does. `available(router=True)` says what is missing.
 
 A NAT may be described in a word or two (`presets.parse_nats("home+cgn")`, `"sequential,step=4"`), and a record may be
-drawn (`plot.time_sequence(record, "left", "right", "out.svg")`). The record answers what a test wants to know of
-packets: `record.syns_crossed("left", "right")`, `record.opened_simultaneously(...)`, `passage.steps` (what each NAT on
-the way did), `record.to_pcap("punch.pcap")`.
+drawn: `draw.time_sequence.time_sequence(record, "left", "right", "out.svg")`. The record answers what a test wants to
+know of packets: `record.syns_crossed("left", "right")`, `record.opened_simultaneously(...)`, `passage.steps` (what each
+NAT on the way did), `record.to_pcap("punch.pcap")`.
 
 In pytest, `pytest_plugins = ["simopen.lab.pytest_plugin"]` in a conftest gives the fixture `lab_network`, an entered
 `Network` for each test, which skips with the reason where no lab can be had. On the command line,
@@ -33,7 +33,8 @@ from simopen._lazy import loader
 
 if TYPE_CHECKING:
     from simopen.lab.nat.chain import Chain
-    from simopen.lab.nat.model import Nat, Translator, Unsolicited
+    from simopen.lab.nat.model import Nat, Unsolicited
+    from simopen.lab.nat.translator import Translator
     from simopen.lab.net.conditions import Conditions
     from simopen.lab.net.linux_router import Input, LinuxRouter
     from simopen.lab.net.record import Origin, Passage, Record, Verdict
@@ -87,7 +88,7 @@ _HOMES = {
     "Passage": "net.record",
     "Pooling": "simopen.model.nat",
     "Record": "net.record",
-    "Translator": "nat.model",
+    "Translator": "nat.translator",
     "Unsolicited": "nat.model",
     "Verdict": "net.record",
     "available": "process.control",

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from simopen.lab.nat.model import Decision, Translator, Unsolicited
+from simopen.lab.nat.model import Unsolicited
+from simopen.lab.nat.translator import Decision, Translator
 from simopen.lab.packet import Headers, Numbers
 
 

@@ -22,7 +22,8 @@ from random import Random
 from typing import NamedTuple
 
 from simopen.lab.nat.chain import Chain, Outcome
-from simopen.lab.nat.model import HOLD_NS, Translator, Unsolicited
+from simopen.lab.nat.model import HOLD_NS, Unsolicited
+from simopen.lab.nat.translator import Translator
 from simopen.lab.net.conditions import CORE, QUEUE_S, Addresses, Conditions, router_address
 from simopen.lab.net.linux_router import first_router
 from simopen.lab.net.record import Origin, Passage, Step, Verdict

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simopen.lab.nat.chain import Chain, Outcome
-from simopen.lab.nat.model import ALLOCATIONS, Nat, Translator, Unsolicited
+from simopen.lab.nat.model import ALLOCATIONS, Nat, Unsolicited
+from simopen.lab.nat.translator import Translator
 from simopen.lab.packet import Flags, Headers, Protocol
 from simopen.model.endpoint import Endpoint
 from simopen.model.nat import Allocation, Filtering, Mapping

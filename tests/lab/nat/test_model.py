@@ -10,16 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simopen.lab.nat.model import (
-    ALLOCATIONS,
-    FILTERINGS,
-    HOLD_NS,
-    MAPPINGS,
-    REMEMBERED_NS,
-    Nat,
-    Translator,
-    Unsolicited,
-)
+from simopen.lab.nat.model import ALLOCATIONS, FILTERINGS, HOLD_NS, MAPPINGS, Nat, Unsolicited
+from simopen.lab.nat.translator import REMEMBERED_NS, Translator
 from simopen.lab.packet import NO_FLAGS, Flags, Headers, Numbers, Protocol
 from simopen.model.endpoint import Endpoint
 from simopen.model.nat import Allocation, Filtering, Mapping, Pooling

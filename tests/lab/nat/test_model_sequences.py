@@ -12,16 +12,8 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simopen.lab.nat.model import (
-    ALLOCATIONS,
-    FILTERINGS,
-    MAPPINGS,
-    POOLINGS,
-    REMEMBERED_NS,
-    Nat,
-    Translator,
-    Unsolicited,
-)
+from simopen.lab.nat.model import ALLOCATIONS, FILTERINGS, MAPPINGS, POOLINGS, Nat, Unsolicited
+from simopen.lab.nat.translator import REMEMBERED_NS, Translator
 from simopen.lab.packet import NO_FLAGS, Flags, Headers, Protocol
 from simopen.model.endpoint import Endpoint
 from simopen.model.nat import Allocation, Filtering, Mapping

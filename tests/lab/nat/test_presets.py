@@ -6,14 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simopen.lab.nat.model import (
-    ALLOCATIONS,
-    FILTERINGS,
-    MAPPINGS,
-    POOLINGS,
-    Nat,
-    Unsolicited,
-)
+from simopen.lab.nat.model import ALLOCATIONS, FILTERINGS, MAPPINGS, POOLINGS, Nat, Unsolicited
 from simopen.lab.nat.presets import OPTIONS, PRESETS, WORDS, explained, format_nats, parse_nats, short_name
 from simopen.lab.net.linux_router import Input, LinuxRouter
 from simopen.model.nat import Allocation, Filtering, Mapping, Pooling
