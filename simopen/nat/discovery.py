@@ -25,7 +25,8 @@ from simopen.model.estimate import Estimate
 from simopen.model.nat import Allocation, Mapping, Profile
 from simopen.model.wording import by_reason, first_few
 from simopen.nat.classify import classify
-from simopen.nat.probe import Inquiry, PunchPort
+from simopen.nat.probe import Inquiry
+from simopen.nat.punch_port import PunchPort
 from simopen.nat.stun_tcp import DEFAULT_SERVERS, parse_servers
 from simopen.net import own_flows
 from simopen.ticket.codec import Ticket

@@ -21,6 +21,8 @@ from simopen.errors import LocalEndpointError
 from simopen.model.endpoint import Endpoint
 from simopen.net.sockets import connect, open_socket
 
+ROW = 64
+"""Two new mappings at most so far apart may be of a row of ports: at random, that happens once in 500 times."""
 _TOKEN_BYTES = 16
 _MOST_SHOTS, _FLOOR_S = 3, 0.005
 _MOST_ACCEPTED = 32
@@ -32,6 +34,16 @@ class Mapped(NamedTuple):
 
     local: Endpoint
     mapped: Endpoint
+
+
+def in_a_row(one: Mapped, other: Mapped) -> bool:
+    """Whether the two mappings may be neighbours in a row of ports.
+
+    Not where local ports keep their numbers: those may well lie side by side.
+    """
+    if all(each.local.port == each.mapped.port for each in (one, other)):
+        return False
+    return one.mapped.address == other.mapped.address and abs(one.mapped.port - other.mapped.port) <= ROW
 
 
 async def hairpins(one: Mapped, other: Mapped, timeout_s: float) -> bool | None:

@@ -15,26 +15,24 @@ import math
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any, Self, TypeAlias
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TypeAlias
 
 from simopen.errors import LocalEndpointError, ResolutionError, StunError, no_names
-from simopen.model.endpoint import ANY, Endpoint, Reach, canonical, reach
+from simopen.model.endpoint import ANY, Endpoint
 from simopen.model.nat import Mapping, Observation
 from simopen.model.wording import by_reason, listed
 from simopen.nat import stun
 from simopen.nat.classify import mapping_so_far
-from simopen.nat.hairpin import Mapped, hairpins
+from simopen.nat.hairpin import Mapped, hairpins, in_a_row
+from simopen.nat.punch_port import PunchPort
 from simopen.nat.stun_tcp import Binding, StunServer, other_address
 from simopen.net.resolve import Ask, resolved
 from simopen.net.routes import is_own, source_address
-from simopen.net.sockets import open_socket
 from simopen.portmap.nat_pmp import outer_address
 
 PROBES = 7
 """Other local ports that ask: `classify` needs five mappings to tell random ports, and eight to call them paired."""
-ROW = 64
-"""Two new mappings at most so far apart may be of a row of ports: at random, that happens once in 500 times."""
 SECOND_ROUNDS = 3
 """Servers whose other addresses are asked: one is enough, the rest is for those that name a wrong one."""
 ENOUGH = 2
@@ -57,75 +55,6 @@ AGAIN_S = 5.0
 _FIRST_NOTES = _LATEST_NOTES = 32
 PAUSES_S = (0.0, 0.3, 1.0)
 """Before each try of a connection that ended: the kernel keeps its 5-tuple until both have closed it."""
-
-
-Adapters: TypeAlias = Callable[[], Iterable[Any]]
-
-
-class PunchPort:
-    """One port number, held on both address families while questions leave from it, so that it is given to nobody.
-
-    `address` None: any of this host's; `port` 0: one that is free, known once entered. `adapters`: who knows this
-    host's addresses; left out, the kernel. `untold`: why it does not tell them; None where it does.
-
-    Raises (on entering): LocalEndpointError where neither family can have it.
-    """
-
-    def __init__(self, address: str | None, port: int, adapters: Adapters | None = None) -> None:
-        self.address, self.port = address, port
-        self._adapters = adapters
-        self.untold: str | None = None
-        self._held: dict[socket.AddressFamily, socket.socket] = {}
-
-    def __enter__(self) -> Self:
-        refused = None
-        for family in ANY if self.address is None else (Endpoint(self.address, 1).family,):
-            try:
-                self._hold(family)
-            except LocalEndpointError as error:
-                refused = refused or error
-        if not self._held and refused is not None:
-            raise refused
-        return self
-
-    def _hold(self, family: socket.AddressFamily) -> None:
-        held = self._held[family] = open_socket(self.local(family), family)
-        self.port = self.port or held.getsockname()[1]
-
-    def __exit__(self, *_: object) -> None:
-        for sock in self._held.values():
-            sock.close()
-
-    def speaks(self, family: socket.AddressFamily) -> bool:
-        """Whether it was to be had on this address family."""
-        return family in self._held
-
-    def local(self, family: socket.AddressFamily) -> tuple[str, int]:
-        """What to bind a socket to that is to leave from it."""
-        return (self.address or ANY[family], self.port)
-
-    def elsewhere(self, family: socket.AddressFamily) -> tuple[str, int]:
-        """The same address and any other port."""
-        return (self.address or ANY[family], 0)
-
-    def hosts(self, sources: Iterable[str]) -> tuple[Endpoint, ...]:
-        """The port on each of this host's own addresses, `sources` first: those that were used to get out."""
-        addresses = (self.address,) if self.address else (*sources, *self._interface_addresses())
-        return tuple(dict.fromkeys(Endpoint(canonical(each), self.port) for each in addresses))
-
-    def _interface_addresses(self) -> list[str]:
-        """Without loopback's and the links' own: no peer elsewhere could use those."""
-        import ifaddr
-
-        try:
-            known = [ip.ip for each in (self._adapters or ifaddr.get_adapters)() for ip in each.ips]
-        except OSError as error:  # a container, or Android, refuses netlink
-            self.untold = (
-                f"this host's further addresses are left out: the kernel does not tell them ({error.strerror})"
-            )
-            return []
-        found = (ip if isinstance(ip, str) else ip[0] for ip in known)
-        return [text for text in found if reach(text) >= Reach.SITE]
 
 
 Question: TypeAlias = "Callable[[Endpoint], Coroutine[object, object, None]]"
@@ -369,7 +298,7 @@ class Inquiry:
         if self._hairpinned or len(self._probes) < 2 or len(mapped) < min(ENOUGH, self._servers):
             return
         ends = [Mapped(each.local, self._mapped_of(each)) for each in self._probes[:2]]
-        if len(mapped) < ENOUGH and _in_a_row(ends):
+        if len(mapped) < ENOUGH and in_a_row(*ends):
             return
         self._hairpinned = True
         if len(set(mapped.values())) > 1:
@@ -466,11 +395,3 @@ class Inquiry:
 def _means_this_host(named: Endpoint, server: Endpoint) -> bool:
     """Whether a server elsewhere names this host itself: one of its services would answer."""
     return is_own(named.address) and not is_own(server.address)
-
-
-def _in_a_row(ends: Sequence[Mapped]) -> bool:
-    """Not where local ports keep their numbers: those may well lie side by side."""
-    if all(each.local.port == each.mapped.port for each in ends):
-        return False
-    one, other = (each.mapped for each in ends)
-    return one.address == other.address and abs(one.port - other.port) <= ROW

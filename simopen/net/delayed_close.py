@@ -29,8 +29,6 @@ import heapq
 import itertools
 import os
 import socket
-import struct
-import sys
 import threading
 import time
 import weakref
@@ -41,9 +39,7 @@ from simopen.errors import LocalEndpointError
 from simopen.model.endpoint import Endpoint, normalise
 from simopen.net import sock_diag
 from simopen.net.sockets import limit_hops, open_socket, sockaddr
-
-if sys.platform == "linux":  # not when it is called for: an interpreter that ends imports nothing any more
-    import fcntl
+from simopen.net.tcp_info import peer_is_up, sends_rst
 
 REMEMBERED_NS = 120_000_000_000
 """How long a router may keep what it knows of a stream that has ended: Linux's longest, for TIME-WAIT."""
@@ -57,11 +53,7 @@ _FIRST_LOOK_NS, _FURTHER = 2_000_000, 1.5
 # To the first router, which looks at it and sends it nowhere.
 _HOPS = 1
 _PAUSES_NS = tuple(100_000 * 2**each for each in range(10))  # for whoever closes to come round to it
-# linux/tcp.h, struct tcp_info: the state, and from 120 on bytes_acked, and at 152 data_segs_in.
-_TCP_INFO = struct.Struct("=B119xQ24xI")
 _ENDING_STATES = {"TIME-WAIT", "LAST-ACK", "CLOSING"}
-_CLOSED = 7  # include/net/tcp_states.h
-_FIONREAD, _TIOCOUTQ = 0x541B, 0x5411
 
 FiveTuple: TypeAlias = tuple[Endpoint, Endpoint]
 
@@ -114,7 +106,7 @@ class PunchedSocket(socket.socket):
         if self._between is not None and self._is_gone():
             return self._between, True  # maybe: a FIN leaves the 5-tuple taken, and then nothing follows it
         ends = _ends(self)
-        return None if ends is None else (ends, _resets(self))
+        return None if ends is None else (ends, sends_rst(self))
 
     def _is_gone(self) -> bool:
         """Whether the descriptor has been closed by its number, as uvloop does with what a loop has at its end."""
@@ -191,7 +183,7 @@ class Held:
     def look(self) -> int | None:
         """When to look again, on CLOCK_MONOTONIC; None once all is done."""
         now_ns = time.monotonic_ns()
-        if now_ns < self._last_ns and not _is_followed(self._sock, patient=now_ns < self._due_ns):
+        if now_ns < self._last_ns and not peer_is_up(self._sock, patient=now_ns < self._due_ns):
             self._pause_ns = round(self._pause_ns * _FURTHER)
             return min(now_ns + self._pause_ns, self._due_ns if now_ns < self._due_ns else self._last_ns)
         self._release()
@@ -203,7 +195,7 @@ class Held:
         if self._shut:
             with contextlib.suppress(OSError):  # reset meanwhile
                 self._sock.shutdown(socket.SHUT_WR)
-        resets = is_closed and _resets(self._sock)
+        resets = is_closed and sends_rst(self._sock)
         self._sock.close()
         for call in self._then:
             call()
@@ -372,36 +364,6 @@ def _ends(sock: socket.socket) -> FiveTuple | None:
         return normalise(sock.getsockname()), normalise(sock.getpeername())
     except OSError:  # closed, or reset by the peer
         return None
-
-
-def _resets(sock: socket.socket) -> bool:
-    """Whether closing it sends a RST: it was told to, or something is left unread."""
-    if sys.platform != "linux":
-        return False
-    try:
-        on, seconds = struct.unpack("ii", sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))
-        return bool(on and not seconds) or _count(sock, _FIONREAD) > 0
-    except OSError:
-        return False
-
-
-def _is_followed(sock: socket.socket, *, patient: bool) -> bool:
-    """Whether nothing is under way, and the peer has said more than its SYN; where not `patient`, it must have."""
-    if sys.platform != "linux":
-        return not patient
-    try:
-        state, acked, received = _TCP_INFO.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size))
-        if state == _CLOSED:
-            return True
-        return not _count(sock, _TIOCOUTQ) and (not patient or acked > 1 or received > 0)
-    except OSError:
-        return True
-    except struct.error:  # a kernel that tells less than Linux 5.15 does
-        return not patient
-
-
-def _count(sock: socket.socket, request: int) -> int:
-    return int(struct.unpack("i", fcntl.ioctl(sock, request, b"\0" * 4))[0])
 
 
 shared = Endings()
