@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from simopen.model.report import Attempt, Cause, Diagnosis, Report
     from simopen.nat.discovery import discover
     from simopen.ticket.codec import Ticket, parse_ticket
+    from simopen.ticket.hold import holding
 
 __version__ = "0.1.0"
 
@@ -70,6 +71,7 @@ __all__ = [
     "connect",
     "connect_self",
     "discover",
+    "holding",
     "new_key",
     "next_slot",
     "parse_ticket",
@@ -105,6 +107,7 @@ _HOMES = {
     "connect": "holepunch.api",
     "connect_self": "holepunch.api",
     "discover": "nat.discovery",
+    "holding": "ticket.hold",
     "new_key": "link.session",
     "next_slot": "clock.instant",
     "parse_ticket": "ticket.codec",

@@ -16,7 +16,7 @@ from typing import Any
 
 import simopen
 from simopen.clock import source as clock
-from simopen.nat.discovery import holding
+from simopen.ticket.hold import holding
 from tests.puncher import FACTORIES
 
 

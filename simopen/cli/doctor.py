@@ -219,8 +219,8 @@ def _source(check: Check) -> str | None:
 
 
 async def _stun(servers: Names, timeout_s: float) -> Finding:
-    from simopen.nat.discovery import holding
     from simopen.nat.stun_tcp import parse_servers
+    from simopen.ticket.hold import holding
 
     ports = [each.port for each in parse_servers(servers)]
     try:

@@ -21,8 +21,8 @@ from simopen.holepunch.prospects import prospects
 if TYPE_CHECKING:
     from simopen.clock.source import TimeSource
     from simopen.model.nat import Profile
-    from simopen.nat.discovery import Discovery
     from simopen.ticket.codec import Ticket
+    from simopen.ticket.hold import Held
 
 EXAMPLE = """\
 to meet a peer, make a ticket each, in one terminal, and leave it running:
@@ -104,8 +104,8 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
     """
     from simopen.cli.nat_ticket import learn_the_time
     from simopen.clock.source import chosen
-    from simopen.nat.discovery import holding
     from simopen.nat.stun_tcp import DEFAULT_SERVERS, parse_servers
+    from simopen.ticket.hold import holding
 
     if options.at is not None and not options.ticket:
         raise UsageError("--at goes with --ticket: a ticket carries an instant")
@@ -127,7 +127,7 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
     return 0
 
 
-async def _tell(found: Discovery, options: argparse.Namespace, screen: Screen) -> None:
+async def _tell(found: Held, options: argparse.Namespace, screen: Screen) -> None:
     found.give_up()
     await _foreseen(found)
     if options.json:
@@ -137,7 +137,7 @@ async def _tell(found: Discovery, options: argparse.Namespace, screen: Screen) -
 
 
 async def _invite(
-    found: Discovery, source: TimeSource, at: float | None, options: argparse.Namespace, screen: Screen
+    found: Held, source: TimeSource, at: float | None, options: argparse.Namespace, screen: Screen
 ) -> None:
     from simopen.cli.nat_ticket import Invitation
     from simopen.ticket import store
@@ -153,27 +153,27 @@ async def _invite(
     await Invitation(found, source, screen, show, store.directories(), options.spray).hold(at)
 
 
-async def _foreseen(found: Discovery) -> None:
+async def _foreseen(found: Held) -> None:
     """Have at hand whom this host can meet: to find out takes a thread up to a second, and the mapping is kept."""
     await asyncio.to_thread(prospects, found.profile)
 
 
-def _draw(found: Discovery, screen: Screen, where: TextIO) -> None:
+def _draw(found: Held, screen: Screen, where: TextIO) -> None:
     title, columns = "the NATs in front of this host, as TCP meets them", ("what", "found", "means")
     screen.table(title, columns, rows(found.profile), where)
     _tell_notes(found, screen)
 
 
-def _tell_notes(found: Discovery, screen: Screen) -> None:
+def _tell_notes(found: Held, screen: Screen) -> None:
     for note in found.notes:
         screen.note(note)
 
 
-def _all_of(found: Discovery) -> dict[str, object]:
+def _all_of(found: Held) -> dict[str, object]:
     return as_dict(found.profile) | {"notes": found.notes, "servers": list(map(str, found.servers))}
 
 
-def _show(found: Discovery, screen: Screen, ticket: Ticket, *, as_json: bool) -> None:
+def _show(found: Held, screen: Screen, ticket: Ticket, *, as_json: bool) -> None:
     text = ticket.encode()
     told = json.dumps(_all_of(found) | {"ticket": text, "instant": ticket.instant}) if as_json else text
     if is_seen := sys.stdout.isatty():

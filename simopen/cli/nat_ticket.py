@@ -17,21 +17,16 @@ from datetime import UTC, datetime
 
 from simopen.cli.arguments import UsageError
 from simopen.cli.console import Screen, countdown
-from simopen.clock.instant import Instant, next_slot
+from simopen.clock.instant import Instant
 from simopen.clock.source import CHECK_TIMEOUT_S, TimeSource
 from simopen.clock.true_time import When, correction, learn, local_note, zone_hint
 from simopen.errors import SimopenError
 from simopen.model.wording import span
-from simopen.nat.discovery import Discovery
 from simopen.ticket import store
 from simopen.ticket.agreement import FARTHEST_S, LATE_S
 from simopen.ticket.codec import Ticket
-from simopen.ticket.issue import issued
+from simopen.ticket.hold import LEAD_S, Held
 
-LEAD_S = 120.0
-"""Until the instant, unless one is named: two people copy, send and paste a word each."""
-SLOT_S = 10
-"""The instant is a multiple of this: a time of day that can be said aloud."""
 PACE_S = 4.0
 """A row of ports is watched for so long: of the rates that `port_sequence` tells apart, the lowest but none, 2 a
 second, would show by then with 99 %."""
@@ -77,7 +72,7 @@ class Invitation:
     `spray`: whether its tickets allow a spray.
     """
 
-    found: Discovery
+    found: Held
     source: TimeSource
     screen: Screen
     show: Callable[[Ticket], None]
@@ -112,9 +107,7 @@ class Invitation:
             await self.found.look_again()
 
     def _made(self, at: float | None) -> Ticket:
-        now = self.source.now_estimate()
-        instant = next_slot(SLOT_S, lead_s=LEAD_S, now=now.utc_ns / 1e9) if at is None else at
-        return issued(self.found.profile, instant, self.found.port, ahead_ns=now.utc_at(0), spray=self.spray)
+        return self.found.ticket(at, self.source.now_estimate(), spray=self.spray)
 
     async def _went_stale(self, ticket: Ticket) -> float | None:
         """Hold the mapping until nobody needs it any more (None), or it has changed: after so many seconds."""

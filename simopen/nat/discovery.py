@@ -1,7 +1,7 @@
 """What the NATs in front of a port do, found out from that port itself, and the mapping held while it is wanted.
 
 Theory of operation: `probe` asks, `classify` judges, and here the two meet. The connections to the servers stay open as
-long as `holding` is, and so does the mapping (a FIN may close it): nobody who means to punch lets go of it before.
+long as `discovering` is, and so does the mapping (a FIN may close it): nobody who means to punch lets go of it before.
 
 CHANGE-REQUEST does not exist on TCP (RFC 5780 §7.2), so of filtering nothing is learnt here.
 """
@@ -13,15 +13,12 @@ import contextlib
 import functools
 import itertools
 import socket
-import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TypeVar
 
 from simopen import _logs
-from simopen.clock.instant import Instant, checked, next_slot, positive_s
-from simopen.clock.source import CHECK_TIMEOUT_S, ClockArgument, as_clock, kernel_word, plain
-from simopen.clock.true_time import When, is_news, learn, remark
+from simopen.clock.instant import positive_s
 from simopen.model.endpoint import Endpoint, Local, local_endpoint
-from simopen.model.estimate import Estimate
 from simopen.model.nat import Allocation, Mapping, Profile
 from simopen.model.wording import by_reason, first_few
 from simopen.nat.classify import classify
@@ -29,15 +26,11 @@ from simopen.nat.probe import Inquiry
 from simopen.nat.punch_port import PunchPort
 from simopen.nat.stun_tcp import DEFAULT_SERVERS, parse_servers
 from simopen.net import own_flows
-from simopen.ticket.codec import Ticket
-from simopen.ticket.issue import issued
 
 logger = _logs.logger("discovery")
 
 TIMEOUT_S = 4.0
 """A SYN that is lost on the way is sent again after 1 s, and once more 2 s later."""
-TICKET_LEAD_S = 120.0
-"""Until a ticket's instant, unless one is named: two people copy, send and paste a word each."""
 LOOK_S = 1.0
 """How often to look whether the mapping is still held: coturn 4.6 resets a connection that allocates nothing 3 s after
 it began, asked again or not (measured), and Linux forgets a flow 10 s after a RST (nf_conntrack_tcp_timeout_close)."""
@@ -56,7 +49,7 @@ async def discover(
 
     Takes three round trips to the servers: four where UDP is blocked and the answers differ. Meanwhile the nearest
     router is asked for its outer address, by NAT-PMP. The mapping may be gone once it returns:
-    `simopen.discovery.holding` keeps it.
+    `simopen.holding` keeps it.
 
     Args:
         local: the local port or (IP address, port) to ask from; left out, one that is free.
@@ -69,19 +62,23 @@ async def discover(
         LocalEndpointError: the local endpoint cannot be had.
         StunError: no server answered; the message says what each one did.
     """
-    async with holding(local, servers=servers, timeout=timeout) as found:
+    async with discovering(local, servers=servers, timeout=timeout, kind=Discovery) as found:
         found.give_up()
         return found.profile
 
 
+D = TypeVar("D", bound="Discovery")
+
+
 @contextlib.asynccontextmanager
-async def holding(
+async def discovering(
     local: Local = None,
     *,
     servers: Sequence[str | tuple[str, int]] = DEFAULT_SERVERS,
     timeout: float = TIMEOUT_S,
-) -> AsyncIterator[Discovery]:
-    """`discover`, and hold the mapping while inside: `async with holding(1314) as found: print(found.profile)`.
+    kind: Callable[[PunchPort, Inquiry], D],
+) -> AsyncIterator[D]:
+    """`discover`, and hold the mapping while inside; `simopen.holding` for those who make no `kind` of their own.
 
     The connections to the servers stay open and are asked again every 25 s; where all servers have hung up, one is
     connected to anew. Leaving closes them by FIN. Arguments and errors are as in `discover`.
@@ -95,7 +92,7 @@ async def holding(
                 "asking STUN servers: %d, from port %d, for at most %.1f s", len(asked), punch_port.port, timeout_s
             )
             await inquiry.run(asked, timeout_s)
-            found = Discovery(punch_port, inquiry)
+            found = kind(punch_port, inquiry)
             await found._judge()
             logger.info("STUN servers that answered: %d; %s", len(found.servers), found.profile)
             async with found._kept():
@@ -105,7 +102,7 @@ async def holding(
 
 
 class Discovery:
-    """What was found out, and the connections that hold the mapping. Made by `holding`.
+    """What was found out, and the connections that hold the mapping. Made by `discovering`.
 
     `profile`: what all answers so far show of IPv4, or of IPv6 where no server answered over IPv4. `profile6`: what
     they show of IPv6; None where no server answered over it. Both are replaced where an answer shows something new.
@@ -132,36 +129,6 @@ class Discovery:
     def notes(self) -> tuple[str, ...]:
         """What the servers that were of no use did, one sentence each; of very many, the first few."""
         return first_few(by_reason([*self._untold, *self._inquiry.notes]))
-
-    def ticket(self, at: float | None = None, now: Estimate | None = None, *, spray: bool = False) -> Ticket:
-        """What the peer needs to know, as one word once encoded; good as long as this holds the mapping.
-
-        `at`: the instant, UTC seconds; left out, a full ten seconds about two minutes ahead. `now`: what the time is;
-        left out, the kernel's word or the local clock, which may be wrong: `make_ticket` asks first. `spray`: allow a
-        plan hundreds of SYNs a second, where the peer's ticket does, too.
-
-        Raises: ValueError for an instant that no calendar holds.
-        """
-        now = now or kernel_word() or plain()
-        if at is None:
-            at = next_slot(lead_s=TICKET_LEAD_S, now=now.utc_at(time.monotonic_ns()) / 1e9)
-        return issued(self.profile, checked(at), self.port, ahead_ns=now.utc_at(0), spray=spray)
-
-    async def make_ticket(self, at: Instant = None, *, clock: ClockArgument = None, spray: bool = False) -> Ticket:
-        """As `ticket`, by true time: time servers are asked first, unless the kernel's word is good enough.
-
-        `at` and `clock` are as for `connect`; left out, `at` is about two minutes ahead. Where nobody tells the time,
-        the ticket goes by the local clock, and that is logged.
-
-        Raises: TypeError or ValueError for an instant or a clock that is none.
-        """
-        source = as_clock(clock)
-        when = When.told(at, source)
-        learnt = await learn(source, source.limit_s, CHECK_TIMEOUT_S)
-        if (text := remark(learnt)) and is_news(source, learnt):
-            logger.warning("%s", text)
-        at_s = None if when.is_now else when.utc_ns(learnt.estimate) / 1e9
-        return self.ticket(at_s, learnt.estimate, spray=spray)
 
     async def refresh(self) -> Profile:
         """Ask every server that answered once more, connecting anew where it hung up; return what that shows."""

@@ -16,17 +16,17 @@ from pathlib import Path
 import pytest
 
 from simopen.cli.console import Screen
-from simopen.cli.nat_ticket import LEAD_S, SLOT_S, Invitation, learn_the_time
+from simopen.cli.nat_ticket import Invitation, learn_the_time
 from simopen.clock import source as clock
 from simopen.clock.source import Clock, TimeSource
 from simopen.errors import ClockError, SimopenError
 from simopen.model.endpoint import Endpoint
 from simopen.model.estimate import Estimate
 from simopen.model.nat import Mapping
-from simopen.nat.discovery import Discovery, holding
 from simopen.ticket import store
 from simopen.ticket.agreement import LATE_S
 from simopen.ticket.codec import Ticket, parse_ticket
+from simopen.ticket.hold import LEAD_S, Held, holding
 from tests.fake_ntp import FakeNtp
 from tests.fake_stun import FakeStun, full_server
 from tests.loopback import HERE, THERE, ports
@@ -64,7 +64,7 @@ class Hands:
 class Holding:
     """`hold` under way: the tickets that it showed, in a task of its own."""
 
-    def __init__(self, found: Discovery, hands: TimeSource, where: Path, at: float | None) -> None:
+    def __init__(self, found: Held, hands: TimeSource, where: Path, at: float | None) -> None:
         self.found = found
         self.shown = 0
         self._shown: asyncio.Queue[Ticket] = asyncio.Queue()
@@ -95,7 +95,7 @@ class Holding:
 
 
 @contextlib.asynccontextmanager
-async def held(found: Discovery, hands: TimeSource, where: Path, at: float | None = None) -> AsyncIterator[Holding]:
+async def held(found: Held, hands: TimeSource, where: Path, at: float | None = None) -> AsyncIterator[Holding]:
     under_way = Holding(found, hands, where, at)
     try:
         yield under_way
@@ -122,8 +122,8 @@ async def test_the_ticket_says_what_was_found_and_when_by_the_true_time(tmp_path
     hands = Hands()
     async with invited(hands, tmp_path) as under_way:
         ticket = await under_way.next()
-    assert ticket.instant % SLOT_S == 0
-    assert LEAD_S - 5 < ticket.instant - hands.now_s() < LEAD_S + SLOT_S
+    assert ticket.instant % 10 == 0
+    assert LEAD_S - 5 < ticket.instant - hands.now_s() < LEAD_S + 10
     assert ticket.local_port == under_way.found.port
     assert ticket.profile.mapped == under_way.found.profile.mapped
     seen_s = [each.at_ns / 1e9 for each in ticket.profile.observations]
@@ -242,7 +242,7 @@ async def test_time_servers_are_asked(tmp_path: Path) -> None:
         held(found, Clock([one.name, other.name], ask_kernel=lambda: None), tmp_path) as under_way,
     ):
         ticket = await under_way.next()
-    assert ticket.instant - time.time() == pytest.approx(1000 + LEAD_S + SLOT_S / 2, abs=LONG_S)
+    assert ticket.instant - time.time() == pytest.approx(1000 + LEAD_S + 10 / 2, abs=LONG_S)
     assert ticket.profile.observations[-1].at_ns / 1e9 - time.time() == pytest.approx(1000, abs=LONG_S)
 
 

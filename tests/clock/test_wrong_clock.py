@@ -32,9 +32,8 @@ from simopen.errors import Flaw, TicketError
 from simopen.lab import Allocation, Mapping, Nat
 from simopen.model.estimate import Reading
 from simopen.model.report import Report
-from simopen.nat.discovery import holding
 from simopen.ticket.codec import Ticket
-from simopen.ticket.issue import issued
+from simopen.ticket.hold import holding, issued
 from tests.fake_ntp import FakeNtp
 from tests.fake_stun import FakeStun
 from tests.loopback import HERE, THERE, ports

@@ -38,7 +38,7 @@ from simopen.model.report import Report
 from simopen.model.shot import Shot
 from simopen.net import sock_diag
 from simopen.net.routes import source_address
-from simopen.ticket.issue import issued
+from simopen.ticket.hold import issued
 from tests.loopback import HERE, THERE, ports
 from tests.meeting import profiles
 from tests.modelled import Model

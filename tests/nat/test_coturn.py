@@ -15,9 +15,9 @@ import simopen
 from simopen.errors import StunError
 from simopen.model.endpoint import Endpoint
 from simopen.model.nat import Mapping
-from simopen.nat.discovery import holding
 from simopen.nat.probe import PROBES
 from simopen.nat.stun_tcp import Binding, other_address
+from simopen.ticket.hold import holding
 from tests.loopback import HERE, THERE, ports
 
 __all__ = ["ports"]

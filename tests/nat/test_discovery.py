@@ -21,12 +21,13 @@ import simopen
 from simopen.errors import LocalEndpointError, StunError
 from simopen.model.endpoint import Endpoint
 from simopen.model.nat import Mapping
-from simopen.nat.discovery import LOOK_S, Discovery, holding
+from simopen.nat.discovery import LOOK_S, Discovery
 from simopen.nat.probe import PATIENCE_S, PROBES, Inquiry
 from simopen.nat.punch_port import PunchPort
 from simopen.nat.stun_tcp import parse_servers
 from simopen.net import own_flows
 from simopen.net.sockets import sockaddr
+from simopen.ticket.hold import holding
 from tests.fake_stun import FakeStun, Translation, full_server
 from tests.loopback import HERE, THERE, ports
 from tests.nat.test_stun_tcp import MISBEHAVIOURS

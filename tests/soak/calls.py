@@ -21,7 +21,7 @@ import uvloop
 
 import simopen
 from simopen.clock.source import plain
-from simopen.nat.discovery import holding
+from simopen.ticket.hold import holding
 from tests.conftest import open_sockets, our_threads
 from tests.fake_ntp import FakeNtp
 from tests.fake_stun import FakeStun

@@ -18,7 +18,7 @@ from simopen.nat.classify import classify
 from simopen.nat.predict import predict
 from simopen.ticket.agreement import session
 from simopen.ticket.codec import Ticket, _digest, in_utc, parse_ticket
-from simopen.ticket.issue import issued
+from simopen.ticket.hold import issued
 from tests.fake_ntp import MISBEHAVIOURS, packet
 from tests.fake_stun import error
 from tests.modelled import HOST, PUNCH_PORT, Model

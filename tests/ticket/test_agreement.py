@@ -20,7 +20,7 @@ from simopen.link.session import Role
 from simopen.model.nat import Profile
 from simopen.ticket.agreement import session
 from simopen.ticket.codec import Ticket, parse_ticket
-from simopen.ticket.issue import issued
+from simopen.ticket.hold import issued
 from simopen.ticket.keys import PrivateKey
 from tests.ticket.test_codec import SIMPLE
 

@@ -97,7 +97,7 @@ def test_json_takes_none() -> None:
 OPTIMISED = """
 import sys, pickle
 import simopen
-from simopen.ticket.issue import issued
+from simopen.ticket.hold import issued
 from simopen.ticket.agreement import session
 from simopen.model.nat import Profile
 assert "cryptography" not in sys.modules

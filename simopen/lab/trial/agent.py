@@ -24,9 +24,8 @@ from simopen.holepunch import api
 from simopen.model.endpoint import Endpoint
 from simopen.model.estimate import Estimate
 from simopen.model.nat import Profile
-from simopen.nat.discovery import holding
 from simopen.ticket.codec import Ticket, parse_ticket
-from simopen.ticket.issue import issued
+from simopen.ticket.hold import holding, issued
 
 Order = dict[str, Any]
 Answer = dict[str, Any]
