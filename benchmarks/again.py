@@ -23,19 +23,8 @@ from collections.abc import Sequence
 from itertools import product
 from typing import NamedTuple
 
-from benchmarks.common import (
-    LOOPS,
-    Row,
-    conditions,
-    described,
-    options_parser,
-    progress,
-    rounded,
-    save,
-    shape,
-    shown,
-    table,
-)
+from benchmarks import common
+from benchmarks.common import Row
 from benchmarks.orders import Agent, Order
 from simopen import lab
 from simopen.lab import Input, LinuxRouter
@@ -137,44 +126,45 @@ def row_of(pair: tuple[str, str], ending: Ending, met: Sequence[Meeting]) -> Row
         **ending._asdict(),
         "n": len(met),
         "met": len(took),
-        **shape(took, "took", "ms"),
-        "took_max_ms": rounded(max(took, default=None)),
+        **common.shape(took, "took", "ms"),
+        "took_max_ms": common.rounded(max(took, default=None)),
         "held": len(took) == len(met),
         "error": errors.most_common(1)[0][0] if errors else None,
     }
 
 
 def main() -> int:
-    parser = options_parser(__doc__)
+    parser = common.options_parser(__doc__)
     parser.add_argument("--meetings", type=int, default=10, help="in a row, in each cell")
     parser.add_argument("--rtt", type=float, default=80, metavar="MS")
     parser.add_argument("--answers", nargs="+", choices=ANSWERS, default=ANSWERS, help="the routers' input policies")
-    parser.add_argument("--loop", choices=LOOPS, default="uvloop")
+    parser.add_argument("--loop", choices=common.LOOPS, default="uvloop")
     parser.add_argument("--model", action="store_true", help="the routers' models in their place")
     parser.add_argument("--at-once", type=int, default=12, help="cells under way at any time")
     parser.add_argument("--short", action="store_true", help="fewer cells")
     options = parser.parse_args()
-    given = conditions(meetings=options.meetings, rtt_ms=options.rtt, at_once=options.at_once, loop=options.loop)
-    print(described(given), flush=True)
-    rows = asyncio.run(_rows(options))
-    table("meetings in a row", [{k: v for k, v in row.items() if k != "error"} for row in rows])
+    with common.measuring(
+        meetings=options.meetings, rtt_ms=options.rtt, at_once=options.at_once, loop=options.loop
+    ) as given:
+        rows = asyncio.run(_rows(options))
+    common.table("meetings in a row", [{k: v for k, v in row.items() if k != "error"} for row in rows])
     for row in rows:
         if not row["held"]:
             print(f"{row['left']} × {row['right']}, {row['call']}, {row['end']} by {row['by']}: {row['error']}")
-    print(f"\nevery meeting came about: {shown(all(row['held'] for row in rows))}")
-    save(options.json, "again", given, rows)
+    print(f"\nevery meeting came about: {common.shown(all(row['held'] for row in rows))}")
+    common.save(options.json, "again", given, rows)
     return 0 if all(row["held"] for row in rows) else 1
 
 
 async def _rows(options: argparse.Namespace) -> list[Row]:
     pairs = [(each, each) for each in options.answers] if options.short else list(product(options.answers, repeat=2))
-    rows = []
+    rows: list[Row] = []
     for pair in pairs:
-        progress(f"{pair[0]} × {pair[1]}")
+        common.progress(f"{pair[0]} × {pair[1]}")
         endings = BRIEFLY if options.short else ENDINGS
         found = await measure(pair, endings, options)
         rows += [row_of(pair, *each) for each in found.items()]
-    progress("")
+    common.progress("")
     return rows
 
 

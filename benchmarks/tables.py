@@ -13,6 +13,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,35 @@ def matrix(result: Result) -> str:
         f"![Heat map of NAT × NAT: share of tries that connect, and median time](../benchmarks/results/matrix.svg)\n\n"
         f"{markdown(columns, lines)}\n\n{len(tables['cells'])} pairs. {against} {profiles}"
     )
+
+
+def again(result: Result) -> str:
+    rows = result["rows"]
+    lines = [
+        [*pair, *(_met_in(group, call=call, end=end) for call, end in _WAYS), _joined(_middle_and_most(group))]
+        for pair, group in _groups(rows, "left", "right").items()
+    ]
+    ways = (f"`{call}`, {_IN_WORDS[end]}" for call, end in _WAYS)
+    columns = ("left's router", "right's router", *ways, "up after, ms: the middle cell's median / most")
+    wrong = {f"{row['left']} × {row['right']}: {row['error']}" for row in rows if not row["held"]}
+    against = f"Missed: {'; '.join(sorted(wrong))}." if wrong else "Every meeting came about."
+    return f"{markdown(columns, lines)}\n\n{len(rows)} cells. {against}"
+
+
+_WAYS = tuple(product(("connect", "punch"), ("fin", "rst")))
+_IN_WORDS = {"fin": "closed", "rst": "reset"}
+
+
+def _met_in(rows: Sequence[Row], **cell: str) -> str:
+    chosen = [row for row in rows if cell.items() <= row.items()]
+    return f"{sum(row['met'] for row in chosen):,} of {sum(row['n'] for row in chosen):,}"
+
+
+def _middle_and_most(rows: Sequence[Row]) -> tuple[float | None, float | None]:
+    """Of the medians of these cells; and of all that they took."""
+    met = [row for row in rows if row["met"]]
+    medians = sorted(row["took_p50_ms"] for row in met)
+    return (medians[len(medians) // 2], max(row["took_max_ms"] for row in met)) if met else (None, None)
 
 
 def peers(result: Result) -> str:
@@ -316,6 +346,7 @@ RENDERERS: dict[str, Callable[[Result], str]] = {
     "establish": establish,
     "precision": precision,
     "matrix": matrix,
+    "again": again,
     "peers": peers,
     "many": many,
     "clock": clock,

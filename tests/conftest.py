@@ -33,12 +33,12 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.Abstrac
 
 
 @functools.cache
-def no_lab() -> str | None:
-    return lab.available()
+def no_lab(*, router: bool = False) -> str | None:
+    return lab.available(router=router)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("lab") and (reason := no_lab()):
+    if (marker := item.get_closest_marker("lab")) and (reason := no_lab(**marker.kwargs)):
         pytest.skip(f"no lab: {reason}")
 
 

@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import common, matrix, peers, stolen, tables
+from benchmarks import again, common, matrix, peers, stolen, tables
 from benchmarks.__main__ import PLAN
 from benchmarks.cells import CELLS, KINDS, Cell, among, one_of_each_line
 from benchmarks.expected import BARS, Bar, Face, Line, Outlook, expected
 from benchmarks.sites import Punch, Syns, syns_between
 from simopen.lab import Allocation, Filtering, Mapping, Nat, Origin, Passage, Record, Unsolicited, Verdict
+from simopen.lab.nat.model import ALLOCATIONS, FILTERINGS, MAPPINGS
 from tests.lab.packets import tcp
 
 HOME = (Nat(),)
@@ -36,9 +37,9 @@ STEADY_FOR_AN_ADDRESS = (replace(SEQUENTIAL[0], mapping=Mapping.ADDRESS_DEPENDEN
 nats = st.lists(
     st.builds(
         Nat,
-        mapping=st.sampled_from(Mapping),
-        filtering=st.sampled_from(Filtering),
-        allocation=st.sampled_from(Allocation),
+        mapping=st.sampled_from(MAPPINGS),
+        filtering=st.sampled_from(FILTERINGS),
+        allocation=st.sampled_from(ALLOCATIONS),
         refuses_syns=st.booleans(),
         translates=st.booleans(),
     ),
@@ -163,6 +164,25 @@ def test_the_rows_make_the_pages_table_and_the_picture(tmp_path: Path) -> None:
     assert "Missed: open × open (1 of 2)" in text
     matrix.draw([row for row in rows if row["table"] == "cells"], tmp_path / "map.json")
     assert "refused" in (tmp_path / "map.svg").read_text()
+
+
+def test_the_cells_of_meetings_in_a_row_make_the_pages_table() -> None:
+    met, missed = again.Meeting(81.0, None), again.Meeting(None, "WindowClosed: nothing came")
+    cells = {
+        ("drop", "drop", "connect", "fin"): [met, again.Meeting(90.0, None)],
+        ("drop", "drop", "punch", "rst"): [met, missed],
+        ("drop", "accept", "connect", "fin"): [missed],
+    }
+    rows = [
+        again.row_of((left, right), again.Ending(call, end, "both", 0), each)
+        for (left, right, call, end), each in cells.items()
+    ]
+    assert [row["held"] for row in rows] == [True, False, False]
+    text = tables.again({"rows": rows})
+    assert "| drop | drop | 2 of 2 | 0 of 0 | 0 of 0 | 1 of 2 | 85.5 / 90 |" in text
+    assert "| drop | accept | 0 of 1 | 0 of 0 | 0 of 0 | 0 of 0 | – / – |" in text
+    assert "3 cells. Missed: drop × accept: WindowClosed: nothing came; drop × drop: WindowClosed" in text
+    assert "Every meeting came about." in tables.again({"rows": rows[:1]})
 
 
 SYNS_MS = [0, 900, 950, 1000, 1050, 1899, 1900, 2500]

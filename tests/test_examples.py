@@ -58,12 +58,10 @@ async def _love() -> None:
     assert record.opened_simultaneously("left", "right")
 
 
-@pytest.mark.lab
+@pytest.mark.lab(router=True)
 @pytest.mark.real_server
 def test_love_again_and_again_on_the_same_ports() -> None:
     """Behind real routers that drop: what they remember of one stream does not shut the next one out."""
-    if reason := lab.available(router=True):
-        pytest.skip(reason)
     asyncio.run(_love_again())
 
 

@@ -102,13 +102,12 @@ async def test_a_route_that_is_gone_at_the_instant() -> None:
     assert not any(passage.sent.is_syn for passage in record)
 
 
+@pytest.mark.lab(router=True)
 @pytest.mark.parametrize(
     ("answer", "cause", "near"), [("tcp reset", "refused", True), ("icmp type host-unreachable", "unreachable", False)]
 )
 async def test_the_own_routers_firewall(answer: str, cause: str, near: bool) -> None:
     """It rejects what this side sends, so nothing gets out; the peer is 20 ms away."""
-    if reason := lab.available(router=True):
-        pytest.skip(reason)
     async with lab.Network() as net:
         left = await net.host("left", delay_s=0.01, nat=lab.LinuxRouter())
         right = await net.host("right", delay_s=0.01)

@@ -8,15 +8,9 @@ from simopen import lab
 from simopen.lab import Input, LinuxRouter
 from tests.holepunch.test_punching import PORT, WORDS, meet, meet_apart
 
-pytestmark = [pytest.mark.lab, pytest.mark.real_server]
+pytestmark = [pytest.mark.lab(router=True), pytest.mark.real_server]
 
 DELAY_S = 0.02  # each host's: 40 ms one way
-
-
-@pytest.fixture(autouse=True)
-def routers_can_be_had() -> None:
-    if reason := lab.available(router=True):
-        pytest.skip(reason)
 
 
 @pytest.mark.parametrize("each", [Input.ACCEPT, Input.DROP, Input.REJECT])

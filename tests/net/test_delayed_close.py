@@ -76,15 +76,8 @@ async def test_no_end_leaves_before_the_peer_s_first_ack_has_come(ways: tuple[st
             assert min(ends_ns) > min(acks_ns), (us, port)
 
 
-@pytest.fixture
-def routers_can_be_had() -> None:
-    if reason := lab.available(router=True):
-        pytest.skip(reason)
-
-
-@pytest.mark.lab
+@pytest.mark.lab(router=True)
 @pytest.mark.real_server
-@pytest.mark.usefixtures("routers_can_be_had")
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 @pytest.mark.parametrize("nat", ["router", "model"])
 def test_the_same_two_endpoints_meet_again_and_again_behind_routers_that_drop(loop: str, nat: str) -> None:
@@ -93,9 +86,8 @@ def test_the_same_two_endpoints_meet_again_and_again_behind_routers_that_drop(lo
     assert {ending: each.error for ending, met in found.items() for each in met if each.error} == {}
 
 
-@pytest.mark.lab
+@pytest.mark.lab(router=True)
 @pytest.mark.real_server
-@pytest.mark.usefixtures("routers_can_be_had")
 async def test_an_end_that_comes_too_early_shuts_the_next_stream_out() -> None:
     """What this is all about, in the router and in its model: who gets around the library cannot meet again."""
     async with lab.Network() as net:

@@ -117,15 +117,8 @@ def inner_address(host: lab.Host) -> str:
     return f"{host.address.rpartition('.')[0]}.1"
 
 
-@pytest.fixture
-def routers_can_be_had() -> None:
-    if reason := lab.available(router=True):
-        pytest.skip(reason)
-
-
-@pytest.mark.lab
+@pytest.mark.lab(router=True)
 @pytest.mark.real_server
-@pytest.mark.usefixtures("routers_can_be_had")
 async def test_a_routers_outer_address_tells_how_many_nats_there_are() -> None:
     async with behind(LinuxRouter()) as (_, host, (one, _)):
 
@@ -141,9 +134,8 @@ async def test_a_routers_outer_address_tells_how_many_nats_there_are() -> None:
         assert await layers("8.8.8.8") is None, "a public one that nobody saw: the router may have two ways out"
 
 
-@pytest.mark.lab
+@pytest.mark.lab(router=True)
 @pytest.mark.real_server
-@pytest.mark.usefixtures("routers_can_be_had")
 @pytest.mark.skipif(MINIUPNPD is None, reason="no miniupnpd here: apt install miniupnpd-nftables")
 async def test_a_real_miniupnpd_behind_a_carriers_nat(tmp_path: Path) -> None:
     assert MINIUPNPD is not None

@@ -25,7 +25,7 @@ from tests.lab.exchanges import (
     Step,
 )
 
-pytestmark = [pytest.mark.lab, pytest.mark.real_server]
+pytestmark = [pytest.mark.lab(router=True), pytest.mark.real_server]
 
 ROUTERS = [LinuxRouter(each, random) for random in (False, True) for each in Input]
 OPEN = (Out("syn"), In("syn-ack"), Out("ack"))
@@ -202,12 +202,6 @@ def seen_with(nat: lab.Nat | LinuxRouter) -> dict[str, list[list[str]]]:
             return {name: await exchange.play(script) for name, script in SCRIPTS.items()}
 
     return asyncio.run(play())
-
-
-@pytest.fixture(autouse=True)
-def routers_can_be_had() -> None:
-    if reason := lab.available(router=True):
-        pytest.skip(reason)
 
 
 @pytest.mark.parametrize("router", ROUTERS, ids=lambda router: router.input.value + ", random" * router.random)

@@ -17,7 +17,7 @@ from tests.lab.process.test_cleanup import NOBODY, ROOTLESS, ends, interpreter_o
 from tests.lab.programs import TCP_CLIENT, TCP_SERVER, TRACE, UDP_CLIENT, UDP_SERVER
 from tests.lab.test_network import output, serve
 
-pytestmark = [pytest.mark.lab, pytest.mark.real_server]
+pytestmark = [pytest.mark.lab(router=True), pytest.mark.real_server]
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 # A network with a program on a router; prints the lab's pid and the program's, and waits to be killed.
@@ -33,12 +33,6 @@ async def main():
         await asyncio.sleep(1000)
 asyncio.run(main())
 """
-
-
-@pytest.fixture(autouse=True)
-def routers_can_be_had() -> None:
-    if reason := lab.available(router=True):
-        pytest.skip(reason)
 
 
 async def test_streams_and_datagrams_pass_both_ways(link: str) -> None:
