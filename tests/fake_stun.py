@@ -102,8 +102,8 @@ class FakeStun:
         assert task is not None
         self._tasks.add(task)
         if (peer := writer.get_extra_info("peername")) is None:  # it has hung up by now, as uvloop tells
+            await _hang_up(writer)
             self._tasks.discard(task)
-            writer.close()
             return
         seen = normalise(peer)
         await self._tell(self.clients, seen)
@@ -111,7 +111,7 @@ class FakeStun:
             with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 await self._serve(reader, writer, seen)
         finally:
-            writer.close()
+            await _hang_up(writer)
             self._tasks.discard(task)
             await self._tell(self.ended, seen)
 
@@ -159,3 +159,10 @@ async def full_server(
                 server = FakeStun(mine, port, told=told, other=Endpoint(its, other), **how)
                 servers[Endpoint(mine, port)] = await stack.enter_async_context(server)
         yield servers
+
+
+async def _hang_up(writer: asyncio.StreamWriter) -> None:
+    """Close it, and hear what it ended with: else the garbage collector tells, where it finds that future first."""
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()

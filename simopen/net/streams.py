@@ -24,10 +24,17 @@ class PunchedProtocol(asyncio.StreamReaderProtocol):
         self._punched = punched
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """As asyncio's; both loops close the descriptor right after."""
+        """As asyncio's; both loops close the descriptor right after.
+
+        What it was lost with, readers and `wait_closed` raise. It is retrieved here for whoever asks neither: asyncio's
+        own protocol does so as it is collected, which may be after the future told of an error that nobody caught.
+        """
         if self._punched is not None:
             self._punched.about_to_close()
         super().connection_lost(exc)
+        closed = self._get_close_waiter(None)  # type: ignore[attr-defined]
+        if closed.done() and not closed.cancelled():
+            closed.exception()
 
 
 class PunchedWriter(Writer):

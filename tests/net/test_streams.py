@@ -1,0 +1,34 @@
+"""Streams over a socket that is up already: how they are lost."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from typing import Any
+
+import pytest
+
+from simopen.holepunch import api
+from tests.loopback import HERE
+
+
+async def test_what_a_stream_was_lost_with_is_no_error_of_whoever_does_not_ask() -> None:
+    """The garbage collector may come to the future before it comes to the protocol, and then tells."""
+    unseen: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
+    with socket.create_server((HERE, 0)) as server:
+        other = socket.create_connection(server.getsockname())
+        sock, _ = server.accept()
+    sock.setblocking(False)
+    reader, writer = await api._streams(sock, 2**16, None)
+    other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    other.close()
+    with pytest.raises(ConnectionError):
+        await reader.read()
+    closed = writer._protocol._get_close_waiter(writer)  # type: ignore[attr-defined]
+    await asyncio.wait({closed})
+    closed.__del__()
+    assert not unseen
+    assert isinstance(closed.exception(), ConnectionError)
+    writer.close()
