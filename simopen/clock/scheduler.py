@@ -79,6 +79,7 @@ class _Shot:
     loop: asyncio.AbstractEventLoop = field(compare=False)
     calls: Sequence[Callable[[], object]] = field(compare=False)
     rehearsal: Callable[[], object] | None = field(compare=False)
+    unless: Callable[[], bool] | None = field(compare=False)
     waiter: int = field(compare=False)  # the native id of the loop's thread
     done: asyncio.Future[list[Fired]] = field(compare=False)
     outcome: list[Fired] | BaseException = field(default_factory=list, compare=False)
@@ -93,7 +94,8 @@ class _Shot:
         self.begun = True
         if not self.cancelled:
             try:
-                self.outcome = spin(self.when_ns, self.calls, self.until_ns)
+                if self.unless is None or not self.unless():
+                    self.outcome = spin(self.when_ns, self.calls, self.until_ns)
             except BaseException as error:  # it is the waiter's, raised there
                 self.outcome = error
         self.ended = True
@@ -154,6 +156,7 @@ class Scheduler:
         *calls: Callable[[], object],
         until_ns: int = sys.maxsize,
         rehearsal: Callable[[], object] | None = None,
+        unless: Callable[[], bool] | None = None,
     ) -> list[Fired]:
         """Make the calls in the scheduler's thread, in their order, at `when_ns` or at once where that has passed.
 
@@ -165,34 +168,29 @@ class Scheduler:
         will be.
 
         `rehearsal`, where given and where there is time, is run in that thread right before the spin: one that takes
-        the calls' steps without their effect brings their code and data into the caches.
+        the calls' steps without their effect brings their code and data into the caches. `unless`: asked in that
+        thread, too, right before the spin; where it says yes, no call is made.
 
         Raises: PunchError where no thread can be had.
         """
-        shot = self._add(when_ns, until_ns, asyncio.get_running_loop(), calls, rehearsal)
+        loop = asyncio.get_running_loop()
+        waiter, done = threading.get_native_id(), loop.create_future()
+        shot = _Shot(when_ns, 0, until_ns, loop, calls, rehearsal, unless, waiter, done)
+        self._add(shot)
         try:
             return await shot.done
         finally:
             self._drop(shot)
 
-    def _add(
-        self,
-        when_ns: int,
-        until_ns: int,
-        loop: asyncio.AbstractEventLoop,
-        calls: Sequence[Callable[[], object]],
-        rehearsal: Callable[[], object] | None,
-    ) -> _Shot:
-        waiter, done = threading.get_native_id(), loop.create_future()
+    def _add(self, shot: _Shot) -> None:
         with self._changed:
             if self._thread is None:
                 self._thread = self._start()
             self._order += 1
-            shot = _Shot(when_ns, self._order, until_ns, loop, calls, rehearsal, waiter, done)
+            shot.order = self._order
             heapq.heappush(self._heap, shot)
             if self._heap[0] is shot:
                 self._changed.notify()
-            return shot
 
     def _start(self) -> threading.Thread:
         """With the lock held: it has something to do when it gets that."""

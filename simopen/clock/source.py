@@ -71,6 +71,11 @@ class LocalClock:
         """All clocks, as close together as the best of three tries gets."""
         return min((self._try() for _ in range(3)), key=lambda each: each[0])[1]
 
+    def asleep_ns(self) -> int:
+        """For how long it has slept in all, by one quick look: too much where something comes in between."""
+        before_ns = time.monotonic_ns()
+        return _boottime_ns(before_ns) - before_ns
+
     @staticmethod
     def _try() -> tuple[int, Reading]:
         before_ns = time.monotonic_ns()

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from simopen.clock.source import TimeSource
 from simopen.clock.true_time import VAIN_S, Learnt, When, good_enough_s, learn, must_ask, patience_s
-from simopen.model.estimate import Estimate
+from simopen.model.estimate import SUSPEND_S, Estimate
 from simopen.model.wording import span
 
 HANDOVER_NS = 2_000_000_000
@@ -72,6 +72,10 @@ class Wait:
         """
         self._began_ns = time.monotonic_ns()
         await self._learn(good_enough_s(self.source, self.window_s))
+        return await self.on_until_handover(look_out)
+
+    async def on_until_handover(self, look_out: Callable[[], bool]) -> int:
+        """Wait on, as `until_handover` did: the machine has slept since."""
         while True:
             now = self.source.local.read()
             self.instant_ns = self.estimate.monotonic_at(self.when.utc_ns(self.estimate))
@@ -84,6 +88,12 @@ class Wait:
                 await self._learn(good_s)
             else:
                 await self._pause(min(_looked(look_out, left_ns), (left_ns - HANDOVER_NS) / 1e9))
+
+    def has_slept(self) -> bool:
+        """Whether the machine slept since what is known of the time was learnt, so that the instant is not known."""
+        known = self.estimate.reading
+        asleep_ns = self.source.local.asleep_ns() - (known.boottime_ns - known.monotonic_ns)
+        return asleep_ns > SUSPEND_S * 1e9 and bool(self.estimate.suspended(self.source.local.read()))
 
     def left_ns(self) -> int:
         """How many ns the instant is ahead, as far as is known now."""

@@ -30,7 +30,7 @@ from simopen.holepunch.retry import Window
 from simopen.holepunch.runner import Connector
 from simopen.holepunch.targets import Aim, Order, budgeted, looked_up, named, planned, reachable
 from simopen.model.endpoint import Endpoint, Local, Peer, local_endpoint
-from simopen.model.estimate import Estimate
+from simopen.model.estimate import Estimate, Reading, slept_s
 from simopen.model.nat import Profile
 from simopen.model.report import Report
 from simopen.model.shot import Shot
@@ -129,7 +129,7 @@ async def punch(
         spray = spray or both_spray(mine, peer)
         peer, mine = peer.profile, mine.profile
     hops = _hops(first_ttl, when)
-    if isinstance(peer, Profile) and when.is_unresolved:  # the plan depends on when
+    if _plan_depends_on_time(when, peer, mine):
         await learn(source, good_enough_s(source, window), CHECK_TIMEOUT_S)
     order = Order(when, window_ns, source)
     _check_loop()
@@ -252,6 +252,12 @@ async def _agreed(mine: Ticket, theirs: Ticket, source: TimeSource, window_s: fl
     return When.told(agreed_instant(mine, theirs, learnt.estimate.utc_ns / 1e9, window_s), source)
 
 
+def _plan_depends_on_time(when: When, *sides: Peer | Profile | Ticket | None) -> bool:
+    """Whether a plan is to be made for when nobody knows yet: a row of ports is further on by then."""
+    profiles = [side for side in sides if isinstance(side, Profile)]
+    return bool(profiles) and (when.is_unresolved or (when.is_now and any(side.step is not None for side in profiles)))
+
+
 def _hops(first_ttl: int | None, when: When) -> int | None:
     if first_ttl is None:
         return None
@@ -321,6 +327,7 @@ class _Trace:
     connector: Connector | None = field(default=None)
     stalled_ns: int = 0
     pulse: Pulse = field(default_factory=Pulse)
+    watched_from: Reading | None = None
     of_clock: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -350,9 +357,15 @@ class _Trace:
             why = f": {stalled(self.stalled_ns)}" if self.stalled_ns else ""
             self.note(f"this side fired {ago(late_ns)} after the instant{why}")
 
+    def slept_s(self) -> float:
+        """For how long the machine slept since the shot: CLOCK_MONOTONIC, and so the window, stood still."""
+        return 0.0 if self.watched_from is None else slept_s(self.watched_from, self.order.clock.local.read())
+
     def report(self, stream: Stream | None = None) -> Report:
         assert self.connector is not None
         now_ns = time.monotonic_ns()
+        if asleep_s := self.slept_s():
+            self.note(f"this machine slept for {asleep_s:.1f} s within the window")
         report = Report(
             local=self.aim.local,
             peers=self.aim.peers,
@@ -371,7 +384,7 @@ class _Trace:
             holder=self.connector.holder,
             plan=self.aim.plan,
             spray=self.aim.spray,
-            stalled_s=max(self.stalled_ns, self.pulse.stalled_ns) / 1e9,
+            stalled_s=max(self.stalled_ns / 1e9, self.pulse.stalled_ns / 1e9, asleep_s),
             notes=self.aim.notes + self.of_clock + self.notes + self.connector.notes,
         )
         if stream is None:
@@ -405,6 +418,7 @@ async def _in_window(connector: Connector, trace: _Trace) -> Stream:
     try:
         await _fire(connector, trace)
         closes_ns = (connector.fired_ns if order.when.is_now else trace.wait.instant_ns) + order.window_ns
+        trace.watched_from = order.clock.local.read()
         connector.watch(Window(connector.fired_ns, closes_ns))
         with trace.pulse.taken():
             async with asyncio.timeout(max(0.0, (closes_ns - time.monotonic_ns()) / 1e9 + _EARLY_TIMER_S)):
@@ -444,10 +458,7 @@ async def _fire(connector: Connector, trace: _Trace) -> None:
     logger.info("the sockets are bound; the instant is %s UTC", _utc(wait.when.utc_ns(wait.estimate)))
     async with _renewed(connector, trace):
         left_ns = await wait.until_handover(connector.look_out)
-    closes_ns = wait.instant_ns + trace.order.window_ns
-    if time.monotonic_ns() >= closes_ns:
-        trace.stalled_ns = wait.stalled_ns
-        raise MissedInstant(_missed(trace))
+    _require_open(trace)
     connector.stop_looking()
     connector.look_back(wait.instant_ns)
     if trace.aim.mine is not None and trace.aim.mine.step is not None:
@@ -455,13 +466,37 @@ async def _fire(connector: Connector, trace: _Trace) -> None:
         await asyncio.sleep(max(0, wait.instant_ns - lead_ns - time.monotonic_ns()) / 1e9)
         connector.leave_out(_own_since(trace.aim.mine, wait.estimate))
     await connector.open_the_way(wait.instant_ns)
+    while not await _fired_awake(connector, trace, left_ns):
+        left_ns = await wait.on_until_handover(connector.look_out)
+        _require_open(trace)
+
+
+def _require_open(trace: _Trace) -> None:
+    """Raises: MissedInstant where the window is over."""
+    if time.monotonic_ns() >= trace.wait.instant_ns + trace.order.window_ns:
+        trace.stalled_ns = trace.wait.stalled_ns
+        raise MissedInstant(_missed(trace))
+
+
+async def _fired_awake(connector: Connector, trace: _Trace, left_ns: int) -> bool:
+    """Fire at the instant; False, and nothing is fired, where the machine slept since the time was last known.
+
+    Raises: MissedInstant.
+    """
+    wait = trace.wait
+    closes_ns = wait.instant_ns + trace.order.window_ns
     calls = connector.aim(wait.instant_ns)
-    fired = await scheduler.shared.at(wait.instant_ns, *calls, until_ns=closes_ns, rehearsal=connector.rehearse)
+    fired = await scheduler.shared.at(
+        wait.instant_ns, *calls, until_ns=closes_ns, rehearsal=connector.rehearse, unless=wait.has_slept
+    )
+    if not fired and wait.has_slept():
+        return False
     trace.came_late(left_ns, fired[0].at_ns if fired else time.monotonic_ns())
     if len(fired) < len(calls):
         raise MissedInstant(_missed(trace))
     trace.note_late(fired)
     connector.fired(fired)
+    return True
 
 
 def _own_since(mine: Profile, estimate: Estimate, own: Flows = own_flows.process) -> int:

@@ -182,6 +182,8 @@ class Listener:
     def expect(self, loop: Loop, guest: Guest) -> None:
         """The guest is about to fire, and will `join`: what comes for it meanwhile, where this listens, waits."""
         with self._ports.lock:
+            if any(visit.guest is guest for visit in self._visits):
+                return
             visit = _Visit(self, loop, guest)
             self._visits.append(visit)
             for peer in dict.fromkeys(guest.peers):
@@ -196,8 +198,7 @@ class Listener:
     def join(self, loop: Loop, guest: Guest) -> None:
         """Let the guest's peers in from now on; called in its loop."""
         with self._ports.lock:
-            if not any(visit.guest is guest for visit in self._visits):
-                self.expect(loop, guest)
+            self.expect(loop, guest)
             [visit] = [visit for visit in self._visits if visit.guest is guest]
             visit.here = True
             coming, visit.coming = visit.coming, {}

@@ -13,7 +13,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from socket import AF_INET6, getaddrinfo
+from socket import AF_INET6, EAI_AGAIN, gaierror, getaddrinfo
 
 from simopen import _logs
 from simopen.clock.source import TimeSource
@@ -47,6 +47,8 @@ from simopen.ticket.codec import Ticket
 
 logger = _logs.PACKAGE
 
+# What a name server cannot tell at the moment it may tell soon: while the network comes up, say.
+_RETRY_S = 0.5
 LOOK_UP_S = 30.0
 """What a resolver may take for a name: it asks each of three servers twice, for 5 s (resolv.conf(5))."""
 FEWEST_REPEATED = 4
@@ -104,11 +106,19 @@ async def named(peer: Peer, local: Local, order: Order) -> Aim:
 
 
 async def looked_up(pairs: Sequence[tuple[str, int]], left_s: float, ask: Ask = getaddrinfo) -> Resolved:
+    """The endpoints of these names, asked for until there is an answer, or for as long as one can be used.
+
+    Raises:
+        ResolutionError: a name has no address, or nobody told it in time.
+    """
     timeout_s = min(left_s, LOOK_UP_S)
+    vain: list[ResolutionError] = []
     try:
         async with asyncio.timeout(timeout_s):
-            found = await resolved(pairs, ask=ask)
+            found = await _resolved_patiently(pairs, ask, vain)
     except TimeoutError as error:
+        if vain:
+            raise vain[-1] from vain[-1].__cause__
         names = listed(dict.fromkeys(quoted(host) for host, _ in pairs if literal(host) is None), ", ")
         raise ResolutionError(
             f"no name server told the address of {names} within {timeout_s:.1f} s; is the network up? Or give an IP "
@@ -134,6 +144,18 @@ async def planned(theirs: Profile, mine: Profile | Ticket | None, local: Local, 
     sprayed = spray if found.sprays else None
     notes = found.notes + notes
     return Aim((None, mine.hosts[0].port), shots, notes, found.chooses, found.why, sprayed, mine)
+
+
+async def _resolved_patiently(pairs: Sequence[tuple[str, int]], ask: Ask, vain: list[ResolutionError]) -> Resolved:
+    """As `resolved`, again and again where no name server can tell at the moment, until cancelled: see `vain` then."""
+    while True:
+        try:
+            return await resolved(pairs, ask=ask)
+        except ResolutionError as error:
+            if not (isinstance(error.__cause__, gaierror) and error.__cause__.errno == EAI_AGAIN):
+                raise
+            vain.append(error)
+        await asyncio.sleep(_RETRY_S)
 
 
 def budgeted(aim: Aim, hops: int | None) -> tuple[tuple[Shot, ...], int | None, int]:

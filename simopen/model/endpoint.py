@@ -181,8 +181,10 @@ def host_and_port(text: str) -> tuple[str, int | None]:
     host, port = (match[1] or match[3] or "", match[2] or match[4]) if match else (plain, None)
     if port is not None and not (len(port) <= 5 and 0 < int(port) < 65_536):
         raise ValueError(f"the port must lie between 1 and 65535 (in {quoted(text)})")
-    host = host.removesuffix(".")
-    if (address := literal(host)) is None and (":" in host or (match and match[1])):
+    if not (bare := host.removesuffix(".")):
+        host = ""
+    # A name keeps its full stop, which keeps the resolver from trying it in this host's own domains first.
+    if (address := literal(bare)) is None and (":" in host or (match and match[1])):
         raise ValueError(f"{quoted(text)} is neither an IP address nor a name, nor one of them with a port")
     return address or host, None if port is None else int(port)
 

@@ -22,6 +22,7 @@ import pytest
 
 import simopen
 from simopen.clock import source as clock
+from simopen.clock.instant import Ahead
 from simopen.clock.source import FixedClock, LocalClock
 from simopen.clock.true_time import When
 from simopen.holepunch import api
@@ -390,6 +391,68 @@ async def test_a_silent_resolver_is_waited_for_no_longer_than_the_window() -> No
         silent.set()
 
 
+class Resolver:
+    """Name servers that cannot tell `fails` times, and then can. They cannot be slow."""
+
+    def __init__(self, fails: int) -> None:
+        self.fails, self.asked = fails, 0
+
+    def __call__(self, *_: object, **__: object) -> list[Any]:
+        self.asked += 1
+        if self.asked <= self.fails:
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (THERE, 9))]
+
+
+async def test_a_name_that_nobody_can_tell_at_the_moment_is_asked_for_again() -> None:
+    resolver = Resolver(1)
+    found = await looked_up((("home.example", 9),), 10, resolver)
+    assert found.endpoints == (Endpoint(THERE, 9),)
+    assert resolver.asked == 2
+
+
+async def test_a_name_that_nobody_can_tell_for_as_long_as_that_helps_says_so() -> None:
+    resolver = Resolver(9)
+    with pytest.raises(simopen.ResolutionError, match=r"could not be looked up \(Temporary failure in name resolution"):
+        await looked_up((("home.example", 9),), 0.1, resolver)
+    assert resolver.asked == 1
+
+
+class AskedError(Exception):
+    """That the time was asked for."""
+
+
+class Asking:
+    """A clock that nobody has checked, and that says whether somebody wants to."""
+
+    local, limit_s = clock.MACHINE, clock.LIMIT_S
+
+    def now_estimate(self) -> simopen.Estimate:
+        return plain()
+
+    async def refresh(self, timeout_s: float = 1.0) -> simopen.Estimate:
+        raise AskedError
+
+
+@pytest.mark.parametrize(
+    ("allocation", "at", "error"),
+    [
+        (Allocation.SEQUENTIAL, None, AskedError),
+        (Allocation.RANDOM, None, simopen.ImpossiblePair),
+        (Allocation.RANDOM, Ahead(60), AskedError),
+    ],
+)
+async def test_what_depends_on_the_time_is_planned_by_a_clock_that_was_checked(
+    allocation: Allocation, at: Ahead | None, error: type[Exception]
+) -> None:
+    """A row of ports has moved on since it was seen, though nobody waits for an instant."""
+    random = Nat(Mapping.ADDRESS_AND_PORT_DEPENDENT, allocation=Allocation.RANDOM)
+    ours, theirs = profiles(Model([replace(random, allocation=allocation)], seed=1), Model([random], seed=2, site=1))
+    for mine, yours in ((ours, theirs), (theirs, ours)):
+        with pytest.raises(error):
+            await simopen.punch(yours, mine=mine, at=at, clock=Asking())
+
+
 async def test_a_pair_that_cannot_connect_says_why_at_once() -> None:
     """Both profiles as `discover` would find them behind NATs that choose a random port for each destination."""
     random = Nat(Mapping.ADDRESS_AND_PORT_DEPENDENT, allocation=Allocation.RANDOM)
@@ -681,6 +744,54 @@ async def test_a_wall_clock_that_is_set_while_waiting_moves_nothing(ports: tuple
         assert report_of(pair).as_dict()["fired"] == pytest.approx(at, abs=9)  # the steps are of an hour
         assert local.reads > 1
     await close(left, right)
+
+
+class Dozing(LocalClock):
+    """This machine's clocks, if it slept for `sleeps_s` once armed, right before the shot. The wall clock goes on."""
+
+    def __init__(self, sleeps_s: float) -> None:
+        self.sleeps_s, self.asleep_s = sleeps_s, 0.0
+
+    def doze(self) -> None:
+        self.asleep_s = self.sleeps_s
+
+    def asleep_ns(self) -> int:
+        self.doze()
+        return super().asleep_ns() + round(self.asleep_s * 1e9)
+
+    def read(self) -> Reading:
+        now, slept_ns = super().read(), round(self.asleep_s * 1e9)
+        return Reading(now.monotonic_ns, now.realtime_ns + slept_ns, now.boottime_ns + slept_ns)
+
+
+@pytest.mark.parametrize(("sleeps_s", "fires"), [(60, False), (5, True)])
+async def test_a_suspend_right_before_the_instant_is_noticed(
+    ports: tuple[int, int], sleeps_s: float, fires: bool
+) -> None:
+    """The window may be over by then, or not; the shot knows which."""
+    local = Dozing(sleeps_s)
+    source = FixedClock(clock.plain(local), local)
+    with pytest.raises(simopen.WindowClosed if fires else simopen.MissedInstant) as caught:
+        await simopen.connect((THERE, ports[1]), local=(HERE, ports[0]), at=time.time() + 0.3, window=6, clock=source)
+    report = caught.value.report
+    assert report is not None
+    assert bool(report.fired_ns) is fires
+    assert report.late_s > sleeps_s - 1
+    assert f"this machine slept for {sleeps_s:.1f} s" in "; ".join(report.notes)
+
+
+async def test_a_suspend_within_the_window_is_noticed(ports: tuple[int, int]) -> None:
+    local = Dozing(60)
+    once_it_fires(ports[0], local.doze)
+    with pytest.raises(simopen.WindowClosed, match="this process was stopped, or too busy, for 1 min") as caught:
+        await simopen.connect(
+            (THERE, ports[1]), local=(HERE, ports[0]), window=0.3, clock=FixedClock(clock.plain(local), local)
+        )
+    report, found = caught.value.report, caught.value.diagnosis
+    assert report is not None
+    assert found is not None
+    assert found.cause is simopen.Cause.THIS_HOST
+    assert "this machine slept for 60.0 s within the window" in report.notes
 
 
 async def test_servers_that_do_not_answer_never_delay_a_shot(

@@ -126,7 +126,7 @@ def test_ipv4_in_ipv6_is_ipv4_for_what_sockets_tell_too() -> None:
         ("2001:db8::7:9", "2001:db8::7:9", None),
         ("[::ffff:203.0.113.7]:9", "203.0.113.7", 9),
         ("[fe80::1%lo]:9", "fe80::1%1", 9),
-        ("peer.example.org.", "peer.example.org", None),
+        ("peer.example.org.", "peer.example.org.", None),
         ("peer.example.org:9", "peer.example.org", 9),
         ("7.example", "7.example", None),
         ("0xhost", "0xhost", None),
