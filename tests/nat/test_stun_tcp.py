@@ -30,7 +30,7 @@ CLOSED = 7  # linux/tcp_states.h
 def test_ways_to_name_a_server() -> None:
     named = parse_servers(["Stun.Example.ORG.", "stun.example.org:443", ("::1", 5), "[2001:db8::1]:6", "2001:db8::1"])
     assert [str(each) for each in named] == [
-        "stun.example.org",
+        "stun.example.org.",
         "stun.example.org:443",
         "[::1]:5",
         "[2001:db8::1]:6",
