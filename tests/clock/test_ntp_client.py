@@ -54,7 +54,7 @@ def nothing_left_behind() -> Iterator[None]:
     ("given_as", "host", "port"),
     [
         ("time.example.org", "time.example.org", 123),
-        ("Time.Example.ORG.", "time.example.org", 123),
+        ("Time.Example.ORG.", "time.example.org.", 123),
         ("time.example.org:11123", "time.example.org", 11123),
         ("192.0.2.1", "192.0.2.1", 123),
         ("192.0.2.1:124", "192.0.2.1", 124),
