@@ -9,7 +9,8 @@ author = "the simopen authors"
 release = version = simopen.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
-nitpicky = False
+# Options begin with two hyphens, and are to be copied.
+smartquotes = False
 
 html_theme = "furo"
 html_title = "simopen"

@@ -27,6 +27,7 @@ __all__ = ["ports"]
 # Two hosts of one lab, for each block a pair of its own, all at once.
 TWO_HOSTS: dict[str, Callable[[world.Pair, Block], Awaitable[None]]] = {
     "two hosts": world.commands_meet,
+    "one way": world.file_crosses,
     "program on two hosts": world.program_meets,
     "tickets": world.tickets_meet,
     "program with tickets": world.program_swaps_tickets,

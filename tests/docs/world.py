@@ -107,6 +107,17 @@ async def commands_meet(pair: Pair, block: Block) -> None:
     assert await asyncio.gather(*(ended(each, WORDS) for each in started)) == [WORDS.decode()] * 2
 
 
+async def file_crosses(pair: Pair, block: Block) -> None:
+    """Alice sends what is in her directory; Bob has it afterwards."""
+    at_s = time.time() + LEAD_S
+    for who in PEOPLE:
+        (pair.directory / who).mkdir(parents=True)
+    (pair.directory / PEOPLE[0] / "letter").write_bytes(WORDS)
+    started = [await pair.shell(who, pair.here(each.words, at_s)) for who, each in enumerate(block.commands)]
+    await asyncio.gather(*map(ended, started))
+    assert (pair.directory / PEOPLE[1] / "letter").read_bytes() == WORDS
+
+
 async def program_meets(pair: Pair, block: Block) -> None:
     """Alice runs it as it stands; Bob, with her address in it."""
     at_s = time.time() + LEAD_S
