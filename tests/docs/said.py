@@ -1,7 +1,7 @@
 """What the program says where no stream came up, for docs/troubleshooting.md: `python -m tests.docs.said [--check]`.
 
-What stands there between `<!-- begin: said CAUSE -->` and `<!-- end -->` is what `diagnose` says of the reports below, so
-that whoever searches the page for a sentence finds it.
+What stands there between `<!-- begin: said CAUSE -->` and `<!-- end -->` is what `diagnose` says of the reports below,
+so that whoever searches the page for a sentence finds it.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
-from simopen.address import Endpoint
-from simopen.diagnosis import Cause, Diagnosis, diagnose, impossible, stopped
-from simopen.report import Arrival, Attempt, Report
+from simopen import Attempt, Cause, Diagnosis, Endpoint, Report
+from simopen.holepunch.diagnosis import diagnose, impossible, stopped
+from simopen.model.report import Arrival
 from tests.docs.blocks import ROOT
-from tests.test_report import FAILED, MS, PEER, report
+from tests.model.test_report import FAILED, MS, PEER, report
 
 PAGE = ROOT / "docs" / "troubleshooting.md"
 _BLOCK = re.compile(r"(?P<begin><!-- begin: said (?P<cause>[^>]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)

@@ -9,10 +9,10 @@ import re
 import pytest
 
 import simopen
-from simopen import diagnosis, plan
-from simopen.diagnosis import Cause
+from simopen import Cause
+from simopen.cli.doctor_checks import Check
 from simopen.errors import Flaw
-from simopen.findings import Check
+from simopen.holepunch import diagnosis, plan
 from tests.docs import said
 
 TEXT = said.PAGE.read_text(encoding="utf-8")
