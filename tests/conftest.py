@@ -8,6 +8,7 @@ import functools
 import gc
 import inspect
 import os
+import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from pathlib import Path
@@ -23,6 +24,11 @@ NO_SKIP = bool(os.environ.get("SIMOPEN_NO_SKIP"))
 NEVER_SKIPPED = ("lab", "real_server")
 # What is told to close does so within some turns of the loop, or when its thread next looks: this long at most.
 TURNS, TURN_S = 200, 0.005
+# What the tests start, a thousand interpreters, compiles the package once and not each time anew; and it hears Ctrl-C,
+# which a shell's job in the background is made to ignore, with all that it starts.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # An example that takes long says that the machine is busy.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
