@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from simopen.link.session import new_key
     from simopen.model.endpoint import Endpoint
     from simopen.model.estimate import Estimate
+    from simopen.model.event import Answered, Armed, ClockKnown, Event, Fired, Resolved, Up, Verified
     from simopen.model.nat import Profile
     from simopen.model.report import Attempt, Cause, Diagnosis, Report
     from simopen.nat.discovery import discover
@@ -44,13 +45,18 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Answered",
+    "Armed",
     "Attempt",
     "Cause",
     "Clock",
     "ClockError",
+    "ClockKnown",
     "Diagnosis",
     "Endpoint",
     "Estimate",
+    "Event",
+    "Fired",
     "ImpossiblePair",
     "LabError",
     "LinkBroken",
@@ -61,11 +67,14 @@ __all__ = [
     "PunchError",
     "Report",
     "ResolutionError",
+    "Resolved",
     "SelfConnection",
     "SimopenError",
     "StunError",
     "Ticket",
     "TicketError",
+    "Up",
+    "Verified",
     "WindowClosed",
     "check_clock",
     "connect",
@@ -80,13 +89,18 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Answered": "model.event",
+    "Armed": "model.event",
     "Attempt": "model.report",
     "Cause": "model.report",
     "Clock": "clock.source",
     "ClockError": "errors",
+    "ClockKnown": "model.event",
     "Diagnosis": "model.report",
     "Endpoint": "model.endpoint",
     "Estimate": "model.estimate",
+    "Event": "model.event",
+    "Fired": "model.event",
     "ImpossiblePair": "errors",
     "LabError": "errors",
     "LinkBroken": "errors",
@@ -97,11 +111,14 @@ _HOMES = {
     "PunchError": "errors",
     "Report": "model.report",
     "ResolutionError": "errors",
+    "Resolved": "model.event",
     "SelfConnection": "errors",
     "SimopenError": "errors",
     "StunError": "errors",
     "Ticket": "ticket.codec",
     "TicketError": "errors",
+    "Up": "model.event",
+    "Verified": "model.event",
     "WindowClosed": "errors",
     "check_clock": "clock.source",
     "connect": "holepunch.api",

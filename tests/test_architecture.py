@@ -43,6 +43,7 @@ MODELS = ("lab.packet", "lab.nat", "lab.net")
 PURE = (
     "errors",
     "model.estimate",
+    "model.event",
     "model.nat",
     "model.outcome",
     "model.report",

@@ -26,6 +26,7 @@ from simopen.holepunch.diagnosis import ago
 from simopen.holepunch.targets import possible
 from simopen.model.endpoint import Endpoint, host_and_port, own_address, peer_endpoints
 from simopen.model.estimate import Estimate
+from simopen.model.event import OnEvent
 from simopen.model.shot import Plan
 from simopen.model.wording import quoted, shown
 from simopen.net.tcp_keepalive import KEEPALIVE_S, USER_TIMEOUT_S, Liveness
@@ -66,7 +67,7 @@ class Call:
 
     whom: str
     at: float | None
-    streams: Callable[[], Coroutine[object, object, tuple[StreamReader, StreamWriter]]]
+    streams: Callable[[OnEvent], Coroutine[object, object, tuple[StreamReader, StreamWriter]]]
     told: tuple[str, ...]
     by: Callable[[Estimate], Call]
     when: When
@@ -264,7 +265,7 @@ def _to_host(options: argparse.Namespace, when: When, source: TimeSource, estima
     return Call(
         str(Endpoint(shown(host), port)),  # a name, maybe: for the brackets
         at_s,
-        lambda: api.connect(
+        lambda on_event: api.connect(
             (host, port),
             at=when.as_told,
             local=(options.local_address, local_port) if options.local_address else local_port,
@@ -274,6 +275,7 @@ def _to_host(options: argparse.Namespace, when: When, source: TimeSource, estima
             clock=source,
             keepalive=options.keepalive,
             user_timeout=options.user_timeout,
+            on_event=on_event,
         ),
         tuple(_if_local(when, estimate)),
         partial(_to_host, options, when, source),
@@ -300,7 +302,7 @@ def _to_ticket(
     return Call(
         str(theirs.profile.mapped or "the ticket's owner"),
         instant,
-        lambda: api.connect(
+        lambda on_event: api.connect(
             theirs,
             mine=mine,
             at=instant,
@@ -311,6 +313,7 @@ def _to_ticket(
             clock=source,
             keepalive=options.keepalive,
             user_timeout=options.user_timeout,
+            on_event=on_event,
         ),
         (*_if_old(theirs, now_s), *_planned(plan, mine, theirs, spray=spray)),
         partial(_judged, theirs, mine, options, source),

@@ -18,15 +18,15 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Coroutine, Iterator
-from datetime import UTC, datetime
 from typing import NoReturn
 
 from simopen import __version__, _logs
 from simopen.apps.pipe import Carried, pipe
 from simopen.cli import arguments, connect, doctor, lab, nat
 from simopen.cli.arguments import UsageError, argument, judged, port, window
-from simopen.cli.console import Screen, countdown, fitted, printable, write_in_any_encoding
+from simopen.cli.console import Screen, fitted, printable, write_in_any_encoding
 from simopen.cli.interrupts import Ending
+from simopen.cli.live_line import Waiting, drawn
 from simopen.clock import source as clock
 from simopen.clock.instant import parse_duration
 from simopen.clock.ntp_client import parse_servers
@@ -36,15 +36,10 @@ from simopen.errors import OFFLINE, ClockError, PunchError, SimopenError, Ticket
 from simopen.holepunch import api
 from simopen.model.endpoint import Endpoint
 from simopen.model.report import Diagnosis, Report
-from simopen.model.wording import human, shortened
+from simopen.model.wording import shortened
 from simopen.net.sockets import make_room
 
-_TICK_S = 0.1
 _LONGEST_HALF = 300  # characters
-# So long before the instant nothing is drawn any more: it takes some ms with the GIL held, and the shot would wait.
-_QUIET_S = 0.3
-# An instant further away than this is told with its date.
-_FAR_S = 43_200
 _STDIN, _STDOUT = 0, 1
 _STATUS = "exit status: 0 done, 1 {}, 2 bad usage,\n130 interrupted, 143 terminated"
 _NO_STREAM = "no stream or a broken one"
@@ -350,51 +345,10 @@ async def _with_countdown(
     call: connect.Call, window_s: float, source: TimeSource, screen: Screen
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Make the call while a line shows what it is waiting for."""
-    began_s = source.now_estimate().utc_ns / 1e9
-    task = asyncio.ensure_future(call.streams())
-    try:
-        with screen.line(_waiting_for(call, began_s, window_s, source)) as update:
-            while not task.done():
-                left_s = _left_s(call, source)
-                if not 0 < left_s < _QUIET_S:
-                    update(_waiting_for(call, began_s, window_s, source), countdown(left_s))
-                await asyncio.wait({task}, timeout=_TICK_S)
-        return await task
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-def _left_s(call: connect.Call, source: TimeSource) -> float:
-    """Until the instant, as far as is known now; zero or less where it has passed, or is now."""
     estimate = source.now_estimate()
-    at_s = call.by_time(estimate)
-    return 0.0 if at_s is None else at_s - estimate.utc_ns / 1e9
-
-
-def _waiting_for(call: connect.Call, began_s: float, window_s: float, source: TimeSource) -> str:
-    """Below 80 columns for an IPv4 peer. `began_s`: when the call was made, for one that fires at once."""
-    clock_now = source.now_estimate()
-    at_s = call.by_time(clock_now)
-    until_s = (began_s if at_s is None else at_s) + window_s
-    now_s = clock_now.utc_ns / 1e9
-    if now_s >= until_s:
-        return f"{call.whom}: the window ended at {_told(until_s, now_s)}"
-    if at_s is None or at_s <= now_s:
-        return f"trying {call.whom} until {_told(until_s)}"
-    left_s, at = at_s - now_s, datetime.fromtimestamp(at_s, UTC)
-    sure = "unchecked" if clock_now.bound_s is None else f"± {human(clock_now.bound_s)}"
-    if left_s > _FAR_S:
-        return f"{call.whom} at {_told(at_s, now_s)}, in {left_s:.0f} s; clock {sure}"
-    here = f" ({at.astimezone():%H:%M} here)" if at.astimezone().utcoffset() else ""
-    left = f"{left_s:.{0 if left_s >= 100 else 1}f}"
-    return f"{call.whom} at {_told(at_s)}{here}, in {left} s; clock {sure}"
-
-
-def _told(utc_s: float, now_s: float | None = None) -> str:
-    """A time of day; where that is not near `now_s`, with its date."""
-    far = now_s is not None and abs(utc_s - now_s) > _FAR_S
-    return f"{datetime.fromtimestamp(int(utc_s), UTC):{'%Y-%m-%d ' * far}%H:%M:%S} UTC"
+    waiting = Waiting(call.whom, window_s, call.by_time(estimate), estimate.utc_ns / 1e9, estimate)
+    with drawn(waiting, screen) as on_event:
+        return await call.streams(on_event)
 
 
 async def _clock(options: argparse.Namespace, screen: Screen) -> int:

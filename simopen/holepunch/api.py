@@ -29,8 +29,10 @@ from simopen.holepunch.diagnosis import ago, diagnose, remarks, stopped
 from simopen.holepunch.retry import Window
 from simopen.holepunch.runner import Connector
 from simopen.holepunch.targets import Aim, Order, budgeted, looked_up, named, planned, reachable
+from simopen.holepunch.telling import NOBODY, Teller
 from simopen.model.endpoint import Endpoint, Local, Peer, local_endpoint
 from simopen.model.estimate import Estimate, Reading, slept_s
+from simopen.model.event import Armed, ClockKnown, OnEvent, Resolved, Up
 from simopen.model.nat import Profile
 from simopen.model.report import Report
 from simopen.model.shot import Shot
@@ -77,6 +79,7 @@ async def punch(
     clock: ClockArgument = None,
     keepalive: float | None = KEEPALIVE_S,
     user_timeout: float | None = USER_TIMEOUT_S,
+    on_event: OnEvent | None = None,
 ) -> tuple[socket, Report]:
     """Open one direct TCP stream to a peer that does the same at the same instant; returns (socket, report).
 
@@ -111,6 +114,9 @@ async def punch(
         user_timeout: seconds, from 0.001 on: a peer that acknowledges nothing for so long, neither data nor probes, is
             gone, and so is one that takes nothing for so long while data waits for it; whoever reads or writes then
             meets ETIMEDOUT, a reader by a third of `keepalive` later. None: the kernel's own, minutes. Linux only.
+        on_event: called in the event loop with an `Event` at each step: `Resolved`, `ClockKnown`, `Armed`, `Fired`,
+            `Answered`, `Up`. What it raises is logged and harms nothing; while it runs, the loop waits, so let it be
+            quick. `on_event=print` shows the steps.
 
     Raises:
         TypeError, ValueError: a bad argument, a naive datetime among them.
@@ -121,7 +127,7 @@ async def punch(
         WindowClosed: the window ended without a stream.
         PunchError: all of these but the first two; `report` tells what was tried, `diagnosis` why it failed.
     """
-    source, liveness = as_clock(clock), Liveness(keepalive, user_timeout)
+    source, liveness, tell = as_clock(clock), Liveness(keepalive, user_timeout), Teller(on_event)
     when = When.told(at, source)
     window_ns = _window_ns(window)
     if isinstance(peer, Ticket) and isinstance(mine, Ticket):
@@ -140,13 +146,17 @@ async def punch(
     else:
         aim = await named(peer, local, order)
     shots, left, resends = budgeted(aim, hops)
-    trace = _Trace(order, aim, window, hops)
-    opened = Connector.opened(aim.local[0], shots, listen=listen, chooses=aim.chooses, left=left, resends=resends)
-    with opened as connector:
+    trace = _Trace(order, aim, window, hops, tell=tell)
+    trace.tell_peers()
+    with Connector.opened(
+        aim.local[0], shots, listen=listen, chooses=aim.chooses, left=left, resends=resends, tell=tell
+    ) as connector:
         trace.connector = connector
         stream = await _in_window(connector, trace)
     liveness.arrange(stream.sock)
-    return delayed_close.shared.hold(stream.sock, stream.took_ns), trace.report(stream)
+    sock, report = delayed_close.shared.hold(stream.sock, stream.took_ns), trace.report(stream)
+    tell(Up(stream.established_ns, stream.remote, stream.via))
+    return sock, report
 
 
 async def connect(
@@ -162,6 +172,7 @@ async def connect(
     clock: ClockArgument = None,
     keepalive: float | None = KEEPALIVE_S,
     user_timeout: float | None = USER_TIMEOUT_S,
+    on_event: OnEvent | None = None,
     limit: int = STREAM_LIMIT,
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Like `asyncio.open_connection`, to a peer that does the same at the same instant.
@@ -184,6 +195,7 @@ async def connect(
         clock=clock,
         keepalive=keepalive,
         user_timeout=user_timeout,
+        on_event=on_event,
     )
     return await _streams(sock, limit, report)
 
@@ -294,6 +306,7 @@ async def _renew(connector: Connector, trace: _Trace) -> None:
         before = listed(aim.peers, ", ", FEW)
         trace.aim = replace(aim, shots=shots, notes=found.notes + notes)
         connector.fire_at(*budgeted(trace.aim, trace.hops))
+        trace.tell_peers()
         trace.note(f"the peer's name has changed from {before} to {listed(trace.aim.peers, ', ', FEW)}")
 
 
@@ -329,6 +342,7 @@ class _Trace:
     pulse: Pulse = field(default_factory=Pulse)
     watched_from: Reading | None = None
     of_clock: tuple[str, ...] = ()
+    tell: Teller = NOBODY
 
     def __post_init__(self) -> None:
         order = self.order
@@ -344,6 +358,17 @@ class _Trace:
         self.of_clock = (text,) if text else ()
         if text and self.of_clock != before and is_news(self.order.clock, learnt):
             logger.warning("%s", text)
+        self.tell_clock(learnt)
+
+    def tell_peers(self) -> None:
+        self.tell(Resolved(time.monotonic_ns(), self.aim.peers))
+
+    def tell_clock(self, learnt: Learnt) -> None:
+        estimate = learnt.estimate
+        self.tell(ClockKnown(time.monotonic_ns(), estimate, self.wait.when.utc_ns(estimate), learnt.doubt))
+
+    def tell_armed(self) -> None:
+        self.tell(Armed(time.monotonic_ns(), self.wait.instant_ns))
 
     def came_late(self, left_ns: int, fired_ns: int) -> None:
         """Note how much later the shot came than it had to, as this process did not run when it should have."""
@@ -451,7 +476,9 @@ def _stopped(error: PunchError, report: Report) -> PunchError:
 async def _fire(connector: Connector, trace: _Trace) -> None:
     wait = trace.wait
     if wait.when.is_now:
+        trace.tell_clock(Learnt(wait.estimate))
         wait.instant_ns = time.monotonic_ns()
+        trace.tell_armed()
         connector.look_back(wait.instant_ns)
         connector.fired(scheduler.spin(0, connector.aim(wait.instant_ns)))
         return
@@ -459,6 +486,7 @@ async def _fire(connector: Connector, trace: _Trace) -> None:
     async with _renewed(connector, trace):
         left_ns = await wait.until_handover(connector.look_out)
     _require_open(trace)
+    trace.tell_armed()
     connector.stop_looking()
     connector.look_back(wait.instant_ns)
     if trace.aim.mine is not None and trace.aim.mine.step is not None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from simopen.holepunch.listener import Loop
 from simopen.model.endpoint import Endpoint
-from simopen.model.outcome import Outcome, outcome_of
+from simopen.model.outcome import SENT, Outcome, outcome_of
 from simopen.model.report import Attempt, Via
 from simopen.model.shot import Shot
 from simopen.net import local_ports, own_flows
@@ -134,6 +134,11 @@ class Lane:
     def loaded(self) -> bool:
         """Whether there is a socket."""
         return self._sock is not None
+
+    @property
+    def sent(self) -> bool:
+        """Whether the last call of `connect` sent a SYN."""
+        return outcome_of(self.error, immediate=True) in SENT
 
     @property
     def resent(self) -> int:

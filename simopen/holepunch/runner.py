@@ -27,7 +27,10 @@ from simopen.holepunch.attempts import Lane, Stream, accept_took_ns, up_since_ns
 from simopen.holepunch.listener import Listener
 from simopen.holepunch.nomination import Choice
 from simopen.holepunch.retry import Fire, GiveUp, Window
+from simopen.holepunch.telling import NOBODY, Teller
 from simopen.model.endpoint import ANY, Endpoint
+from simopen.model.event import Answered
+from simopen.model.event import Fired as SynFired
 from simopen.model.outcome import Outcome, passes
 from simopen.model.report import MOST_ARRIVALS, Arrival, Attempt, Via
 from simopen.model.shot import Shot
@@ -55,6 +58,7 @@ class Connector:
         resends: int,
         make: MakeSocket | None,
         ports: LocalPorts,
+        tell: Teller = NOBODY,
     ) -> None:
         self.peers = tuple(dict.fromkeys(shot.remote for shot in shots))
         self.strangers = 0
@@ -86,6 +90,7 @@ class Connector:
         self._choice = Choice(
             self._loop, chooses=chooses, coming=self._better_is_coming, lost=self._fire_idle, ports=ports
         )
+        self._tell = tell
         self._ended = False
 
     @classmethod
@@ -101,19 +106,28 @@ class Connector:
         resends: int = 0,
         make: MakeSocket | None = None,
         ports: LocalPorts = local_ports.shared,
+        tell: Teller = NOBODY,
     ) -> Iterator[Connector]:
         """A connector with every socket bound; all that did not win is closed at the end, come what may.
 
         `address`: of this host, to fire from; None for any. A local port that cannot be had is left out, as long as
         there is another; one that cannot be had for a moment is tried again. `chooses`: as in `plan.Plan`. `left` and
         `resends`: as in `retry.Window`. `make`: what makes the sockets; left out, the kernel. `ports`: what this
-        process holds of local ports.
+        process holds of local ports. `tell`: who is told of each SYN and of each answer.
 
         Raises:
             LocalEndpointError: no local endpoint can be had, or a 5-tuple is in use by another punch.
         """
         connector = cls(
-            address, shots, listen=listen, chooses=chooses, left=left, resends=resends, make=make, ports=ports
+            address,
+            shots,
+            listen=listen,
+            chooses=chooses,
+            left=left,
+            resends=resends,
+            make=make,
+            ports=ports,
+            tell=tell,
         )
         try:
             connector._open()
@@ -362,9 +376,18 @@ class Connector:
         self._watch(lane)
 
     def _watch(self, lane: Lane) -> None:
+        self._tell_fired(lane)
         if lane.shot.lasts_ns is not None:
             self._timers[lane] = self._loop.call_later(lane.shot.lasts_ns / 1e9, self._give_up, lane)
         lane.watch(self._loop, self._shot_ended)
+
+    def _tell_fired(self, lane: Lane) -> None:
+        if self._tell and lane.sent:
+            self._tell(SynFired(lane.started_ns, lane.peer))
+
+    def _tell_answered(self, attempt: Attempt) -> None:
+        if self._tell and attempt.answered:
+            self._tell(Answered(attempt.ended_ns, attempt))
 
     def _give_up(self, lane: Lane) -> None:
         del self._timers[lane]
@@ -374,6 +397,7 @@ class Connector:
     def _shot_ended(self, lane: Lane, error: int) -> None:
         if lane in self._timers:
             self._timers.pop(lane).cancel()
+        self._tell_answered(lane.attempts[-1])
         outcome, resent = self._look_closer(lane), lane.resent
         if outcome is Outcome.OPEN:
             self._connected(lane)

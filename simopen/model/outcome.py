@@ -28,6 +28,11 @@ class Outcome(Enum):
     FAILED = "failed"
 
 
+SENT = frozenset({Outcome.OPEN, Outcome.IN_FLIGHT, Outcome.RESET})
+"""What `connect` itself answers where a SYN left: anything else was this host's refusal to send one."""
+ANSWERS = frozenset({Outcome.OPEN, Outcome.RESET, Outcome.ICMP})
+"""What somebody else said to a SYN."""
+
 # What cannot pass within a window. Whatever an errno that is in no table means, it may.
 _FINAL = {
     # A rule or a missing right (SELinux, seccomp, a cgroup's filter, a `prohibit` route): somebody decided that, and is

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from simopen.model.endpoint import Endpoint
 from simopen.model.estimate import Estimate
-from simopen.model.outcome import Outcome, outcome_of
+from simopen.model.outcome import ANSWERS, SENT, Outcome, outcome_of
 from simopen.model.wording import listed
 
 T = TypeVar("T")
@@ -61,7 +61,12 @@ class Attempt:
     @property
     def sent(self) -> bool:
         """Whether a SYN left: a look at a taken 5-tuple or a missing route sends nothing."""
-        return not self.immediate or self.outcome in (Outcome.RESET, Outcome.OPEN)
+        return not self.immediate or self.outcome in SENT
+
+    @property
+    def answered(self) -> bool:
+        """Whether a SYN left, and somebody answered it."""
+        return self.sent and self.outcome in ANSWERS
 
     @property
     def result(self) -> str:
