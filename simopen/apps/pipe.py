@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from simopen.net import sockets
+from simopen.net.os_errors import reason
 
 CHUNK = 2**16
 _CHUNKS = 16
@@ -134,7 +135,7 @@ def _noting(carried: Carried) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        carried.error = carried.error or error.strerror or str(error)
+        carried.error = carried.error or reason(error)
 
 
 class _Source:

@@ -27,6 +27,7 @@ from simopen.clock import ntp_client
 from simopen.clock import source as clock
 from simopen.errors import ClockError, LocalEndpointError, SimopenError, StunError
 from simopen.model.endpoint import Endpoint
+from simopen.net.os_errors import reason
 from simopen.net.routes import source_address
 from simopen.net.sockets import is_self_connected, open_socket
 
@@ -149,7 +150,7 @@ async def _connects_to_itself(timeout_s: float) -> bool | str:
     except TimeoutError:
         return False
     except OSError as error:
-        return error.strerror or str(error)
+        return reason(error)
 
 
 async def _port_sharing() -> Finding:

@@ -37,6 +37,7 @@ from simopen.holepunch import api
 from simopen.model.endpoint import Endpoint
 from simopen.model.report import Diagnosis, Report
 from simopen.model.wording import shortened
+from simopen.net.os_errors import reason
 from simopen.net.sockets import make_room
 
 _LONGEST_HALF = 300  # characters
@@ -169,7 +170,7 @@ def _bug(error: BaseException) -> str:
 def _failed(options: argparse.Namespace, screen: Screen, error: BaseException) -> int:
     fitting = [(status, words) for kind, status, words in _ENDINGS if isinstance(error, kind)]
     status, words = fitting[0] if fitting else (1, _bug(error))
-    message = words or getattr(error, "strerror", None) or str(error)
+    message = words or reason(error)
     report = error.report if isinstance(error, PunchError) else None
     diagnosis = error.diagnosis if isinstance(error, PunchError) else None
     for detail in getattr(error, "__notes__", ()):

@@ -18,13 +18,14 @@ import struct
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from simopen.clock import ntp
-from simopen.model.endpoint import normalise, server_names
+from simopen.model.endpoint import normalise
+from simopen.model.server import Server, read_servers
 from simopen.model.wording import listed
 from simopen.net import own_flows
+from simopen.net.os_errors import reason
 from simopen.net.resolve import MOST_ADDRESSES, Ask, look_up
 from simopen.net.routes import NO_WAY
 
@@ -62,20 +63,7 @@ SMEARING = (
 """Who is known to smear leap seconds: names or addresses (a pattern), operator, and the source."""
 
 
-@dataclass(frozen=True, slots=True)
-class TimeServer:
-    """A server to ask, by name or address."""
-
-    host: str
-    port: int = NTP_PORT
-
-    def __str__(self) -> str:
-        if self.port == NTP_PORT:
-            return self.host
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def parse_servers(servers: Sequence[str | tuple[str, int]]) -> tuple[TimeServer, ...]:
+def parse_servers(servers: Sequence[str | tuple[str, int]]) -> tuple[Server, ...]:
     """The servers meant: "host", "host:port", "v6", "[v6]:port" or (host, port) each; port 123 unless given.
 
     Raises:
@@ -83,30 +71,30 @@ def parse_servers(servers: Sequence[str | tuple[str, int]]) -> tuple[TimeServer,
         ValueError: none at all, one that cannot be read, one named twice (it would have two votes), or one
             that smears leap seconds beside one that does not (up to 0.5 s apart for a day).
     """
-    parsed = tuple(TimeServer(*each) for each in server_names(servers, NTP_PORT, "a time server"))
+    parsed = read_servers(servers, NTP_PORT, "a time server")
     if len(set(parsed)) < len(parsed):
         raise ValueError(f"a time server is named twice, and would vote twice: {listed(_named_twice(parsed), ', ')}")
     _refuse_mixed(parsed)
     return parsed
 
 
-def _named_twice(servers: tuple[TimeServer, ...]) -> list[TimeServer]:
+def _named_twice(servers: tuple[Server, ...]) -> list[Server]:
     return [server for server, count in Counter(servers).items() if count > 1]
 
 
-def smears(server: TimeServer) -> str | None:
+def smears(server: Server) -> str | None:
     """The operator, where `server` is known to smear leap seconds."""
     return next((operator for names, operator in SMEARING if re.fullmatch(names, server.host)), None)
 
 
-def _refuse_mixed(servers: tuple[TimeServer, ...]) -> None:
+def _refuse_mixed(servers: tuple[Server, ...]) -> None:
     smearing = [f"{each} ({operator})" for each in servers if (operator := smears(each))]
     if 0 < len(smearing) < len(servers):
         raise ValueError(f"{listed(smearing, ', ')} smears leap seconds, the others do not: ask one kind only")
 
 
 async def ask(
-    servers: Sequence[TimeServer],
+    servers: Sequence[Server],
     local: ntp.ReadsClocks,
     timeout_s: float,
     enough: Callable[[Sequence[ntp.Answers]], bool],
@@ -150,14 +138,13 @@ async def _first_done(waiting: set[asyncio.Task[None]], timeout_s: float | None 
 
 
 async def _ask_server(
-    server: TimeServer, answers: ntp.Answers, local: ntp.ReadsClocks, look_up_by: Ask = socket.getaddrinfo
+    server: Server, answers: ntp.Answers, local: ntp.ReadsClocks, look_up_by: Ask = socket.getaddrinfo
 ) -> None:
     """Ask one address of each family side by side: so it shows which family has a way there."""
     try:
         addresses = await _resolve(server, look_up_by)
     except (OSError, RuntimeError) as error:  # RuntimeError: no thread can be had
-        reason = error.strerror if isinstance(error, OSError) else None
-        answers.refuse(f"{ntp.NO_NAME} cannot be resolved ({reason or error})")
+        answers.refuse(f"{ntp.NO_NAME} cannot be resolved ({reason(error)})")
         return
     except asyncio.CancelledError:
         answers.refuse(f"{ntp.NO_NAME} was not resolved in time")
@@ -174,8 +161,8 @@ async def _ask_family(
     async with contextlib.AsyncExitStack() as stack:
         waiting: set[asyncio.Task[None]] = set()
         for address in addresses:
-            lane = _Lane(answers, family, address, local)
-            waiting |= await stack.enter_async_context(_tasks([lane.run()]))
+            exchange = _Exchange(answers, family, address, local)
+            waiting |= await stack.enter_async_context(_tasks([exchange.run()]))
             await _first_done(waiting, ntp.PATIENCE_S)
             if answers.no_more or answers.samples:
                 break
@@ -185,7 +172,7 @@ async def _ask_family(
                 break
 
 
-async def _resolve(server: TimeServer, look_up_by: Ask) -> dict[socket.AddressFamily, list[Any]]:
+async def _resolve(server: Server, look_up_by: Ask) -> dict[socket.AddressFamily, list[Any]]:
     """The addresses of each family, in the resolver's order: at most `MOST_ADDRESSES` of each."""
     try:  # an address needs no resolver, and so no thread
         flags = socket.AI_NUMERICHOST
@@ -210,8 +197,8 @@ _MOST_DATAGRAMS = 4096
 """Where eight answers are asked for: what comes then is a flood, in which none would be found any more."""
 
 
-class _Lane:
-    """One socket to one address of one server."""
+class _Exchange:
+    """The queries to one address of one server, and its answers, on a socket of their own."""
 
     def __init__(self, answers: ntp.Answers, family: socket.AddressFamily, to: Any, local: ntp.ReadsClocks) -> None:
         self._answers, self._family, self._to, self._local = answers, family, to, local
@@ -320,7 +307,7 @@ class _Lane:
 
     def _dead(self, error: OSError) -> None:
         # Of a datagram's socket, which shares no port, this means that no address of this host's leads there.
-        said = NO_WAY if error.errno == errno.EADDRNOTAVAIL else error.strerror or error
+        said = NO_WAY if error.errno == errno.EADDRNOTAVAIL else reason(error)
         self._answers.refuse(f"{said} (at {_text(self._to)})")
         self._finish()
 
@@ -330,7 +317,8 @@ class _Lane:
 
 
 def _text(address: Any) -> str:
-    return str(TimeServer(*address[:2]))
+    host, port, *_ = address
+    return str(Server(host, port, NTP_PORT))
 
 
 def _stamp_ns(control: Iterable[tuple[int, int, bytes]]) -> int | None:

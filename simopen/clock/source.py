@@ -28,6 +28,7 @@ from simopen.clock.ntp_client import DEFAULT_SERVERS
 from simopen.clock.selection import agreed, intersect, judge
 from simopen.errors import ClockError
 from simopen.model.estimate import Estimate, Evidence, Reading, Source
+from simopen.model.server import Server
 from simopen.model.wording import quoted
 
 __all__ = [
@@ -330,7 +331,7 @@ def chosen(servers: Servers | None, *, ask: bool) -> TimeSource:
 
 
 @functools.lru_cache(maxsize=64)
-def _clock_of(servers: tuple[ntp_client.TimeServer, ...]) -> Clock:
+def _clock_of(servers: tuple[Server, ...]) -> Clock:
     return Clock([(each.host, each.port) for each in servers])
 
 

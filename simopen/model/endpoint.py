@@ -15,7 +15,7 @@ import ipaddress
 import re
 import socket
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple, TypeAlias, TypeGuard
 
@@ -250,43 +250,13 @@ def own_address(text: str) -> str:
     return host
 
 
-def server_names(servers: Sequence[str | tuple[str, int]], default_port: int, what: str) -> tuple[tuple[str, int], ...]:
-    """(host, port) of each server, as `server_name` reads it. `what` each is: "a ...".
+def typed_scope(text: str) -> str:
+    """The scope of an IPv6 address as it was typed, `%eth0`; empty where there is none.
 
-    Raises:
-        TypeError: what is no sequence of names, as a bare one; a name that is no string.
-        ValueError: none at all, or one that cannot be read.
+    `canonical` makes a number of it, which would be another interface's once that one has come anew.
     """
-    if isinstance(servers, (str, bytes)):
-        raise TypeError(f"servers is a sequence of names: write [{quoted(servers)}]")
-    if not isinstance(servers, Iterable):
-        raise TypeError(f"servers is a sequence of names, not {quoted(servers)}")
-    if not (named := tuple(server_name(each, default_port, what) for each in servers)):
-        raise ValueError(f"no {what.removeprefix('a ')}s given")
-    return named
-
-
-def server_name(server: str | tuple[str, int], default_port: int, what: str) -> tuple[str, int]:
-    """(host, port) of a server named as "host", "host:port", "v6", "[v6]:port" or (host, port). `what` it is: "a ...".
-
-    Raises:
-        TypeError: a host that is no string.
-        ValueError: no resolver could look it up, or a port out of range.
-    """
-    given, port = server if isinstance(server, (tuple, list)) and len(server) == 2 else (server, default_port)
-    if not isinstance(given, str):
-        raise TypeError(f"not the name of {what}: {quoted(given)}")
-    host, typed_port = host_and_port(given)
-    if typed_port is not None and server is not given:
-        raise ValueError(f"not {what}: {quoted(server)}")
-    port = check_port(port if typed_port is None else typed_port, f"the port of {what}")
-    if literal(host) is not None:
-        _, typed, scope = _plain(given).partition("%")  # an interface may come while the name is kept
-        return host.partition("%")[0] + (typed and typed + scope.partition("]")[0]) * ("%" in host), port
-    try:
-        return checked_name(host.lower()), port
-    except UnicodeError as error:
-        raise ValueError(f"not {what}: {quoted(server)} ({error})") from error
+    _, percent, scope = _plain(text).partition("%")
+    return percent and percent + scope.partition("]")[0]
 
 
 def checked_name(name: str) -> str:

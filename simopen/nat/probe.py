@@ -21,12 +21,13 @@ from typing import TypeAlias
 from simopen.errors import LocalEndpointError, ResolutionError, StunError, no_names
 from simopen.model.endpoint import ANY, Endpoint
 from simopen.model.nat import Mapping, Observation
+from simopen.model.server import Server
 from simopen.model.wording import by_reason, listed
 from simopen.nat import stun
 from simopen.nat.classify import mapping_so_far
 from simopen.nat.hairpin import Mapped, hairpins, in_a_row
 from simopen.nat.punch_port import PunchPort
-from simopen.nat.stun_tcp import Binding, StunServer, other_address
+from simopen.nat.stun_tcp import Binding, other_address
 from simopen.net.resolve import Ask, resolved
 from simopen.net.routes import is_own, source_address
 from simopen.portmap.nat_pmp import outer_address
@@ -84,7 +85,7 @@ class Inquiry:
         self._probes: list[Binding] = []
         self._hairpinned = False
 
-    async def run(self, servers: Sequence[StunServer], timeout_s: float) -> None:
+    async def run(self, servers: Sequence[Server], timeout_s: float) -> None:
         """Ask until all is answered, or `timeout_s` is over, or enough is known and the rest had its time.
 
         Raises:
@@ -126,7 +127,7 @@ class Inquiry:
         for binding in self._open:
             binding.close()
 
-    async def _server(self, server: StunServer, probes: int) -> None:
+    async def _server(self, server: Server, probes: int) -> None:
         """Ask the first address of each family that lives; from elsewhere, over IPv4 where there is any: NATs are its
         matter."""
         try:

@@ -8,6 +8,7 @@ from typing import Any, Self, TypeAlias
 
 from simopen.errors import LocalEndpointError
 from simopen.model.endpoint import ANY, Endpoint, Reach, canonical, reach
+from simopen.net.os_errors import reason
 from simopen.net.sockets import open_socket
 
 Adapters: TypeAlias = Callable[[], Iterable[Any]]
@@ -71,9 +72,7 @@ class PunchPort:
         try:
             known = [ip.ip for each in (self._adapters or ifaddr.get_adapters)() for ip in each.ips]
         except OSError as error:  # a container, or Android, refuses netlink
-            self.untold = (
-                f"this host's further addresses are left out: the kernel does not tell them ({error.strerror})"
-            )
+            self.untold = f"this host's further addresses are left out: the kernel does not tell them ({reason(error)})"
             return []
         found = (ip if isinstance(ip, str) else ip[0] for ip in known)
         return [text for text in found if reach(text) >= Reach.SITE]

@@ -17,13 +17,14 @@ import os
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Self
 
 from simopen.errors import LocalEndpointError, StunError
-from simopen.model.endpoint import Endpoint, normalise, server_names
+from simopen.model.endpoint import Endpoint, normalise
+from simopen.model.server import Server, read_servers
 from simopen.nat import stun
 from simopen.net import own_flows
+from simopen.net.os_errors import connection_reason
 from simopen.net.routes import NO_WAY, source_address
 from simopen.net.sockets import connect, drop, keep, open_socket, sockaddr
 
@@ -54,28 +55,8 @@ _MOST_STRAYS = 64
 """Datagrams that are no answer. A server sends one answer, maybe twice, and what it does not say here, over TCP. One
 that is long and almost right takes 1 ms to be refused."""
 
-_WORDS = {
-    errno.ECONNREFUSED: "it refused the connection",
-    errno.ECONNRESET: "it reset the connection",
-    errno.ENETUNREACH: "there is no route to it",
-    errno.EADDRNOTAVAIL: "this port has a connection to it already, or had one in the last minute (TIME_WAIT)",
-}
 
-
-@dataclass(frozen=True, slots=True)
-class StunServer:
-    """A server to ask, by name or address."""
-
-    host: str
-    port: int = STUN_PORT
-
-    def __str__(self) -> str:
-        if self.port == STUN_PORT:
-            return self.host
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def parse_servers(servers: Sequence[str | tuple[str, int]]) -> tuple[StunServer, ...]:
+def parse_servers(servers: Sequence[str | tuple[str, int]]) -> tuple[Server, ...]:
     """The servers meant: "host", "host:port", "v6", "[v6]:port" or (host, port) each; port 3478 unless given.
 
     One that is named twice is asked once.
@@ -84,7 +65,7 @@ def parse_servers(servers: Sequence[str | tuple[str, int]]) -> tuple[StunServer,
         TypeError: a bare string, where a sequence of them is meant; a name that is no string.
         ValueError: none at all, or one that cannot be read.
     """
-    return tuple(dict.fromkeys(StunServer(*each) for each in server_names(servers, STUN_PORT, "a STUN server")))
+    return tuple(dict.fromkeys(read_servers(servers, STUN_PORT, "a STUN server")))
 
 
 class Binding:
@@ -171,7 +152,7 @@ class Binding:
     def _words(self, error: OSError) -> str:
         if error.errno == errno.EADDRNOTAVAIL and not self._has_way():
             return NO_WAY
-        return _WORDS.get(error.errno or 0) or error.strerror or str(error)
+        return connection_reason(error)
 
     def _has_way(self) -> bool:
         """Without one of its family's addresses, a kernel refuses a connection by the word it has for a taken port."""

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 from simopen.errors import ResolutionError
 from simopen.model.endpoint import ANY, Endpoint, checked_name, literal, normalise
 from simopen.model.wording import FEW, listed, quoted
+from simopen.net.os_errors import reason
 
 MOST_ADDRESSES = 8
 """Of a name, in each address family. A host has one or two; who has more is no peer, but a service's name."""
@@ -68,8 +69,7 @@ def _unresolved(error: Exception) -> str:
         return f"has no address, as no host can be named so ({error}); check its spelling"
     if isinstance(error, socket.gaierror) and error.errno in _NO_ADDRESS:
         return f"has no address ({error.strerror}); check its spelling"
-    reason = (error.strerror or error) if isinstance(error, OSError) else error
-    return f"could not be looked up ({reason}); is the network up? Try again"
+    return f"could not be looked up ({reason(error)}); is the network up? Try again"
 
 
 _NO_ADDRESS = {getattr(socket, name) for name in ("EAI_NONAME", "EAI_NODATA") if hasattr(socket, name)}

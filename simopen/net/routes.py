@@ -8,7 +8,8 @@ import socket
 
 from simopen.errors import LocalEndpointError
 from simopen.model.endpoint import ANY, Endpoint, Reach, normalise, reach
-from simopen.net.sockets import local_error, sockaddr
+from simopen.net.os_errors import local_error
+from simopen.net.sockets import sockaddr
 
 _SHORT = {errno.EADDRINUSE, errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM}  # these say nothing of routes
 NO_WAY = "this host has no route to it"

@@ -22,6 +22,7 @@ from simopen.errors import LocalEndpointError, ResolutionError
 from simopen.model.endpoint import Endpoint, scope_id
 from simopen.model.wording import quoted
 from simopen.net import own_flows
+from simopen.net.os_errors import local_error
 from simopen.net.own_flows import Flows
 
 _LINGER = "hh" if sys.platform == "win32" else "ii"
@@ -112,33 +113,6 @@ def _share_port(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if hasattr(socket, "SO_REUSEPORT"):  # Windows has none: there SO_REUSEADDR shares
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-
-
-def local_error(error: OSError, local: tuple[str, int]) -> LocalEndpointError:
-    """What the kernel means by refusing a socket for `local`, and what to do."""
-    endpoint = Endpoint(*local)
-    reasons = {
-        errno.EADDRINUSE: "another program has it and does not share it; end that program or choose another port",
-        errno.EADDRNOTAVAIL: "that address is not this host's; leave it out to use any",
-        errno.EACCES: "not permitted: ports below 1024 usually need privileges; choose a higher one",
-        errno.EPERM: "not permitted on this host",
-        errno.EAFNOSUPPORT: "this host does not speak that address family",
-        errno.EMFILE: "this process has no file descriptors left; raise its limit (ulimit -n)",
-        errno.ENFILE: "this host has no file descriptors left",
-    }
-    reason = reasons.get(error.errno or 0, os.strerror(error.errno or 0))
-    if error.errno in _EXHAUSTED and not local[1]:
-        reason = _NO_PORT_LEFT
-    refused = LocalEndpointError(f"cannot use {endpoint} on this host: {reason}")
-    refused.errno = error.errno
-    return refused
-
-
-# Where the kernel chooses the port: `bind`'s word, and those of a connect that binds by itself.
-_EXHAUSTED = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EAGAIN}
-_NO_PORT_LEFT = (
-    "every port that the kernel gives out is taken (sysctl net.ipv4.ip_local_port_range); end what takes them"
-)
 
 
 def make_room(descriptors: int) -> None:

@@ -13,12 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from simopen.clock import ntp
-from simopen.clock.ntp_client import DEFAULT_SERVERS, TimeServer, ask, parse_servers, smears
+from simopen.clock.ntp_client import DEFAULT_SERVERS, NTP_PORT, ask, parse_servers, smears
 from simopen.clock.source import MACHINE
+from simopen.model.server import Server
 from simopen.net import own_flows
 from tests.fake_ntp import MISBEHAVIOURS, FakeNtp, random_bytes, short
 
@@ -33,7 +32,7 @@ def three_answered(answers: Sequence[ntp.Answers]) -> bool:
     return sum(each.best is not None for each in answers) == 3
 
 
-def servers(*fakes: FakeNtp) -> tuple[TimeServer, ...]:
+def servers(*fakes: FakeNtp) -> tuple[Server, ...]:
     return parse_servers([fake.name for fake in fakes])
 
 
@@ -48,53 +47,6 @@ def nothing_left_behind() -> Iterator[None]:
     assert asyncio.all_tasks() == tasks
     if sys.platform == "linux":
         assert len(os.listdir("/proc/self/fd")) == len(files)
-
-
-@pytest.mark.parametrize(
-    ("given_as", "host", "port"),
-    [
-        ("time.example.org", "time.example.org", 123),
-        ("Time.Example.ORG.", "time.example.org.", 123),
-        ("time.example.org:11123", "time.example.org", 11123),
-        ("192.0.2.1", "192.0.2.1", 123),
-        ("192.0.2.1:124", "192.0.2.1", 124),
-        ("2001:db8::1", "2001:db8::1", 123),
-        ("[2001:db8::1]", "2001:db8::1", 123),
-        ("[2001:db8::1]:124", "2001:db8::1", 124),
-        ("[fe80::1%eth0]:124", "fe80::1%eth0", 124),
-        (("time.example.org", 124), "time.example.org", 124),
-        (("::1", 124), "::1", 124),
-    ],
-)
-def test_ways_to_name_a_server(given_as: str | tuple[str, int], host: str, port: int) -> None:
-    assert parse_servers([given_as]) == (TimeServer(host, port),)
-
-
-@pytest.mark.parametrize(
-    "bad",
-    ["", " ", "a b", "http://x", "user@x", ":123", "x:y", "x:0", "x:65536", "[::1", "::1]:5", "1:2:3",
-     "a" * 64, ("x", 0), ("", 123), ("x", -1)],
-)  # fmt: skip
-def test_what_is_no_server_is_a_value_error(bad: str | tuple[str, int]) -> None:
-    with pytest.raises(ValueError, match=r"."):
-        parse_servers([bad])
-
-
-@given(st.text(max_size=30))
-def test_any_text_is_a_server_or_a_value_error(text: str) -> None:
-    with contextlib.suppress(ValueError):
-        parsed = parse_servers([text])[0]
-        assert parse_servers([str(parsed)]) == (parsed,)
-
-
-def test_a_bare_string_is_not_taken_for_a_list_of_letters() -> None:
-    with pytest.raises(TypeError, match="sequence"):
-        parse_servers("time.example.org")
-
-
-def test_a_name_that_is_no_string_is_a_type_error() -> None:
-    with pytest.raises(TypeError, match="name"):
-        parse_servers([(1, 123)])  # type: ignore[list-item]
 
 
 def test_none_and_twice_the_same_are_value_errors() -> None:
@@ -130,7 +82,7 @@ def test_of_thousands_that_are_named_twice_the_first_few_are_told() -> None:
     ],
 )
 def test_who_smears_leap_seconds(host: str, operator: str | None) -> None:
-    assert smears(TimeServer(host)) == operator
+    assert smears(Server(host, NTP_PORT, NTP_PORT)) == operator
 
 
 def test_smearing_servers_are_not_mixed_with_others() -> None:

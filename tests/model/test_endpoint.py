@@ -1,19 +1,11 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
-import re
-import socket
-import subprocess
-import sys
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simopen.errors import ResolutionError
 from simopen.model.endpoint import (
     Endpoint,
     Reach,
@@ -26,10 +18,7 @@ from simopen.model.endpoint import (
     peer_endpoints,
     reach,
     refusal,
-    server_name,
 )
-from simopen.net.resolve import MOST_ADDRESSES, look_up, resolve, resolved
-from simopen.net.sockets import sockaddr
 
 
 @pytest.mark.parametrize("port", [0, -1, 65536, 10**9])
@@ -75,18 +64,6 @@ def test_the_local_address_must_be_a_literal() -> None:
     for bad in ((), ("127.0.0.1",), ("127.0.0.1", 9, 9)):
         with pytest.raises(TypeError, match="a local endpoint is a port or a pair of address and port"):
             local_endpoint(bad, 1314)  # type: ignore[arg-type]
-
-
-SIX = st.integers(2**48, 2**128 - 1).map(ipaddress.IPv6Address)  # beyond IPv4's
-
-
-@given(SIX, st.integers(1, 65535), st.integers(0, 9))
-def test_an_ipv6_endpoint_survives_the_socket_form(address: ipaddress.IPv6Address, port: int, scope: int) -> None:
-    text = f"{address}%{scope}" if scope and address.is_link_local else str(address)
-    endpoint = Endpoint(text, port)
-    assert normalise(sockaddr(endpoint)) == endpoint
-    assert endpoint.family == socket.AF_INET6
-    assert str(endpoint) == f"[{text}]:{port}"
 
 
 @pytest.mark.parametrize(
@@ -156,8 +133,6 @@ def test_what_resolvers_take_for_an_address_each_in_its_own_way_is_refused(typed
         host_and_port(typed)
     with pytest.raises(ValueError, match="no IPv4 address"):
         peer_endpoints((typed, 9))
-    with pytest.raises(ValueError, match="no IPv4 address"):
-        server_name(f"{typed}:9", 9, "a server")
 
 
 @pytest.mark.parametrize("typed", ["fe80::1", "[fe80::1]:9", "fe80::1%0", "FE80:0::1"])
@@ -237,118 +212,7 @@ def test_whatever_is_typed_is_a_host_or_a_value_error(text: str) -> None:
         assert host_and_port(host) == (host, None)
 
 
-@pytest.mark.parametrize(
-    "escape", ["\x1b[31mred", "\x9b2Jx", "a\u202egro.elpmaxe", "a\rb", "a\x00b", "a b", "a\u2028b"]
-)
-async def test_a_name_that_would_act_on_a_terminal_is_shown_escaped_and_not_looked_up(escape: str) -> None:
-    with pytest.raises(ResolutionError, match="no address") as caught:
-        await resolve([(escape, 80)])
-    assert str(caught.value).isprintable()
-
-
-async def test_a_long_name_is_told_in_a_short_message() -> None:
-    with pytest.raises(ResolutionError) as caught:
-        await resolve([("a" * 100_000, 80)])
-    assert len(str(caught.value)) < 300
-
-
-def answering(addresses: list[str]) -> Callable[..., list[Any]]:
-    """A resolver that knows one name's addresses."""
-
-    def ask(host: str, port: int, **_: object) -> list[Any]:
-        ends = (Endpoint(each, port) for each in addresses)
-        return [(each.family, socket.SOCK_STREAM, 6, "", sockaddr(each)) for each in ends]
-
-    return ask
-
-
-async def test_of_a_name_with_thousands_of_addresses_eight_of_each_family_are_tried() -> None:
-    many = [f"10.0.{n // 250}.{n % 250 + 1}" for n in range(4000)] + [f"2001:db8::{n:x}" for n in range(1, 100)]
-    found = await resolved([("many.example", 9)], ask=answering(many))
-    assert len(found.endpoints) == 2 * MOST_ADDRESSES
-    assert "'many.example' has 4099 addresses, of which 16 are tried: [2001:db8::1]:9, " in found.notes[0]
-    assert len(found.notes[0]) < 200
-
-
-async def test_one_address_in_two_spellings_is_one_endpoint() -> None:
-    found = await resolved(
-        [("twice.example", 9), ("::ffff:127.0.0.1", 9)], ask=answering(["127.0.0.1", "::ffff:127.0.0.1"])
-    )
-    assert found == ((Endpoint("127.0.0.1", 9),), ())
-
-
-@pytest.mark.parametrize(
-    ("error", "told"),
-    [
-        (OSError(24, "Too many open files"), "could not be looked up (Too many open files); is the network up?"),
-        (RuntimeError("can't start new thread"), "could not be looked up (can't start new thread)"),
-        (socket.gaierror(socket.EAI_AGAIN, "Temporary failure"), "could not be looked up (Temporary failure)"),
-        (socket.gaierror(socket.EAI_FAIL, "Non-recoverable"), "could not be looked up (Non-recoverable)"),
-        (socket.gaierror(socket.EAI_NONAME, "Not known"), "has no address (Not known); check its spelling"),
-    ],
-)
-async def test_that_a_name_has_no_address_is_said_where_a_name_server_said_so(error: Exception, told: str) -> None:
-    def ask(*_: object, **__: object) -> list[Any]:
-        raise error
-
-    with pytest.raises(ResolutionError, match=re.escape(f"the name 'a.example' {told}")):
-        await resolved([("a.example", 9)], ask=ask)
-
-
 @pytest.mark.parametrize("typed", ["224.0.0.1", "255.255.255.255", "ff02::1", "::ffff:224.0.0.1"])
 def test_what_no_host_can_have_is_no_local_address(typed: str) -> None:
     with pytest.raises(ValueError, match="must be an IP address of this host"):
         own_address(typed)
-
-
-def test_a_scope_that_names_no_interface_is_told() -> None:
-    with pytest.raises(ResolutionError, match="no interface named"):
-        sockaddr(Endpoint("fe80::1%nosuch0", 80))
-
-
-async def test_literals_are_not_looked_up_and_keep_their_order() -> None:
-    found = await resolve([("127.0.0.2", 5), ("::1", 5), ("127.0.0.2", 5), ("127.0.0.2", 6)])
-    assert found == (Endpoint("127.0.0.2", 5), Endpoint("::1", 5), Endpoint("127.0.0.2", 6))
-
-
-async def test_a_name_brings_both_families_ipv6_first() -> None:
-    found = await resolve([("localhost", 80)])
-    families = [endpoint.family for endpoint in found]
-    assert socket.AF_INET in families
-    assert families == sorted(families, reverse=True)
-
-
-@pytest.mark.parametrize("name", ["no..name", "a" * 70, "\ud800"])
-async def test_a_name_without_an_address_is_told(name: str) -> None:
-    with pytest.raises(ResolutionError, match="no address"):
-        await resolve([(name, 80)])
-
-
-async def test_a_look_up_answers_what_the_resolver_does() -> None:
-    found = await look_up("127.0.0.1", 5, socket.SOCK_STREAM)
-    assert [each[4] for each in found] == [("127.0.0.1", 5)]
-    with pytest.raises(UnicodeError):
-        await look_up("no..name", 5, socket.SOCK_STREAM)
-
-
-SILENT = """
-import asyncio, socket, sys, threading
-from simopen.net.resolve import look_up
-
-async def main():
-    async with asyncio.timeout(0.01):
-        await look_up("name.example", 1, socket.SOCK_STREAM, ask=lambda *_, **__: threading.Event().wait())
-
-with asyncio.Runner(loop_factory={loop}) as runner:
-    try:
-        runner.run(main())
-    except TimeoutError:
-        print("let go")
-"""
-
-
-@pytest.mark.parametrize("loop", ["asyncio.new_event_loop", "__import__('uvloop').new_event_loop"])
-def test_a_resolver_that_is_silent_holds_up_neither_the_loop_nor_the_program(loop: str) -> None:
-    program = [sys.executable, "-c", SILENT.replace("{loop}", loop)]
-    done = subprocess.run(program, capture_output=True, timeout=30, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"let go\n", b"")

@@ -20,6 +20,7 @@ from simopen.model.wording import (
     quoted,
     shortened,
     shown,
+    span,
 )
 
 
@@ -88,3 +89,21 @@ def test_whatever_is_quoted_is_short_and_in_one_line(text: str) -> None:
 def test_a_long_text_is_quoted_by_its_beginning() -> None:
     assert quoted("a" * 10**7) == "'" + "a" * (LONGEST_QUOTED - 5) + " ..."
     assert shown("b" * 10**7) == "b" * (LONGEST_QUOTED - 4) + " ..."
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (3, "3 s"),
+        (3.24, "3.2 s"),
+        (40.4, "40 s"),
+        (3592, "59 min 52 s"),
+        (3599.99, "1 h"),
+        (3601, "1 h"),
+        (5400, "1 h 30 min"),
+        (86_400, "1 day"),
+        (14 * 86_400 + 7200, "14 days 2 h"),
+    ],
+)
+def test_longer_durations_read_well(seconds: float, text: str) -> None:
+    assert span(seconds) == text
