@@ -8,20 +8,26 @@ turned off on the host's side. Neither end speaks ARP or neighbour discovery: th
 
 from __future__ import annotations
 
-import array
+import contextlib
 import fcntl
 import os
 import socket
 import struct
 from typing import Protocol
 
+from pyroute2.ethtool.ioctl import IoctlEthtool
+
 INTERFACE = "net0"  # every host's interface
 MTU = 1500
 _TUN_DEVICE = "/dev/net/tun"
 _TUNSETIFF = 0x400454CA
 _IFF_TUN_NO_PI = 0x0001 | 0x1000
-_SIOCETHTOOL = 0x8946
-_ETHTOOL_OFF = {"tx-checksum": 0x17, "tso": 0x1F, "gso": 0x24, "gro": 0x2C}  # linux/ethtool.h: ETHTOOL_S*
+_OFFLOADS = (
+    "tx-checksumming",
+    "tcp-segmentation-offload",
+    "generic-segmentation-offload",
+    "generic-receive-offload",
+)  # as ethtool(8) names them
 _SOL_PACKET = 263
 _PACKET_IGNORE_OUTGOING = 23
 _ETH_P_ALL = 3
@@ -111,17 +117,11 @@ def tun_is_open() -> bool:
 def turn_offloads_off(interface: str) -> None:
     """Have this namespace's kernel finish every packet by itself: checksums, and one segment a packet.
 
-    Raises: OSError.
+    Raises: OSError; pyroute2's EthtoolError.
     """
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        for command in _ETHTOOL_OFF.values():
-            _set_ethtool(control, interface, command, 0)
-
-
-def _set_ethtool(control: socket.socket, interface: str, command: int, value: int) -> None:
-    request = array.array("I", [command, value])
-    address, _ = request.buffer_info()
-    fcntl.ioctl(control, _SIOCETHTOOL, struct.pack("16sP16x", interface.encode(), address))
+    with contextlib.closing(IoctlEthtool(interface)) as kernel:
+        for offload in _OFFLOADS:
+            kernel.set_offload_flag(offload, 0)
 
 
 def _widen(link: socket.socket) -> None:

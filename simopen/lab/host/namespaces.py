@@ -90,11 +90,11 @@ def inside(namespace: int) -> Iterator[None]:
     """Be in that network namespace."""
     home = os.open(_OWN_NETWORK, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        setns(namespace, CLONE_NEWNET)
+        setns(namespace)
         try:
             yield
         finally:
-            setns(home, CLONE_NEWNET)
+            setns(home)
     finally:
         os.close(home)
 
@@ -130,7 +130,7 @@ def _network_namespace() -> Iterator[tuple[int, int]]:
             os.close(host)
             raise
         finally:
-            setns(home, CLONE_NEWNET)
+            setns(home)
     finally:
         os.close(home)
 

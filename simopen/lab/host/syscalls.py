@@ -1,7 +1,9 @@
-"""The few Linux calls that Python 3.11's standard library lacks, through ctypes.
+"""The few Linux calls that Python 3.11's standard library lacks.
 
-Theory of operation. os.unshare and os.setns came with 3.12, os.timerfd_create with 3.13; these may replace what is
-here when 3.13 is the oldest Python supported. Only the lab's own process uses this, and it has one thread.
+Theory of operation. pyroute2 enters network namespaces, but makes only such as have a name: that takes root, for the
+mount below /var/run/netns, and the name outlives its maker. So `unshare` is called here, through ctypes, as are the
+timers. os.unshare came with 3.12, os.timerfd_create with 3.13; these may replace what is here when 3.13 is the oldest
+Python supported. Only the lab's own process uses this, and it has one thread.
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ import ctypes
 import os
 import struct
 import time
+
+from pyroute2 import netns
 
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
@@ -33,9 +37,9 @@ def unshare(flags: int) -> None:
     _call("unshare", flags)
 
 
-def setns(fd: int, kind: int) -> None:
-    """Enter the namespace that `fd` stands for. Raises: OSError."""
-    _call("setns", fd, kind)
+def setns(fd: int) -> None:
+    """Enter the network namespace that `fd` stands for. Raises: OSError."""
+    netns.setns(fd, libc=_libc)  # left to itself, pyroute2 starts a program to find the C library
 
 
 def set_timer_slack(slack_ns: int) -> None:
