@@ -1,0 +1,329 @@
+"""Streams that came up, verified side by side, until the peer has proven the key on one, and both have chosen it.
+
+Theory of operation. Who answers at the peer's address need not be the peer, and more than one of its streams may come
+up. So each gets a channel of its own, and nobody waits for another: a mute one keeps its socket until its time is over,
+and costs nothing else. The initiator takes the first on which the peer has proven the key, says so on it, and closes
+the others; the responder takes the one on which that is said. What is refused is closed, and counted with the reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+from simopen.errors import LinkError
+from simopen.link.channel import Channel, Reason, Refused, State
+from simopen.link.contexts import Ready, ready, require_ed25519
+from simopen.link.nonces import new_nonce
+from simopen.link.session import Role, Session
+from simopen.link.transport import LinkTransport
+
+HANDSHAKE_S = 1.8
+"""From a stream's coming up to its being chosen. It takes 2.1 round trips, and the longest are 0.6 s."""
+MOST_AT_ONCE = 128
+"""Streams that are verified at a time: some 50 KiB each. Beyond, who has been mute longest is closed."""
+_ENOUGH = 2
+# Nobody but the peer is at its endpoint, and says that.
+_FINAL = (Reason.OTHER_KEY, Reason.SAME_ROLE)
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """How a link came up. Durations are in seconds.
+
+    Attributes:
+        role: this side's.
+        cipher: TLS's name for it.
+        nonce_s: from the stream's coming up to the peer's nonce; None where the session was known before.
+        proof_s: from then to the peer's proof.
+        choice_s: from then until the choice was made here, or had come.
+    """
+
+    role: Role
+    cipher: str
+    nonce_s: float | None
+    proof_s: float
+    choice_s: float
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {
+            "role": self.role.value,
+            "cipher": self.cipher,
+            "nonce_s": self.nonce_s,
+            "proof_s": self.proof_s,
+            "choice_s": self.choice_s,
+        }
+
+
+class Handshake:
+    """Offer it what comes up. Made before the instant: it makes the contexts.
+
+    Args:
+        refused: called, with what was offered with it, where a stream was refused and closed.
+
+    Attributes:
+        won: the link, once there is one; a LinkError, where it is certain that there will be none.
+        reasons: how many streams were refused, and why.
+
+    Raises:
+        LinkError: this host's TLS cannot do it.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        refused: Callable[[socket.socket], object] = lambda _: None,
+        limit_s: float = HANDSHAKE_S,
+        most: int = MOST_AT_ONCE,
+    ) -> None:
+        require_ed25519()
+        self._loop = asyncio.get_running_loop()
+        self.won: asyncio.Future[Link] = self._loop.create_future()
+        self.reasons: Counter[Reason] = Counter()
+        self._session, self._nonce = session, new_nonce()
+        self._ready: Ready | None = None if session.role is None else ready(session)
+        self._refused = refused
+        self._limit_s, self._most = limit_s, most
+        self._open: dict[_Candidate, None] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._final = 0
+        self._over = self._taken = False
+
+    def offer(self, sock: socket.socket, *, named: bool = True, up_ns: int | None = None) -> None:
+        """Verify this one, a connected socket, which is no longer the caller's to close.
+
+        `named`: whether it is with the very endpoint that the peer was said to be at. `up_ns`: when it came up, on
+        CLOCK_MONOTONIC; left out, now.
+        """
+        if self._over or self.won.done():
+            sock.close()
+            return
+        channel = Channel.of(self._session, self._ready, self._nonce)
+        candidate = _Candidate(self, sock, channel, named, time.monotonic_ns() if up_ns is None else up_ns)
+        self._open[candidate] = None
+        if len(self._open) > self._most:
+            self._least().refuse(Reason.SILENT)
+        if candidate in self._open:
+            candidate.timer = self._loop.call_later(self._limit_s, candidate.time_is_up)
+            task = self._loop.create_task(candidate.attach(self._loop))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _least(self) -> _Candidate:
+        """Of those that have proven nothing the first, and one at the peer's very endpoint only where all are."""
+        return min(self._open, key=lambda each: (each.channel.state is State.PROVEN, each.named))
+
+    async def link(self) -> Link:
+        """The link, once there is one; its transport is the caller's to close. Raises: LinkError."""
+        won = await self.won
+        self._taken = True
+        return won
+
+    @property
+    def pending(self) -> bool:
+        """Whether a stream that is up may still become the link."""
+        return bool(self._open)
+
+    def moved(self, candidate: _Candidate) -> None:
+        """A channel has got further."""
+        if candidate.channel.state is State.PROVEN and candidate.channel.role is Role.INITIATOR:
+            candidate.channel.choose()
+        if candidate.channel.state is State.UP:
+            self._keep(candidate)
+
+    def _keep(self, candidate: _Candidate) -> None:
+        del self._open[candidate]
+        link = candidate.link()
+        for other in list(self._open):
+            other.drop()
+        self._open.clear()
+        if self.won.done():  # nobody waits any more
+            link.transport.abort()
+        else:
+            self.won.set_result(link)
+
+    def out(self, candidate: _Candidate, reason: Reason) -> None:
+        """A stream is refused, and its socket about to be closed."""
+        if self._open.pop(candidate, self) is self or self._over:
+            return
+        self.reasons[reason] += 1
+        self._final += candidate.named and reason in _FINAL
+        if self._final >= _ENOUGH and not self._open:
+            self.fail(self.error())
+        else:
+            self._refused(candidate.sock)
+
+    def error(self) -> LinkError:
+        """What there is to say where no link has come."""
+        count = sum(self.reasons.values())
+        if not count:
+            return LinkError("nobody proved the key: a stream came up, and then there was no time left")
+        streams = "one stream came up" if count == 1 else f"{count} streams came up"
+        why = "; ".join(
+            f"{reason.value}{'' if times == 1 else f' ({times} times)'}" for reason, times in self.reasons.most_common()
+        )
+        advice = ": compare the keys" if Reason.OTHER_KEY in self.reasons else ""
+        return LinkError(f"{streams}, and nobody proved the key; of who was there: {why}{advice}")
+
+    def fail(self, error: BaseException) -> None:
+        """Trying on is useless."""
+        if not self.won.done():
+            self.won.set_exception(error)
+
+    def end(self) -> None:
+        """Close all but a link that somebody took; once is enough."""
+        if self._over:
+            return
+        self._over = True
+        for candidate in list(self._open):
+            candidate.drop()
+        self._open.clear()
+        if self._loop.is_closed() or self.won.cancel() or self.won.cancelled():
+            return
+        if self.won.exception() is None and not self._taken:
+            self.won.result().transport.abort()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Link:
+    """A link that is up: its transport, which wants a protocol (`start`), how it came, and the socket as offered."""
+
+    transport: LinkTransport
+    proof: Proof
+    sock: socket.socket
+
+
+class _Candidate(asyncio.Protocol):
+    """One socket that is being verified."""
+
+    def __init__(self, handshake: Handshake, sock: socket.socket, channel: Channel, named: bool, up_ns: int) -> None:
+        self.sock, self.channel, self.named = sock, channel, named
+        self.timer: asyncio.TimerHandle | None = None
+        self._handshake = handshake
+        self._up_ns = up_ns
+        self._nonce_ns = self._proven_ns = 0
+        self._transport: asyncio.Transport | None = None
+        self._done = self._lost = False
+
+    async def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have the loop read the socket."""
+        if self._done:
+            self.sock.close()
+            return
+        try:
+            await loop.create_connection(lambda: self, sock=self.sock)
+        except OSError:  # it was reset meanwhile
+            self.sock.close()
+            self.refuse(Reason.GONE)
+        except BaseException:
+            if self._transport is None:
+                self.sock.close()
+            raise
+        if self._lost:  # uvloop has closed it by its number, which may be another file's by now
+            self.sock.detach()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """As asyncio's."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's has not that class
+        if self._done:
+            self._transport.abort()
+        else:
+            self._advanced()
+
+    def data_received(self, data: bytes) -> None:
+        """As asyncio's."""
+        if not self._done:
+            self._try(self.channel.receive, data)
+
+    def eof_received(self) -> None:
+        """As asyncio's: nothing comes of a stream that ends before it is a link."""
+        if not self._done:
+            self._try(self.channel.receive_eof)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """As asyncio's."""
+        self._lost = True
+        self._closed()
+        self.refuse(Reason.NOT_CHOSEN if self.channel.state is State.PROVEN else Reason.GONE)
+
+    def _closed(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+        if tell := getattr(self.sock, "about_to_close", None):
+            tell()
+
+    def _try(self, call: Callable[..., None], *args: object) -> None:
+        try:
+            call(*args)
+        except Refused as refused:
+            self._flush()
+            self.refuse(refused.reason)
+        except LinkError as error:  # this host's TLS
+            self.drop()
+            self._handshake.fail(error)
+        else:
+            self._advanced()
+
+    def _advanced(self) -> None:
+        now_ns, state = time.monotonic_ns(), self.channel.state
+        if state is not State.NONCE:
+            self._nonce_ns = self._nonce_ns or now_ns
+        if state in (State.PROVEN, State.UP):
+            self._proven_ns = self._proven_ns or now_ns
+        self._handshake.moved(self)
+        if not self._done:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._transport is not None and not self._transport.is_closing() and (data := self.channel.outgoing()):
+            self._transport.write(data)
+
+    def time_is_up(self) -> None:
+        """Nothing has come of it; or it does not take in why it was refused."""
+        if self._done and self._transport is not None:
+            self._transport.abort()
+        self.refuse(Reason.NOT_CHOSEN if self.channel.state is State.PROVEN else Reason.SILENT)
+
+    def refuse(self, reason: Reason) -> None:
+        """Close it, and say why."""
+        if not self._done:
+            self.drop(politely=reason is not Reason.SILENT)
+            self._handshake.out(self, reason)
+
+    def drop(self, *, politely: bool = False) -> None:
+        """Close it. `politely`: once what TLS has to say has left."""
+        self._done = True
+        if self._transport is None:
+            return  # `attach` or `connection_made` sees to it
+        if politely:
+            self._transport.close()
+        else:
+            self._transport.abort()
+
+    def link(self) -> Link:
+        """What has come of it."""
+        assert self._transport is not None
+        self._done = True
+        if self.timer is not None:
+            self.timer.cancel()
+        self._flush()
+        tls = self.channel.tls
+        assert tls is not None
+        cipher = tls.cipher()
+        now_ns = time.monotonic_ns()
+        bare = self.channel.is_bare
+        proof = Proof(
+            role=self.channel.role or Role.INITIATOR,
+            cipher=cipher[0] if cipher else "",
+            nonce_s=(self._nonce_ns - self._up_ns) / 1e9 if bare else None,
+            proof_s=(self._proven_ns - (self._nonce_ns if bare else self._up_ns)) / 1e9,
+            choice_s=(now_ns - self._proven_ns) / 1e9,
+        )
+        return Link(LinkTransport(self.channel, self._transport, self._closed), proof, self.sock)

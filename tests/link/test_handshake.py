@@ -1,0 +1,273 @@
+"""Several sockets side by side: both keep the same one, strangers cost nothing, and nothing is left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from functools import partial
+from random import Random
+from typing import Any
+
+import pytest
+
+from simopen.errors import LinkError
+from simopen.link.channel import Reason
+from simopen.link.handshake import Handshake, Link
+from simopen.link.session import Role
+from simopen.link.streams import streams
+from tests.link.peers import KEY, OTHER_KEY, bare, connected, handshakes, sessions
+
+WAYS: dict[str, Any] = {"session": sessions, "bare": bare}
+
+
+def set_it(event: asyncio.Event, _: socket.socket) -> None:
+    event.set()
+
+
+async def talk(one: Link, other: Link) -> None:
+    """Prove that it is one stream, and close it."""
+    (one_reads, one_writes), (other_reads, other_writes) = streams(one), streams(other)
+    one_writes.write(b"?")
+    assert await other_reads.readexactly(1) == b"?"
+    other_writes.write(b"!")
+    assert await one_reads.readexactly(1) == b"!"
+    for writer in (one_writes, other_writes):
+        writer.close()
+        await writer.wait_closed()
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_of_several_sockets_both_keep_the_same_and_the_rest_are_closed(way: str) -> None:
+    async with handshakes(*WAYS[way]()) as (one, other):
+        pairs = [connected() for _ in range(5)]
+        for number, (mine, theirs) in enumerate(pairs):
+            (other if number % 2 else one).offer(mine)
+            (one if number % 2 else other).offer(theirs)
+        ours, theirs_link = await asyncio.gather(one.link(), other.link())
+        assert ours.sock.getsockname() == theirs_link.sock.getpeername()
+        assert not one.pending
+        assert not other.pending
+        await talk(ours, theirs_link)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_how_it_came_is_told(way: str) -> None:
+    async with handshakes(*WAYS[way]()) as (one, other):
+        for each, sock in zip((one, other), connected(), strict=True):
+            each.offer(sock)
+        links = await asyncio.gather(one.link(), other.link())
+        assert {link.proof.role for link in links} == set(Role)
+        for link in links:
+            told = link.proof.as_dict()
+            assert told["cipher"] in (
+                "TLS_AES_256_GCM_SHA384",
+                "TLS_AES_128_GCM_SHA256",
+                "TLS_CHACHA20_POLY1305_SHA256",
+            )
+            assert (link.proof.nonce_s is None) is (way == "session")
+            assert link.proof.proof_s > 0
+            assert link.proof.choice_s >= 0
+            assert KEY.hex() not in repr(told)
+        await talk(*links)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_another_key_ends_both_at_once_where_the_peers_own_endpoint_says_so_twice(way: str) -> None:
+    ours, theirs = WAYS[way](KEY)[0], WAYS[way](OTHER_KEY)[1]
+    async with handshakes(ours, theirs) as (one, other):
+        for _ in range(2):
+            for each, sock in zip((one, other), connected(), strict=True):
+                each.offer(sock)
+        for each in (one, other):
+            with pytest.raises(LinkError, match="another key, or means another session") as told:
+                await each.link()
+            assert KEY.hex() not in str(told.value)
+
+
+async def test_who_holds_another_key_elsewhere_ends_nothing() -> None:
+    """It is somebody else, at the peer's address; the peer is still to come."""
+    stranger = sessions(OTHER_KEY)[1]
+    async with handshakes(sessions()[0], stranger, sessions()[1]) as (mine, strangers, peer):
+        gone: list[socket.socket] = []
+        mine._refused = gone.append
+        for _ in range(5):
+            one, other = connected()
+            mine.offer(one, named=False)
+            strangers.offer(other)
+            while mine.pending:  # noqa: ASYNC110 - no event tells
+                await asyncio.sleep(0)
+        assert mine.reasons == {Reason.OTHER_KEY: 5}
+        assert len(gone) == 5
+        one, other = connected()
+        mine.offer(one)
+        peer.offer(other)
+        await talk(*await asyncio.gather(mine.link(), peer.link()))
+
+
+@pytest.mark.parametrize("words", [b"", b"GET / HTTP/1.1\r\n\r\n" * 99, b"\0" * 100_000])
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("side", [0, 1])
+async def test_a_hundred_strangers_at_once_cost_the_peer_nothing(words: bytes, way: str, side: int) -> None:
+    """Mute ones, and those that talk of something else: before the peer comes, and after it."""
+    async with handshakes(*WAYS[way]()) as both:
+        mine, peer = both[side], both[1 - side]
+        strangers = []
+        for number in range(100):
+            if number == 60:
+                one, other = connected()
+                mine.offer(one)
+                peer.offer(other)
+            sock, stranger = connected()
+            strangers.append(stranger)
+            with contextlib.suppress(BlockingIOError):
+                stranger.send(words)
+            mine.offer(sock, named=False)
+        await talk(*await asyncio.gather(mine.link(), peer.link()))
+        for stranger in strangers:
+            stranger.close()
+
+
+async def test_of_too_many_the_mute_ones_that_came_first_are_closed_and_the_peer_is_not() -> None:
+    mine, theirs = sessions()
+    one, other = Handshake(mine, most=8), Handshake(theirs)
+    with contextlib.ExitStack() as stack:
+        stack.callback(one.end)
+        stack.callback(other.end)
+        here, there = connected()
+        one.offer(here)
+        strangers = []
+        for _ in range(50):
+            sock, stranger = connected()
+            strangers.append(stack.enter_context(stranger))
+            one.offer(sock, named=False)
+            assert len(one._open) <= 8
+        assert one.reasons == {Reason.SILENT: 43}
+        other.offer(there)
+        await talk(*await asyncio.gather(one.link(), other.link()))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("side", [0, 1])
+async def test_a_mute_peer_is_refused_when_its_time_is_up(way: str, side: int) -> None:
+    async with handshakes(WAYS[way]()[side], limit_s=0.05) as (mine,):
+        refused = asyncio.Event()
+        mine._refused = lambda _: refused.set()
+        sock, mute = connected()
+        mine.offer(sock)
+        await refused.wait()
+        assert mine.reasons == {Reason.SILENT: 1}
+        assert "proved nothing in time" in str(mine.error())
+        mute.close()
+
+
+async def test_two_responders_are_refused_when_their_time_is_up() -> None:
+    both = sessions()[1], sessions()[1]
+    async with handshakes(*both, limit_s=0.05) as made:
+        told = [asyncio.Event(), asyncio.Event()]
+        for each, event, sock in zip(made, told, connected(), strict=True):
+            each._refused = partial(set_it, event)
+            each.offer(sock)
+        for event in told:
+            await event.wait()
+        assert {reason for each in made for reason in each.reasons} <= {Reason.SILENT, Reason.GONE}
+
+
+async def test_two_initiators_are_told_so() -> None:
+    both = sessions()[0], sessions()[0]
+    async with handshakes(*both) as made:
+        for _ in range(2):
+            for each, sock in zip(made, connected(), strict=True):
+                each.offer(sock)
+        for each in made:
+            with pytest.raises(LinkError, match=r"begins, as this side does|closed the stream"):
+                async with asyncio.timeout(5):
+                    await each.link()
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_sides_own_two_sockets_spliced_are_refused(way: str) -> None:
+    """By one who knows nothing, and connects them."""
+    for session in WAYS[way]():
+        async with handshakes(session, limit_s=0.05) as (mine,):
+            for sock in connected():
+                mine.offer(sock, named=False)
+            while mine.pending:  # noqa: ASYNC110 - no event tells
+                await asyncio.sleep(0)
+            assert not mine.won.done()
+            assert sum(mine.reasons.values()) == 2
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_peer_that_dies_in_the_middle_is_refused(way: str) -> None:
+    for side in (0, 1):
+        async with handshakes(WAYS[way]()[side]) as (mine,):
+            refused = asyncio.Event()
+            mine._refused = partial(set_it, refused)
+            sock, peer = connected()
+            mine.offer(sock)
+            peer.close()
+            await refused.wait()
+            assert set(mine.reasons) <= {Reason.GONE, Reason.NO_LINK}
+
+
+async def test_what_comes_after_the_link_is_closed() -> None:
+    async with handshakes(*sessions()) as (one, other):
+        for each, sock in zip((one, other), connected(), strict=True):
+            each.offer(sock)
+        links = await asyncio.gather(one.link(), other.link())
+        late, peer = connected()
+        one.offer(late)
+        assert late.fileno() == -1
+        peer.close()
+        await talk(*links)
+
+
+async def test_a_socket_that_is_dead_already_is_refused() -> None:
+    async with handshakes(sessions()[0]) as (mine,):
+        sock, peer = connected()
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        peer.close()
+        mine.offer(sock)
+        while not mine.reasons:  # noqa: ASYNC110 - no event tells
+            await asyncio.sleep(0)
+        assert mine.reasons == {Reason.GONE: 1}
+
+
+@pytest.mark.parametrize("number", range(10))
+async def test_whenever_it_is_cancelled_nothing_is_left(number: int) -> None:
+    """The guard of every test looks for sockets and tasks."""
+    chance = Random(number)
+    way = WAYS[chance.choice(list(WAYS))]
+    async with handshakes(*way()) as made:
+        for _ in range(chance.randint(1, 4)):
+            for each, sock in zip(made, connected(), strict=True):
+                each.offer(sock)
+        tasks = [asyncio.create_task(each.link()) for each in made]
+        for _ in range(chance.randint(0, 30)):
+            await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        for got in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(got, Link):
+                got.transport.abort()
+
+
+async def test_a_link_that_nobody_took_is_closed() -> None:
+    async with handshakes(*sessions()) as made:
+        for each, sock in zip(made, connected(), strict=True):
+            each.offer(sock)
+        await asyncio.gather(*(each.won for each in made))
+
+
+def test_the_message_counts_what_came() -> None:
+    async def told() -> str:
+        handshake = Handshake(sessions()[0])
+        handshake.reasons.update({Reason.NO_LINK: 3, Reason.SILENT: 1})
+        handshake.end()
+        return str(handshake.error())
+
+    assert asyncio.run(told()) == (
+        "4 streams came up, and nobody proved the key; of who was there: it does not speak this protocol (3 times); it "
+        "proved nothing in time"
+    )
