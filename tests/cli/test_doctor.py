@@ -24,6 +24,7 @@ from simopen.model.endpoint import Endpoint
 from tests.fake_ntp import FakeNtp
 from tests.fake_stun import FakeStun, full_server
 from tests.loopback import THERE, ports
+from tests.loops import ONE_LOOP
 from tests.nat.test_discovering import behind
 
 __all__ = ["ports"]
@@ -183,6 +184,7 @@ def verdicts(out: str) -> dict[str, str]:
     return {each["check"]: each["verdict"] for each in json.loads(out)["findings"]}
 
 
+@ONE_LOOP
 async def test_the_command_tells_it_in_a_table() -> None:
     async with two_clocks() as (one, other), FakeStun(wrong=a_portal, udp=False) as stun:
         words = ["--ntp", one, "--ntp", other, "--stun", stun.name, "--timeout", "20s"]
@@ -200,6 +202,7 @@ async def test_the_command_tells_it_in_a_table() -> None:
     assert "STUN over TCP" in failing
 
 
+@ONE_LOOP
 async def test_the_command_tells_it_as_one_line_of_json() -> None:
     status, out, said = await ended(await simopen_doctor("--no-ntp", "--stun", "127.0.0.9:9", "--json"))
     assert said == ""
@@ -209,6 +212,7 @@ async def test_the_command_tells_it_as_one_line_of_json() -> None:
     assert verdicts(out)["STUN over TCP"] == "fails"
 
 
+@ONE_LOOP
 async def test_interrupted_it_leaves_nothing() -> None:
     async with FakeStun(silent=True) as stun:
         process = await simopen_doctor("--no-ntp", "--stun", stun.name, "--timeout", "60s")
@@ -220,6 +224,7 @@ async def test_interrupted_it_leaves_nothing() -> None:
     assert said == "examining this host ...\nsimopen: interrupted; everything is closed\n"
 
 
+@ONE_LOOP
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
@@ -244,6 +249,7 @@ async def on(host: lab.Host, *words: str) -> tuple[int, dict[str, dict[str, Any]
     return done.returncode, {each["check"]: each for each in json.loads(done.stdout)["findings"]}
 
 
+@ONE_LOOP
 @pytest.mark.lab
 async def test_a_host_behind_a_nat() -> None:
     async with behind(lab.Nat()) as (_, host, (one, _)):
@@ -258,6 +264,7 @@ async def test_a_host_behind_a_nat() -> None:
     assert f"endpoint-independent mapping, seen as {host.public_address}:" in found["STUN over TCP"]["found"]
 
 
+@ONE_LOOP
 @pytest.mark.lab
 async def test_a_host_that_reaches_nobody() -> None:
     async with lab.Network() as net:
@@ -273,6 +280,7 @@ async def test_a_host_that_reaches_nobody() -> None:
     assert found["simultaneous open"]["verdict"] == "ok"
 
 
+@ONE_LOOP
 @pytest.mark.lab
 async def test_a_host_whose_names_nobody_looks_up() -> None:
     async with lab.Network() as net:
@@ -286,6 +294,7 @@ async def test_a_host_whose_names_nobody_looks_up() -> None:
 OUTPUT = "add table inet t; add chain inet t out { type filter hook output priority 0; policy drop; }"
 
 
+@ONE_LOOP
 @pytest.mark.lab
 @pytest.mark.skipif(not shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin"), reason="install nftables")
 async def test_a_host_whose_firewall_lets_nothing_out() -> None:

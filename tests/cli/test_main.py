@@ -17,7 +17,8 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -31,6 +32,7 @@ from simopen.model.endpoint import Endpoint
 from simopen.net import sock_diag
 from tests.fake_ntp import MISBEHAVIOURS, FakeNtp
 from tests.loopback import HERE, THERE, ports
+from tests.loops import ONE_LOOP
 
 __all__ = ["ports"]
 SIMOPEN = [sys.executable, "-m", "simopen"]
@@ -125,9 +127,11 @@ def answering(ports: Ports, *options: object) -> list[object]:
     return ["connect", HERE, ports[0], "--local-address", THERE, "--local-port", ports[1], "--no-ntp", *options]
 
 
-def simopen_run(*arguments: object, program: Sequence[str] = SIMOPEN, given: bytes = b"") -> tuple[int, bytes, str]:
+def simopen_run(
+    *arguments: object, program: Sequence[str] = SIMOPEN, given: bytes = b"", env: Mapping[str, str] | None = None
+) -> tuple[int, bytes, str]:
     command = [*program, *map(str, arguments)]
-    done = subprocess.run(command, input=given, capture_output=True, timeout=LIMIT_S, check=False)
+    done = subprocess.run(command, input=given, capture_output=True, timeout=LIMIT_S, check=False, env=env)
     return done.returncode, done.stdout, done.stderr.decode()
 
 
@@ -506,26 +510,24 @@ def test_streams_that_are_closed_from_the_start(ports: Ports, closed: str) -> No
     assert ("2>" in closed) or f"{carried} bytes sent, {carried} received" in done.stderr.decode()
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "koi8-r", "latin-1", "utf-8"])
-def test_in_any_encoding_the_answer_and_the_data_are_whole(encoding: str, ports: Ports) -> None:
+MICRO = {"ascii": b"u", "koi8-r": b"u", "latin-1": "µ".encode("latin-1"), "utf-8": "µ".encode()}
+
+
+def encoded(encoding: str, *words: object, given: bytes = b"") -> tuple[int, bytes, str]:
+    return simopen_run(*words, given=given, env={**os.environ, "PYTHONIOENCODING": encoding})
+
+
+def test_in_any_encoding_the_answer_and_the_data_are_whole(ports: Ports) -> None:
     """Standard output has strict errors, unlike standard error; what a stream carries is bytes."""
-    environment = {**os.environ, "PYTHONIOENCODING": encoding}
-    demo = subprocess.run(
-        [*SIMOPEN, "demo", "--loopback"], capture_output=True, timeout=LIMIT_S, check=False, env=environment
-    )
-    micro = {"ascii": "u", "koi8-r": "u"}.get(encoding, "µ").encode(encoding)
-    assert (demo.returncode, demo.stderr) == (0, b"")
-    assert demo.stdout.count(micro + b"s after the instant)") == 2
+    with ThreadPoolExecutor(len(MICRO)) as pool:  # all at once, as each demo waits for an instant of its own
+        demos = pool.map(lambda encoding: encoded(encoding, "demo", "--loopback"), MICRO)
+    for (encoding, micro), (status, out, said) in zip(MICRO.items(), demos, strict=True):
+        assert (encoding, status, said) == (encoding, 0, "")
+        assert (encoding, out.count(micro + b"s after the instant)")) == (encoding, 2)
     data = bytes(range(256))
-    carried = subprocess.run(
-        [*SIMOPEN, "self", str(ports[0])],
-        input=data,
-        capture_output=True,
-        timeout=LIMIT_S,
-        check=False,
-        env=environment,
-    )
-    assert (carried.returncode, carried.stdout) == (0, data)
+    for encoding in MICRO:
+        status, carried, _ = encoded(encoding, "self", ports[0], given=data)
+        assert (encoding, status, carried) == (encoding, 0, data)
 
 
 def test_a_name_that_is_no_text_is_written_out(capfd: pytest.CaptureFixture[str]) -> None:
@@ -794,6 +796,7 @@ def asking(*servers: FakeNtp) -> list[str]:
     return [word for server in servers for word in ("--ntp", server.name)]
 
 
+@ONE_LOOP
 async def test_the_clocks_table() -> None:
     async with FakeNtp(3.5) as one, FakeNtp(3.5) as other, FakeNtp(50.0) as liar:
         status, out, err = await clock_command(*asking(one, other, liar))
@@ -809,6 +812,7 @@ async def test_the_clocks_table() -> None:
     assert "the kernel says: " in out
 
 
+@ONE_LOOP
 async def test_the_clock_as_json() -> None:
     async with FakeNtp(-1.5) as one, FakeNtp(-1.5) as other:
         status, out, err = await clock_command("--json", *asking(one, other))
@@ -818,6 +822,7 @@ async def test_the_clock_as_json() -> None:
     assert {server["name"] for server in told["servers"]} == {one.name, other.name}
 
 
+@ONE_LOOP
 @pytest.mark.parametrize("program", [SIMOPEN, NO_RICH], ids=["rich", "plain"])
 async def test_a_clock_that_nobody_can_tell(program: list[str]) -> None:
     async with (
@@ -832,6 +837,7 @@ async def test_a_clock_that_nobody_can_tell(program: list[str]) -> None:
     assert "firewall" not in err  # which would let none of this through
 
 
+@ONE_LOOP
 async def test_time_servers_that_are_silent_may_be_behind_a_firewall() -> None:
     async with FakeNtp(answers=0) as one, FakeNtp(answers=0) as two:
         status, _, err = await clock_command(*asking(one, two), "--timeout", "300ms")
@@ -840,6 +846,7 @@ async def test_time_servers_that_are_silent_may_be_behind_a_firewall() -> None:
     assert "does a firewall drop UDP port 123?" in err.splitlines()[-1]
 
 
+@ONE_LOOP
 async def test_a_clock_that_nobody_can_tell_as_json() -> None:
     async with FakeNtp(wrong=MISBEHAVIOURS["stratum 16"][0]) as one:
         status, out, err = await clock_command(*asking(one), "--timeout", "1s", "--json")
@@ -847,20 +854,30 @@ async def test_a_clock_that_nobody_can_tell_as_json() -> None:
     assert json.loads(err)["error"] == "ClockError"
 
 
+@ONE_LOOP
 @pytest.mark.lab
 async def test_names_that_all_fail_are_told_once() -> None:
     async with lab.Network() as net:
         host = await net.host("left")
-        for command, option, kind in (("clock", "--ntp", "time"), ("nat", "--stun", "STUN")):
-            named = [*SIMOPEN, command, option, "one.example", option, "other.example", "--timeout", "2s"]
-            brief, verbose = await asyncio.gather(host.run(named), host.run([*named, "-v"]))
+        told = await asyncio.gather(*(unknown(host, *words) for words in ASKING.values()))
+        for kind, (brief, verbose) in zip(ASKING, told, strict=True):
             sentence = f"simopen: none of the 2 {kind} servers' names can be looked up: is this host online?"
             assert brief.stderr.decode().splitlines()[1:] == [sentence]
             assert verbose.stderr.count(b"other.example") == 1
         await host.run(["sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6"])
-        for command, option in (("clock", "--ntp"), ("nat", "--stun")):
-            asked = await host.run([*SIMOPEN, command, option, "2001:db8::5", "--timeout", "2s"])
+        for asked in await asyncio.gather(
+            *(host.run([*SIMOPEN, *words, "2001:db8::5", "--timeout", "2s"]) for words in ASKING.values())
+        ):
             assert b"this host has no route to it" in asked.stderr
+
+
+ASKING = {"time": ("clock", "--ntp"), "STUN": ("nat", "--stun")}
+
+
+async def unknown(host: lab.Host, command: str, option: str) -> Sequence[lab.Completed]:
+    """In brief, and with -v."""
+    named = [*SIMOPEN, command, option, "one.example", option, "other.example", "--timeout", "2s"]
+    return await asyncio.gather(host.run(named), host.run([*named, "-v"]))
 
 
 # --- the demo

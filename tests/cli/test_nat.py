@@ -11,6 +11,7 @@ from simopen.model.endpoint import Endpoint
 from simopen.model.nat import Allocation, Filtering, Mapping, Observation, Pooling, Profile
 from tests.fake_stun import full_server
 from tests.loopback import THERE, ports
+from tests.loops import ONE_LOOP
 
 __all__ = ["ports"]
 
@@ -76,6 +77,7 @@ def behind_a_nat(seen: Endpoint, server: Endpoint) -> Endpoint:
     return Endpoint(MAPPED.address, 1024 + (seen.port * 7919) % 60_000)
 
 
+@ONE_LOOP
 async def test_the_command_tells_what_was_found_in_a_table(ports: tuple[int, int]) -> None:
     async with full_server((THERE, "127.0.0.3"), ports, told=behind_a_nat) as servers:
         status, out, said = await simopen_nat("--stun", str(next(iter(servers))), "--timeout", "20s")
@@ -85,6 +87,7 @@ async def test_the_command_tells_what_was_found_in_a_table(ports: tuple[int, int
     assert f"{MAPPED.address}:" in out
 
 
+@ONE_LOOP
 async def test_the_command_tells_it_as_json(ports: tuple[int, int]) -> None:
     async with full_server((THERE, "127.0.0.3"), ports, told=behind_a_nat) as servers:
         server = str(next(iter(servers)))
@@ -95,6 +98,7 @@ async def test_the_command_tells_it_as_json(ports: tuple[int, int]) -> None:
     assert server in told["servers"]
 
 
+@ONE_LOOP
 async def test_where_nobody_answers_the_command_says_whom_it_asked() -> None:
     status, out, said = await simopen_nat("--stun", "127.0.0.9:9", "--timeout", "5s")
     assert (status, out) == (1, "")
@@ -102,6 +106,7 @@ async def test_where_nobody_answers_the_command_says_whom_it_asked() -> None:
     assert "Traceback" not in said
 
 
+@ONE_LOOP
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [

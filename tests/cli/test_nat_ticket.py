@@ -30,6 +30,7 @@ from simopen.ticket.hold import LEAD_S, Held, holding
 from tests.fake_ntp import FakeNtp
 from tests.fake_stun import FakeStun, full_server
 from tests.loopback import HERE, THERE, ports
+from tests.loops import ONE_LOOP
 
 __all__ = ["ports"]
 LONG_S = 30.0
@@ -226,6 +227,7 @@ async def test_an_instant_that_has_passed_is_refused(learning: bool, tmp_path: P
             await (learn_the_time(hands, Screen(), at) if learning else invitation.hold(at))
 
 
+@ONE_LOOP
 async def test_the_command_refuses_it_before_it_asks(tmp_path: Path) -> None:
     async with inviting(tmp_path, "--at", "2001-09-09T01:46:40Z", "--stun", "127.0.0.9:9") as process:
         _, said = await process.communicate()
@@ -279,6 +281,7 @@ def behind_a_nat(seen: Endpoint, server: Endpoint) -> Endpoint:
     return Endpoint("198.51.100.1", 1024 + (seen.port * 7919) % 60_000)
 
 
+@ONE_LOOP
 async def test_the_ticket_stands_alone_on_standard_output_while_the_mapping_is_held(
     tmp_path: Path, ports: tuple[int, int]
 ) -> None:
@@ -304,6 +307,7 @@ async def test_the_ticket_stands_alone_on_standard_output_while_the_mapping_is_h
     assert told[-2:] == ["the mapping is let go, and the ticket is void", "simopen: interrupted; everything is closed"]
 
 
+@ONE_LOOP
 async def test_the_whole_table_is_there_for_who_asks(tmp_path: Path) -> None:
     async with FakeStun() as server, inviting(tmp_path, "--stun", server.name, "--timeout", "20s", "-v") as process:
         parse_ticket(await line_of(process))
@@ -312,6 +316,7 @@ async def test_the_whole_table_is_there_for_who_asks(tmp_path: Path) -> None:
     assert "the NATs in front of this host" in said.decode()
 
 
+@ONE_LOOP
 async def test_as_json_the_ticket_is_among_the_rest(tmp_path: Path) -> None:
     async with FakeStun() as server:
         words = ["--stun", server.name, "--timeout", "20s", "--json", "--at", str(time.time() + 100)]
@@ -330,6 +335,7 @@ async def test_consent_to_a_spray_is_in_the_ticket(tmp_path: Path) -> None:
             assert parse_ticket(await line_of(process)).spray
 
 
+@ONE_LOOP
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
