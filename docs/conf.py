@@ -23,6 +23,7 @@ myst_heading_anchors = 3
 
 # The docstrings are written for `help()`: one backtick means code.
 default_role = "code"
+autodoc_default_options = {"members": True, "undoc-members": False}
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
