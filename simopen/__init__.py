@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         WindowClosed,
     )
     from simopen.holepunch.api import connect, connect_self, punch
+    from simopen.link.bridge import bridge
     from simopen.link.session import new_key
     from simopen.model.endpoint import Endpoint
     from simopen.model.estimate import Estimate
@@ -76,6 +77,7 @@ __all__ = [
     "Up",
     "Verified",
     "WindowClosed",
+    "bridge",
     "check_clock",
     "connect",
     "connect_self",
@@ -120,6 +122,7 @@ _HOMES = {
     "Up": "model.event",
     "Verified": "model.event",
     "WindowClosed": "errors",
+    "bridge": "link.bridge",
     "check_clock": "clock.source",
     "connect": "holepunch.api",
     "connect_self": "holepunch.api",

@@ -1,0 +1,90 @@
+"""A real connected socket for libraries that take nothing else (`sock=`), whose other end is a stream.
+
+Theory of operation. A TCP pair on loopback: the library has one end, and two tasks carry what comes between the other
+end and the stream. Half-closes travel, and an error of either is an error of the other: a FIN never stands for a cut.
+The listening socket lives until its own client has come, and whoever else connects meanwhile is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+
+from simopen.net.sockets import drop
+
+_PIECE = 2**16
+_BACKLOG = 8
+Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+_running: set[asyncio.Task[None]] = set()
+"""A task lives as long as somebody refers to it."""
+
+
+async def bridge(stream: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> socket.socket:
+    """A connected, non-blocking TCP socket that carries what `stream`, a (reader, writer), does.
+
+    The stream is the bridge's from here on, and the socket is the caller's: closing it, or shutting it down for
+    writing, ends the stream in that direction; where the stream is cut, reading from the socket meets ECONNRESET.
+
+    Raises:
+        OSError: no socket can be had on loopback.
+    """
+    mine, theirs = _loopback_pair()
+    try:
+        inner = await asyncio.open_connection(sock=mine)
+    except BaseException:
+        mine.close()
+        theirs.close()
+        raise
+    task = asyncio.get_running_loop().create_task(_carry(stream, inner, mine))
+    _running.add(task)
+    task.add_done_callback(_running.discard)
+    return theirs
+
+
+def _loopback_pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected ends, of which nobody else has one."""
+    with socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG) as server:
+        client = socket.create_connection(server.getsockname())
+        try:
+            while True:
+                sock, remote = server.accept()
+                if remote == client.getsockname():
+                    break
+                drop(sock)
+                sock.close()  # another program of this host's
+        except BaseException:
+            client.close()
+            raise
+    for each in (sock, client):
+        each.setblocking(False)
+        each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock, client
+
+
+async def _carry(outer: Pair, inner: Pair, sock: socket.socket) -> None:
+    """Both directions, until both have ended; or until one fails, and the other with it."""
+    ways = [asyncio.ensure_future(_pass(outer[0], inner[1])), asyncio.ensure_future(_pass(inner[0], outer[1]))]
+    try:
+        await asyncio.gather(*ways)
+    except (Exception, asyncio.CancelledError) as error:
+        for way in ways:
+            way.cancel()
+        await asyncio.gather(*ways, return_exceptions=True)
+        with contextlib.suppress(OSError):
+            drop(sock)  # a FIN would be taken for the end
+        inner[1].transport.abort()
+        outer[1].transport.abort()
+        if not isinstance(error, OSError):
+            raise
+    finally:
+        for _, writer in (outer, inner):
+            writer.close()
+
+
+async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(_PIECE):
+        writer.write(data)
+        await writer.drain()
+    writer.write_eof()
+    await writer.drain()

@@ -1,0 +1,106 @@
+"""A socket in place of a stream: what either end does, the other one sees."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+
+import simopen
+from simopen.errors import LinkBroken
+from tests.link.peers import Pair, stream_pair
+
+
+@contextlib.asynccontextmanager
+async def bridged() -> AsyncIterator[tuple[socket.socket, Pair]]:
+    """One side's socket, and the other's stream."""
+    one, other = await stream_pair()
+    sock = await simopen.bridge(one)
+    try:
+        yield sock, other
+    finally:
+        sock.close()
+        other[1].transport.abort()
+
+
+async def test_data_goes_both_ways_and_half_closes_travel() -> None:
+    loop = asyncio.get_running_loop()
+    async with bridged() as (sock, (reader, writer)):
+        assert sock.family == socket.AF_INET
+        assert sock.getpeername()[0] == sock.getsockname()[0] == "127.0.0.1"
+        await loop.sock_sendall(sock, b"question" * 50_000)
+        sock.shutdown(socket.SHUT_WR)
+        assert await reader.read() == b"question" * 50_000
+        writer.write(b"answer")
+        writer.write_eof()
+        assert await loop.sock_recv(sock, 100) == b"answer"
+        assert await loop.sock_recv(sock, 100) == b""
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_asyncios_own_streams_take_it() -> None:
+    async with bridged() as (sock, (reader, writer)):
+        _, inner = await asyncio.open_connection(sock=sock)
+        inner.write(b"hello")
+        assert await reader.readexactly(5) == b"hello"
+        inner.close()
+        await inner.wait_closed()
+        assert await reader.read() == b""
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_a_cut_is_an_error_at_the_socket_too() -> None:
+    loop = asyncio.get_running_loop()
+    async with bridged() as (sock, (_, writer)):
+        writer.write(b"half of it")
+        assert await loop.sock_recv(sock, 100) == b"half of it"
+        writer.transport.abort()
+        with pytest.raises(ConnectionResetError):
+            await loop.sock_recv(sock, 100)
+
+
+async def test_a_socket_that_is_reset_cuts_the_stream() -> None:
+    async with bridged() as (sock, (reader, _)):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        sock.close()
+        with pytest.raises(LinkBroken):
+            await reader.read()
+
+
+async def test_a_peer_that_writes_to_a_socket_that_is_closed_is_told() -> None:
+    async with bridged() as (sock, (reader, writer)):
+        sock.close()
+        assert await reader.read() == b""
+        with pytest.raises(ConnectionError):  # noqa: PT012 - however soon
+            while True:
+                writer.write(bytes(2**16))
+                await writer.drain()
+
+
+async def test_what_the_socket_does_not_read_makes_the_peer_wait() -> None:
+    async with bridged() as (sock, (_, writer)):
+        writer.transport.set_write_buffer_limits(high=2**16)
+        with pytest.raises(TimeoutError):  # noqa: PT012 - however soon
+            async with asyncio.timeout(0.2):
+                while True:
+                    writer.write(bytes(2**16))
+                    await writer.drain()
+        received = len(await asyncio.get_running_loop().sock_recv(sock, 2**20))
+        assert received > 0
+
+
+async def test_a_plain_stream_is_bridged_as_well() -> None:
+    one, other = socket.socketpair()
+    reader, writer = await asyncio.open_connection(sock=other)
+    sock = await simopen.bridge(await asyncio.open_connection(sock=one))
+    writer.write(b"hello")
+    assert await asyncio.get_running_loop().sock_recv(sock, 10) == b"hello"
+    sock.close()
+    assert await reader.read() == b""
+    writer.close()
+    await writer.wait_closed()
