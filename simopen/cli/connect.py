@@ -23,6 +23,7 @@ from simopen.clock.true_time import When, good_enough_s, learn, local_note, must
 from simopen.errors import Flaw, TicketError
 from simopen.holepunch import api
 from simopen.holepunch.diagnosis import ago
+from simopen.holepunch.options import WINDOW_S, Options
 from simopen.holepunch.targets import possible
 from simopen.model.endpoint import Endpoint, host_and_port, own_address, peer_endpoints
 from simopen.model.estimate import Estimate
@@ -121,7 +122,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--window",
         metavar="S",
         type=window,
-        default=api.WINDOW_S,
+        default=WINDOW_S,
         help="keep trying for this long after the instant (default: %(default)g s)",
     )
     parser.add_argument(
@@ -183,7 +184,7 @@ def called(options: argparse.Namespace, source: TimeSource, where: store.Places 
     with _own_ticket(options.mine, where or store.directories()) as mine:
         unknown = must_ask(source, estimate, good_enough_s(source, options.window))
         with judged():
-            call = _to_ticket(theirs, mine, options, source, estimate)
+            call = _to_ticket(_Planned.of(theirs, mine, spray=options.spray), options, source, estimate)
             call = call if unknown else call.by(estimate)
         yield call
 
@@ -288,36 +289,57 @@ def _if_local(when: When, estimate: Estimate) -> Iterator[str]:
         yield f"note: {text}"
 
 
-def _judged(theirs: Ticket, mine: Ticket, options: argparse.Namespace, source: TimeSource, estimate: Estimate) -> Call:
-    agreed_instant(mine, theirs, estimate.utc_ns / 1e9, options.window)
-    return _to_ticket(theirs, mine, options, source, estimate)
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """Two tickets, and what they come to. None of it depends on what is learnt of the time: so it is made once."""
+
+    theirs: Ticket
+    mine: Ticket
+    instant: int
+    spray: bool
+    plan: Plan
+
+    @classmethod
+    def of(cls, theirs: Ticket, mine: Ticket, *, spray: bool) -> _Planned:
+        """Raises: ImpossiblePair for two that leave no way; TicketError for one and the same."""
+        instant, spray = later_instant(mine, theirs), spray or both_spray(mine, theirs)
+        plan = possible(mine.profile, theirs.profile, now_ns=instant * 10**9, spray=spray)
+        return cls(theirs, mine, instant, spray, plan)
+
+    def to_tell(self, now_s: float) -> Iterator[str]:
+        """What is worth saying before the call."""
+        yield from _if_old(self.theirs, now_s)
+        yield from _told(self.plan, self.mine, self.theirs, spray=self.spray)
 
 
-def _to_ticket(
-    theirs: Ticket, mine: Ticket, options: argparse.Namespace, source: TimeSource, estimate: Estimate
-) -> Call:
-    instant, now_s = later_instant(mine, theirs), estimate.utc_ns / 1e9
-    spray = options.spray or both_spray(mine, theirs)
-    plan = possible(mine.profile, theirs.profile, now_ns=instant * 10**9, spray=spray)
+def _judged(planned: _Planned, options: argparse.Namespace, source: TimeSource, estimate: Estimate) -> Call:
+    agreed_instant(planned.mine, planned.theirs, estimate.utc_ns / 1e9, options.window)
+    return _to_ticket(planned, options, source, estimate)
+
+
+def _to_ticket(planned: _Planned, options: argparse.Namespace, source: TimeSource, estimate: Estimate) -> Call:
     return Call(
-        str(theirs.profile.mapped or "the ticket's owner"),
-        instant,
-        lambda on_event: api.connect(
-            theirs,
-            mine=mine,
-            at=instant,
-            spray=spray,
-            first_ttl=options.first_ttl,
-            window=options.window,
-            listen=options.listen,
-            clock=source,
-            keepalive=options.keepalive,
-            user_timeout=options.user_timeout,
-            on_event=on_event,
+        str(planned.theirs.profile.mapped or "the ticket's owner"),
+        planned.instant,
+        lambda on_event: api.connected(
+            planned.theirs,
+            planned.mine,
+            Options.told(
+                at=planned.instant,
+                spray=planned.spray,
+                first_ttl=options.first_ttl,
+                window=options.window,
+                listen=options.listen,
+                clock=source,
+                keepalive=options.keepalive,
+                user_timeout=options.user_timeout,
+                on_event=on_event,
+                plan=planned.plan,
+            ),
         ),
-        (*_if_old(theirs, now_s), *_planned(plan, mine, theirs, spray=spray)),
-        partial(_judged, theirs, mine, options, source),
-        When.told(instant, source),
+        tuple(planned.to_tell(estimate.utc_ns / 1e9)),
+        partial(_judged, planned, options, source),
+        When.told(planned.instant, source),
     )
 
 
@@ -332,7 +354,7 @@ def _if_old(theirs: Ticket, now_s: float) -> Iterator[str]:
         )
 
 
-def _planned(plan: Plan, mine: Ticket, theirs: Ticket, *, spray: bool) -> Iterator[str]:
+def _told(plan: Plan, mine: Ticket, theirs: Ticket, *, spray: bool) -> Iterator[str]:
     """The plan; and where it sprays, or would, what the two tickets say of that."""
     if plan.sprays and spray and not both_spray(mine, theirs):
         yield f"plan: {plan.why}, if your peer runs with --spray, too: {_lacking(mine, theirs)}"

@@ -14,18 +14,20 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from socket import socket
+from typing import Unpack, overload
 
 from simopen import _logs
 from simopen.clock import scheduler
-from simopen.clock.instant import Instant, positive_s
+from simopen.clock.instant import Instant
 from simopen.clock.scheduler import Fired
-from simopen.clock.source import CHECK_TIMEOUT_S, ClockArgument, TimeSource, as_clock
+from simopen.clock.source import CHECK_TIMEOUT_S, ClockArgument, TimeSource
 from simopen.clock.true_time import Learnt, When, good_enough_s, is_news, learn, patience_s, remark, zone_hint
 from simopen.clock.waiting import HANDOVER_NS, STALLED_NS, Pulse, Wait, stalled
 from simopen.errors import MissedInstant, PunchError, WindowClosed
 from simopen.holepunch.attempts import Stream
 from simopen.holepunch.budget import FIRST_NS
 from simopen.holepunch.diagnosis import ago, diagnose, remarks, stopped
+from simopen.holepunch.options import WINDOW_S, Common, CommonOfStreams, Options
 from simopen.holepunch.retry import Window
 from simopen.holepunch.runner import Connector
 from simopen.holepunch.targets import Aim, Order, budgeted, looked_up, named, planned, reachable
@@ -51,9 +53,6 @@ logger = _logs.PACKAGE
 MOST_LOGGED = 20
 """Shots that are told one by one: a spray fires thousands."""
 
-WINDOW_S = 10.0
-"""Long enough for SYNs lost twice (the kernel resends after 1, 2, ... s) and for clocks that nobody has set in a
-while; short enough for somebody who waits for a verdict."""
 # A name that was looked up this long before the instant is looked up again, and so shortly before it.
 _LASTING_NS, _RENEWAL_NS = 30_000_000_000, 8_000_000_000
 _TICK_S = 1.0
@@ -66,7 +65,19 @@ _COUNTING_NS = 200_000_000
 _EARLY_TIMER_S = 0.002
 
 
-async def punch(
+@overload
+async def connect(
+    peer: Peer, *, local: Local = None, **options: Unpack[CommonOfStreams]
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]: ...
+@overload
+async def connect(
+    peer: Ticket, *, mine: Ticket, spray: bool = False, **options: Unpack[CommonOfStreams]
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]: ...
+@overload
+async def connect(
+    peer: Profile, *, mine: Profile, spray: bool = False, **options: Unpack[CommonOfStreams]
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]: ...
+async def connect(
     peer: Peer | Profile | Ticket,
     *,
     mine: Profile | Ticket | None = None,
@@ -80,13 +91,12 @@ async def punch(
     keepalive: float | None = KEEPALIVE_S,
     user_timeout: float | None = USER_TIMEOUT_S,
     on_event: OnEvent | None = None,
-) -> tuple[socket, Report]:
-    """Open one direct TCP stream to a peer that does the same at the same instant; returns (socket, report).
+    limit: int = STREAM_LIMIT,
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Like `asyncio.open_connection`, to a peer that does the same at the same instant.
 
-    The socket is connected and non-blocking; pass it as `sock=` to any library. It is the caller's to close. What it is
-    closed with, or shut down, leaves about one round trip after the stream came up at the earliest, or the routers on
-    the way could not follow it, and would let no next stream between the same two endpoints in for a minute or more.
-    Code that has only the descriptor, as uvloop's transports do, shuts it down at once: then wait that long before.
+    Returns asyncio's own (reader, writer); `writer.get_extra_info("simopen")` is the `Report`.
+    `writer.start_tls(context, server_side=...)` takes the stream to TLS in either role (`upgrade.Writer.start_tls`).
 
     Args:
         peer: (host, port), or several such pairs, fired at side by side from the one local port. Where several answer,
@@ -117,6 +127,7 @@ async def punch(
         on_event: called in the event loop with an `Event` at each step: `Resolved`, `ClockKnown`, `Armed`, `Fired`,
             `Answered`, `Up`. What it raises is logged and harms nothing; while it runs, the loop waits, so let it be
             quick. `on_event=print` shows the steps.
+        limit: the reader's buffer limit in bytes, as asyncio's.
 
     Raises:
         TypeError, ValueError: a bad argument, a naive datetime among them.
@@ -127,39 +138,45 @@ async def punch(
         WindowClosed: the window ended without a stream.
         PunchError: all of these but the first two; `report` tells what was tried, `diagnosis` why it failed.
     """
-    source, liveness, tell = as_clock(clock), Liveness(keepalive, user_timeout), Teller(on_event)
-    when = When.told(at, source)
-    window_ns = _window_ns(window)
-    if isinstance(peer, Ticket) and isinstance(mine, Ticket):
-        when = await _agreed(mine, peer, source, window) if at is None else when
-        spray = spray or both_spray(mine, peer)
-        peer, mine = peer.profile, mine.profile
-    hops = _hops(first_ttl, when)
-    if _plan_depends_on_time(when, peer, mine):
-        await learn(source, good_enough_s(source, window), CHECK_TIMEOUT_S)
-    order = Order(when, window_ns, source)
-    _check_loop()
-    if isinstance(peer, Profile):
-        aim = await planned(peer, mine, local, order, spray=spray)
-    elif isinstance(peer, Ticket) or mine is not None:
-        raise TypeError("a ticket or a profile of this side's own, as `mine`, goes along with one of the peer's")
-    else:
-        aim = await named(peer, local, order)
-    shots, left, resends = budgeted(aim, hops)
-    trace = _Trace(order, aim, window, hops, tell=tell)
-    trace.tell_peers()
-    with Connector.opened(
-        aim.local[0], shots, listen=listen, chooses=aim.chooses, left=left, resends=resends, tell=tell
-    ) as connector:
-        trace.connector = connector
-        stream = await _in_window(connector, trace)
-    liveness.arrange(stream.sock)
-    sock, report = delayed_close.shared.hold(stream.sock, stream.took_ns), trace.report(stream)
-    tell(Up(stream.established_ns, stream.remote, stream.via))
-    return sock, report
+    _check_limit(limit)
+    return await connected(
+        peer,
+        mine,
+        Options.told(
+            spray=spray,
+            first_ttl=first_ttl,
+            at=at,
+            local=local,
+            window=window,
+            listen=listen,
+            clock=clock,
+            keepalive=keepalive,
+            user_timeout=user_timeout,
+            on_event=on_event,
+        ),
+        limit,
+    )
 
 
-async def connect(
+async def connected(
+    peer: Peer | Profile | Ticket, mine: Profile | Ticket | None, options: Options, limit: int = STREAM_LIMIT
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """`connect`, with its options judged."""
+    sock, report = await _punched(peer, mine, options)
+    return await _streams(sock, limit, report)
+
+
+@overload
+async def punch(peer: Peer, *, local: Local = None, **options: Unpack[Common]) -> tuple[socket, Report]: ...
+@overload
+async def punch(
+    peer: Ticket, *, mine: Ticket, spray: bool = False, **options: Unpack[Common]
+) -> tuple[socket, Report]: ...
+@overload
+async def punch(
+    peer: Profile, *, mine: Profile, spray: bool = False, **options: Unpack[Common]
+) -> tuple[socket, Report]: ...
+async def punch(
     peer: Peer | Profile | Ticket,
     *,
     mine: Profile | Ticket | None = None,
@@ -173,31 +190,84 @@ async def connect(
     keepalive: float | None = KEEPALIVE_S,
     user_timeout: float | None = USER_TIMEOUT_S,
     on_event: OnEvent | None = None,
-    limit: int = STREAM_LIMIT,
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Like `asyncio.open_connection`, to a peer that does the same at the same instant.
+) -> tuple[socket, Report]:
+    """Open one direct TCP stream to a peer that does the same at the same instant; returns (socket, report).
 
-    Returns asyncio's own (reader, writer); `writer.get_extra_info("simopen")` is the `Report`. `limit` is the reader's
-    buffer limit in bytes. Everything else, and what is raised, is as in `punch`.
+    The socket is connected and non-blocking; pass it as `sock=` to any library. It is the caller's to close. What it is
+    closed with, or shut down, leaves about one round trip after the stream came up at the earliest, or the routers on
+    the way could not follow it, and would let no next stream between the same two endpoints in for a minute or more.
+    Code that has only the descriptor, as uvloop's transports do, shuts it down at once: then wait that long before.
 
-    `writer.start_tls(context, server_side=...)` takes the stream to TLS in either role (`upgrade.Writer.start_tls`).
+    The arguments, and what is raised, are those of `connect`, but for `limit`.
     """
-    _check_limit(limit)
-    sock, report = await punch(
+    return await _punched(
         peer,
-        mine=mine,
-        spray=spray,
-        first_ttl=first_ttl,
-        at=at,
-        local=local,
-        window=window,
-        listen=listen,
-        clock=clock,
-        keepalive=keepalive,
-        user_timeout=user_timeout,
-        on_event=on_event,
+        mine,
+        Options.told(
+            spray=spray,
+            first_ttl=first_ttl,
+            at=at,
+            local=local,
+            window=window,
+            listen=listen,
+            clock=clock,
+            keepalive=keepalive,
+            user_timeout=user_timeout,
+            on_event=on_event,
+        ),
     )
-    return await _streams(sock, limit, report)
+
+
+async def _punched(
+    peer: Peer | Profile | Ticket, mine: Profile | Ticket | None, options: Options
+) -> tuple[socket, Report]:
+    order, hops, aim = await _aimed(peer, mine, options)
+    shots, left, resends = budgeted(aim, hops)
+    tell = options.tell
+    trace = _Trace(order, aim, options.window_s, hops, tell=tell)
+    trace.tell_peers()
+    with Connector.opened(
+        aim.local[0], shots, listen=options.listen, chooses=aim.chooses, left=left, resends=resends, tell=tell
+    ) as connector:
+        trace.connector = connector
+        stream = await _in_window(connector, trace)
+    options.liveness.arrange(stream.sock)
+    sock, report = delayed_close.shared.hold(stream.sock, stream.took_ns), trace.report(stream)
+    tell(Up(stream.established_ns, stream.remote, stream.via))
+    return sock, report
+
+
+async def _aimed(
+    peer: Peer | Profile | Ticket, mine: Profile | Ticket | None, options: Options
+) -> tuple[Order, int | None, Aim]:
+    """When, and whom at, whatever kind of peer was named; from here on there is one road."""
+    _check_together(peer, mine, options)
+    when, spray, source = options.when, options.spray, options.clock
+    if isinstance(peer, Ticket) and isinstance(mine, Ticket):
+        when = when if options.is_at_told else await _agreed(mine, peer, source, options.window_s)
+        spray = spray or both_spray(mine, peer)
+        peer, mine = peer.profile, mine.profile
+    hops = options.hops(when)
+    if _plan_depends_on_time(when, peer, mine):
+        await learn(source, good_enough_s(source, options.window_s), CHECK_TIMEOUT_S)
+    order = Order(when, options.window_ns, source)
+    _check_loop()
+    if isinstance(peer, Profile) and isinstance(mine, Profile):
+        return order, hops, await planned(peer, mine, order, spray=spray, known=options.plan)
+    assert not isinstance(peer, (Profile, Ticket))
+    return order, hops, await named(peer, options.local, order)
+
+
+def _check_together(peer: Peer | Profile | Ticket, mine: Profile | Ticket | None, options: Options) -> None:
+    """What the overloads say, for those who have no type checker. Raises: TypeError."""
+    if isinstance(peer, (Profile, Ticket)):
+        if type(mine) is not type(peer) or options.local is not None:
+            kind = "profile" if isinstance(peer, Profile) else "ticket"
+            raise TypeError(f"with a peer's {kind}, this side's own goes along as `mine`, and names the local port")
+    elif mine is not None:
+        raise TypeError("a ticket or a profile of this side's own, as `mine`, goes along with one of the peer's")
+    elif options.spray:
+        raise TypeError("spray goes along with a peer's ticket or profile: an endpoint has no ports to guess")
 
 
 async def connect_self(
@@ -253,10 +323,6 @@ def _check_limit(limit: float) -> None:
         raise ValueError(f"limit must be above 0, not {limit}")
 
 
-def _window_ns(window: float) -> int:
-    return round(positive_s("window", window) * 1e9)
-
-
 async def _agreed(mine: Ticket, theirs: Ticket, source: TimeSource, window_s: float) -> When:
     """The instant of two tickets. Raises: TicketError where by true time that is over, or years away."""
     left_s = later_instant(mine, theirs) - source.now_estimate().utc_ns / 1e9
@@ -268,18 +334,6 @@ def _plan_depends_on_time(when: When, *sides: Peer | Profile | Ticket | None) ->
     """Whether a plan is to be made for when nobody knows yet: a row of ports is further on by then."""
     profiles = [side for side in sides if isinstance(side, Profile)]
     return bool(profiles) and (when.is_unresolved or (when.is_now and any(side.step is not None for side in profiles)))
-
-
-def _hops(first_ttl: int | None, when: When) -> int | None:
-    if first_ttl is None:
-        return None
-    if isinstance(first_ttl, bool) or not isinstance(first_ttl, int):
-        raise TypeError(f"first_ttl must be an int, not {type(first_ttl).__name__}")
-    if not 1 <= first_ttl <= 255:
-        raise ValueError(f"first_ttl must lie between 1 and 255 hops, not {first_ttl}")
-    if when.is_now:
-        raise ValueError("first_ttl needs an instant: the first shots come before it")
-    return first_ttl
 
 
 def _check_loop() -> None:

@@ -43,7 +43,6 @@ from simopen.model.wording import FEW, listed, quoted
 from simopen.net.resolve import Ask, Resolved, resolved
 from simopen.net.routes import NO_WAY, is_own, source_address
 from simopen.net.sockets import make_room, open_socket, sockaddr
-from simopen.ticket.codec import Ticket
 
 logger = _logs.PACKAGE
 
@@ -128,16 +127,14 @@ async def looked_up(pairs: Sequence[tuple[str, int]], left_s: float, ask: Ask = 
     return found
 
 
-async def planned(theirs: Profile, mine: Profile | Ticket | None, local: Local, order: Order, *, spray: bool) -> Aim:
-    """The shots that the two profiles call for.
+async def planned(theirs: Profile, mine: Profile, order: Order, *, spray: bool, known: Plan | None = None) -> Aim:
+    """The shots that the two profiles call for; `known`: these, where they are worked out already.
 
     Worked out in a thread, long before the instant: a row of ports takes up to 0.3 s (measured).
     """
-    if not isinstance(mine, Profile) or local is not None:
-        raise TypeError("with a peer's profile, this side's own goes along as `mine`, and names the local port")
     estimate = order.clock.now_estimate()
     now_ns = estimate.utc_ns if order.when.is_now else order.when.utc_ns(estimate)
-    found = await asyncio.to_thread(possible, mine, theirs, now_ns=now_ns, spray=spray)
+    found = known if known is not None else await asyncio.to_thread(possible, mine, theirs, now_ns=now_ns, spray=spray)
     logger.info("plan: %d shots: %s", len(found.shots), found.why)
     shots, notes = reachable(found.shots, None, strangers=not seen_at_one_address(mine, theirs))
     make_room(most_at_once(shots))
