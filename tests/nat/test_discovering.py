@@ -6,13 +6,15 @@ import json
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
 
 from simopen import lab
-from simopen.lab import Allocation, Filtering, LinuxRouter, Mapping, Nat, Unsolicited
+from simopen.lab import Allocation, LinuxRouter, Mapping, Nat, Unsolicited
+from simopen.lab.nat.model import FILTERINGS
 from simopen.lab.packet import Flags, Protocol
 from simopen.lab.trial import stun_server
 from simopen.nat.probe import PROBES
@@ -38,15 +40,19 @@ MOST_SYNS = 64
 
 
 @asynccontextmanager
-async def behind(
-    nat: Routed, *, delay_s: float = 0.01, server_delay_s: float | None = None
-) -> AsyncIterator[tuple[lab.Network, lab.Host, list[lab.Host]]]:
-    """A network with a host behind these NATs, and an RFC 5780 server on two more."""
+async def served(delay_s: float = 0.01) -> AsyncIterator[tuple[lab.Network, list[lab.Host]]]:
+    """A network with an RFC 5780 server on two hosts."""
     async with lab.Network() as net:
-        far_s = delay_s if server_delay_s is None else server_delay_s
-        servers = [await net.host(name, delay_s=far_s) for name in ("one", "other")]
+        servers = [await net.host(name, delay_s=delay_s) for name in ("one", "other")]
         for mine, its in (servers, servers[::-1]):
             await stun_server.start(mine, mine.address, its.address)
+        yield net, servers
+
+
+@asynccontextmanager
+async def behind(nat: Routed, *, delay_s: float = 0.01) -> AsyncIterator[tuple[lab.Network, lab.Host, list[lab.Host]]]:
+    """The same with a host behind these NATs."""
+    async with served(delay_s) as (net, servers):
         yield net, await net.host("left", delay_s=delay_s, nat=nat), servers
 
 
@@ -71,29 +77,28 @@ NATS: dict[str, tuple[Nat | Sequence[Nat] | None, str, str]] = {
 }
 
 
-@pytest.mark.parametrize(("nat", "mapping", "allocation"), NATS.values(), ids=NATS)
-async def test_each_nat_is_named(nat: Nat | Sequence[Nat] | None, mapping: str, allocation: str) -> None:
-    async with behind(nat) as (net, host, (one, _)):
-        said = await discover(host, [one.address])
+async def test_each_nat_is_named() -> None:
+    async with served() as (net, (one, _)):
+        for name, (nat, mapping, allocation) in NATS.items():
+            host = await net.host(name, delay_s=0.01, nat=nat)
+            said = await discover(host, [one.address])
+            assert said["mapping"] == mapping, (name, said)
+            assert said["allocation"] in {allocation, "unknown"}, (name, said)
+            assert said["mapped"][0] == host.public_address, name
+            assert said["hosts"][0] == [host.address, PORT], name
         record = await net.record()
-    assert said["mapping"] == mapping, said
-    assert said["allocation"] in {allocation, "unknown"}, said
-    assert said["mapped"][0] == host.public_address
-    assert said["hosts"][0] == [host.address, PORT]
-    syns = [each for each in record if each.source == "left" and each.sent.is_syn]
-    assert len(syns) <= MOST_SYNS
+    for name in NATS:
+        assert sum(each.source == name and each.sent.is_syn for each in record) <= MOST_SYNS, name
 
 
-@pytest.mark.parametrize("filtering", Filtering)
-@pytest.mark.parametrize("unsolicited", [Unsolicited.DROP, Unsolicited.RESET])
-@pytest.mark.parametrize("hairpinning", [True, False])
-async def test_hairpinning_is_found_under_every_filtering(
-    filtering: Filtering, unsolicited: Unsolicited, *, hairpinning: bool
-) -> None:
-    nat = Nat(filtering=filtering, unsolicited=unsolicited, hairpinning=hairpinning)
+async def test_hairpinning_is_found_under_every_filtering() -> None:
     # A stream through the NAT takes as long as two round trips to it: that must be less than one to the server.
-    async with behind(nat, delay_s=0.02, server_delay_s=0.06) as (_, host, (one, _)):
-        assert (await discover(host, [one.address]))["hairpinning"] is hairpinning
+    async with served(0.06) as (net, (one, _)):
+        for case in product(FILTERINGS, (Unsolicited.DROP, Unsolicited.RESET), (True, False)):
+            filtering, unsolicited, hairpinning = case
+            nat = Nat(filtering=filtering, unsolicited=unsolicited, hairpinning=hairpinning)
+            host = await net.host(str(case), delay_s=0.02, nat=nat)
+            assert (await discover(host, [one.address]))["hairpinning"] is hairpinning, case
 
 
 async def test_no_hairpin_takes_ports_of_a_row_that_is_to_be_foreseen() -> None:
