@@ -128,7 +128,7 @@ def judge_port_sharing(refused: str | None) -> Finding:
 def judge_descriptors(soft: float, hard: float) -> Finding:
     """The two limits of RLIMIT_NOFILE; `inf` where there is none."""
     found = f"this process may have {soft:,.0f}, and take up to {hard:,.0f}"
-    if hard >= DESCRIPTORS:  # the connector takes what it needs
+    if hard >= DESCRIPTORS:  # the runner takes what it needs
         return Finding(Check.DESCRIPTORS, Verdict.OK, found)
     advice = f"only a spray needs {DESCRIPTORS:,}: have root raise the hard limit (limits.conf)"
     return Finding(Check.DESCRIPTORS, Verdict.WARN, found, advice)

@@ -29,7 +29,7 @@ from simopen.holepunch.budget import FIRST_NS
 from simopen.holepunch.diagnosis import ago, diagnose, remarks, stopped
 from simopen.holepunch.options import WINDOW_S, Common, CommonOfStreams, Options
 from simopen.holepunch.retry import Window
-from simopen.holepunch.runner import Connector
+from simopen.holepunch.runner import Runner
 from simopen.holepunch.targets import Aim, Order, budgeted, looked_up, named, planned, reachable
 from simopen.holepunch.telling import NOBODY, Teller
 from simopen.model.endpoint import Endpoint, Local, Peer, local_endpoint
@@ -226,11 +226,11 @@ async def _punched(
     tell = options.tell
     trace = _Trace(order, aim, options.window_s, hops, tell=tell)
     trace.tell_peers()
-    with Connector.opened(
+    with Runner.opened(
         aim.local[0], shots, listen=options.listen, chooses=aim.chooses, left=left, resends=resends, tell=tell
-    ) as connector:
-        trace.connector = connector
-        stream = await _in_window(connector, trace)
+    ) as runner:
+        trace.runner = runner
+        stream = await _in_window(runner, trace)
     options.liveness.arrange(stream.sock)
     sock, report = delayed_close.shared.hold(stream.sock, stream.took_ns), trace.report(stream)
     tell(Up(stream.established_ns, stream.remote, stream.via))
@@ -343,7 +343,7 @@ def _check_loop() -> None:
         )
 
 
-async def _renew(connector: Connector, trace: _Trace) -> None:
+async def _renew(runner: Runner, trace: _Trace) -> None:
     """Shortly before the instant, look names up again that were looked up long before: a home's address may change."""
     while (left_ns := trace.wait.left_ns()) > _RENEWAL_NS:  # noqa: ASYNC110 - what is known of the clock may change
         await asyncio.sleep(min(_TICK_S, (left_ns - _RENEWAL_NS) / 1e9))
@@ -359,18 +359,18 @@ async def _renew(connector: Connector, trace: _Trace) -> None:
     if shots != aim.shots:
         before = listed(aim.peers, ", ", FEW)
         trace.aim = replace(aim, shots=shots, notes=found.notes + notes)
-        connector.fire_at(*budgeted(trace.aim, trace.hops))
+        runner.fire_at(*budgeted(trace.aim, trace.hops))
         trace.tell_peers()
         trace.note(f"the peer's name has changed from {before} to {listed(trace.aim.peers, ', ', FEW)}")
 
 
 @contextlib.asynccontextmanager
-async def _renewed(connector: Connector, trace: _Trace) -> AsyncIterator[None]:
+async def _renewed(runner: Runner, trace: _Trace) -> AsyncIterator[None]:
     """While inside, names are looked up again in time."""
     if not trace.aim.names:
         yield
         return
-    renewal = asyncio.ensure_future(_renew(connector, trace))
+    renewal = asyncio.ensure_future(_renew(runner, trace))
     try:
         yield
     finally:
@@ -391,7 +391,7 @@ class _Trace:
     hops: int | None = None
     wait: Wait = field(init=False)
     notes: tuple[str, ...] = ()
-    connector: Connector | None = field(default=None)
+    runner: Runner | None = field(default=None)
     stalled_ns: int = 0
     pulse: Pulse = field(default_factory=Pulse)
     watched_from: Reading | None = None
@@ -441,7 +441,7 @@ class _Trace:
         return 0.0 if self.watched_from is None else slept_s(self.watched_from, self.order.clock.local.read())
 
     def report(self, stream: Stream | None = None) -> Report:
-        assert self.connector is not None
+        assert self.runner is not None
         now_ns = time.monotonic_ns()
         if asleep_s := self.slept_s():
             self.note(f"this machine slept for {asleep_s:.1f} s within the window")
@@ -449,22 +449,22 @@ class _Trace:
             local=self.aim.local,
             peers=self.aim.peers,
             window_s=self.window_s,
-            listening=self.connector.listening,
+            listening=self.runner.listening,
             clock=self.wait.estimate,
             instant_ns=self.wait.instant_ns,
-            fired_ns=self.connector.fired_ns,
+            fired_ns=self.runner.fired_ns,
             ended_ns=now_ns,
-            attempts=self.connector.attempts,
-            strangers=self.connector.strangers,
-            arrivals=tuple(self.connector.arrivals),
-            early_ns=self.connector.early_ns,
-            early_doubt_ns=self.connector.early_doubt_ns,
-            earlier=self.connector.earlier,
-            holder=self.connector.holder,
+            attempts=self.runner.attempts,
+            strangers=self.runner.strangers,
+            arrivals=tuple(self.runner.arrivals),
+            early_ns=self.runner.early_ns,
+            early_doubt_ns=self.runner.early_doubt_ns,
+            earlier=self.runner.earlier,
+            holder=self.runner.holder,
             plan=self.aim.plan,
             spray=self.aim.spray,
             stalled_s=max(self.stalled_ns / 1e9, self.pulse.stalled_ns / 1e9, asleep_s),
-            notes=self.aim.notes + self.of_clock + self.notes + self.connector.notes,
+            notes=self.aim.notes + self.of_clock + self.notes + self.runner.notes,
         )
         if stream is None:
             _log(report)
@@ -491,31 +491,31 @@ def _utc(utc_ns: int) -> str:
     return f"{datetime.fromtimestamp(utc_ns / 1e9, UTC):%Y-%m-%d %H:%M:%S.%f}"
 
 
-async def _in_window(connector: Connector, trace: _Trace) -> Stream:
+async def _in_window(runner: Runner, trace: _Trace) -> Stream:
     """Fire at the instant and return the stream, or raise with the report and the diagnosis in hand."""
     order = trace.order
     try:
-        await _fire(connector, trace)
-        closes_ns = (connector.fired_ns if order.when.is_now else trace.wait.instant_ns) + order.window_ns
+        await _fire(runner, trace)
+        closes_ns = (runner.fired_ns if order.when.is_now else trace.wait.instant_ns) + order.window_ns
         trace.watched_from = order.clock.local.read()
-        connector.watch(Window(connector.fired_ns, closes_ns))
+        runner.watch(Window(runner.fired_ns, closes_ns))
         with trace.pulse.taken():
             async with asyncio.timeout(max(0.0, (closes_ns - time.monotonic_ns()) / 1e9 + _EARLY_TIMER_S)):
-                return await connector.stream()
+                return await runner.stream()
     except TimeoutError:
-        if (stream := connector.last()) is not None:
+        if (stream := runner.last()) is not None:
             return stream
         over_ns = time.monotonic_ns() - closes_ns
         trace.stalled_ns = max(trace.stalled_ns, over_ns) if over_ns > STALLED_NS else trace.stalled_ns
-        connector.end()
+        runner.end()
         report = trace.report()
-        if connector.hindrance is not None and not report.attempts:
-            raise _stopped(connector.hindrance, report) from None
+        if runner.hindrance is not None and not report.attempts:
+            raise _stopped(runner.hindrance, report) from None
         diagnosis = diagnose(report)
         what = f"no stream to {listed(report.peers, ', ')} within {report.window_s:g} s: {diagnosis}"
         raise WindowClosed(what, report, diagnosis) from None
     except PunchError as error:
-        connector.end()
+        runner.end()
         _stopped(error, trace.report())
         raise
 
@@ -527,29 +527,29 @@ def _stopped(error: PunchError, report: Report) -> PunchError:
     return error
 
 
-async def _fire(connector: Connector, trace: _Trace) -> None:
+async def _fire(runner: Runner, trace: _Trace) -> None:
     wait = trace.wait
     if wait.when.is_now:
         trace.tell_clock(Learnt(wait.estimate))
         wait.instant_ns = time.monotonic_ns()
         trace.tell_armed()
-        connector.look_back(wait.instant_ns)
-        connector.fired(scheduler.spin(0, connector.aim(wait.instant_ns)))
+        runner.look_back(wait.instant_ns)
+        runner.fired(scheduler.spin(0, runner.aim(wait.instant_ns)))
         return
     logger.info("the sockets are bound; the instant is %s UTC", _utc(wait.when.utc_ns(wait.estimate)))
-    async with _renewed(connector, trace):
-        left_ns = await wait.until_handover(connector.look_out)
+    async with _renewed(runner, trace):
+        left_ns = await wait.until_handover(runner.look_out)
     _require_open(trace)
     trace.tell_armed()
-    connector.stop_looking()
-    connector.look_back(wait.instant_ns)
+    runner.stop_looking()
+    runner.look_back(wait.instant_ns)
     if trace.aim.mine is not None and trace.aim.mine.step is not None:
-        lead_ns = _COUNTING_NS + FIRST_NS * connector.opens_the_way
+        lead_ns = _COUNTING_NS + FIRST_NS * runner.prepared.opens_the_way
         await asyncio.sleep(max(0, wait.instant_ns - lead_ns - time.monotonic_ns()) / 1e9)
-        connector.leave_out(_own_since(trace.aim.mine, wait.estimate))
-    await connector.open_the_way(wait.instant_ns)
-    while not await _fired_awake(connector, trace, left_ns):
-        left_ns = await wait.on_until_handover(connector.look_out)
+        runner.prepared.leave_out(_own_since(trace.aim.mine, wait.estimate))
+    await runner.prepared.open_the_way(wait.instant_ns)
+    while not await _fired_awake(runner, trace, left_ns):
+        left_ns = await wait.on_until_handover(runner.look_out)
         _require_open(trace)
 
 
@@ -560,16 +560,16 @@ def _require_open(trace: _Trace) -> None:
         raise MissedInstant(_missed(trace))
 
 
-async def _fired_awake(connector: Connector, trace: _Trace, left_ns: int) -> bool:
+async def _fired_awake(runner: Runner, trace: _Trace, left_ns: int) -> bool:
     """Fire at the instant; False, and nothing is fired, where the machine slept since the time was last known.
 
     Raises: MissedInstant.
     """
     wait = trace.wait
     closes_ns = wait.instant_ns + trace.order.window_ns
-    calls = connector.aim(wait.instant_ns)
+    calls = runner.aim(wait.instant_ns)
     fired = await scheduler.shared.at(
-        wait.instant_ns, *calls, until_ns=closes_ns, rehearsal=connector.rehearse, unless=wait.has_slept
+        wait.instant_ns, *calls, until_ns=closes_ns, rehearsal=runner.prepared.rehearse, unless=wait.has_slept
     )
     if not fired and wait.has_slept():
         return False
@@ -577,7 +577,7 @@ async def _fired_awake(connector: Connector, trace: _Trace, left_ns: int) -> boo
     if len(fired) < len(calls):
         raise MissedInstant(_missed(trace))
     trace.note_late(fired)
-    connector.fired(fired)
+    runner.fired(fired)
     return True
 
 

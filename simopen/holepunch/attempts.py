@@ -1,7 +1,6 @@
-"""The way to one peer endpoint: one socket at a time, a new one for each SYN.
+"""The sockets of one pair: one at a time, a new one for each SYN.
 
-Theory of operation: a socket that got an answer is closed and a new one taken, since BSD's are dead after a RST. What
-an outcome means, and when the next SYN is due, is `retry.py`'s to say and the connector's to do.
+Theory of operation: nothing is decided here. `engine.py` says when there is to be a SYN and what its answer means.
 """
 
 from __future__ import annotations
@@ -15,18 +14,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from simopen.holepunch.listener import Loop
+from simopen.holepunch.nomination import Condition
+from simopen.holepunch.pair import Pair
 from simopen.model.endpoint import Endpoint
-from simopen.model.outcome import SENT, Outcome, outcome_of
-from simopen.model.report import Attempt, Via
-from simopen.model.shot import Shot
-from simopen.net import local_ports, own_flows
+from simopen.model.report import Via
+from simopen.net import local_ports, own_flows, sock_diag
 from simopen.net.local_ports import LocalPorts
 from simopen.net.own_flows import Flow
 from simopen.net.sockets import MakeSocket, limit_hops, limit_resends, open_socket, sockaddr
 
-# States of a 5-tuple that do not pass by themselves within a window, unlike an accept under way or TIME-WAIT.
-_LASTING = {"ESTABLISHED", "SYN-SENT", "CLOSE-WAIT"}
-_SYN_SENT = 2  # linux/include/net/tcp_states.h
 _TCP_INFO_RTT = struct.Struct("=68xI")  # linux/tcp.h: tcpi_rtt, µs
 _TCP_INFO_RESENT = struct.Struct("=100xI")  # tcpi_total_retrans
 _TCP_INFO_SENT = struct.Struct("=44xI")  # tcpi_last_data_sent, ms ago
@@ -46,33 +42,38 @@ class Stream:
     took_ns: int
 
 
-class Lane:
-    """A shot and those that repeat it. `rank`: which lane's stream is better where several come up, 0 the best."""
+class Attempts:
+    """The attempts at a pair, from the local end `local`. `resends`, `make`, `ports`: as in `Runner.opened`."""
+
+    __slots__ = ("_make", "_ports", "_resends", "_sock", "_watching", "connect_ex", "local", "pair", "target")
 
     def __init__(
         self,
         local: tuple[str, int],
-        shot: Shot,
-        rank: int,
+        pair: Pair,
         *,
         resends: int = 0,
         make: MakeSocket | None = None,
         ports: LocalPorts = local_ports.shared,
     ) -> None:
-        self.shot = shot
-        self.peer = shot.remote
-        self.rank = rank
-        self.dead = False
-        self.holder: str | None = None  # the state of what has the 5-tuple, if the last look saw anything
-        self.attempts: list[Attempt] = []
-        self.planned_ns = self.started_ns = self.error = 0
-        self.target = sockaddr(self.peer)
+        self.pair = pair
         self.local = local
+        self.target = sockaddr(self.peer)
         self._resends = resends
         self._make = make
         self._ports = ports
-        self._watched = False
         self._sock: socket.socket | None = None
+        self._watching: Loop | None = None
+
+    @property
+    def peer(self) -> Endpoint:
+        """Where the SYNs go."""
+        return self.pair.shot.remote
+
+    @property
+    def loaded(self) -> bool:
+        """Whether there is a socket."""
+        return self._sock is not None
 
     def load(self) -> None:
         """Have a socket bound, and the very call at hand that sends its SYN.
@@ -81,109 +82,79 @@ class Lane:
         """
         self._sock = open_socket(self.local, self.peer.family, make=self._make)
         self._ports.keep_from_children(self._sock)
-        if self.shot.ttl is not None:
-            limit_hops(self._sock, self.shot.ttl)
-        if self._resends and self.shot.lasts_ns is None:
+        if self.pair.shot.ttl is not None:
+            limit_hops(self._sock, self.pair.shot.ttl)
+        if self._resends and self.pair.shot.lasts_ns is None:
             limit_resends(self._sock, self._resends)
         self.connect_ex = self._sock.connect_ex
 
-    def reload_and_fire(self, planned_ns: int) -> None:
-        """Send one more SYN, from a new socket."""
+    def load_and_fire(self) -> tuple[int, int]:
+        """Send a SYN from a new socket; returns when, and the errno. Raises: LocalEndpointError."""
         self.load()
-        self.planned_ns, started_ns = planned_ns, time.monotonic_ns()
-        self.fired(started_ns, self.connect_ex(self.target))
+        at_ns = time.monotonic_ns()
+        error = self.connect_ex(self.target)
+        self.note(at_ns)
+        return at_ns, error
 
-    def fired(self, started_ns: int, error: int) -> None:
-        """Note when the call was made that sends the SYN, and what came of it."""
-        self.started_ns, self.error = started_ns, error
-        own_flows.process.note(Flow(True, self.local[1], self.peer, started_ns))
+    def note(self, at_ns: int) -> None:
+        """Take note of the flow that this SYN begins."""
+        own_flows.process.note(Flow(True, self.local[1], self.peer, at_ns))
 
-    def watch(self, loop: Loop, done: Callable[[Lane, int], None]) -> None:
-        """Report the shot's errno to `done(lane, errno)`: now where it is known, else when the kernel tells."""
+    def watch(self, loop: Loop, ended: Callable[[Attempts, int], None]) -> None:
+        """Call `ended` once the kernel tells the errno that the attempt ends with; 0 where it is connected."""
         assert self._sock is not None
-        if outcome_of(self.error, immediate=True) is Outcome.IN_FLIGHT:
-            loop.add_writer(self._sock, self._ready, loop, done)
-            self._watched = True
-        else:
-            self._record(self.error, immediate=True)
-            done(self, self.error)
+        loop.add_writer(self._sock, self._ready, ended)
+        self._watching = loop
 
-    def _ready(self, loop: Loop, done: Callable[[Lane, int], None]) -> None:
+    def _ready(self, ended: Callable[[Attempts, int], None]) -> None:
+        self._unwatch()
         assert self._sock is not None
-        loop.remove_writer(self._sock)
-        self._watched = False
-        error = _answer(self._sock)
-        self._record(error, immediate=False, ended_ns=None if error else up_since_ns(self._sock, self.started_ns))
-        done(self, error)
+        ended(self, _answer(self._sock))
 
-    def _record(self, error: int | None, *, immediate: bool, ended_ns: int | None = None) -> None:
-        ended_ns = ended_ns or time.monotonic_ns()
-        shot = Attempt(self.peer, self.planned_ns, self.started_ns, ended_ns, error, immediate)
-        self.attempts.append(shot)
-
-    def held(self, holder: str | None) -> bool:
-        """Whether the taken 5-tuple is another's for good, now that a look has found it in state `holder`.
-
-        Two looks in a row must say so. One alone may see the very stream that the listener is about to hand us, and
-        so may one after a look that saw this stream's accept under way.
-        """
-        before, self.holder = self.holder, holder
-        return before in _LASTING and holder in _LASTING
-
-    @property
-    def loaded(self) -> bool:
-        """Whether there is a socket."""
-        return self._sock is not None
-
-    @property
-    def sent(self) -> bool:
-        """Whether the last call of `connect` sent a SYN."""
-        return outcome_of(self.error, immediate=True) in SENT
+    def _unwatch(self) -> None:
+        loop, self._watching = self._watching, None
+        if loop is None or self._sock is None:
+            return
+        if not loop.is_closed() and self._sock.fileno() >= 0:  # its thread is over; a forked child has closed it
+            loop.remove_writer(self._sock)
 
     @property
     def resent(self) -> int:
         """How often the kernel has sent this SYN again; where it does not tell, as often as it may."""
-        if self._sock is None or not hasattr(socket, "TCP_INFO"):
-            return self._resends
-        try:
-            told = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_RESENT.size)
-        except OSError:
-            return self._resends
-        return int(_TCP_INFO_RESENT.unpack(told)[0])
+        told = self._told(_TCP_INFO_RESENT.size)
+        return self._resends if told is None else int(_TCP_INFO_RESENT.unpack(told)[0])
 
     @property
-    def idle(self) -> bool:
-        """Whether nothing of this lane is in flight, though it could be."""
-        return self._sock is None and not self.dead and not self.shot.once
+    def state(self) -> str | None:
+        """The state of the socket, in RFC 9293's words; None where the kernel does not tell."""
+        told = self._told(1)
+        return None if told is None else sock_diag.STATES.get(told[0])
 
-    @property
-    def answered(self) -> bool:
-        """Whether the peer's SYN has come, though the stream is not up yet; False where the kernel does not tell."""
+    def _told(self, size: int) -> bytes | None:
+        """The first bytes of what the kernel tells of the socket (TCP_INFO)."""
         if self._sock is None or not hasattr(socket, "TCP_INFO"):
-            return False
+            return None
         with contextlib.suppress(OSError):
-            return self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _SYN_SENT
-        return False
+            return self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, size)
+        return None
 
     def take(self) -> socket.socket:
-        """Give the socket away; it is no longer the lane's to close."""
+        """Give the socket away; it is no longer this one's to close."""
         sock, self._sock = self._sock, None
         assert sock is not None
         return sock
 
-    def discard(self) -> None:
-        """Close the socket; the next shot takes a new one."""
+    def ends(self) -> tuple[object, object]:
+        """The socket's two ends. Raises: OSError where it is not connected any more."""
+        assert self._sock is not None
+        return self._sock.getsockname(), self._sock.getpeername()
+
+    def close(self) -> None:
+        """Close the socket, whatever it is doing; the next SYN takes a new one."""
+        self._unwatch()
         if self._sock is not None:
             self._sock.close()
             self._sock = None
-
-    def close(self, loop: Loop) -> None:
-        """Close the socket, whatever it is doing."""
-        if self._sock is not None and self._watched:
-            if not loop.is_closed() and self._sock.fileno() >= 0:  # its thread is over; a forked child has closed it
-                loop.remove_writer(self._sock)
-            self._record(None, immediate=False)
-        self.discard()
 
 
 def _answer(sock: socket.socket) -> int:
@@ -228,3 +199,16 @@ def accept_took_ns(sock: socket.socket) -> int:
     except OSError:
         return _UNMEASURED_NS
     return int(rtt_us) * 1000 or _UNMEASURED_NS
+
+
+def condition(sock: socket.socket) -> Condition:
+    """What is to be read on a stream, which stays there."""
+    try:
+        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            return Condition.RESET
+        sock.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return Condition.SILENT
+    except OSError:
+        return Condition.RESET
+    return Condition.SPOKEN

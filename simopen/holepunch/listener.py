@@ -47,7 +47,9 @@ Key = TypeVar("Key")
 class Guest(Protocol):
     """Who waits at a listener: names the endpoints it expects, takes their streams, is told of strangers."""
 
-    peers: tuple[Endpoint, ...]
+    @property
+    def peers(self) -> tuple[Endpoint, ...]:
+        """The endpoints that it expects."""
 
     def accepted(self, sock: socket.socket, remote: Endpoint) -> None:
         """Take a connected, non-blocking socket; it is the guest's to close. Called in the guest's loop."""

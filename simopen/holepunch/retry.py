@@ -92,17 +92,18 @@ class Window:
         `sent`: whether a SYN left at all; `resent`: how often the kernel sent it again.
         """
         match outcome:
-            case Outcome.OPEN:
-                return Keep(), self
             case Outcome.IN_FLIGHT:
                 return Wait(), self
             case Outcome.DENIED | Outcome.UNSUPPORTED | Outcome.HELD:
                 return GiveUp(), self
         back = max(0, self.resends - resent) + (not sent)
         spent = self if self.left is None else replace(self, left=self.left + back)
-        return spent._turn(now_ns + _PAUSES_NS.get(outcome, 0))
+        if outcome is Outcome.OPEN:
+            return Keep(), spent
+        return spent.turn(now_ns + _PAUSES_NS.get(outcome, 0))
 
-    def _turn(self, at_ns: int) -> tuple[Action, Window]:
+    def turn(self, at_ns: int) -> tuple[Action, Window]:
+        """The next turn from then on, for one that has nothing in flight, and the window in which it has that."""
         at_ns = self._affordable(at_ns)
         if self.left is not None:
             turns = self.left - self.resends  # each but sets aside what the one before gave back

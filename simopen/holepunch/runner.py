@@ -1,96 +1,78 @@
-"""Fire, watch, collect what comes up, close the rest.
+"""Sockets for the engine: open what it fires from, fire, watch, and carry out what it decides.
 
-Theory of operation: a `Connector` holds one `Lane` per shot, and a listener on each local port. What is due at the
-instant is opened and bound before it: then the scheduler's thread calls `connect` on every lane and after that
-`listen`. From there on the event loop watches, fires the later shots, and asks `retry.py` what each outcome calls for.
+Theory of operation: a `Runner` holds the `Attempts` at each pair, and a listener on each local port. What is due at the
+instant is opened and bound before it: then the scheduler's thread calls `connect` on each socket and after that
+`listen`. From there on the event loop tells the engine (`engine.py`) what happens, and does what that answers.
 
-- A socket that got an answer is closed and a new one taken (`attempts.py`).
-- A socket that got no answer is left alone: a new one has a new ISN, and the peer's answer to the old a RST. Only a
-  guess among thousands is given up before the kernel sends it again.
-- Where more than one answers, `nomination.py` keeps one.
+The one seam towards the network is `make`, which stands for `socket.socket`: all sockets of a punch come from it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
+import errno
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
-from simopen.clock.scheduler import Fired, spin
-from simopen.errors import LocalEndpointError, PunchError, SelfConnection
-from simopen.holepunch.attempts import Lane, Stream, accept_took_ns, up_since_ns
+from simopen.clock.scheduler import Fired as Called
+from simopen.errors import LocalEndpointError, PunchError
+from simopen.holepunch import engine_events as told
+from simopen.holepunch.attempts import Attempts, Stream, accept_took_ns, condition, up_since_ns
+from simopen.holepunch.engine import Engine
 from simopen.holepunch.listener import Listener
-from simopen.holepunch.nomination import Choice
-from simopen.holepunch.retry import Fire, GiveUp, Window
+from simopen.holepunch.pair import Pair
+from simopen.holepunch.preparation import Preparation
+from simopen.holepunch.retry import Window
 from simopen.holepunch.telling import NOBODY, Teller
-from simopen.model.endpoint import ANY, Endpoint
+from simopen.model.endpoint import Endpoint
 from simopen.model.event import Answered
 from simopen.model.event import Fired as SynFired
-from simopen.model.outcome import Outcome, passes
+from simopen.model.outcome import SENT, UNDER_WAY, outcome_of
 from simopen.model.report import MOST_ARRIVALS, Arrival, Attempt, Via
 from simopen.model.shot import Shot
 from simopen.net import delayed_close, local_ports, sock_diag
-from simopen.net.local_ports import Claim, LocalEnd, LocalPorts
-from simopen.net.routes import source_address
-from simopen.net.sockets import MakeSocket, is_self_connected
+from simopen.net.local_ports import LocalPorts
+from simopen.net.sockets import MakeSocket, keep
 
-_ARMING_NS = 50_000_000  # what the scheduler gets at least
-_LOOKED_BACK = 4  # those of a spray have met nobody yet
-_MADE_UP_NS = 20_000_000  # a delay that later shots make up for: as few as are due meanwhile
+_SHORTEST_S = 0.001  # uvloop's timers come up to a ms early, and are then set again
 
 
-class Connector:
-    """Everything that one punch has open: lanes, listeners, timers. Use `opened`."""
+class Runner:
+    """Everything that one punch has open: sockets, listeners, a timer. Use `opened`."""
 
     def __init__(
-        self,
-        address: str | None,
-        shots: Sequence[Shot],
-        *,
-        listen: bool,
-        chooses: bool | None,
-        left: int | None,
-        resends: int,
-        make: MakeSocket | None,
-        ports: LocalPorts,
-        tell: Teller = NOBODY,
+        self, prepare: Callable[..., Preparation], *, chooses: bool | None, ports: LocalPorts, tell: Teller
     ) -> None:
-        self.peers = tuple(dict.fromkeys(shot.remote for shot in shots))
         self.strangers = 0
         self.arrivals: list[Arrival] = []
+        self.earlier: str | None = None
+        self.fired_ns = 0
         self.early_ns: int | None = None
         self.early_doubt_ns = 0
-        self.earlier: str | None = None
+        self.prepared: Preparation
+        self._prepare = prepare
         self._looked_ns = time.monotonic_ns()
-        self.fired_ns = 0
-        self.holder: str | None = None
-        self.hindrance: LocalEndpointError | None = None  # what last kept this host from having a socket
-        self._address = address
-        self._shots = shots
-        self._listen = listen
         self._loop = asyncio.get_running_loop()
-        self._left, self._resends, self._make = left, resends, make
-        self._lanes: list[Lane] = []
-        self._armed: list[Lane] = []
-        self._first: list[Lane] = []
-        self._later: list[Lane] = []
-        self._ranks: dict[Endpoint | str, int] = {}
-        self._listeners: dict[LocalEnd, Listener] = {}
-        self._timers: dict[Lane, asyncio.Handle] = {}
+        self._chooses = chooses
         self._ports = ports
-        self._claims: list[Claim] = []
-        self._sources: dict[str, str | None] = {}
-        self._addresses = {peer.address for peer in self.peers}
-        self._window = Window(0, 0)
-        self._choice = Choice(
-            self._loop, chooses=chooses, coming=self._better_is_coming, lost=self._fire_idle, ports=ports
-        )
-        self._tell = tell
+        self._planned_ns = 0
+        self._left: int | None = None
+        self._resends = 0
+        self._called: list[tuple[Attempts, Called]] = []
+        self._armed: list[Attempts] = []
+        self._unarmed: dict[Pair, LocalEndpointError] = {}
+        self._engine = Engine(())
+        self._tell_user, self._told = tell, 0
+        self._events: deque[told.Event] = deque()
+        self._timer: asyncio.Handle | None = None
+        self._won: asyncio.Future[Stream] = self._loop.create_future()
+        self._kept: Stream | None = None
+        self._taken = False
         self._ended = False
 
     @classmethod
@@ -107,8 +89,8 @@ class Connector:
         make: MakeSocket | None = None,
         ports: LocalPorts = local_ports.shared,
         tell: Teller = NOBODY,
-    ) -> Iterator[Connector]:
-        """A connector with every socket bound; all that did not win is closed at the end, come what may.
+    ) -> Iterator[Runner]:
+        """A runner with every socket bound; all that did not win is closed at the end, come what may.
 
         `address`: of this host, to fire from; None for any. A local port that cannot be had is left out, as long as
         there is another; one that cannot be had for a moment is tried again. `chooses`: as in `plan.Plan`. `left` and
@@ -118,88 +100,38 @@ class Connector:
         Raises:
             LocalEndpointError: no local endpoint can be had, or a 5-tuple is in use by another punch.
         """
-        connector = cls(
-            address,
-            shots,
-            listen=listen,
-            chooses=chooses,
-            left=left,
-            resends=resends,
-            make=make,
-            ports=ports,
-            tell=tell,
-        )
+        prepare = partial(Preparation, address, listen=listen, make=make, ports=ports)
+        runner = cls(prepare, chooses=chooses, ports=ports, tell=tell)
         try:
-            connector._open()
-            yield connector
+            runner._open(shots, left, resends)
+            yield runner
         finally:
-            connector.end()
+            runner.end()
 
-    def _open(self) -> None:
-        refused: dict[LocalEnd, LocalEndpointError] = {}
-        for rank, shot in enumerate(self._shots):
-            local = self._bound_to(shot)
-            if local in refused:
-                continue
-            if shot.after_ns < 0:
-                self._first.append(self._lane(shot, rank))
-                continue
-            self._claim(local, shot.remote)
-            try:
-                self._open_lane(self._lane(shot, 0 if shot.once else rank))
-            except LocalEndpointError as error:
-                refused[local] = error
-        if not (self._lanes or self._later):
-            raise next(iter(refused.values()))
+    def _open(self, shots: Sequence[Shot], left: int | None, resends: int) -> None:
+        self._left, self._resends = left, resends
+        self.prepared = self._prepare(shots, resends=resends)
+        self.prepared.open()
 
-    def _lane(self, shot: Shot, rank: int) -> Lane:
-        return Lane(self._bound_to(shot), shot, rank, resends=self._resends, make=self._make, ports=self._ports)
-
-    def _open_lane(self, lane: Lane) -> None:
-        """Have the lane's listener, and what it fires at the instant; later, what is not to be had for a moment."""
-        try:
-            if not lane.shot.after_ns:
-                lane.load()
-            self._have_listener(lane)
-        except LocalEndpointError as error:
-            if not self._passes(error, lane):
-                lane.discard()
-                raise
-        (self._later if lane.shot.after_ns else self._lanes).append(lane)
-        if not lane.shot.after_ns:
-            for name in (lane.peer, lane.peer.address):
-                self._ranks.setdefault(name, lane.rank)
-
-    def _have_listener(self, lane: Lane) -> Listener | None:
-        """The lane's listener, where it is new. Raises: LocalEndpointError."""
-        if not self._listen or lane.local in self._listeners:
-            return None
-        listener = self._listeners[lane.local] = Listener.borrow(
-            lane.local, lane.peer.family, ports=self._ports, make=self._make
-        )
-        return listener
-
-    def _passes(self, error: LocalEndpointError, lane: Lane) -> bool:
-        """Whether what the lane has met may be over within the window; then it is noted."""
-        if not passes(error.errno or 0, had=lane.started_ns > 0):
-            return False
-        self.hindrance = error
-        return True
-
-    def _bound_to(self, shot: Shot) -> LocalEnd:
-        return (self._address or ANY[shot.remote.family], shot.local_port)
-
-    def _claim(self, local: LocalEnd, peer: Endpoint) -> None:
-        if peer.address not in self._sources:
-            with contextlib.suppress(LocalEndpointError):  # nobody can be asked at the moment
-                self._sources[peer.address] = source_address(peer, None)
-        self._claims.append(self._ports.claim(local, peer, self._sources.get(peer.address)))
+    @property
+    def peers(self) -> tuple[Endpoint, ...]:
+        """The endpoints that are fired at."""
+        return self.prepared.peers
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:
         """Every attempt that has ended, in the order of firing."""
-        ended = (attempt for lane in (*self._lanes, *self._later) for attempt in lane.attempts)
-        return tuple(sorted(ended, key=lambda attempt: attempt.started_ns))
+        return tuple(sorted(self._engine.attempts, key=lambda attempt: attempt.started_ns))
+
+    @property
+    def holder(self) -> str | None:
+        """The state of what had a 5-tuple when it was to be fired from, as last seen."""
+        return self._engine.holder
+
+    @property
+    def hindrance(self) -> LocalEndpointError | None:
+        """What last kept this host from having a socket."""
+        return self._engine.hindrance or self.prepared.hindrance
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -209,7 +141,7 @@ class Connector:
     @property
     def listening(self) -> bool:
         """Whether a stream could arrive by accept."""
-        return any(listener.listening for listener in self._listeners.values())
+        return any(listener.listening for listener in self.prepared.listeners.values())
 
     async def stream(self) -> Stream:
         """The stream, once it is up. From here on its socket is the caller's to close.
@@ -217,11 +149,15 @@ class Connector:
         Raises:
             PunchError: trying on is useless.
         """
-        return await self._choice.stream()
+        stream = await self._won
+        self._taken = True
+        return stream
 
     def last(self) -> Stream | None:
         """As `stream`, once its waiter has run out of time: what came up late, and was waiting for a better one."""
-        return self._choice.last()
+        self._tell(told.TimeUp())
+        self._taken = self._kept is not None
+        return self._kept
 
     def look_out(self) -> bool:
         """Look whether a SYN of the peers' has come by now, before the instant. Nobody is let in.
@@ -229,15 +165,15 @@ class Connector:
         Returns whether there is any sense in looking again.
         """
         looking = False
-        for listener in self._listeners.values():
-            addresses = dict.fromkeys(peer.address for peer in self.peers if peer.family == listener.family)
+        for listener in self.prepared.listeners.values():
+            addresses = dict.fromkeys(peer.address for peer in self.prepared.peers if peer.family == listener.family)
             if listener.look_out(addresses):
-                self._look(listener)
+                self._look_early(listener)
                 looking = True
         self._looked_ns = time.monotonic_ns()
         return looking
 
-    def _look(self, listener: Listener) -> None:
+    def _look_early(self, listener: Listener) -> None:
         if not listener.saw_early():
             return
         if self.early_ns is None:  # it came between two looks
@@ -247,287 +183,199 @@ class Connector:
 
     def stop_looking(self) -> None:
         """After a last look, leave the port to those who listen from the instant on."""
-        for listener in self._listeners.values():
-            self._look(listener)
+        for listener in self.prepared.listeners.values():
+            self._look_early(listener)
             listener.stop_looking()
-
-    def leave_out(self, guesses: int) -> None:
-        """Do without the first so many guesses: flows of this program's have taken the ports that they were to have.
-
-        The rest then get the ports at which the peer aims.
-        """
-        row = [lane for lane in (*self._lanes, *self._later) if lane.shot.once]
-        gone = row[: min(guesses, len(row) - 1)]  # one is left to fire, come what may
-        for lane in gone:
-            lane.discard()
-        self._lanes = [lane for lane in self._lanes if lane not in gone]
-        self._later = [lane for lane in self._later if lane not in gone]
 
     def fire_at(self, shots: Sequence[Shot], left: int | None = None, resends: int = 0) -> None:
         """Before the instant: have these shots, and let go of the others. `left`, `resends`: as in `opened`.
 
         Raises: LocalEndpointError as `opened` does.
         """
-        self._let_go()
-        for gone in (self._first, self._lanes, self._later, self._listeners):
-            gone.clear()
-        self._shots, self._left, self._resends = shots, left, resends
-        self.peers = tuple(dict.fromkeys(shot.remote for shot in shots))
-        self._open()
-
-    def _let_go(self) -> None:
-        for lane in (*self._first, *self._lanes, *self._later):
-            lane.close(self._loop)
-        for listener in self._listeners.values():
-            listener.give_back(self._loop, self)
-        for claim in self._claims:
-            self._ports.release(claim)
-        self._claims.clear()
+        self.prepared.let_go(self._loop, self)
+        self._open(shots, left, resends)
 
     def look_back(self, instant_ns: int) -> None:
         """Note when a stream between the same two endpoints as one of the first few shots' ended here, if any did."""
-        for lane in self._lanes[:_LOOKED_BACK]:
-            self.earlier = self.earlier or delayed_close.shared.earlier(lane.local, lane.peer, instant_ns)
+        self.earlier = self.prepared.earlier(instant_ns)
 
     def aim(self, planned_ns: int) -> list[Callable[[], object]]:
         """The calls that fire what is due at the instant, and then those that listen; for the scheduler's thread."""
-        for lane in (*self._lanes, *self._later):
-            lane.planned_ns = planned_ns + lane.shot.after_ns
-        for lane in self._lanes:
-            with contextlib.suppress(LocalEndpointError):  # still not to be had: `watch` sees to it
-                self._have_listener(lane)
-                if not lane.loaded:
-                    lane.load()
-        for listener in self._listeners.values():
+        self._planned_ns = planned_ns
+        self._unarmed.clear()
+        due = self.prepared.at_the_instant
+        for attempts in due:
+            try:
+                self.prepared.have_listener(attempts)
+                if not attempts.loaded:
+                    attempts.load()
+            except LocalEndpointError as error:  # still not to be had: the engine sees to it
+                self._unarmed[attempts.pair] = error
+        for listener in self.prepared.listeners.values():
             listener.expect(self._loop, self)
-        self._armed = [lane for lane in self._lanes if lane.loaded]
-        connects = [partial(lane.connect_ex, lane.target) for lane in self._armed]
-        return [*connects, *(listener.listen for listener in self._listeners.values())]
+        self._armed = [attempts for attempts in due if attempts.loaded]
+        connects = [partial(attempts.connect_ex, attempts.target) for attempts in self._armed]
+        return [*connects, *(listener.listen for listener in self.prepared.listeners.values())]
 
-    @property
-    def opens_the_way(self) -> bool:
-        """Whether there is anything to fire before the instant."""
-        return bool(self._first)
-
-    async def open_the_way(self, instant_ns: int) -> None:
-        """Fire the shots that come before the instant, and close them again, so that their 5-tuples are free at it."""
-        for lane in self._first:
-            planned_ns = instant_ns + lane.shot.after_ns
-            await asyncio.sleep(max(0, planned_ns - time.monotonic_ns()) / 1e9)
-            if time.monotonic_ns() > instant_ns - _ARMING_NS:  # it was too late from the beginning, or slept too long
-                break
-            with contextlib.suppress(LocalEndpointError):  # then this port is left out
-                lane.reload_and_fire(planned_ns)
-        if self._first:
-            for listener in self._listeners.values():  # else this host's kernel answers a peer's early SYN with a RST
-                listener.listen()
-            lasts_ns = self._first[0].shot.lasts_ns or 0
-            await asyncio.sleep(max(0, min(lasts_ns, instant_ns - time.monotonic_ns() - _ARMING_NS)) / 1e9)
-        for lane in self._first:
-            lane.discard()
-
-    def rehearse(self) -> None:
-        """Take the steps of the first SYN up to and into the kernel: a UDP socket's connect sends nothing.
-
-        Called within the last ms it brings code, data and the kernel's routes into the caches.
-        """
-        lane = (self._lanes or self._later)[0]
-        with contextlib.suppress(OSError), socket.socket(lane.peer.family, socket.SOCK_DGRAM) as probe:
-            spin(0, [partial(probe.connect_ex, lane.target)])
-
-    def fired(self, calls: list[Fired]) -> None:
+    def fired(self, calls: list[Called]) -> None:
         """Note when the calls of `aim` were made, and what came of them."""
-        for lane, (at_ns, error) in zip(self._armed, calls, strict=False):
-            assert isinstance(error, int)
-            lane.fired(at_ns, error)
+        self._called = list(zip(self._armed, calls, strict=False))
+        for attempts, call in self._called:
+            attempts.note(call.at_ns)
         self.fired_ns = calls[0].at_ns if calls else time.monotonic_ns()
 
     def watch(self, window: Window) -> None:
         """After `fired`: follow every shot up, and fire the later ones, until there is a stream."""
-        self._window = replace(window, left=self._left, resends=self._resends)
-        for listener in self._listeners.values():  # first, or our own stream is taken for a stranger's
+        window = replace(window, left=self._left, resends=self._resends)
+        self._engine, self._told = Engine(self.prepared.attempts, chooses=self._chooses), 0
+        self._tell(told.Begun(window, self._planned_ns, self.fired_ns))
+        for listener in self.prepared.listeners.values():  # first, or our own stream is taken for a stranger's
             listener.join(self._loop, self)
-        self._await(iter(sorted(self._later, key=lambda lane: lane.planned_ns)))
-        for lane in self._armed:
-            self._watch_first(lane)
-        for lane in self._lanes:
-            if lane not in self._armed:
-                self._again(lane, Outcome.FAILED, sent=False)
+        for attempts, (at_ns, error) in self._called:
+            assert isinstance(error, int)
+            self._left_at(attempts, at_ns, error)
+        for pair, refused in self._unarmed.items():
+            if not self.prepared.attempts[pair].loaded:
+                self._tell(told.NoSocket(pair, refused))
 
-    def _await(self, row: Iterator[Lane], behind_ns: int = 0) -> None:
-        """Fire them one after the other. Where the loop comes round late, the rest is put off: never many at once."""
-        lane = next(row, None)
-        if lane is not None:
-            wait_s = max(0, lane.planned_ns + behind_ns - time.monotonic_ns()) / 1e9
-            self._timers[lane] = self._loop.call_later(wait_s, self._fire_later, lane, row, behind_ns)
+    def _left_at(self, attempts: Attempts, at_ns: int, error: int) -> None:
+        """`connect` was called."""
+        outcome = outcome_of(error, immediate=True)
+        if self._tell_user and outcome in SENT:
+            self._tell_user(SynFired(at_ns, attempts.peer))
+        if outcome in UNDER_WAY:
+            attempts.watch(self._loop, self._answered)
+        self._tell(told.Fired(attempts.pair, at_ns, error))
 
-    def _fire_later(self, lane: Lane, row: Iterator[Lane], behind_ns: int) -> None:
-        late_ns = time.monotonic_ns() - lane.planned_ns - behind_ns
-        if late_ns > _MADE_UP_NS:
-            behind_ns += late_ns
-        if not lane.shot.once:
-            self._window = self._window.fired(time.monotonic_ns())
-        self._refire(lane, lane.planned_ns + behind_ns)
-        self._await(row, behind_ns)
-
-    def _watch_first(self, lane: Lane) -> None:
-        if not lane.shot.once:
-            self._window = self._window.fired(lane.started_ns)
-        self._watch(lane)
-
-    def _watch(self, lane: Lane) -> None:
-        self._tell_fired(lane)
-        if lane.shot.lasts_ns is not None:
-            self._timers[lane] = self._loop.call_later(lane.shot.lasts_ns / 1e9, self._give_up, lane)
-        lane.watch(self._loop, self._shot_ended)
-
-    def _tell_fired(self, lane: Lane) -> None:
-        if self._tell and lane.sent:
-            self._tell(SynFired(lane.started_ns, lane.peer))
-
-    def _tell_answered(self, attempt: Attempt) -> None:
-        if self._tell and attempt.answered:
-            self._tell(Answered(attempt.ended_ns, attempt))
-
-    def _give_up(self, lane: Lane) -> None:
-        del self._timers[lane]
-        if not lane.answered:  # else the stream is coming up, and the peer may have it already
-            lane.close(self._loop)
-
-    def _shot_ended(self, lane: Lane, error: int) -> None:
-        if lane in self._timers:
-            self._timers.pop(lane).cancel()
-        self._tell_answered(lane.attempts[-1])
-        outcome, resent = self._look_closer(lane), lane.resent
-        if outcome is Outcome.OPEN:
-            self._connected(lane)
+    def _tell(self, event: told.Event) -> None:
+        """Have the engine decide, and carry that out; what comes of it is told in its turn."""
+        self._events.append(event)
+        if len(self._events) > 1:  # who tells already goes on with it
             return
-        lane.discard()
-        self._again(lane, outcome, error, sent=lane.attempts[-1].sent, resent=resent)
+        try:
+            while self._events:
+                for action in self._engine.handle(self._events[0], time.monotonic_ns()):
+                    self._carry_out(action)
+                self._tell_answers()
+                self._events.popleft()
+        finally:
+            self._events.clear()
 
-    def _again(self, lane: Lane, outcome: Outcome, error: int = 0, *, sent: bool = True, resent: int = 0) -> None:
-        """What is fired again has its turn here, whatever became of it. A guess has had its only one."""
-        action, window = self._window.after(outcome, time.monotonic_ns(), sent=sent, resent=resent)
-        if isinstance(action, GiveUp):
-            self._lane_dead(lane, self._hopeless(lane, outcome, error))
-        elif not lane.shot.once:
-            self._window = window
-            if isinstance(action, Fire):
-                self._fire_at(lane, action.at_ns)
+    def _tell_answers(self) -> None:
+        for attempt in self._engine.attempts[self._told :] if self._tell_user else ():
+            if attempt.answered:
+                self._tell_user(Answered(attempt.ended_ns, attempt))
+        self._told = len(self._engine.attempts)
 
-    def _look_closer(self, lane: Lane) -> Outcome:
-        """The last shot's outcome. A taken 5-tuple: by what? An accept under way may be the very stream we want."""
-        outcome = lane.attempts[-1].outcome
-        if outcome is not Outcome.TAKEN:
-            lane.holder = None
-            return outcome
-        self.holder = sock_diag.state(lane.local, lane.peer)
-        for listener in self._listeners.values():  # it may be in a queue, where the loop has not come round to it yet
-            listener.collect(self._loop)
-        ours = delayed_close.shared.holds(lane.local[1], lane.peer)  # that will pass, whatever its state is
-        return Outcome.HELD if lane.held(self.holder) and not ours else outcome
+    def _carry_out(self, action: told.Action) -> None:
+        match action:
+            case told.Fire(pair):
+                self._fire(self.prepared.attempts[pair])
+            case told.Close(pair):
+                self.prepared.attempts[pair].close()
+            case told.WaitUntil(at_ns):
+                self._wait_until(at_ns)
+            case told.Look(pair):
+                self._look(self.prepared.attempts[pair])
+            case told.Check(streams):
+                self._tell(told.Checked({stream: condition(stream.sock) for stream in streams}))
+            case told.Reset(stream):
+                stream.sock.close()  # with its SO_LINGER
+            case told.Keep(stream):
+                self._keep(stream)
+            case told.Fail(error):
+                self._fail(error)
 
-    def _fire_at(self, lane: Lane, at_ns: int) -> None:
+    def _fire(self, attempts: Attempts) -> None:
+        try:
+            if (listener := self.prepared.have_listener(attempts)) is not None:
+                listener.listen()
+                listener.join(self._loop, self)
+            at_ns, error = attempts.load_and_fire()
+        except LocalEndpointError as refused:
+            self._tell(told.NoSocket(attempts.pair, refused))
+        else:
+            self._left_at(attempts, at_ns, error)
+
+    def _wait_until(self, at_ns: int) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         wait_s = (at_ns - time.monotonic_ns()) / 1e9
         # At once still means one turn of the loop: that is the floor between two shots.
         if wait_s <= 0:
-            self._timers[lane] = self._loop.call_soon(self._refire, lane, at_ns)
+            self._timer = self._loop.call_soon(self._tell, told.Time())
         else:
-            self._timers[lane] = self._loop.call_later(wait_s, self._refire, lane, at_ns)
+            self._timer = self._loop.call_later(max(wait_s, _SHORTEST_S), self._tell, told.Time())
 
-    def _refire(self, lane: Lane, planned_ns: int) -> None:
-        del self._timers[lane]
-        if time.monotonic_ns() >= self._window.closes_ns:  # the loop was busy elsewhere
+    def _look(self, attempts: Attempts) -> None:
+        pair, local, peer = attempts.pair, attempts.local, attempts.peer
+        if attempts.loaded:
+            self._tell(told.Seen(pair, attempts.state))
             return
+        state = sock_diag.state(local, peer)
+        for (
+            listener
+        ) in self.prepared.listeners.values():  # it may be in a queue, where the loop has not come round to it yet
+            listener.collect(self._loop)
+        self._tell(told.Seen(pair, state, passing=delayed_close.shared.holds(local[1], peer)))
+
+    def _answered(self, attempts: Attempts, error: int) -> None:
+        """The kernel has told what came of a SYN."""
+        pair, resent = attempts.pair, attempts.resent
         try:
-            if (listener := self._have_listener(lane)) is not None:
-                listener.listen()
-                listener.join(self._loop, self)
-            lane.reload_and_fire(planned_ns)
-        except LocalEndpointError as error:
-            if lane.shot.once or not self._passes(error, lane):
-                self._lane_dead(lane, error)
-            else:
-                self._again(lane, Outcome.FAILED, sent=False)
-            return
-        self._watch(lane)
-
-    def _fire_idle(self) -> None:
-        for lane in self._lanes:
-            if lane.idle and lane not in self._timers:
-                self._again(lane, Outcome.RESET)
-
-    def _lane_dead(self, lane: Lane, error: PunchError) -> None:
-        lane.dead = True
-        if all(lane.dead for lane in (*self._lanes, *self._later)):
-            self._fail(error)
-
-    def _hopeless(self, lane: Lane, outcome: Outcome, error: int) -> PunchError:
-        if outcome is Outcome.HELD:
-            return LocalEndpointError(
-                f"port {lane.local[1]} of this host already has a connection to {lane.peer} ({self.holder}): close it, "
-                f"or use another local port"
-            )
-        if outcome is Outcome.DENIED:
-            return PunchError(f"this host does not permit a connection to {lane.peer}: {os.strerror(error)}")
-        return PunchError(f"this host cannot connect to {lane.peer}: {os.strerror(error)} (errno {error})")
-
-    def _fail(self, error: PunchError) -> None:
-        self._choice.fail(error)
-
-    def _connected(self, lane: Lane) -> None:
-        resent, sock = lane.resent, lane.take()
-        try:
-            selfish = is_self_connected(sock)
-        except OSError:  # reset between SO_ERROR and here
-            sock.close()
-            self._again(lane, Outcome.RESET, resent=resent)
-            return
-        if selfish:
-            sock.close()
-            self._fail(self_connection(lane.peer))
-            return
-        took_ns = time.monotonic_ns() - lane.started_ns  # by the loop: rather too long than too short
-        self._offer(Stream(sock, lane.peer, Via.CONNECT, lane.attempts[-1].ended_ns, took_ns), lane.rank)
+            selfish = not error and len({*attempts.ends()}) == 1
+        except OSError:  # reset meanwhile
+            error = errno.ECONNRESET
+        if error:
+            self._tell(told.Answered(pair, error, resent))
+        elif selfish:
+            self._tell(told.SelfConnected(pair))
+        else:
+            sock, took_ns = attempts.take(), time.monotonic_ns() - pair.started_ns
+            up_ns = up_since_ns(sock, pair.started_ns)
+            self._tell(told.CameUp(pair, Stream(sock, attempts.peer, Via.CONNECT, up_ns, took_ns), up_ns, resent))
 
     def accepted(self, sock: socket.socket, remote: Endpoint) -> None:
-        """Take what the listener let in for one of this connector's peers."""
-        if self._ended:
-            sock.close()
-            return
-        # Another port than the one named: the peer's NAT chose it, and then nothing comes from the one named.
-        rank = self._ranks.get(remote, self._ranks.get(remote.address, 0))
+        """Take what the listener let in for one of this runner's peers."""
         stream = Stream(sock, remote, Via.ACCEPT, up_since_ns(sock, self.fired_ns), accept_took_ns(sock))
-        self._offer(stream, rank, named=remote in self._ranks)
+        self._tell(told.Accepted(stream, remote, stream.established_ns, stream.took_ns))
 
     def turned_away(self, remote: Endpoint) -> None:
         """Count a stranger, and keep the first few: of those from a peer's address, and of the others."""
         self.strangers += 1
-        ours = remote.address in self._addresses
-        if sum((each.remote.address in self._addresses) is ours for each in self.arrivals) < MOST_ARRIVALS:
+        addresses = {peer.address for peer in self.peers}
+        ours = remote.address in addresses
+        if sum((each.remote.address in addresses) is ours for each in self.arrivals) < MOST_ARRIVALS:
             self.arrivals.append(Arrival(remote, time.monotonic_ns()))
 
-    def _offer(self, stream: Stream, rank: int, *, named: bool = True) -> None:
-        self._choice.offer(stream, rank, stream.established_ns - self.fired_ns, named=named)
+    def _keep(self, stream: Stream) -> None:
+        self._ports.give_to_children(stream.sock)
+        keep(stream.sock)
+        self._kept = stream
+        if not self._won.done():  # its waiter may be cancelled at that moment: then `last` or `end` sees to it
+            self._won.set_result(stream)
 
-    def _better_is_coming(self, rank: int) -> bool:
-        return any(lane.rank < rank and not lane.dead for lane in self._lanes)
+    def _fail(self, error: PunchError) -> None:
+        if not self._won.done():
+            self._won.set_exception(error)
 
     def end(self) -> None:
         """Close everything but a stream that was handed over, and record what was still in flight; once is enough."""
         if self._ended:
             return
         self._ended = True
-        for timer in self._timers.values():
-            timer.cancel()
-        self._let_go()
-        self._choice.end()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._tell(told.Ended())
+        self.prepared.let_go(self._loop, self)
+        if self._kept is not None and not self._taken:
+            self._kept.sock.close()
+        self._settle()
 
-
-def self_connection(peer: Endpoint) -> SelfConnection:
-    """The error for a peer that is the very socket that would fire."""
-    return SelfConnection(
-        f"{peer} is this host's own endpoint: the socket would be connected to itself; name the other host's "
-        f"endpoint, or another local port (or, between two programs on this host, a local address as well), or call "
-        f"simopen.connect_self if this is what you want"
-    )
+    def _settle(self) -> None:
+        """Nobody waits any more; where the loop is closed, its waiter is gone with it, and cannot be told."""
+        if self._won.done():
+            if not self._won.cancelled():
+                self._won.exception()
+        elif not self._loop.is_closed():
+            self._won.cancel()

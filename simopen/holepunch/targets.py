@@ -21,8 +21,8 @@ from simopen.clock.true_time import When
 from simopen.errors import ImpossiblePair, LocalEndpointError, PunchError, ResolutionError
 from simopen.holepunch.budget import most_at_once, opened_first, rationed
 from simopen.holepunch.diagnosis import impossible
+from simopen.holepunch.pair import self_connection
 from simopen.holepunch.plan import plan, seen_at_one_address
-from simopen.holepunch.runner import self_connection
 from simopen.model.endpoint import (
     ANY,
     Endpoint,

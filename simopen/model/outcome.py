@@ -30,6 +30,8 @@ class Outcome(Enum):
 
 SENT = frozenset({Outcome.OPEN, Outcome.IN_FLIGHT, Outcome.RESET})
 """What `connect` itself answers where a SYN left: anything else was this host's refusal to send one."""
+UNDER_WAY = frozenset({Outcome.OPEN, Outcome.IN_FLIGHT})
+"""The same where the kernel has more to tell: of a socket that is connected at once, too, a moment later."""
 ANSWERS = frozenset({Outcome.OPEN, Outcome.RESET, Outcome.ICMP})
 """What somebody else said to a SYN."""
 
@@ -62,9 +64,8 @@ _AT_ONCE = {
     errno.ENETDOWN: Outcome.NO_ROUTE,
     errno.EINVAL: Outcome.NO_ROUTE,  # a `blackhole` route; or the address that the socket is bound to is gone
     **_FINAL,
+    **({errno.EWOULDBLOCK: Outcome.IN_FLIGHT} if sys.platform == "win32" else {}),  # elsewhere it is a shortage
 }
-if sys.platform == "win32":
-    _AT_ONCE[errno.EWOULDBLOCK] = Outcome.IN_FLIGHT  # elsewhere it is a shortage
 # What the network, or the kernel's patience, answered later (Linux: icmp_err_convert, tcp_v6_err).
 _LATER = {
     0: Outcome.OPEN,

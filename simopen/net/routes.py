@@ -9,21 +9,23 @@ import socket
 from simopen.errors import LocalEndpointError
 from simopen.model.endpoint import ANY, Endpoint, Reach, normalise, reach
 from simopen.net.os_errors import local_error
-from simopen.net.sockets import sockaddr
+from simopen.net.sockets import MakeSocket, sockaddr
 
 _SHORT = {errno.EADDRINUSE, errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM}  # these say nothing of routes
 NO_WAY = "this host has no route to it"
 
 
-def source_address(peer: Endpoint, local: str | None) -> str | None:
+def source_address(peer: Endpoint, local: str | None, *, make: MakeSocket | None = None) -> str | None:
     """The address that this host would reach `peer` from; None where it has no route. Sends nothing.
+
+    `make`: what makes the socket to ask with; left out, the kernel.
 
     Raises:
         LocalEndpointError: nothing can be had to ask with: a descriptor, memory, a port that the kernel gives out.
     """
     asked_from = (local or ANY[peer.family], 0)
     try:
-        probe = socket.socket(peer.family, socket.SOCK_DGRAM)
+        probe = (make or socket.socket)(peer.family, socket.SOCK_DGRAM, 0)
     except OSError as error:
         raise local_error(error, asked_from) from error
     with probe:

@@ -18,7 +18,7 @@ from simopen.net.routes import source_address
 from simopen.net.sockets import sockaddr
 
 # include/net/tcp_states.h
-_STATES = {
+STATES = {
     0x01: "ESTABLISHED",
     0x02: "SYN-SENT",
     0x03: "SYN-RECEIVED",
@@ -55,7 +55,7 @@ def connections(family: socket.AddressFamily) -> Iterator[Connection]:
         return
     for row in rows:
         local, remote, state = row.split()[1:4]
-        yield Connection(_endpoint(local, family), _endpoint(remote, family), _STATES.get(int(state, 16), state))
+        yield Connection(_endpoint(local, family), _endpoint(remote, family), STATES.get(int(state, 16), state))
 
 
 def _endpoint(text: str, family: socket.AddressFamily) -> Endpoint:
@@ -106,7 +106,7 @@ def _state_told(answer: bytes) -> str | None:
         return None
     number = answer[_HEADER.size + 1]
     # Where nothing has the 5-tuple, the kernel names what listens on its local port.
-    return None if _STATES.get(number) == "LISTEN" else _STATES.get(number, f"{number:02X}")
+    return None if STATES.get(number) == "LISTEN" else STATES.get(number, f"{number:02X}")
 
 
 def listens(port: int) -> bool:

@@ -26,9 +26,8 @@ from simopen.clock.instant import Ahead
 from simopen.clock.source import FixedClock, LocalClock
 from simopen.clock.true_time import When
 from simopen.holepunch import api
-from simopen.holepunch.attempts import Lane
 from simopen.holepunch.budget import MOST_SYNS
-from simopen.holepunch.runner import Connector
+from simopen.holepunch.runner import Runner
 from simopen.holepunch.targets import Aim, Order, budgeted, looked_up, reachable
 from simopen.lab import Allocation, Mapping, Nat
 from simopen.model.endpoint import Endpoint, Reach, reach
@@ -334,10 +333,10 @@ async def test_a_name_that_changes_while_waiting_is_fired_at_where_it_is_now(por
     (shot,) = trace.aim.shots
     with (
         socket.create_server(("127.0.0.3", ports[1])) as server,
-        Connector.opened(HERE, [shot], left=9, resends=1) as connector,
+        Runner.opened(HERE, [shot], left=9, resends=1) as runner,
     ):
-        trace.connector = connector
-        stream = await api._in_window(connector, trace)
+        trace.runner = runner
+        stream = await api._in_window(runner, trace)
         with stream.sock, server.accept()[0]:
             assert stream.remote == Endpoint("127.0.0.3", ports[1])
         report = trace.report(stream)
@@ -358,9 +357,9 @@ async def test_a_name_that_has_not_changed_or_cannot_be_looked_up_again_is_fired
     ports: tuple[int, int], answers: list[str], asked_s: float, note: str
 ) -> None:
     trace = waiting(ports, answers, left_s=5, asked_s=asked_s)
-    with Connector.opened(HERE, trace.aim.shots) as connector:
-        await api._renew(connector, trace)
-        assert connector.peers == (Endpoint(THERE, ports[1]),)
+    with Runner.opened(HERE, trace.aim.shots) as runner:
+        await api._renew(runner, trace)
+        assert runner.peers == (Endpoint(THERE, ports[1]),)
     assert all(note and note in told for told in trace.notes)
     assert len(trace.notes) == bool(note)
 
@@ -550,26 +549,6 @@ async def test_a_destination_that_is_connected_already(ports: tuple[int, int]) -
     assert caught.value.diagnosis is not None
     assert caught.value.diagnosis.cause is simopen.Cause.THIS_HOST
     await close(left, right)
-
-
-@pytest.mark.parametrize(
-    ("states", "held"),
-    [
-        (["ESTABLISHED"], False),
-        (["ESTABLISHED", "ESTABLISHED"], True),
-        (["SYN-RECEIVED", "ESTABLISHED"], False),
-        (["SYN-RECEIVED", "ESTABLISHED", "ESTABLISHED"], True),
-        ([None, "ESTABLISHED"], False),
-        (["ESTABLISHED", None, "ESTABLISHED"], False),
-        (["TIME-WAIT", "TIME-WAIT"], False),
-    ],
-)
-def test_an_accept_under_way_is_no_other_connection(
-    ports: tuple[int, int], states: list[str | None], held: bool
-) -> None:
-    """A busy loop looks at a taken 5-tuple before it accepts: only two looks in a row tell another's connection."""
-    lane = Lane((HERE, ports[0]), Shot(ports[0], Endpoint(THERE, ports[1])), 0)
-    assert [lane.held(state) for state in states][-1] is held
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")

@@ -2,145 +2,162 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import socket
-from collections.abc import Iterator
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from simopen.holepunch.attempts import Stream
-from simopen.holepunch.nomination import MOST_OFFERED, Choice
-from simopen.model.endpoint import Endpoint
-from simopen.model.report import Via
-from simopen.net.sockets import drop
-from tests.loopback import HERE
+from simopen.holepunch.nomination import MOST_OFFERED, Condition, Nomination, Offer, Verdict
+from simopen.holepunch.retry import grace_ns
 
-
-@contextlib.contextmanager
-def connected() -> Iterator[tuple[Stream, socket.socket]]:
-    """A stream, and the peer's end of it."""
-    with socket.create_server((HERE, 0)) as server, socket.create_connection(server.getsockname()) as peer:
-        sock, _ = server.accept()
-        sock.setblocking(False)
-        with sock:
-            yield Stream(sock, Endpoint(*peer.getsockname()), Via.ACCEPT, 0, 20_000_000), peer
+MS, S = 1_000_000, 1_000_000_000
+SILENT, SPOKEN, RESET = Condition.SILENT, Condition.SPOKEN, Condition.RESET
+PARTS = [None, True, False]
 
 
-@pytest.fixture
-def stream() -> Iterator[Stream]:
-    with connected() as (stream, _):
-        yield stream
+def nomination(*, chooses: bool | None, better_may_come: bool = True) -> Nomination:
+    return Nomination(chooses=chooses, coming=lambda _: better_may_come)
 
 
-def choosing(*, chooses: bool | None) -> Choice:
-    """Something better may always come."""
-    loop = asyncio.get_running_loop()
-    return Choice(loop, chooses=chooses, coming=lambda _: True, lost=lambda: None)
+def offer(rank: int = 0, took_ns: int = 20 * MS, waited_ns: int = 40 * MS, *, named: bool = True) -> Offer:
+    return Offer(rank, took_ns, waited_ns, named)
 
 
-@pytest.mark.parametrize("chooses", [None, True, False])
-@pytest.mark.parametrize("failed", [False, True])
-async def test_what_is_to_be_kept_in_the_moment_when_nobody_waits_any_more_is_closed(
-    stream: Stream, *, chooses: bool | None, failed: bool
-) -> None:
-    choice = choosing(chooses=chooses)
-    choice.offer(stream, 1, 0)
-    choice.fail(ConnectionError()) if failed else choice.won.cancel()
-    timer = choice._timer
-    assert timer is not None
-    while timer.when() > asyncio.get_running_loop().time():  # noqa: ASYNC110 - the timer's own call is awaited
-        await asyncio.sleep(0.001)
-    await asyncio.sleep(0.001)
-    choice.end()
-    assert stream.sock.fileno() == -1
+def looked(choice: Nomination, found: Mapping[Any, Condition], at_ns: int | None = None) -> Verdict:
+    """Look when it is time."""
+    assert choice.due_ns is not None
+    return choice.judge(found, choice.due_ns if at_ns is None else at_ns)
 
 
-@pytest.mark.parametrize("chooses", [None, True, False])
-async def test_what_waits_for_a_better_one_as_the_time_is_up_is_taken(stream: Stream, *, chooses: bool | None) -> None:
-    choice = choosing(chooses=chooses)
-    choice.offer(stream, 1, 2**60)
-    choice.won.cancel()
-    assert choice.last() is stream
-    choice.end()
-    assert stream.sock.fileno() != -1
+@pytest.mark.parametrize("chooses", [None, True])
+def test_what_nothing_can_better_is_looked_at_at_once_and_kept(chooses: bool | None) -> None:
+    choice = nomination(chooses=chooses, better_may_come=False)
+    choice.offer("only", offer(3), 7 * S)
+    assert choice.due_ns == 7 * S
+    assert looked(choice, {"only": SILENT}) == Verdict("only")
 
 
-async def test_what_was_kept_in_the_moment_when_the_time_is_up_is_taken(stream: Stream) -> None:
-    choice = choosing(chooses=None)
-    waiter = asyncio.create_task(choice.stream())
-    await asyncio.sleep(0)
-    choice.offer(stream, 0, 0)
-    choice._keep_best()
-    waiter.cancel()
-    await asyncio.wait({waiter})
-    assert choice.last() is stream
-    choice.end()
-    assert stream.sock.fileno() != -1
+@pytest.mark.parametrize(
+    ("chooses", "wait_ns"), [(None, grace_ns(40 * MS)), (True, 3 * MS)], ids=["both choose", "chooses"]
+)
+def test_for_a_better_one_it_is_waited_a_little(chooses: bool | None, wait_ns: int) -> None:
+    """Whoever chooses is done before the other side, which waits longer than the handshake took, believes."""
+    choice = nomination(chooses=chooses)
+    choice.offer("first", offer(2, took_ns=6 * MS), 0)
+    choice.offer("second", offer(1), MS)
+    assert choice.due_ns == wait_ns
+    assert looked(choice, {"first": SILENT, "second": SILENT}) == Verdict("second")
+
+
+def test_of_one_rank_that_with_the_named_endpoint_is_better_and_then_the_first() -> None:
+    choice = nomination(chooses=None)
+    choice.offer("from another port", offer(named=False), 0)
+    choice.offer("first", offer(), 0)
+    choice.offer("second", offer(), 0)
+    assert looked(choice, dict.fromkeys(choice.streams, SILENT)).kept == "first"
+
+
+@pytest.mark.parametrize("chooses", PARTS)
+def test_what_has_been_reset_is_not_kept(chooses: bool | None) -> None:
+    choice = nomination(chooses=chooses)
+    choice.offer("best", offer(0), 0)
+    choice.offer("other", offer(1), 0)
+    assert looked(choice, {"best": RESET, "other": SILENT}) == Verdict("other", ("best",))
+
+
+@pytest.mark.parametrize("chooses", PARTS)
+def test_where_all_have_been_reset_nothing_is_left(chooses: bool | None) -> None:
+    choice = nomination(chooses=chooses)
+    choice.offer("only", offer(), 0)
+    assert looked(choice, {"only": RESET}) == Verdict(None, ("only",))
+    assert choice.streams == ()
+    assert choice.due_ns is None
+
+
+def test_who_follows_believes_in_what_no_rst_has_come_for_in_a_round_trip() -> None:
+    choice = nomination(chooses=False)
+    choice.offer("only", offer(took_ns=80 * MS), 0)
+    assert choice.due_ns == 140 * MS
+    assert looked(choice, {"only": SILENT}, 139 * MS) == Verdict()
+    assert choice.due_ns == 140 * MS
+    assert looked(choice, {"only": SILENT}) == Verdict("only")
 
 
 @pytest.mark.parametrize("speaks", [False, True], ids=["resets the other", "speaks"])
-async def test_who_follows_keeps_what_the_peer_keeps_however_late_that_shows(*, speaks: bool) -> None:
+def test_who_follows_keeps_what_the_peer_keeps_however_late_that_shows(*, speaks: bool) -> None:
     """The first one's round trip is long over, and the peer's loop has been busy elsewhere."""
-    choice = choosing(chooses=False)
-    with connected() as (first, its_peer), connected() as (second, other_peer):
-        for stream in (first, second):
-            choice.offer(stream, 0, 0)
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.2):
-                await asyncio.shield(choice.won)
-        if speaks:
-            other_peer.send(b"hello")
-        else:
-            drop(its_peer)
-            its_peer.close()
-        assert await choice.stream() is second
-        assert first.sock.fileno() == -1
-    choice.end()
+    choice = nomination(chooses=False)
+    choice.offer("first", offer(), 0)
+    choice.offer("second", offer(), 0)
+    while choice.due_ns is not None and choice.due_ns < S:
+        assert looked(choice, {"first": SILENT, "second": SILENT}) == Verdict()
+    found = {"first": SILENT, "second": SPOKEN} if speaks else {"first": RESET, "second": SILENT}
+    assert looked(choice, found).kept == "second"
 
 
-async def test_who_follows_and_is_told_nothing_takes_one_in_the_end() -> None:
+def test_who_follows_and_is_told_nothing_takes_one_in_the_end() -> None:
     """The RST may have been lost on the way."""
-    choice = choosing(chooses=False)
-    with connected() as (first, _), connected() as (second, _):
-        for stream in (first, second):
-            choice.offer(stream, 0, 0)
-        assert await choice.stream() is first
-    choice.end()
+    choice = nomination(chooses=False)
+    choice.offer("first", offer(), 0)
+    choice.offer("second", offer(), 5 * MS)
+    looks = 0
+    while not (verdict := looked(choice, {"first": SILENT, "second": SILENT})).kept:
+        looks += 1
+    assert verdict == Verdict("first")
+    assert 90 < looks < 110
 
 
-@pytest.mark.parametrize("chooses", [None, True, False])
-async def test_of_thousands_only_a_few_wait_and_the_better_one_wins(*, chooses: bool | None) -> None:
+def test_who_follows_looks_when_the_earliest_is_due() -> None:
+    choice = nomination(chooses=False)
+    choice.offer("slow", offer(took_ns=10 * S), 0)
+    assert choice.due_ns == S + 20 * MS
+    choice.offer("fast", offer(took_ns=0), 0)
+    assert choice.due_ns == 20 * MS
+
+
+@pytest.mark.parametrize("chooses", PARTS)
+def test_as_the_window_ends_the_best_that_waits_is_taken(chooses: bool | None) -> None:
+    choice = nomination(chooses=chooses)
+    choice.hurry(S)
+    assert choice.due_ns is None, "there is nothing to take yet"
+    for stream, rank in (("worse", 1), ("best", 0)):
+        choice.offer(stream, offer(rank), S)
+    choice.hurry(S)
+    assert choice.due_ns == S
+    assert looked(choice, {"worse": SILENT, "best": SILENT}) == Verdict("best")
+
+
+@pytest.mark.parametrize("chooses", PARTS)
+def test_of_thousands_only_a_few_wait_and_the_better_one_wins(chooses: bool | None) -> None:
     """Somebody else at the peer's address, behind the same NAT, before and after the peer itself."""
-    choice = choosing(chooses=chooses)
-    # Nobody is reset: as a stranger's are not by the peer.
-    strangers = [Faked(number) for number in range(3000)]
-    for stranger in strangers[:1500]:
-        choice.offer(stranger.stream, 1, 2**30, named=False)
-    with connected() as (peer, _):
-        choice.offer(peer, 1, 2**30)
-        for stranger in strangers[1500:]:
-            choice.offer(stranger.stream, 1, 2**30, named=False)
-        assert len(choice._offered) <= MOST_OFFERED
-        assert sum(not stranger.closed for stranger in strangers) < MOST_OFFERED
-        assert await choice.stream() is peer
-    assert all(stranger.closed for stranger in strangers)
-    choice.end()
+    choice = nomination(chooses=chooses)
+    crowded_out = [choice.offer(number, offer(1, named=False), 0) for number in range(1500)]
+    crowded_out.append(choice.offer("peer", offer(1), 0))
+    crowded_out += [choice.offer(1500 + number, offer(1, named=False), 0) for number in range(1500)]
+    assert len(choice.streams) == MOST_OFFERED
+    assert crowded_out.count(None) == MOST_OFFERED
+    assert "peer" in choice.streams
+    choice.hurry(S)
+    assert looked(choice, dict.fromkeys(choice.streams, SILENT)).kept == "peer"
 
 
-class Faked:
-    """A stream that is up and on which nobody speaks. It cannot be used."""
-
-    def __init__(self, number: int) -> None:
-        self.closed = False
-        remote = Endpoint(HERE, 1024 + number)
-        self.stream = Stream(self, remote, Via.ACCEPT, 0, 20_000_000)  # type: ignore[arg-type]
-
-    def close(self) -> None:
-        self.closed = True
-
-    def recv(self, count: int, flags: int) -> bytes:
-        raise BlockingIOError
-
-    def getsockopt(self, level: int, name: int) -> int:
-        return 0
+@given(
+    st.sampled_from(PARTS),
+    st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.sampled_from(Condition)), min_size=1, max_size=9),
+)
+def test_one_that_lives_is_kept_in_the_end_and_no_better_one_that_does(
+    chooses: bool | None, streams: list[tuple[int, bool, Condition]]
+) -> None:
+    choice = nomination(chooses=chooses)
+    for number, (rank, named, _) in enumerate(streams):
+        choice.offer(number, offer(rank, named=named), 0)
+    found = {number: condition for number, (_, _, condition) in enumerate(streams)}
+    verdict = Verdict()
+    while verdict.kept is None and choice.due_ns is not None:
+        verdict = looked(choice, found)
+    alive = [number for number in found if found[number] is not RESET]
+    spoken = [number for number in alive if found[number] is SPOKEN] if chooses is False else []
+    best = min(alive, key=lambda number: (streams[number][0], not streams[number][1]), default=None)
+    assert verdict.kept == (spoken[0] if spoken else best)

@@ -20,9 +20,10 @@ from simopen.clock import source as clock
 from simopen.clock.scheduler import spin
 from simopen.errors import PunchError
 from simopen.holepunch import api
-from simopen.holepunch.attempts import Lane
+from simopen.holepunch.attempts import Attempts
+from simopen.holepunch.pair import Pair
 from simopen.holepunch.retry import Window
-from simopen.holepunch.runner import Connector
+from simopen.holepunch.runner import Runner
 from simopen.model.endpoint import Endpoint
 from simopen.model.report import Via
 from simopen.model.shot import Shot
@@ -83,10 +84,10 @@ class Faulty(socket.socket):
 
 
 def faulty(**script: list[int]) -> Callable[..., socket.socket]:
-    """What makes sockets that share one script. `socket`: what making them meets."""
+    """What makes sockets that share one script. `socket`: what making those meets that could send a SYN."""
 
     def make(family: int, kind: int, protocol: int) -> socket.socket:
-        if (left := script.get("socket")) and (error := left.pop(0)):
+        if kind == socket.SOCK_STREAM and (left := script.get("socket")) and (error := left.pop(0)):
             raise OSError(error, "injected")
         sock = Faulty(family, kind, protocol)
         sock.script = script
@@ -104,11 +105,11 @@ def server(ports: tuple[int, int]) -> Iterator[int]:
 
 async def opened(make: Callable[..., socket.socket], shot: Shot, *, listen: bool) -> Via:
     """Fire, and wait for the stream; what ends the punch is raised."""
-    with Connector.opened(HERE, [shot], listen=listen, make=make) as connector:
-        connector.fired(spin(0, connector.aim(time.monotonic_ns())))
-        connector.watch(Window(connector.fired_ns, FAR_NS))
+    with Runner.opened(HERE, [shot], listen=listen, make=make) as runner:
+        runner.fired(spin(0, runner.aim(time.monotonic_ns())))
+        runner.watch(Window(runner.fired_ns, FAR_NS))
         async with asyncio.timeout(10):
-            stream = await connector.stream()
+            stream = await runner.stream()
         stream.sock.close()
         return stream.via
 
@@ -242,14 +243,15 @@ async def test_the_kernel_sends_a_syn_again_as_often_as_it_is_told(ports: tuple[
             filler = stack.enter_context(socket.socket())
             filler.setblocking(False)
             filler.connect_ex((THERE, ports[1]))
-        lane = Lane((HERE, ports[0]), Shot(ports[0], Endpoint(THERE, ports[1])), 0, resends=resends)
+        pair = Pair(Shot(ports[0], Endpoint(THERE, ports[1])))
+        attempts = Attempts((HERE, ports[0]), pair, resends=resends)
         ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        lane.reload_and_fire(0)
-        lane.watch(asyncio.get_running_loop(), lambda _, error: ended.set_result(error))
+        attempts.load_and_fire()
+        attempts.watch(asyncio.get_running_loop(), lambda _, error: ended.set_result(error))
         async with asyncio.timeout(10):
             assert await ended == errno.ETIMEDOUT
-        assert lane.resent == resends
-        lane.discard()
+        assert attempts.resent == resends
+        attempts.close()
 
 
 def test_what_ends_a_punch_is_said_in_words() -> None:

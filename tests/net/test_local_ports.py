@@ -20,7 +20,7 @@ from simopen.clock import source as clock
 from simopen.clock.scheduler import spin
 from simopen.holepunch.listener import Listener
 from simopen.holepunch.retry import Window
-from simopen.holepunch.runner import Connector
+from simopen.holepunch.runner import Runner
 from simopen.model.endpoint import Endpoint
 from simopen.model.shot import Shot
 from simopen.net.local_ports import LocalPorts
@@ -69,7 +69,7 @@ async def test_a_port_and_its_address_and_port_are_one_local_end(ports: tuple[in
     one, other = (None, (HERE, ports[0])) if turned else (HERE, ports[0])
     peer = (THERE, ports[1])
     with (
-        Connector.opened(one, (Shot(ports[0], Endpoint(*peer)),)),
+        Runner.opened(one, (Shot(ports[0], Endpoint(*peer)),)),
         pytest.raises(simopen.LocalEndpointError, match="already connecting"),
     ):
         await simopen.punch(peer, local=other, clock=clock.plain())
@@ -227,13 +227,19 @@ async def test_a_second_shortage_while_the_listener_pauses_is_one_pause(ports: t
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 async def test_a_forked_child_keeps_no_port_busy(ports: tuple[int, int]) -> None:
     """Its duplicates would: the parent's closing would end nothing."""
-    with Connector.opened(HERE, [Shot(ports[0], Endpoint(THERE, ports[1]))]) as connector:
-        connector.fired(spin(0, connector.aim(0)))
-        connector.watch(Window(0, FAR_NS))
+    made: list[socket.socket] = []
+
+    def make(family: int, kind: int, protocol: int) -> socket.socket:
+        made.append(socket.socket(family, kind, protocol))
+        return made[-1]
+
+    with Runner.opened(HERE, [Shot(ports[0], Endpoint(THERE, ports[1]))], make=make) as runner:
+        runner.fired(spin(0, runner.aim(0)))
+        runner.watch(Window(0, FAR_NS))
+        assert sum(sock.fileno() >= 0 for sock in made) == 2  # the shot's and the listener's
         if not (child := os.fork()):
             try:
-                sockets = [connector._lanes[0]._sock, connector._listeners[HERE, ports[0]]._sock]
-                os._exit(sum(sock is not None and sock.fileno() >= 0 for sock in sockets))
+                os._exit(sum(sock.fileno() >= 0 for sock in made))
             finally:
                 os._exit(99)
     _, status = os.waitpid(child, 0)  # noqa: ASYNC222 - it has ended, or does now
