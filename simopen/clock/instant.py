@@ -93,8 +93,11 @@ def next_slot(period_s: float = 10, *, lead_s: float = 1.0, now: float | None = 
     `at=simopen.read_instant("next:10s")`.
 
     Raises:
+        TypeError: what is no number.
         ValueError: a period below 1 ms or above 10^9 s, a lead below zero or as long, a `now` that no calendar holds.
     """
+    for what, given in (("period", period_s), ("lead", lead_s), ("time", 0.0 if now is None else now)):
+        _require_number(what, given)
     if not SHORTEST_PERIOD_S <= period_s <= LONGEST_S:
         raise ValueError(f"the period must be a positive number of seconds, 1 ms to 10^9 s, not {_short(period_s)}")
     if not 0 <= lead_s <= LONGEST_S:
@@ -137,13 +140,22 @@ def positive_s(name: str, seconds: float) -> float:
 
     Raises: TypeError where it is no number; ValueError where it is not above zero, or above 10^9.
     """
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        raise TypeError(f"the {name} must be a number of seconds, not {type(seconds).__name__}")
+    _require_number(name, seconds)
     if not 0 < seconds <= LONGEST_S:
         raise ValueError(
             f"the {name} must be a positive number of seconds, above zero and at most 10^9, not {_short(seconds)}"
         )
     return seconds
+
+
+def _require_number(name: str, seconds: object) -> None:
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise TypeError(f"the {name} must be a number of seconds, not {type(seconds).__name__}")
+
+
+def _require_text(what: str, text: object) -> None:
+    if not isinstance(text, str):
+        raise TypeError(f"{what} is read from a string, not {type(text).__name__}")
 
 
 def _short(number: float) -> str:
@@ -157,8 +169,10 @@ def parse_duration(text: str) -> float:
     """Seconds from `10s`, `1.5m`, `1m30s`, `250ms`, `2h`, or a bare number of seconds.
 
     Raises:
+        TypeError: no string.
         ValueError: none of these, or longer than 10^9 s.
     """
+    _require_text("a duration", text)
     if _BARE.fullmatch(text):
         parts = [(text, 1.0)]
     elif text and (match := _DURATION.fullmatch(text)):
@@ -179,8 +193,10 @@ def read_instant(text: str) -> float | Unresolved:
     seconds (`next_slot`). A number: UTC seconds since 1970.
 
     Raises:
+        TypeError: no string.
         ValueError: none of these, a date without a zone, or an instant that no calendar holds.
     """
+    _require_text("an instant", text)
     if text.startswith("+"):
         return Ahead(parse_duration(text[1:]))
     if text.startswith("next:"):
@@ -203,6 +219,7 @@ def parse_instant(text: str, now: float) -> float:
         ValueError: as `read_instant`, and for a `now` that no calendar holds.
     """
     read = read_instant(text)
+    _require_number("time", now)
     return read if isinstance(read, float) else read.resolve(now)
 
 

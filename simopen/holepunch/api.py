@@ -614,11 +614,19 @@ async def _streams(
     protocol = PunchedProtocol(reader, punched)
     try:
         transport, _ = await loop.create_connection(lambda: protocol, sock=sock)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             sock.close()
+        if isinstance(error, OSError):
+            raise _not_taken(error, report) from error
         raise
     writer = PunchedWriter(transport, protocol, reader, loop)
     writer.punched = punched
     writer.simopen_report = report
     return reader, writer
+
+
+def _not_taken(error: OSError, report: Report | None) -> PunchError:
+    """For a stream that is up, and that the event loop would not have."""
+    told = PunchError(f"the stream came up, but this program's event loop could not take it: {error.strerror or error}")
+    return told if report is None else _stopped(told, report)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -209,3 +210,21 @@ def test_an_instant_that_no_calendar_holds_is_a_value_error(at: float) -> None:
 )
 def test_a_local_time_that_was_typed_for_utc(late_s: float, offset_s: float, is_local: bool) -> None:
     assert local_for_utc(late_s, offset_s) is is_local
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: next_slot("10"), "the period must be a number of seconds, not str"),  # type: ignore[arg-type]
+        (lambda: next_slot(None), "the period must be a number of seconds, not NoneType"),  # type: ignore[arg-type]
+        (lambda: next_slot(True), "the period must be a number of seconds, not bool"),
+        (lambda: next_slot(10, lead_s="1"), "the lead must be a number of seconds, not str"),  # type: ignore[arg-type]
+        (lambda: next_slot(10, now="now"), "the time must be a number of seconds, not str"),  # type: ignore[arg-type]
+        (lambda: parse_duration(10), "a duration is read from a string, not int"),  # type: ignore[arg-type]
+        (lambda: read_instant(10), "an instant is read from a string, not int"),  # type: ignore[arg-type]
+        (lambda: parse_instant("+1s", "x"), "the time must be a number of seconds, not str"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_no_number_or_no_text_is_told_in_this_library_s_words(call: Callable[[], object], words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        call()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import simopen
 from simopen.holepunch import api
 from tests.loopback import HERE
 
@@ -32,3 +33,11 @@ async def test_what_a_stream_was_lost_with_is_no_error_of_whoever_does_not_ask()
     assert not unseen
     assert isinstance(closed.exception(), ConnectionError)
     writer.close()
+
+
+async def test_a_stream_that_the_loop_does_not_take_is_an_error_of_this_library() -> None:
+    sock = socket.socket()
+    sock.close()
+    with pytest.raises(simopen.PunchError, match="the stream came up, but this program's event loop") as caught:
+        await api._streams(sock, 2**16, None)
+    assert isinstance(caught.value.__cause__, OSError)
