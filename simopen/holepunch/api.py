@@ -224,7 +224,7 @@ async def _punched(
     order, hops, aim = await _aimed(peer, mine, options)
     shots, left, resends = budgeted(aim, hops)
     tell = options.tell
-    trace = _Trace(order, aim, options.window_s, hops, tell=tell)
+    trace = _Trace(order, aim, options.window_s, hops, by_ticket=isinstance(peer, Ticket), tell=tell)
     trace.tell_peers()
     with Runner.opened(
         aim.local[0], shots, listen=options.listen, chooses=aim.chooses, left=left, resends=resends, tell=tell
@@ -393,6 +393,7 @@ class _Trace:
     notes: tuple[str, ...] = ()
     runner: Runner | None = field(default=None)
     stalled_ns: int = 0
+    by_ticket: bool = False
     pulse: Pulse = field(default_factory=Pulse)
     watched_from: Reading | None = None
     of_clock: tuple[str, ...] = ()
@@ -462,6 +463,7 @@ class _Trace:
             earlier=self.runner.earlier,
             holder=self.runner.holder,
             plan=self.aim.plan,
+            by_ticket=self.by_ticket,
             spray=self.aim.spray,
             stalled_s=max(self.stalled_ns / 1e9, self.pulse.stalled_ns / 1e9, asleep_s),
             notes=self.aim.notes + self.of_clock + self.notes + self.runner.notes,

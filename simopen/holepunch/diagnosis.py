@@ -187,16 +187,18 @@ def _elsewhere(report: Report) -> str:
 def _advice(case: _Case, report: Report) -> str:
     if report.plan is None or case.by_ticket is None:
         return case.advice
+    advice, spray = (case.by_ticket, _SPRAY) if report.by_ticket else (_BY_PROFILE[case.cause], _SPRAY_BY_PROFILE)
     if report.spray is None or case.cause not in {Cause.REFUSED, Cause.SILENCE}:
-        return case.by_ticket
-    return f"{case.by_ticket}. {_SPRAY[report.spray]}"
+        return advice
+    return f"{advice}. {spray[report.spray]}"
 
 
 @dataclass(frozen=True, slots=True)
 class _Case:
     """When it applies, and its words. What they claim, `applies` has seen.
 
-    `by_ticket`: the advice where a plan decided what to fire, and so nobody agreed on an instant or a port.
+    `by_ticket`: the advice where two tickets decided what to fire, and so nobody agreed on an instant or a port. Where
+    two profiles did, in a program that knows of no tickets, `_BY_PROFILE` has it.
     """
 
     cause: Cause
@@ -219,6 +221,27 @@ _ALLOW_SPRAY = f"Run it again with --spray on both sides (spray=True in a progra
 _SPRAY = {
     False: f"Or make the new tickets with `simopen nat --ticket --spray`, on both sides: {_SPRAYING}",
     True: "This side sprayed: was the peer allowed to, too, by both tickets or by --spray? Both sides must be",
+}
+_NEW_PROFILES = "discover and swap new profiles on both sides"
+_BY_PROFILE = {
+    Cause.NOT_FIRED: f"Agree on a later instant: {_NEW_PROFILES}, and check this machine's clock with `simopen clock`",
+    Cause.THIS_HOST: f"See that nothing stops this process or keeps it busy from the instant on; then {_NEW_PROFILES}",
+    Cause.PORT_TAKEN: "Use another local port: discover from that one, and swap the new profiles",
+    Cause.CLOCKS_APART: f"Run `simopen clock` on both sides, and compare the instants; then {_NEW_PROFILES}",
+    Cause.WRONG_PORT: "More than one punch here waits for that address: give each a local port of its own, and "
+    f"{_NEW_PROFILES}",
+    Cause.REFUSED: "Did the peer fire at the same instant, by your latest profile, and did both sides hold their "
+    f"mappings until then? If not, {_NEW_PROFILES}; if so, compare what `simopen clock` says on both. Or a NAT or "
+    "firewall in between answers for the peer",
+    Cause.EARLIER_STREAM: "A router on the way may still remember that stream, and let nothing of a new one in: wait "
+    f"two minutes, or use another local port on both sides; then {_NEW_PROFILES}",
+    Cause.SILENCE: "Did the peer fire at the same instant, by your latest profile, and did both sides hold their "
+    f"mappings until then? If not, {_NEW_PROFILES}; if so, compare what `simopen clock` says on both. Or a firewall "
+    "drops this side's SYNs or the peer's",
+}
+_SPRAY_BY_PROFILE = {
+    False: f"Or let both sides spray (spray=True): {_SPRAYING}",
+    True: "This side sprayed: did the peer, too (spray=True)? Both sides must",
 }
 
 

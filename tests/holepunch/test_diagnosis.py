@@ -180,10 +180,31 @@ def test_an_impossible_pair_gives_the_plans_reason() -> None:
     ],
 )
 def test_where_a_plan_decided_the_advice_speaks_of_tickets(made: Report, words: str) -> None:
-    advice = diagnose(replace(made, plan="one reason")).advice
+    advice = diagnose(replace(made, plan="one reason", by_ticket=True)).advice
     assert words in advice
     assert not re.search("agreed|another local port|compare the instants|name the port", advice)
     assert ("spray" in advice) == (made.spray is not None and made.fired_ns > 0)
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (failed(shot(None)), "discover and swap new profiles on both sides"),
+        (failed(shot(RST)), "discover and swap new profiles on both sides"),
+        (failed(shot(None), spray=False), "let both sides spray"),
+        (failed(shot(RST), spray=True), "did the peer, too"),
+        (failed(fired_ns=0, ended_ns=START + 10**10), "Agree on a later instant"),
+        (failed(shot(None), stalled_s=9.0), "nothing stops this process"),
+        (failed(shot(errno.EADDRNOTAVAIL, immediate=True)), "discover from that one"),
+        (failed(shot(RST), early_ns=START - 12_300 * MS), "compare the instants"),
+        (failed(shot(RST), arrivals=(arrival(MOVED),), strangers=1), "a local port of its own"),
+        (failed(shot(None), earlier="an earlier stream"), "wait two minutes"),
+    ],
+)
+def test_where_profiles_decided_the_advice_speaks_of_no_tickets(made: Report, words: str) -> None:
+    advice = diagnose(replace(made, plan="one reason")).advice
+    assert words in advice
+    assert not re.search("ticket|simopen nat|--", advice)
 
 
 def connected(*attempts: Attempt, after_ms: int, **changes: Any) -> Report:
@@ -263,7 +284,7 @@ CLAIMS: dict[str, Callable[[Report], bool]] = {
     "ICMP": lambda made: bool({Outcome.ICMP, Outcome.RESET} & outcomes(made)),  # a Port Unreachable looks like a RST
     "router|no way there": lambda made: Outcome.ICMP in outcomes(made),
     "private": lambda made: Outcome.ICMP in outcomes(made) and made.plan is None,
-    "ticket|simopen nat|simopen connect": lambda made: made.plan is not None or "private" in str(diagnose(made)),
+    "ticket|simopen nat|simopen connect": lambda made: made.by_ticket or "private" in str(diagnose(made)),
     "spray": lambda made: made.spray is not None and made.plan is not None,
     "no route": lambda made: Outcome.NO_ROUTE in outcomes(made),
     "reset it": lambda made: Outcome.OPEN in outcomes(made),
@@ -293,6 +314,7 @@ def traces(draw: st.DrawFn) -> Report:
         strangers=len(came),
         listening=draw(st.booleans()),
         plan=plan,
+        by_ticket=plan is not None and draw(st.booleans()),
         spray=spray,
         peers=draw(st.sampled_from([(PEER,), (Endpoint("192.168.7.5", 9),), (PEER, OTHER)])),
     )
@@ -304,7 +326,8 @@ def test_no_word_claims_what_was_not_seen(made: Report) -> None:
     told = f"{found.sentence}; {'; '.join(found.evidence)}"
     for word, seen in CLAIMS.items():
         assert not re.search(word, told) or seen(made), word
-    assert not re.search("ticket|simopen nat|spray", found.advice) or made.plan or "private" in found.sentence
+    assert not re.search("ticket|simopen nat", found.advice) or made.by_ticket or "private" in found.sentence
+    assert not re.search("spray", found.advice) or made.plan
 
 
 def test_silence_between_peers_without_tickets_names_none() -> None:
@@ -327,7 +350,7 @@ def test_an_earlier_stream_is_told_with_what_to_do_about_it() -> None:
     found = diagnose(failed(shot(None), earlier="an earlier stream ended 3.0 s before"))
     assert "an earlier stream ended 3.0 s before" in found.evidence
     assert "wait two minutes, or use another local port on both sides" in found.advice
-    by_ticket = diagnose(failed(shot(None), earlier="x", plan="one port"))
+    by_ticket = diagnose(failed(shot(None), earlier="x", plan="one port", by_ticket=True))
     assert "--local-port on both" in by_ticket.advice
 
 
