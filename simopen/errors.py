@@ -28,7 +28,7 @@ from __future__ import annotations
 from enum import Enum
 
 from simopen.model.report import Diagnosis, Report
-from simopen.model.wording import LONGEST, shortened
+from simopen.model.wording import LONGEST, human, shortened
 
 
 class SimopenError(Exception):
@@ -43,6 +43,18 @@ class ClockError(SimopenError):
 
 
 OFFLINE = "is this host online?"
+
+
+_SHORT_S = 0.25
+"""An answer from the other side of the world takes longer, names looked up before it not counted."""
+TOO_SHORT = "which is too short for an answer from afar"
+
+
+def too_short(timeout_s: float, whose: str) -> str | None:
+    """What to say where nobody answered within a time that is no reason to suspect the network; None elsewhere."""
+    if timeout_s >= _SHORT_S:
+        return None
+    return f"no {whose} answered within {human(timeout_s)}, {TOO_SHORT}: allow a second or more"
 
 
 def no_names(count: int, kind: str) -> str:

@@ -97,7 +97,7 @@ class Screen:
         rows = [[shown(cell, file) for cell in row] for row in rows]
         console, width = _terminal(file), _width(file)
         if console is None or console.width < _NARROWEST_COLUMN * len(columns):
-            print(f"{fitted(title, file)}\n{plain_table(columns, rows, width)}", file=file, flush=True)
+            answer(f"{fitted(title, file)}\n{plain_table(columns, rows, width)}", file=file)
             return
         from rich.table import Column, Table
         from rich.text import Text
@@ -106,6 +106,19 @@ class Screen:
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         console.print(table)
+
+
+def answer(text: str, *, end: str = "\n", file: TextIO | None = None) -> None:
+    """Print it on standard output, or that file, at once.
+
+    Raises: OSError, which says what cannot be written, as a full disk behind it does not.
+    """
+    try:
+        print(text, end=end, file=file or sys.stdout, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write to standard output: {error.strerror}") from error
 
 
 class _Repeated:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from simopen import lab
-from simopen.cli.console import fitted
+from simopen.cli.console import answer, fitted
 from simopen.lab.draw.text_diagram import sequence
 from simopen.net.sockets import open_socket
 
@@ -36,7 +36,7 @@ async def run(delay_s: float, *, as_json: bool) -> int:
         left = await net.host("left", delay_s=delay_s / 2, nat=lab.Nat())
         right = await net.host("right", delay_s=delay_s / 2, nat=lab.Nat())
         if not as_json:
-            print(_scene(left, right, delay_s))
+            answer(_scene(left, right, delay_s))
         at = time.time() + _LEAD_S
         ended = await asyncio.gather(
             left.run(_command(right.public_address, PORT, at), stdin=f"{WORDS}\n".encode()),
@@ -46,8 +46,8 @@ async def run(delay_s: float, *, as_json: bool) -> int:
     crossed = record.opened_simultaneously("left", "right")
     status = _tell(("left", "right"), ended, as_json=as_json, crossed=crossed)
     if not as_json:
-        print(f"\n{sequence(record, 'left', 'right')}\n")
-        print("The SYNs crossed: each side sent its own before the other's came." if crossed else "No crossing SYNs.")
+        answer(f"\n{sequence(record, 'left', 'right')}\n")
+        answer("The SYNs crossed: each side sent its own before the other's came." if crossed else "No crossing SYNs.")
     return status
 
 
@@ -55,9 +55,9 @@ async def on_loopback(why: str | None, *, as_json: bool) -> int:
     """Two processes on this machine's loopback. `why` not the lab; None where nobody wanted it. Returns the status."""
     with _two_ports() as ports:
         if not as_json:
-            print(fitted(f"No lab here: {why}.\n", sys.stdout) * bool(why), end="")
-            print("Two processes on loopback, no NAT and no record of packets:")
-            print(f"left is 127.0.0.1:{ports[0]}, right is 127.0.0.1:{ports[1]}; both fire in {_LEAD_S:g} s ...")
+            answer(fitted(f"No lab here: {why}.\n", sys.stdout) * bool(why), end="")
+            answer("Two processes on loopback, no NAT and no record of packets:")
+            answer(f"left is 127.0.0.1:{ports[0]}, right is 127.0.0.1:{ports[1]}; both fire in {_LEAD_S:g} s ...")
         at = time.time() + _LEAD_S
         ended = await asyncio.gather(
             _here(_command("127.0.0.1", ports[1], at, local=ports[0])),
@@ -112,11 +112,11 @@ def _tell(names: Sequence[str], ended: Sequence[lab.Completed], *, as_json: bool
     said = {name: _last_line(done.stderr) for name, done in zip(names, ended, strict=True)}
     heard = {name: done.stdout.decode(errors="replace").strip() for name, done in zip(names, ended, strict=True)}
     if as_json:
-        print(json.dumps({"heard": heard, "crossed": crossed, **said}))
+        answer(json.dumps({"heard": heard, "crossed": crossed, **said}))
     else:
         for name in names:
             word = heard[name] or f"nothing: {said[name].get('message')}"
-            print(fitted(f"{name:>6} hears: {word}{_took(said[name])}", sys.stdout))
+            answer(fitted(f"{name:>6} hears: {word}{_took(said[name])}", sys.stdout))
     return 0 if all(word == WORDS for word in heard.values()) else 1
 
 

@@ -32,7 +32,7 @@ from simopen.net.routes import source_address
 from simopen.net.sockets import is_self_connected, open_socket
 
 if TYPE_CHECKING:
-    from simopen.cli.console import Screen
+    from simopen.cli.console import Screen, answer
 
 TIMEOUT_S = 4.0
 """As for `simopen nat`: a SYN that is lost on the way is sent again after 1 s, and once more 2 s later."""
@@ -72,7 +72,7 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
     status = int(any(each.verdict is Verdict.FAIL for each in found))
     if options.json:
         warnings = [each.check for each in found if each.verdict is Verdict.WARN]
-        print(json.dumps({"fit": not status, "warnings": warnings, "findings": list(map(asdict, found))}))
+        answer(json.dumps({"fit": not status, "warnings": warnings, "findings": list(map(asdict, found))}))
         return status
     rows = [(each.check, each.verdict, each.found, each.advice) for each in found]
     screen.table("is this host fit to punch?", ("check", "verdict", "found", "what to do"), rows)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from simopen import _logs
 from simopen.cli.arguments import argument, count, seed, share, window
-from simopen.cli.console import Screen, fitted
+from simopen.cli.console import Screen, answer, fitted
 from simopen.clock.instant import parse_duration
 
 if TYPE_CHECKING:
@@ -153,9 +153,9 @@ def _tell(options: argparse.Namespace, setting: Setting, runs: Sequence[Run]) ->
         told = [
             run.as_dict() | {"reason": explain.reason(run, setting), "nats": explain.nats_as_dict(run)} for run in runs
         ]
-        print(json.dumps({"setting": setting.as_dict(), "summary": summary, "runs": told}))
+        answer(json.dumps({"setting": setting.as_dict(), "summary": summary, "runs": told}))
         return
-    print(fitted(explain.story(setting, runs), sys.stdout))
+    answer(fitted(explain.story(setting, runs), sys.stdout))
 
 
 def _draw(path: str, run: Run, screen: Screen) -> None:
@@ -175,7 +175,7 @@ def _list(options: argparse.Namespace, screen: Screen) -> int:
 
     rows = presets.explained()
     if options.json:
-        print(json.dumps(dict(rows)))
+        answer(json.dumps(dict(rows)))
         return 0
     screen.table("what --left and --right take, with commas between words and + between NATs", ("word", "means"), rows)
     return 0

@@ -24,7 +24,7 @@ from simopen import __version__, _logs
 from simopen.apps.pipe import Carried, pipe
 from simopen.cli import arguments, connect, doctor, lab, nat
 from simopen.cli.arguments import UsageError, argument, judged, port, window
-from simopen.cli.console import Screen, fitted, printable, write_in_any_encoding
+from simopen.cli.console import Screen, answer, fitted, printable, write_in_any_encoding
 from simopen.cli.interrupts import Ending
 from simopen.cli.live_line import Waiting, drawn
 from simopen.clock import source as clock
@@ -32,7 +32,7 @@ from simopen.clock.instant import parse_duration
 from simopen.clock.ntp_client import parse_servers
 from simopen.clock.selection import NO_ANSWER
 from simopen.clock.source import TimeSource
-from simopen.errors import OFFLINE, ClockError, PunchError, SimopenError, TicketError
+from simopen.errors import OFFLINE, TOO_SHORT, ClockError, PunchError, SimopenError, TicketError
 from simopen.holepunch import api
 from simopen.model.endpoint import Endpoint
 from simopen.model.report import Diagnosis, Report
@@ -93,7 +93,7 @@ def _run_to_the_end(options: argparse.Namespace, screen: Screen) -> int:
     try:
         make_room(options.room)
         status = _run(options.command(options, screen))
-        sys.stdout.flush()
+        answer("", end="")
     except _EXPECTED as error:
         return _failed(options, screen, error)
     return status
@@ -106,12 +106,12 @@ def _have_standard_streams() -> None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - until the end
 
 
-def _let_go_of_broken_pipes() -> None:
+def _let_go_of_full_streams() -> None:
     """Or the interpreter would complain at its end, when it flushes what nobody takes."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except BrokenPipeError:
+        except OSError:
             nothing = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nothing, stream.fileno())
             os.close(nothing)
@@ -177,11 +177,10 @@ def _failed(options: argparse.Namespace, screen: Screen, error: BaseException) -
         _logs.PACKAGE.info("%s", detail)
     if options.verbose > 1:
         _logs.PACKAGE.debug("where it happened:", exc_info=error)
-    if isinstance(error, BrokenPipeError):
-        _let_go_of_broken_pipes()
+    _let_go_of_full_streams()
     _tell_notes(screen, report)
     screen.say("\n".join(_diagnosed(diagnosis)) if diagnosis else f"simopen: {message}")
-    if isinstance(error, ClockError) and OFFLINE not in message:
+    if isinstance(error, ClockError) and OFFLINE not in message and TOO_SHORT not in message:
         firewall = "does a firewall drop UDP port 123? " if NO_ANSWER in message else ""
         screen.say(f"simopen: {firewall}Name a time server that you can reach with --ntp")
     if options.json:
@@ -359,12 +358,12 @@ async def _clock(options: argparse.Namespace, screen: Screen) -> int:
     with screen.line("asking the time servers"):
         estimate = await clock.check_clock(servers, options.timeout)
     if options.json:
-        print(json.dumps(estimate.as_dict()))
+        answer(json.dumps(estimate.as_dict()))
         return 0
     columns = ("server", "offset", "±", "delay", "stratum", "verdict")
     screen.table("what each server says", columns, [_row(each) for each in estimate.servers])
-    print(fitted(f"add {estimate} to this machine's clock to get true time", sys.stdout))
-    print(fitted(f"the kernel says: {clock.kernel_says()}", sys.stdout))
+    answer(fitted(f"add {estimate} to this machine's clock to get true time", sys.stdout))
+    answer(fitted(f"the kernel says: {clock.kernel_says()}", sys.stdout))
     return 0
 
 

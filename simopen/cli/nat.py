@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TextIO
 
 from simopen.cli.arguments import UsageError, add_instant, add_time_servers, argument, judged, port, window
-from simopen.cli.console import Screen
+from simopen.cli.console import Screen, answer
 from simopen.holepunch.prospects import prospects
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ async def _tell(found: Held, options: argparse.Namespace, screen: Screen) -> Non
     found.give_up()
     await _foreseen(found)
     if options.json:
-        print(json.dumps(_all_of(found)))
+        answer(json.dumps(_all_of(found)))
     else:
         _draw(found, screen, sys.stdout)
 
@@ -178,7 +178,7 @@ def _show(found: Held, screen: Screen, ticket: Ticket, *, as_json: bool) -> None
     told = json.dumps(_all_of(found) | {"ticket": text, "instant": ticket.instant}) if as_json else text
     if is_seen := sys.stdout.isatty():
         screen.say("")
-    print(told, flush=True)  # whoever reads it in a pipe waits for it
+    answer(told)  # whoever reads it in a pipe waits for it
     if is_seen:
         screen.say("")
 

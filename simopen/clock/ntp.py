@@ -29,6 +29,7 @@ MAX_REFERENCE_AGE_S = 86_400
 PHI), and its root dispersion should have said so. ntpd polls at most every 2**17 s, public servers far more
 often."""
 NO_NAME = "its name"
+NOT_IN_TIME = f"{NO_NAME} was not resolved in time"
 """How the words begin with which a server is refused whose name has no address."""
 ROUNDING_NS = 500
 """ntplib holds time stamps as floats of seconds since 1900, in steps of 477 ns: half of that for each of two."""

@@ -147,7 +147,7 @@ async def _ask_server(
         answers.refuse(f"{ntp.NO_NAME} cannot be resolved ({reason(error)})")
         return
     except asyncio.CancelledError:
-        answers.refuse(f"{ntp.NO_NAME} was not resolved in time")
+        answers.refuse(ntp.NOT_IN_TIME)
         raise
     async with _tasks(_ask_family(answers, *each, local) for each in addresses.items()) as waiting:
         while waiting and not (answers.no_more or answers.samples):

@@ -26,7 +26,7 @@ from simopen.clock.kernel import KernelTime, adjtimex, kernel_estimate, unfit
 from simopen.clock.ntp import offset_and_delay
 from simopen.clock.ntp_client import DEFAULT_SERVERS
 from simopen.clock.selection import agreed, intersect, judge
-from simopen.errors import ClockError
+from simopen.errors import ClockError, too_short
 from simopen.model.estimate import Estimate, Evidence, Reading, Source
 from simopen.model.server import Server
 from simopen.model.wording import quoted
@@ -144,7 +144,13 @@ async def check_clock(
 
     logger.info("asking time servers: %d, for at most %.1f s", len(asked), timeout)
     answers = await ntp_client.ask(asked, local, timeout, enough)
-    estimate = judge(answers, before, local.read())
+    try:
+        estimate = judge(answers, before, local.read())
+    except ClockError as error:
+        late = [each for each in answers if not each.reasons or ntp.NOT_IN_TIME in each.reasons]
+        if late and not any(each.best for each in answers) and (words := too_short(timeout, "time server")):
+            raise ClockError(words) from error
+        raise
     for each in estimate.servers:
         logger.info("%s", each)
     logger.info("add %s to this machine's clock to get true time", estimate)

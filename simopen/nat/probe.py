@@ -18,11 +18,11 @@ from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TypeAlias
 
-from simopen.errors import LocalEndpointError, ResolutionError, StunError, no_names
+from simopen.errors import LocalEndpointError, ResolutionError, StunError, no_names, too_short
 from simopen.model.endpoint import ANY, Endpoint
 from simopen.model.nat import Mapping, Observation
 from simopen.model.server import Server
-from simopen.model.wording import by_reason, listed
+from simopen.model.wording import by_reason, human, listed
 from simopen.nat import stun
 from simopen.nat.classify import mapping_so_far
 from simopen.nat.hairpin import Mapped, hairpins, in_a_row
@@ -53,6 +53,7 @@ SILENT_S = 1.0
 """Until a name's next address is asked: three round trips to the other side of the world, or a SYN sent again."""
 AGAIN_S = 5.0
 """What a server gets that answered before: a request lost once or twice."""
+_NOT_IN_TIME = "was not looked up in time"
 _FIRST_NOTES = _LATEST_NOTES = 32
 PAUSES_S = (0.0, 0.3, 1.0)
 """Before each try of a connection that ended: the kernel keeps its 5-tuple until both have closed it."""
@@ -92,7 +93,7 @@ class Inquiry:
             StunError: nobody answered; the message says what each server did.
         """
         loop = asyncio.get_running_loop()
-        called_s = loop.time()
+        called_s, asked_s = loop.time(), timeout_s
         await asyncio.to_thread(stun.request, bytes(stun.TRANSACTION_BYTES))  # loads the codec: 0.1 s and more
         self._servers, self._began_s = len(servers), loop.time()
         timeout_s = max(timeout_s / 2, timeout_s - (self._began_s - called_s))  # which must not take all of it
@@ -103,13 +104,19 @@ class Inquiry:
                         self._group.create_task(self._server(server, len(range(number, PROBES, len(servers)))))
         finally:
             await self._leave_router()
-        self._drop_silent()
+        silent = self._drop_silent()
         if not self.held:
-            raise self._nobody()
+            raise self._nobody(asked_s, silent=silent)
 
-    def _nobody(self) -> StunError:
+    def _nobody(self, asked_s: float, *, silent: bool) -> StunError:
+        """`asked_s`: for how long; `silent`: whether somebody has still to answer."""
         told = self.notes
         each_said = listed(by_reason(told))
+        late = any(note.endswith(_NOT_IN_TIME) for note in told)
+        if (late or silent) and (words := too_short(asked_s, "STUN server")):
+            error = StunError(words)
+            error.add_note(each_said)
+            return error
         if len(told) == self._servers > 1 and all(note.startswith("the name ") for note in told):
             error = StunError(no_names(self._servers, "STUN"))
             error.add_note(each_said)
@@ -136,7 +143,7 @@ class Inquiry:
             self.note(str(error))
             return
         except asyncio.CancelledError:
-            self.note(f"the name {server.host!r} was not looked up in time")
+            self.note(f"the name {server.host!r} {_NOT_IN_TIME}")
             raise
         by_family = {family: [each for each in found if each.family == family] for family in ANY}
         spoken = {family: those for family, those in by_family.items() if those and self._punch_port.speaks(family)}
@@ -324,16 +331,23 @@ class Inquiry:
     def _mapped_of(self, binding: Binding) -> Endpoint:
         return next(each.mapped for each in self.observations if each.local == binding.local)
 
-    def _drop_silent(self) -> None:
-        """Close all but what holds the mapping, and say who never answered."""
+    def _drop_silent(self) -> bool:
+        """Close all but what holds the mapping, and say who never answered; returns whether anybody did not.
+
+        Of whom something else is told, nothing is added: it hung up, say, and was being asked once more.
+        """
         waited_s = asyncio.get_running_loop().time() - self._began_s
-        silent = self._open - set(self.held.values())
+        silent, unheard = self._open - set(self.held.values()), list[Endpoint]()
         for binding in sorted(silent, key=lambda each: each.at_ns):
             if binding in self._probes:
                 binding.give_up()
             else:
-                self.note(f"{binding.server}: no answer within {waited_s:.1f} s")
+                unheard.append(binding.server)
             self._end(binding)
+        for server in unheard:
+            if not any(note.startswith(f"{server}: ") for note in self.notes):
+                self.note(f"{server}: no answer within {_waited(waited_s)}")
+        return bool(unheard)
 
     def living(self) -> tuple[Endpoint, ...]:
         """The servers that have not hung up on us; the connections to the others are closed on this side too."""
@@ -396,3 +410,7 @@ class Inquiry:
 def _means_this_host(named: Endpoint, server: Endpoint) -> bool:
     """Whether a server elsewhere names this host itself: one of its services would answer."""
     return is_own(named.address) and not is_own(server.address)
+
+
+def _waited(waited_s: float) -> str:
+    return f"{waited_s:.1f} s" if waited_s >= 0.1 else human(waited_s)

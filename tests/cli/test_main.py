@@ -31,6 +31,7 @@ from simopen.clock import source as clock
 from simopen.model.endpoint import Endpoint
 from simopen.net import sock_diag
 from tests.fake_ntp import MISBEHAVIOURS, FakeNtp
+from tests.fake_stun import FakeStun
 from tests.loopback import HERE, THERE, ports
 from tests.loops import ONE_LOOP
 
@@ -499,6 +500,13 @@ def test_a_full_disk(ports: Ports) -> None:
     assert "simopen: cannot write to standard output: No space left on device\n" in said
 
 
+def test_a_full_disk_behind_an_answer() -> None:
+    with open("/dev/full", "wb") as full, running("demo", "--loopback", stdout=full.fileno()) as it:
+        status, _, said = it.end()
+    assert status == 1
+    assert said == "simopen: cannot write to standard output: No space left on device\n"
+
+
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&-", "2>&-"])
 def test_streams_that_are_closed_from_the_start(ports: Ports, closed: str) -> None:
     """Else the next socket would get number 0 or 1, and the stream its own data."""
@@ -844,6 +852,17 @@ async def test_time_servers_that_are_silent_may_be_behind_a_firewall() -> None:
     assert status == 1
     assert f"{one.name}, {two.name}: no answer to " in err
     assert "does a firewall drop UDP port 123?" in err.splitlines()[-1]
+
+
+@ONE_LOOP
+async def test_a_time_out_that_is_too_short_is_not_blamed_on_the_network() -> None:
+    async with FakeNtp(answers=0) as one, FakeStun(silent=True) as other:
+        for command, option, server in (("clock", "--ntp", one.name), ("nat", "--stun", other.name)):
+            told = await asyncio.to_thread(simopen_run, command, option, server, "--timeout", "1ms")
+            status, _, said = told
+            assert status == 1
+            assert "server answered within 1.0 ms, which is too short for an answer from afar" in said
+            assert not re.search("firewall|online|can reach", said)
 
 
 @ONE_LOOP

@@ -493,6 +493,7 @@ async def test_two_tickets_that_allow_it_need_no_further_word_to_spray(both: boo
         await simopen.punch(its, mine=mine, at=at, window=1, clock=plain())
     # With the spray, it gets as far as the instant, which has passed; or as this host's routes.
     assert isinstance(caught.value, simopen.ImpossiblePair) is not both
+    assert caught.value.report is None or caught.value.report.by_ticket
 
 
 async def test_an_instant_long_past_is_missed(ports: tuple[int, int]) -> None:

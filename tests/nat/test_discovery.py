@@ -549,3 +549,11 @@ async def test_a_port_that_another_program_has_is_told(local: Endpoint) -> None:
 async def test_a_server_of_the_other_family_than_the_local_address_is_told(local: Endpoint) -> None:
     with pytest.raises(StunError, match="no address of the family"):
         await simopen.discover(local, servers=["::1"])
+
+
+async def test_what_a_server_did_is_told_once(local: Endpoint) -> None:
+    """It hangs up, is asked again, and the time is over while nobody knows what comes of that."""
+    async with FakeStun(hangs_up=True) as server:
+        with pytest.raises(StunError) as caught:
+            await simopen.discover(local, servers=[server.name], timeout=0.6)
+    assert str(caught.value).count(server.name) == 1
