@@ -63,6 +63,19 @@ def blocks_of(page: Path) -> Iterator[Block]:
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 
 
-def run_by(way: str) -> list[Block]:
-    """The blocks that are run that way."""
-    return [block for block in BLOCKS if block.way == way]
+def run_by(*ways: str) -> list[Block]:
+    """The blocks that are run that way; of those that say the same on several pages, the first."""
+    found: dict[tuple[str, str, str], Block] = {}
+    for block in BLOCKS:
+        if block.way in ways:
+            found.setdefault((block.way, block.file, block.text), block)
+    return list(found.values())
+
+
+def commands_by(way: str) -> dict[str, str]:
+    """What is typed in blocks that are run that way, each once, and where it stands first."""
+    found: dict[str, str] = {}
+    for block in run_by(way):
+        for each in block.commands:
+            found.setdefault(each.words, block.name)
+    return found

@@ -18,7 +18,7 @@ import pytest
 from simopen.cli.main import _parser
 from tests.archives import LINK
 from tests.docs import world
-from tests.docs.blocks import BLOCKS, PAGES, ROOT, RUN, Block, run_by
+from tests.docs.blocks import BLOCKS, PAGES, ROOT, RUN, Block, commands_by, run_by
 from tests.fake_ntp import FakeNtp
 from tests.fake_stun import full_server
 from tests.loopback import THERE, ports
@@ -90,7 +90,7 @@ def test_what_is_installed_is_there_to_be_installed(block: Block) -> None:
 @pytest.mark.lab
 def test_what_needs_no_peer(tmp_path: Path) -> None:
     """Commands and whole programs, a few at a time: most of them wait, for an instant of their own."""
-    typed = [(block.name, ["bash", "-euc", each.words]) for block in run_by("here") for each in block.commands]
+    typed = [(name, ["bash", "-euc", words]) for words, name in commands_by("here").items()]
     written = [(block.name, [sys.executable, "-c", block.text]) for block in run_by("python")]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         ended = pool.map(lambda given: (given, run(given[1], tmp_path)), typed + written)
@@ -98,22 +98,21 @@ def test_what_needs_no_peer(tmp_path: Path) -> None:
     assert not failed
 
 
-@parametrized("asks")
-def test_a_command_that_asks_servers(block: Block, ports: tuple[int, int], tmp_path: Path) -> None:
+def test_commands_that_ask_servers(ports: tuple[int, int], tmp_path: Path) -> None:
     """The servers stand on loopback, in the place of public ones."""
-    asyncio.run(_asked(block, ports, tmp_path))
+    asyncio.run(_asked(ports, tmp_path))
 
 
-async def _asked(block: Block, ports: tuple[int, int], tmp_path: Path) -> None:
+async def _asked(ports: tuple[int, int], tmp_path: Path) -> None:
     async with FakeNtp() as one, FakeNtp() as other, full_server((THERE, "127.0.0.3"), ports) as servers:
         flags = {"--ntp": [one.name, other.name], "--stun": [str(next(iter(servers)))]}
-        for command in block.commands:
-            words = shlex.split(command.words)
+        for typed in commands_by("asks"):
+            words = shlex.split(typed)
             known = _parser().parse_args(words[1:])
             for flag, names in flags.items():
                 words += [word for name in names for word in (flag, name) if hasattr(known, flag[2:])]
             done = await asyncio.to_thread(run, words, tmp_path)
-            assert done.returncode == 0, (command.words, done.stdout, done.stderr)
+            assert done.returncode == 0, (typed, done.stdout, done.stderr)
 
 
 @pytest.mark.lab
@@ -136,7 +135,7 @@ def test_what_two_people_do(tmp_path: Path) -> None:
 async def _two_people(tmp_path: Path) -> None:
     async with world.world() as (net, stun):
         met = {}
-        for number, block in enumerate(block for block in BLOCKS if block.way in TWO_HOSTS):
+        for number, block in enumerate(run_by(*TWO_HOSTS)):
             pair = await world.pair(net, stun, str(number), tmp_path / str(number))
             met[block.name] = TWO_HOSTS[block.way](pair, block)
         ended = await asyncio.gather(*met.values(), return_exceptions=True)
