@@ -58,7 +58,7 @@ def said() -> Iterator[tuple[Diagnosis, Diagnosis | None]]:
     """Each diagnosis; and the same where tickets made the plan, if it says something else then."""
     yield from ((each, None) for each in OTHERS)
     for made in REPORTS:
-        alone, planned = diagnose(made), diagnose(replace(made, plan="a plan", spray=False))
+        alone, planned = diagnose(made), diagnose(replace(made, plan="a plan", by_ticket=True, spray=False))
         yield alone, planned if planned.sentence == alone.sentence and planned.advice != alone.advice else None
 
 
