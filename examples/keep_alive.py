@@ -19,8 +19,6 @@ import httpcore2
 import httpx2
 
 import simopen
-from simopen.clock.instant import Instant, read_instant
-from simopen.clock.source import plain
 
 REQUESTS = 100
 HTTP_ERRORS = (
@@ -66,7 +64,7 @@ class PunchedStream(httpcore2.AsyncNetworkStream):
 class Punching(httpcore2.AsyncNetworkBackend):
     """Punches where httpcore asks for a connection, and counts how often that was."""
 
-    def __init__(self, at: Instant, clock: simopen.Estimate | None) -> None:
+    def __init__(self, at: simopen.Instant, clock: simopen.Estimate | None) -> None:
         self.at, self.clock, self.connections = at, clock, 0
 
     async def connect_tcp(
@@ -99,7 +97,7 @@ class Transport(httpx2.AsyncBaseTransport):
         await self.pool.aclose()
 
 
-async def ask(peer: tuple[str, int], at: Instant, clock: simopen.Estimate | None) -> None:
+async def ask(peer: tuple[str, int], at: simopen.Instant, clock: simopen.Estimate | None) -> None:
     backend, took_s = Punching(at, clock), []
     url = httpx2.URL(scheme="http", host=peer[0], port=peer[1])
     async with httpx2.AsyncClient(transport=Transport(backend), base_url=url) as client:
@@ -119,7 +117,7 @@ async def ask(peer: tuple[str, int], at: Instant, clock: simopen.Estimate | None
     print("and each an instant of its own that both sides agree on first")
 
 
-async def serve(peer: tuple[str, int], at: Instant, clock: simopen.Estimate | None) -> None:
+async def serve(peer: tuple[str, int], at: simopen.Instant, clock: simopen.Estimate | None) -> None:
     reader, writer = await simopen.connect(peer, at=at, clock=clock)
     http, served = h11.Connection(h11.SERVER), 0
     method = target = ""
@@ -142,8 +140,8 @@ async def serve(peer: tuple[str, int], at: Instant, clock: simopen.Estimate | No
 
 
 async def main(what: str, host: str, port: str, instant: str, *flags: str) -> None:
-    at = read_instant(instant)
-    clock = plain() if "--no-ntp" in flags else None
+    at = simopen.read_instant(instant)
+    clock = simopen.unchecked_clock() if "--no-ntp" in flags else None
     await WHAT[what]((host, int(port)), at, clock)
 
 

@@ -13,10 +13,11 @@ from simopen._lazy import loader
 
 TYPE_CHECKING = False  # `typing` takes five times as long to load as this
 if TYPE_CHECKING:
-    from simopen.clock.instant import next_slot, read_instant
-    from simopen.clock.source import Clock, check_clock
+    from simopen.clock.instant import Instant, next_slot, parse_instant, read_instant
+    from simopen.clock.source import Clock, check_clock, unchecked_clock
     from simopen.errors import (
         ClockError,
+        Flaw,
         ImpossiblePair,
         LabError,
         LinkBroken,
@@ -35,10 +36,11 @@ if TYPE_CHECKING:
     from simopen.link.bridge import bridge
     from simopen.link.session import new_key
     from simopen.model.endpoint import Endpoint
-    from simopen.model.estimate import Estimate
+    from simopen.model.estimate import Estimate, Source
     from simopen.model.event import Answered, Armed, ClockKnown, Event, Fired, Resolved, Up, Verified
-    from simopen.model.nat import Profile
-    from simopen.model.report import Attempt, Cause, Diagnosis, Report
+    from simopen.model.nat import Allocation, Filtering, Mapping, Observation, Pooling, Profile
+    from simopen.model.outcome import Outcome
+    from simopen.model.report import Attempt, Cause, Diagnosis, Report, Via
     from simopen.nat.discovery import discover
     from simopen.ticket.codec import Ticket, parse_ticket
     from simopen.ticket.hold import holding
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Allocation",
     "Answered",
     "Armed",
     "Attempt",
@@ -57,13 +60,20 @@ __all__ = [
     "Endpoint",
     "Estimate",
     "Event",
+    "Filtering",
     "Fired",
+    "Flaw",
     "ImpossiblePair",
+    "Instant",
     "LabError",
     "LinkBroken",
     "LinkError",
     "LocalEndpointError",
+    "Mapping",
     "MissedInstant",
+    "Observation",
+    "Outcome",
+    "Pooling",
     "Profile",
     "PunchError",
     "Report",
@@ -71,11 +81,13 @@ __all__ = [
     "Resolved",
     "SelfConnection",
     "SimopenError",
+    "Source",
     "StunError",
     "Ticket",
     "TicketError",
     "Up",
     "Verified",
+    "Via",
     "WindowClosed",
     "bridge",
     "check_clock",
@@ -85,12 +97,15 @@ __all__ = [
     "holding",
     "new_key",
     "next_slot",
+    "parse_instant",
     "parse_ticket",
     "punch",
     "read_instant",
+    "unchecked_clock",
 ]
 
 _HOMES = {
+    "Allocation": "model.nat",
     "Answered": "model.event",
     "Armed": "model.event",
     "Attempt": "model.report",
@@ -102,13 +117,20 @@ _HOMES = {
     "Endpoint": "model.endpoint",
     "Estimate": "model.estimate",
     "Event": "model.event",
+    "Filtering": "model.nat",
     "Fired": "model.event",
+    "Flaw": "errors",
     "ImpossiblePair": "errors",
+    "Instant": "clock.instant",
     "LabError": "errors",
     "LinkBroken": "errors",
     "LinkError": "errors",
     "LocalEndpointError": "errors",
+    "Mapping": "model.nat",
     "MissedInstant": "errors",
+    "Observation": "model.nat",
+    "Outcome": "model.outcome",
+    "Pooling": "model.nat",
     "Profile": "model.nat",
     "PunchError": "errors",
     "Report": "model.report",
@@ -116,11 +138,13 @@ _HOMES = {
     "Resolved": "model.event",
     "SelfConnection": "errors",
     "SimopenError": "errors",
+    "Source": "model.estimate",
     "StunError": "errors",
     "Ticket": "ticket.codec",
     "TicketError": "errors",
     "Up": "model.event",
     "Verified": "model.event",
+    "Via": "model.report",
     "WindowClosed": "errors",
     "bridge": "link.bridge",
     "check_clock": "clock.source",
@@ -130,9 +154,11 @@ _HOMES = {
     "holding": "ticket.hold",
     "new_key": "link.session",
     "next_slot": "clock.instant",
+    "parse_instant": "clock.instant",
     "parse_ticket": "ticket.codec",
     "punch": "holepunch.api",
     "read_instant": "clock.instant",
+    "unchecked_clock": "clock.source",
 }
 
 

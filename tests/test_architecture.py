@@ -17,6 +17,7 @@ import pytest
 import simopen
 
 PACKAGE = Path(simopen.__file__).parent
+EXAMPLES = PACKAGE.parent / "examples"
 ROOMS = (
     "_lazy",
     "_logs",
@@ -185,3 +186,9 @@ def test_every_public_name_is_there_and_says_what_it_is() -> None:
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="nosuch"):
         simopen.nosuch  # type: ignore[attr-defined]  # noqa: B018
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_an_example_needs_nothing_but_the_public_face(path: Path) -> None:
+    ours = {name for name in imports_of(path) if name in FILES}
+    assert ours <= {"simopen", "lab"}

@@ -164,7 +164,7 @@ def test_what_cannot_be_done_is_said_in_one_line(words: list[str], complaint: st
 def test_same_port(ports: tuple[int, int]) -> None:
     done = run("same_port.py", ports[0])
     assert (done.returncode, done.stderr) == (0, "")
-    rows = [f"127.0.0.1:{ports[0]}  ->  127.0.0.{n}:{ports[0]}  ESTABLISHED" for n in (2, 3)]
+    rows = [f"127.0.0.1:{ports[0]}  ->  127.0.0.{n}:{ports[0]}" for n in (2, 3)]
     assert sorted(done.stdout.splitlines()) == rows
 
 
