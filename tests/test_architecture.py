@@ -89,6 +89,39 @@ PURE = (
     "lab.trial.explain",
 )
 """Modules, or all of a room's."""
+LONGEST = 400
+"""Lines of a module; a longer one's reason stands in CONTRIBUTING.md."""
+TESTS = Path(__file__).parent
+CONTRIBUTING = TESTS.parent / "CONTRIBUTING.md"
+SCENARIOS = {
+    "benchmarks/test_simulation": "the simulator of the benchmarks against itself and the lab",
+    "cli/test_usage": "what is typed wrongly, of every command",
+    "clock/test_wrong_clock": "a machine whose clock is wrong, from the command line down",
+    "docs/test_pages": "the pages",
+    "docs/test_readme": "the README",
+    "docs/test_troubleshooting": "each failure that the pages explain",
+    "holepunch/test_by_ticket": "two tickets exchanged, and a stream",
+    "holepunch/test_diagnosing": "punches that fail in the lab, and what is said of each",
+    "holepunch/test_misled": "a hostile peer that names somebody else",
+    "holepunch/test_planning": "discovery, plan and punch behind each pair of NATs, in the lab",
+    "holepunch/test_punching": "punches through modelled NATs, in the lab",
+    "holepunch/test_punching_real_routers": "punches through Linux routers, in the lab",
+    "holepunch/test_transients": "shortages that pass while a punch is under way",
+    "lab/host/test_real_routers": "Linux routers against their models",
+    "lab/nat/test_translator_sequences": "ports in a row, as the allocation and the translator make them together",
+    "lab/process/test_cleanup": "nothing of a lab is left, however its owner ends",
+    "lab/process/test_descriptors": "a lab with few descriptors",
+    "lab/test_lab_command": "`simopen lab`",
+    "nat/test_coturn": "discovery by a real STUN server",
+    "nat/test_discovering": "discovery behind modelled NATs, in the lab",
+    "test_architecture": "",
+    "test_benchmarks": "each benchmark, for a moment",
+    "test_examples": "each example",
+    "test_guards": "the guards of this suite bite",
+    "test_logs": "what is logged, and where",
+    "test_soak": "the soak, for a moment",
+}
+"""Tests of several modules together, and what they are of."""
 IMPURE = {"socket", "asyncio", "select", "threading", "subprocess"}
 HEAVY = {"ntplib", "uvloop", "rich", "dpkt", "pyroute2", "matplotlib", "cryptography", "aioice", "simopen.lab"}
 
@@ -121,6 +154,10 @@ def _in_files(name: str) -> str:
 
 IMPORTS = {name: imports_of(path) - {name} for name, path in FILES.items()}
 OURS = {name: {each for each in those if each in FILES} for name, those in IMPORTS.items()}
+
+
+def lines_of(path: Path) -> int:
+    return len(path.read_text().splitlines())
 
 
 def room(name: str) -> int:
@@ -169,6 +206,25 @@ def test_what_decides_touches_nothing(name: str) -> None:
 
 def test_what_is_said_to_be_pure_is_there() -> None:
     assert set(PURE) <= set(FILES)
+
+
+@pytest.mark.parametrize("path", sorted(TESTS.rglob("test_*.py")), ids=lambda path: str(path.relative_to(TESTS)))
+def test_a_modules_tests_stand_where_it_does(path: Path) -> None:
+    name = path.relative_to(TESTS).with_suffix("")
+    module = PACKAGE / name.parent / f"{name.name.removeprefix('test_')}.py"
+    assert module.exists() != (name.as_posix() in SCENARIOS), f"{name}: mirrors no module, or is no scenario"
+
+
+def test_scenarios_that_are_named_are_there() -> None:
+    assert not [name for name in SCENARIOS if not (TESTS / f"{name}.py").exists()]
+
+
+def test_a_long_module_has_its_reason() -> None:
+    if not CONTRIBUTING.exists():
+        pytest.skip("there is no CONTRIBUTING.md")
+    reasons = CONTRIBUTING.read_text()
+    long = {path.relative_to(PACKAGE).as_posix() for path in FILES.values() if lines_of(path) > LONGEST}
+    assert not [name for name in sorted(long) if name not in reasons], "cut them, or say why in CONTRIBUTING.md"
 
 
 def test_importing_simopen_loads_nothing_heavy() -> None:

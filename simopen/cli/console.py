@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import json
 import os
 import re
 import sys
@@ -269,3 +270,8 @@ def _terminal(stream: TextIO) -> Console | None:
         return None
     console = Console(file=stream, width=_width(stream))
     return console if console.is_terminal and not console.is_dumb_terminal else None
+
+
+def print_json(value: object) -> None:
+    """One line on standard error, where standard output carries a stream's data."""
+    print(json.dumps(value), file=sys.stderr, flush=True)

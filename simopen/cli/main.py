@@ -1,9 +1,9 @@
 """The command line: `simopen connect`, `clock`, `nat`, `doctor`, `self`, `demo`, `lab`.
 
-Theory of operation: each command is one coroutine over the public calls. What is typed is read by `arguments.py`; the
-arguments are declared here, or with the command: those of `lab` in `lab.py`, of `nat` in `nat.py`, of
-`doctor` in its own module. Standard output carries the stream's data, or the answer of `clock`, `nat`, `doctor`, `demo`
-and `lab`; what else is said to people goes to standard error.
+Theory of operation: each command is one coroutine over the public calls, in a module of its name that declares its
+arguments, too (`self` is `connect_self.py`). What is typed is read by `arguments.py`. Standard output carries the
+stream's data, or the answer of `clock`, `nat`, `doctor`, `demo` and `lab`; what else is said to people goes to standard
+error.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -21,27 +20,22 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import NoReturn
 
 from simopen import __version__, _logs
-from simopen.apps.pipe import Carried, pipe
-from simopen.cli import arguments, connect, doctor, lab, nat
-from simopen.cli.arguments import UsageError, argument, judged, port, window
-from simopen.cli.console import Screen, answer, fitted, printable, write_in_any_encoding
+from simopen.cli import arguments, clock, connect, connect_self, doctor, lab, nat
+from simopen.cli.arguments import UsageError, argument, judged
+from simopen.cli.carry import carry, ended
+from simopen.cli.console import Screen, answer, print_json, printable, write_in_any_encoding
 from simopen.cli.interrupts import Ending
 from simopen.cli.live_line import Waiting, drawn
-from simopen.clock import source as clock
 from simopen.clock.instant import parse_duration
-from simopen.clock.ntp_client import parse_servers
 from simopen.clock.selection import NO_ANSWER
-from simopen.clock.source import TimeSource
+from simopen.clock.source import TimeSource, chosen
 from simopen.errors import OFFLINE, TOO_SHORT, ClockError, PunchError, SimopenError, TicketError
-from simopen.holepunch import api
-from simopen.model.endpoint import Endpoint
 from simopen.model.report import Diagnosis, Report
 from simopen.model.wording import shortened
 from simopen.net.os_errors import reason
 from simopen.net.sockets import make_room
 
 _LONGEST_HALF = 300  # characters
-_STDIN, _STDOUT = 0, 1
 _STATUS = "exit status: 0 done, 1 {}, 2 bad usage,\n130 interrupted, 143 terminated"
 _NO_STREAM = "no stream or a broken one"
 # What status 1 means.
@@ -185,7 +179,7 @@ def _failed(options: argparse.Namespace, screen: Screen, error: BaseException) -
         screen.say(f"simopen: {firewall}Name a time server that you can reach with --ntp")
     if options.json:
         told = {"report": report and report.as_dict(), "diagnosis": diagnosis and diagnosis.as_dict()}
-        _print_json({"error": type(error).__name__, "message": message, **told})
+        print_json({"error": type(error).__name__, "message": message, **told})
     return status
 
 
@@ -198,10 +192,6 @@ def _diagnosed(diagnosis: Diagnosis) -> Iterator[str]:
 def _tell_notes(screen: Screen, report: Report | None) -> None:
     for note in report.notes if report else ():
         screen.note(note)
-
-
-def _print_json(value: object) -> None:
-    print(json.dumps(value), file=sys.stderr, flush=True)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -226,7 +216,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     dialling = _command(commands, "connect", _connect, "open a stream and connect it to stdin and stdout, like nc")
     connect.add_arguments(dialling)
-    _add_clock(_command(commands, "clock", _clock, "tell how far this machine's clock is off, and how sure that is"))
+    asking = _command(commands, "clock", clock.run, "tell how far this machine's clock is off, and how sure that is")
+    clock.add_arguments(asking)
     ask = _command(commands, "nat", nat.run, "tell what the NATs in front of this host do to TCP, and what that means")
     nat.add_arguments(ask)
     fit = _command(
@@ -234,7 +225,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     arguments.add_time_servers(fit)
     doctor.add_arguments(fit)
-    _add_self(_command(commands, "self", _self, "connect one socket to itself: what you type comes back through TCP"))
+    alone = _command(
+        commands, "self", connect_self.run, "connect one socket to itself: what you type comes back through TCP"
+    )
+    connect_self.add_arguments(alone)
     _add_demo(_command(commands, "demo", _demo, "two hosts behind two NATs on this machine, and the SYNs crossing"))
     trying = _command(commands, "lab", lab.run, "two hosts behind the NATs that you name punch, and why it went so")
     lab.add_arguments(trying)
@@ -272,23 +266,6 @@ _USUAL_ROOM = 12
 _CARRYING = ("connect", "self")
 
 
-def _add_clock(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--ntp", metavar="HOST[:PORT]", action="append", help="ask this NTP server; may be repeated")
-    parser.add_argument(
-        "--timeout",
-        metavar="S",
-        type=argument(window),
-        default=clock.CHECK_TIMEOUT_S,
-        help="wait for the servers' answers no longer than this (default: %(default)g s)",
-    )
-
-
-def _add_self(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "port", metavar="PORT", type=argument(port), nargs="?", default=1314, help="on 127.0.0.1 (default: %(default)d)"
-    )
-
-
 def _add_demo(parser: argparse.ArgumentParser) -> None:
     delay = argument(parse_duration)
     parser.add_argument(
@@ -299,7 +276,7 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
 
 async def _connect(options: argparse.Namespace, screen: Screen) -> int:
     with judged():
-        source = clock.chosen(options.ntp, ask=not options.no_ntp)
+        source = chosen(options.ntp, ask=not options.no_ntp)
     with connect.called(options, source) as meant:
         call = await connect.by_true_time(meant, source, options.window, screen)
         for line in call.told:
@@ -308,37 +285,8 @@ async def _connect(options: argparse.Namespace, screen: Screen) -> int:
     report: Report = writer.get_extra_info("simopen")
     _tell_notes(screen, report)
     screen.say(f"{report.summary()}; the clock: {report.clock}")
-    carried = await _carry(reader, writer, screen)
-    return _ended(options, screen, {"report": report.as_dict()}, carried)
-
-
-async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, screen: Screen) -> Carried:
-    """Standard input and output and the stream, until both have ended and all is sent; then it is closed."""
-    carried = Carried()
-    try:
-        await pipe(reader, writer, source=_STDIN, sink=_STDOUT, carried=carried)
-        writer.close()
-        with contextlib.suppress(OSError):  # it is broken: `carried` tells
-            await writer.wait_closed()
-    except BaseException:
-        # Not `close`, which waits until a peer that may have stopped reading has taken all.
-        writer.transport.abort()
-        screen.say(_counts(carried))
-        raise
-    return carried
-
-
-def _counts(carried: Carried) -> str:
-    return f"{carried.sent} bytes sent, {carried.received} received"
-
-
-def _ended(options: argparse.Namespace, screen: Screen, result: dict[str, object], carried: Carried) -> int:
-    if options.json:
-        _print_json({**result, "sent": carried.sent, "received": carried.received, "error": carried.error})
-    if carried.error:
-        screen.say(f"simopen: the stream broke ({carried.error}); the other end may miss some of what was sent")
-    screen.say(_counts(carried))
-    return 1 if carried.error else 0
+    carried = await carry(reader, writer, screen)
+    return ended(options, screen, {"report": report.as_dict()}, carried)
 
 
 async def _with_countdown(
@@ -349,39 +297,6 @@ async def _with_countdown(
     waiting = Waiting(call.whom, window_s, call.by_time(estimate), estimate.utc_ns / 1e9, estimate)
     with drawn(waiting, screen) as on_event:
         return await call.streams(on_event)
-
-
-async def _clock(options: argparse.Namespace, screen: Screen) -> int:
-    servers = options.ntp or clock.DEFAULT_SERVERS
-    with judged():
-        parse_servers(servers)
-    with screen.line("asking the time servers"):
-        estimate = await clock.check_clock(servers, options.timeout)
-    if options.json:
-        answer(json.dumps(estimate.as_dict()))
-        return 0
-    columns = ("server", "offset", "±", "delay", "stratum", "verdict")
-    screen.table("what each server says", columns, [_row(each) for each in estimate.servers])
-    answer(fitted(f"add {estimate} to this machine's clock to get true time", sys.stdout))
-    answer(fitted(f"the kernel says: {clock.kernel_says()}", sys.stdout))
-    return 0
-
-
-def _row(each: clock.Evidence) -> tuple[str, ...]:
-    verdict = each.refused or "agrees"
-    if each.offset_s is None or each.bound_s is None or each.delay_s is None:
-        return (each.name, "", "", "", "", verdict)
-    milliseconds = (f"{value * 1e3:.2f} ms" for value in (each.bound_s, each.delay_s))
-    return (each.name, f"{each.offset_s:+.4f} s", *milliseconds, str(each.stratum), verdict)
-
-
-async def _self(options: argparse.Namespace, screen: Screen) -> int:
-    reader, writer = await api.connect_self(options.port)
-    sock = writer.get_extra_info("socket")
-    ours, theirs = (Endpoint(*name[:2]) for name in (sock.getsockname(), sock.getpeername()))
-    screen.say(f"{ours} is connected to {theirs}: itself. What you type comes back")
-    carried = await _carry(reader, writer, screen)
-    return _ended(options, screen, {"local": str(ours), "remote": str(theirs)}, carried)
 
 
 async def _demo(options: argparse.Namespace, screen: Screen) -> int:

@@ -1,4 +1,4 @@
-"""Who knocks before the instant: a look through the door, which stays closed.
+"""Detect a peer's SYN before the instant, without accepting it or answering.
 
 Theory of operation: a peer whose clock is ahead, or who was told an earlier instant, fires while this side still waits.
 To know it, this socket listens, with a filter of the kernel's own (classic BPF, unprivileged) that drops the SYNs of
@@ -46,7 +46,7 @@ _MOST_TURNED_AWAY = 64
 MOST_AT_ONCE = 16
 
 
-class Lookout:
+class EarlySynWatch:
     """A socket that sees SYNs of some addresses and lets nobody in. Close it before the port is listened on."""
 
     def __init__(
@@ -94,17 +94,17 @@ class Lookout:
         self._sock.close()
 
 
-def look_out(
+def watch(
     local: tuple[str, int],
     family: socket.AddressFamily,
     addresses: Iterable[str],
     ports: LocalPorts = local_ports.shared,
-) -> Lookout | None:
-    """A `Lookout`, where this host can have one, this process has few, and nobody listens on that port."""
+) -> EarlySynWatch | None:
+    """A `EarlySynWatch`, where this host can have one, this process has few, and nobody listens on that port."""
     if not sys.platform.startswith("linux") or len(ports.looking) >= MOST_AT_ONCE or sock_diag.listens(local[1]):
         return None
     try:
-        return Lookout(local, family, addresses, ports)
+        return EarlySynWatch(local, family, addresses, ports)
     except OSError:
         return None
 

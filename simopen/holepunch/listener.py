@@ -5,13 +5,13 @@ came from a port that the peer's NAT chose. Two listening sockets on one port wi
 SYNs out between them, so that one punch would be handed another's stream. Nobody is let in before the instant, and
 then only the named peers' addresses; all others are closed by a RST.
 
-Each loop that has a guest reads the one socket, so whichever comes round first accepts, and none depends on another
-that is busy. What it accepts for a guest of another loop's it hands over. A stream that is on its way there, as the
-guest leaves, or whose loop is closed, goes to whoever else waits for it, or is closed.
+Each loop that has a waiter reads the one socket, so whichever comes round first accepts, and none depends on another
+that is busy. What it accepts for a waiter of another loop's it hands over. A stream that is on its way there, as the
+waiter leaves, or whose loop is closed, goes to whoever else waits for it, or is closed.
 
 While it listens for one, the peer of another may come a moment before that one is due, or has even been begun, in
-another thread. To accept and reset it would break the stream that this peer has from then on. So what comes for a guest
-that is about to fire waits for it; and of the strangers a few wait for a moment, too.
+another thread. To accept and reset it would break the stream that this peer has from then on. So what comes for a
+waiter that is about to fire waits for it; and of the strangers a few wait for a moment, too.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from simopen.holepunch.early_syn import Lookout, look_out
+from simopen.holepunch.early_syn import EarlySynWatch, watch
 from simopen.model.endpoint import ANY, Endpoint, normalise
 from simopen.net import local_ports
 from simopen.net.local_ports import LocalPorts
@@ -37,34 +37,34 @@ BACKLOG = 1024
 _BATCH, _BATCH_S = 128, 0.005
 # Accepting fails for want of descriptors, say, while the listener stays readable: look again, but do not spin.
 _PAUSE_S = 0.05
-# How long a stranger may turn out to be somebody's peer, and how many, and how many wait for one guest that is due.
+# How long a stranger may turn out to be somebody's peer, and how many, and how many wait for one waiter that is due.
 _DOUBT_S, _MOST_DOUBTED, _MOST_EARLY = 0.5, 16, 16
 
 Loop = asyncio.AbstractEventLoop
 Key = TypeVar("Key")
 
 
-class Guest(Protocol):
-    """Who waits at a listener: names the endpoints it expects, takes their streams, is told of strangers."""
+class Waiter(Protocol):
+    """One punch that waits at a listener: names its peers' endpoints, takes their streams, is told of strangers."""
 
     @property
     def peers(self) -> tuple[Endpoint, ...]:
         """The endpoints that it expects."""
 
     def accepted(self, sock: socket.socket, remote: Endpoint) -> None:
-        """Take a connected, non-blocking socket; it is the guest's to close. Called in the guest's loop."""
+        """Take a connected, non-blocking socket; it is the waiter's to close. Called in the waiter's loop."""
 
     def turned_away(self, remote: Endpoint) -> None:
         """Take note of a connection that was closed at once. Called in any thread, in one at a time."""
 
 
 @dataclass(eq=False, slots=True)
-class _Visit:
-    """A guest, the loop it lives in, and what waits for it or is on its way there from another loop."""
+class _Entry:
+    """A waiter, the loop it lives in, and what waits for it or is on its way there from another loop."""
 
     at: Listener
     loop: Loop
-    guest: Guest
+    waiter: Waiter
     here: bool = False
     left: bool = False
     coming: dict[socket.socket, Endpoint] = field(default_factory=dict)
@@ -97,17 +97,17 @@ class _Doubted:
 
 
 @dataclass(eq=False, slots=True)
-class _Door:
-    """How one loop reads the socket: at all, or not for a moment."""
+class _Reading:
+    """Whether one loop reads the listening socket, or pauses for want of descriptors."""
 
-    reading: bool = False
+    on: bool = False
     pause: asyncio.TimerHandle | None = None
 
 
 class Listener:
-    """The listening socket on one local endpoint. `borrow` one, `join` as a guest, `give_back`.
+    """The listening socket on one local endpoint. `borrow` one, `join` as a waiter, `give_back`.
 
-    It listens from the first guest's instant on. What it accepts goes to the guest that named the remote
+    It listens from the first waiter's instant on. What it accepts goes to the waiter that named the remote
     endpoint, or else to the only one that named its address (the peer's NAT may have chosen another port).
     """
 
@@ -121,11 +121,11 @@ class Listener:
         ports.keep_from_children(self._sock)
         self._users = 0
         self.listening = False
-        self._doors: dict[Loop, _Door] = {}
-        self._visits: list[_Visit] = []
-        self._exact: defaultdict[Endpoint, list[_Visit]] = defaultdict(list)
-        self._by_address: defaultdict[str, list[_Visit]] = defaultdict(list)
-        self._lookout: Lookout | None = None
+        self._readings: dict[Loop, _Reading] = {}
+        self._entries: list[_Entry] = []
+        self._exact: defaultdict[Endpoint, list[_Entry]] = defaultdict(list)
+        self._by_address: defaultdict[str, list[_Entry]] = defaultdict(list)
+        self._early: EarlySynWatch | None = None
         self._looks = True
 
     @classmethod
@@ -146,7 +146,7 @@ class Listener:
             if listener is None:
                 listener = ports.listeners[local] = cls(ports, local, family, make)
             else:
-                listener.stop_looking()  # its door closes for all
+                listener.stop_looking()  # of all that share the port: this one is about to listen
             listener._users += 1
             return listener
 
@@ -156,23 +156,23 @@ class Listener:
         Returns whether this looks now.
         """
         with self._ports.lock:
-            if self._looks and self._lookout is None:
-                self._lookout = look_out(self._local, self.family, addresses, self._ports)
-                self._looks = self._lookout is not None
+            if self._looks and self._early is None:
+                self._early = watch(self._local, self.family, addresses, self._ports)
+                self._looks = self._early is not None
             return self._looks
 
     def saw_early(self) -> bool:
         """Whether such a SYN has come since `look_out`."""
         with self._ports.lock:
-            return self._lookout is not None and self._lookout.saw()
+            return self._early is not None and self._early.saw()
 
     def stop_looking(self) -> None:
         """The port is free to be listened on."""
         with self._ports.lock:
             self._looks = False
-            if self._lookout is not None:
-                self._lookout.close()
-                self._lookout = None
+            if self._early is not None:
+                self._early.close()
+                self._early = None
 
     def listen(self) -> None:
         """Begin to listen; again does no harm. Called in the scheduler's thread, right after the shots."""
@@ -181,57 +181,57 @@ class Listener:
                 self._sock.listen(BACKLOG)
                 self.listening = True
 
-    def expect(self, loop: Loop, guest: Guest) -> None:
-        """The guest is about to fire, and will `join`: what comes for it meanwhile, where this listens, waits."""
+    def expect(self, loop: Loop, waiter: Waiter) -> None:
+        """The waiter is about to fire, and will `join`: what comes for it meanwhile, where this listens, waits."""
         with self._ports.lock:
-            if any(visit.guest is guest for visit in self._visits):
+            if any(entry.waiter is waiter for entry in self._entries):
                 return
-            visit = _Visit(self, loop, guest)
-            self._visits.append(visit)
-            for peer in dict.fromkeys(guest.peers):
-                self._exact[peer].append(visit)
-            for address in dict.fromkeys(peer.address for peer in guest.peers):
-                self._by_address[address].append(visit)
+            entry = _Entry(self, loop, waiter)
+            self._entries.append(entry)
+            for peer in dict.fromkeys(waiter.peers):
+                self._exact[peer].append(entry)
+            for address in dict.fromkeys(peer.address for peer in waiter.peers):
+                self._by_address[address].append(entry)
             for doubted in list(self._ports.doubted):
-                if self._is_at(doubted.local) and self._owner(doubted.sock, doubted.remote) is visit:
-                    visit.coming[doubted.sock] = doubted.remote
+                if self._is_at(doubted.local) and self._owner(doubted.sock, doubted.remote) is entry:
+                    entry.coming[doubted.sock] = doubted.remote
                     doubted.settle()
 
-    def join(self, loop: Loop, guest: Guest) -> None:
-        """Let the guest's peers in from now on; called in its loop."""
+    def join(self, loop: Loop, waiter: Waiter) -> None:
+        """Let the waiter's peers in from now on; called in its loop."""
         with self._ports.lock:
-            self.expect(loop, guest)
-            [visit] = [visit for visit in self._visits if visit.guest is guest]
-            visit.here = True
-            coming, visit.coming = visit.coming, {}
-            door = self._doors.setdefault(loop, _Door())
-        self._read(loop, door)
+            self.expect(loop, waiter)
+            [entry] = [entry for entry in self._entries if entry.waiter is waiter]
+            entry.here = True
+            coming, entry.coming = entry.coming, {}
+            reading = self._readings.setdefault(loop, _Reading())
+        self._read(loop, reading)
         for sock, remote in coming.items():
-            guest.accepted(sock, remote)
+            waiter.accepted(sock, remote)
         self.collect(loop)
 
-    def _read(self, loop: Loop, door: _Door) -> None:
-        if not door.reading and door.pause is None:
+    def _read(self, loop: Loop, reading: _Reading) -> None:
+        if not reading.on and reading.pause is None:
             # By number: uvloop counts a socket object's readers, and not in a way that two threads may.
             loop.add_reader(self._sock.fileno(), self.collect, loop)
-            door.reading = True
+            reading.on = True
 
-    def give_back(self, loop: Loop, guest: Guest) -> None:
-        """Let nobody in for this guest any more; the last one closes the socket."""
+    def give_back(self, loop: Loop, waiter: Waiter) -> None:
+        """Let nobody in for this waiter any more; the last one closes the socket."""
         with self._ports.lock:
             self._users -= 1
             last = not self._users
-            gone = [visit for visit in self._visits if visit.guest is guest]
-            for visit in gone:
-                self._forget(visit)
-            alone = all(visit.loop is not loop for visit in self._visits)
-            door = self._doors.pop(loop, None) if alone else None
-            if door is not None:
-                self._shut(loop, door)
+            gone = [entry for entry in self._entries if entry.waiter is waiter]
+            for entry in gone:
+                self._forget(entry)
+            alone = all(entry.loop is not loop for entry in self._entries)
+            reading = self._readings.pop(loop, None) if alone else None
+            if reading is not None:
+                self._shut(loop, reading)
             if last:
                 self._end(loop)
-        for visit in gone:
-            self._redirect(None if loop.is_closed() else loop, visit)
+        for entry in gone:
+            self._redirect(None if loop.is_closed() else loop, entry)
 
     def _end(self, loop: Loop) -> None:
         """Nobody must open another one meanwhile: with the lock held."""
@@ -242,25 +242,25 @@ class Listener:
             del self._ports.listeners[self._local]
         self._sock.close()
 
-    def _forget(self, visit: _Visit) -> None:
-        visit.left = True
-        self._visits.remove(visit)
-        for peer in dict.fromkeys(visit.guest.peers):
-            _leave(self._exact, peer, visit)
-        for address in dict.fromkeys(peer.address for peer in visit.guest.peers):
-            _leave(self._by_address, address, visit)
+    def _forget(self, entry: _Entry) -> None:
+        entry.left = True
+        self._entries.remove(entry)
+        for peer in dict.fromkeys(entry.waiter.peers):
+            _leave(self._exact, peer, entry)
+        for address in dict.fromkeys(peer.address for peer in entry.waiter.peers):
+            _leave(self._by_address, address, entry)
 
-    def _shut(self, loop: Loop, door: _Door) -> None:
-        if door.pause is not None:
-            door.pause.cancel()
-        if door.reading and not loop.is_closed() and self._sock.fileno() >= 0:  # a forked child has closed it
+    def _shut(self, loop: Loop, reading: _Reading) -> None:
+        if reading.pause is not None:
+            reading.pause.cancel()
+        if reading.on and not loop.is_closed() and self._sock.fileno() >= 0:  # a forked child has closed it
             loop.remove_reader(self._sock.fileno())
-        door.reading = False
+        reading.on = False
 
-    def _redirect(self, loop: Loop | None, visit: _Visit) -> None:
-        """What was on its way to a guest that has left."""
+    def _redirect(self, loop: Loop | None, entry: _Entry) -> None:
+        """What was on its way to a waiter that has left."""
         with self._ports.lock:
-            coming, visit.coming = visit.coming, {}
+            coming, entry.coming = entry.coming, {}
         for sock, remote in coming.items():
             self._dispatch(loop, sock, remote)
 
@@ -285,27 +285,27 @@ class Listener:
 
     def _rest(self, loop: Loop) -> None:
         """One pause at a time, whoever collects meanwhile."""
-        door = self._doors.get(loop)
-        if door is None or door.pause is not None:
+        reading = self._readings.get(loop)
+        if reading is None or reading.pause is not None:
             return
-        if door.reading:
+        if reading.on:
             loop.remove_reader(self._sock.fileno())
-            door.reading = False
-        door.pause = loop.call_later(_PAUSE_S, self._resume, loop, door)
+            reading.on = False
+        reading.pause = loop.call_later(_PAUSE_S, self._resume, loop, reading)
 
-    def _resume(self, loop: Loop, door: _Door) -> None:
-        door.pause = None
+    def _resume(self, loop: Loop, reading: _Reading) -> None:
+        reading.pause = None
         self.listen()
-        self._read(loop, door)
+        self._read(loop, reading)
 
     def _dispatch(self, loop: Loop | None, sock: socket.socket, remote: Endpoint) -> None:
-        while (visit := self._owner(sock, remote)) is not None or not self._doubts(loop, sock, remote):
-            if visit is None:  # it has come just now
+        while (entry := self._owner(sock, remote)) is not None or not self._doubts(loop, sock, remote):
+            if entry is None:  # it has come just now
                 continue
-            if visit.here and visit.loop is loop:
-                visit.guest.accepted(sock, remote)
+            if entry.here and entry.loop is loop:
+                entry.waiter.accepted(sock, remote)
                 return
-            if self._handed_over(visit, sock, remote):
+            if self._handed_over(entry, sock, remote):
                 return
 
     def _doubts(self, loop: Loop | None, sock: socket.socket, remote: Endpoint) -> bool:
@@ -314,44 +314,44 @@ class Listener:
             if self._owner(sock, remote) is not None:
                 return False
             for each in self._beside(sock):
-                for waiting in each._visits:
-                    waiting.guest.turned_away(remote)
+                for waiting in each._entries:
+                    waiting.waiter.turned_away(remote)
             if loop is None or len(self._ports.doubted) >= _MOST_DOUBTED:
                 sock.close()  # with the listener's SO_LINGER: a RST
             else:
                 loop.call_later(_DOUBT_S, _Doubted(self._ports, sock, remote).close)
             return True
 
-    def _handed_over(self, visit: _Visit, sock: socket.socket, remote: Endpoint) -> bool:
-        """Whether it waits for the guest, or is on its way to its loop; one that is closed has no guests any more."""
+    def _handed_over(self, entry: _Entry, sock: socket.socket, remote: Endpoint) -> bool:
+        """Whether it waits for the waiter, or is on its way to its loop; one that is closed has no waiters any more."""
         with self._ports.lock:
-            if visit.left:
+            if entry.left:
                 return False  # just now, and the next look finds somebody else
-            visit.coming[sock] = remote
-            if not visit.here:
-                if len(visit.coming) > _MOST_EARLY:
-                    del visit.coming[sock]
+            entry.coming[sock] = remote
+            if not entry.here:
+                if len(entry.coming) > _MOST_EARLY:
+                    del entry.coming[sock]
                     sock.close()
                 return True
             try:
-                visit.loop.call_soon_threadsafe(_arrive, self._ports, visit, sock)
+                entry.loop.call_soon_threadsafe(_arrive, self._ports, entry, sock)
             except RuntimeError:
-                del visit.coming[sock]
-                visit.at._forget(visit)
+                del entry.coming[sock]
+                entry.at._forget(entry)
                 return False
         return True
 
-    def _owner(self, sock: socket.socket, remote: Endpoint) -> _Visit | None:
+    def _owner(self, sock: socket.socket, remote: Endpoint) -> _Entry | None:
         with self._ports.lock:
             beside = list(self._beside(sock))
-            exact = [visit for each in beside for visit in each._exact.get(remote, ())]
+            exact = [entry for each in beside for entry in each._exact.get(remote, ())]
             if exact:
                 return exact[0]
-            by_address = [visit for each in beside for visit in each._by_address.get(remote.address, ())]
+            by_address = [entry for each in beside for entry in each._by_address.get(remote.address, ())]
             return by_address[0] if len(by_address) == 1 else None  # two would be a guess
 
     def _beside(self, sock: socket.socket) -> Iterator[Listener]:
-        """This listener, and those on its port whose guests may take what it accepts: of `sock`'s address, or of any.
+        """This listener, and those on its port whose waiters may take what it accepts: of `sock`'s address, or of any.
 
         The kernel gives a SYN to the one that is bound to an address before the one that is bound to any.
         """
@@ -372,15 +372,15 @@ class Listener:
         return [each for each in every if each is not self and (each._local[1], each.family) == mine]
 
 
-def _leave(index: dict[Key, list[_Visit]], key: Key, visit: _Visit) -> None:
-    index[key].remove(visit)
+def _leave(index: dict[Key, list[_Entry]], key: Key, entry: _Entry) -> None:
+    index[key].remove(entry)
     if not index[key]:
         del index[key]
 
 
-def _arrive(ports: LocalPorts, visit: _Visit, sock: socket.socket) -> None:
-    """In the guest's loop. Where it has left meanwhile, the stream has been given to somebody else, or closed."""
+def _arrive(ports: LocalPorts, entry: _Entry, sock: socket.socket) -> None:
+    """In the waiter's loop. Where it has left meanwhile, the stream has been given to somebody else, or closed."""
     with ports.lock:
-        remote = visit.coming.pop(sock, None)
+        remote = entry.coming.pop(sock, None)
     if remote is not None:
-        visit.guest.accepted(sock, remote)
+        entry.waiter.accepted(sock, remote)

@@ -1,30 +1,31 @@
-"""The ways through two NATs whose public endpoints are known, foreseen or lost, each with the chance that it has.
+"""How two NATs can be passed, by whether each side's next public endpoint is known, predictable or unpredictable.
 
 Theory of operation. A side's public endpoint, as its peer will see it, is one of three things (`Candidate`):
 
 - *known*: nothing is translated, or one mapping serves all destinations. Or new mappings keep the local port, or a
   constant distance to it: then a local port that has no mapping yet shows what its public port will be.
-- *walking*: each destination gets a mapping of its own, and the next ports can be told from the last (`nat.predict`).
-- *lost*: each destination gets a mapping of its own at a port that nobody can tell.
+- *predictable*: each destination gets a mapping of its own, and the next ports can be told from the last
+  (`nat.predict`).
+- *unpredictable*: each destination gets a mapping of its own at a port that nobody can tell.
 
-Known × known: the SYNs cross. Known × walking: the known side fires at the likeliest next ports.
+Known × known: the SYNs cross. Known × predictable: the known side fires at the likeliest next ports.
 
-Walking × walking: a shot must leave from the port that the other aims at, and be aimed at the port that the other
-leaves from, and neither is certain. So each side fires VOLLEY shots from as many local ports, all aimed at one port:
-the one that the other side's volley most likely takes. Others who take ports meanwhile only shift the volley; it
+Predictable × predictable: a shot must leave from the port that the other aims at, and be aimed at the port that the
+other leaves from, and neither is certain. So each side fires VOLLEY shots from as many local ports, all aimed at one
+port: the one that the other side's volley most likely takes. Others who take ports meanwhile only shift the volley; it
 meets unless somebody takes that very port or the shift exceeds the volley. Each round of it predicts anew, from the
 mappings that the rounds before have used up.
 
-Known × lost: the SYN of the lost side gets in through the known side's listener, where that NAT asks for no more than
-the address. Where it asks for the port, too, there is the spray (birthday paradox): the lost side fires from
-SPRAY_PORTS local ports, so as many mappings await the known side, which fires from one port at up to SPRAY_SHOTS random
-ones. Of 64,512 ports, n shots miss all with (1 - 256 / 64,512)^n: 1 % after 1,160 shots, 0.03 % after 2,048. That works
-since one mapping carries all n shots; a walking side whose mapping depends on the address alone can do it as well, from
-the port that was predicted.
+Known × unpredictable: the SYN of the unpredictable side gets in through the known side's listener, where that NAT asks
+for no more than the address. Where it asks for the port, too, there is the spray (birthday paradox): the unpredictable
+side fires from SPRAY_PORTS local ports, so as many mappings await the known side, which fires from one port at up to
+SPRAY_SHOTS random ones. Of 64,512 ports, n shots miss all with (1 - 256 / 64,512)^n: 1 % after 1,160 shots, 0.03 %
+after 2,048. That works since one mapping carries all n shots; a predictable side whose mapping depends on the address
+alone can do it as well, from the port that was predicted.
 
 Where each destination *port* costs the sprayer a new mapping, it does not. Shot i leaves from a port of its own, to
 which only some of the other side's shots are aimed: of m shots in all, m pairs can meet (not n × m), each with 1 chance
-in 64,512: 2,048 shots meet with 3 %. Lost × lost has both ports to guess: 2^32. Both are refused.
+in 64,512: 2,048 shots meet with 3 %. Unpredictable × unpredictable has both ports to guess: 2^32. Both are refused.
 
 Filtering is unknown as a rule, since no STUN server connects back. A known side is tried as if it let addresses in, and
 sprayed at later; of one whose mappings depend on the destination, the strictest is assumed.
@@ -76,7 +77,8 @@ _KEEPING = {Allocation.PRESERVING, Allocation.CONSTANT_DELTA}
 class Candidate:
     """How the peer will see one side. `known`: local ports and their public endpoints; empty where they cannot be told.
 
-    `likely[k]`: the chance of each public port for the mapping after k others of the volleys; empty where not walking.
+    `likely[k]`: the chance of each public port for the mapping after k others of the volleys; empty where nobody can
+    say.
     """
 
     profile: Profile
@@ -94,7 +96,7 @@ class Candidate:
         return bool(self.known) and self.profile.mapping not in _OF_OWN
 
     @property
-    def lost(self) -> bool:
+    def unpredictable(self) -> bool:
         """Whether nobody can say where it will be seen."""
         return not (self.known or self.likely)
 
@@ -166,7 +168,7 @@ def _best_of(ours: Candidate, theirs: Candidate, *, spray: bool) -> Proposal:
         return _mirrored(_guessing, ours, theirs, theirs.fixed)
     if (ours.known or ours.likely) and (theirs.known or theirs.likely):
         return _volleys(ours, theirs)
-    return _at_lost(ours, theirs, spray=spray)
+    return _at_unpredictable(ours, theirs, spray=spray)
 
 
 def _candidate(profile: Profile, ahead: int, now_ns: int) -> Candidate:
@@ -221,14 +223,14 @@ def _crossing(ours: Candidate, theirs: Candidate) -> Proposal:
     return Proposal(ours_at, theirs_at, why, _sure(ours, theirs))
 
 
-def _guessing(fixed: Candidate, walking: Candidate) -> Proposal:
+def _guessing(fixed: Candidate, other: Candidate) -> Proposal:
     """One side's SYN leaves from a port that the other foresees."""
-    (port, endpoint), chances = fixed.known[0], walking.likely[0]
+    (port, endpoint), chances = fixed.known[0], other.likely[0]
     ports = _most_likely(chances)
     covered = sum(chances[each] for each in ports)
     why = f"one side's next port can be told from its last, {covered:.0%} surely by {len(ports)} guesses"
-    aimed = tuple(_guess(port, Endpoint(walking.address, each)) for each in ports)
-    return Proposal(aimed, (Shot(walking.port, endpoint),), why, _sure(fixed, walking) * min(1.0, covered))
+    aimed = tuple(_guess(port, Endpoint(other.address, each)) for each in ports)
+    return Proposal(aimed, (Shot(other.port, endpoint),), why, _sure(fixed, other) * min(1.0, covered))
 
 
 def _most_likely(chances: dict[int, float]) -> list[int]:
@@ -292,21 +294,21 @@ def _fired(one: _Volley, other: _Volley, number: int) -> tuple[Shot, ...]:
     return tuple(_guess(port, other.at, number * ROUND_NS) for port in one.ports)
 
 
-def _at_lost(ours: Candidate, theirs: Candidate, *, spray: bool) -> Proposal:
-    """At least one side's port cannot be told; the other one tries, or, where both are lost, one of them."""
-    if ours.lost and theirs.lost:
+def _at_unpredictable(ours: Candidate, theirs: Candidate, *, spray: bool) -> Proposal:
+    """At least one side's port cannot be told; the other one tries, or, where both are unpredictable, one of them."""
+    if ours.unpredictable and theirs.unpredictable:
         turned = (ours.lenient, name_of(ours.profile)) > (theirs.lenient, name_of(theirs.profile))
     else:
-        turned = ours.lost
+        turned = ours.unpredictable
     return _mirrored(partial(_reaching, spray=spray), ours, theirs, turned)
 
 
-def _reaching(trier: Candidate, lost: Candidate, *, spray: bool) -> Proposal:
-    """What lets the lost side in: the trier's listener, else the spray."""
-    caught = _caught(trier, lost)
-    sprayed = _sprayed(trier, lost, SPRAY_AFTER_NS if caught else 0)
+def _reaching(trier: Candidate, other: Candidate, *, spray: bool) -> Proposal:
+    """What lets the unpredictable side in: the trier's listener, else the spray."""
+    caught = _caught(trier, other)
+    sprayed = _sprayed(trier, other, SPRAY_AFTER_NS if caught else 0)
     if sprayed is None:
-        return caught or impossible(_HOPELESS[trier.lost])
+        return caught or impossible(_HOPELESS[trier.unpredictable])
     if not spray:
         return replace(caught, sprays=True) if caught else impossible(f"{sprayed.why}: allow the spray", sprays=True)
     if caught is None:
@@ -321,30 +323,30 @@ _HOPELESS = {
 }
 
 
-def _caught(trier: Candidate, lost: Candidate) -> Proposal | None:
-    """The lost side's SYN comes in through the trier's listener, whatever port it has; the trier's opens the way."""
-    if trier.lost or not (trier.lenient or trier.guessed_lenient):
+def _caught(trier: Candidate, other: Candidate) -> Proposal | None:
+    """The trier's own SYN opens its NAT for the other's address; the other's comes in, from whatever port."""
+    if trier.unpredictable or not (trier.lenient or trier.guessed_lenient):
         return None
     port, endpoints = trier.source(FEWEST_GUESSES)
-    opener = _guess(port, Endpoint(lost.address, DISCARD))
+    opener = _guess(port, Endpoint(other.address, DISCARD))
     why = "one side's public port cannot be told, but the other's NAT lets its SYN in"
     why += "" if trier.lenient else ", if it asks for no more than the address"
-    aimed = tuple(_guess(lost.port, each) if len(endpoints) > 1 else Shot(lost.port, each) for each in endpoints)
-    chance = _sure(trier, lost) * (1.0 if trier.lenient else 0.5)
+    aimed = tuple(_guess(other.port, each) if len(endpoints) > 1 else Shot(other.port, each) for each in endpoints)
+    chance = _sure(trier, other) * (1.0 if trier.lenient else 0.5)
     return Proposal((opener,), aimed, why, chance)
 
 
-def _sprayed(trier: Candidate, lost: Candidate, after_ns: int) -> Proposal | None:
-    """Many mappings of the lost side's await the trier's random shots."""
-    one_source = not trier.lost and (trier.fixed or trier.by_address)
-    if not (one_source or lost.lenient):
+def _sprayed(trier: Candidate, other: Candidate, after_ns: int) -> Proposal | None:
+    """Many mappings of the unpredictable side's await the trier's random shots."""
+    one_source = not trier.unpredictable and (trier.fixed or trier.by_address)
+    if not (one_source or other.lenient):
         return None
     port, endpoints = trier.source(SPRAY_AIMS) if one_source else (trier.port, (public(trier.profile),))
-    draws = Random(repr((name_of(trier.profile), name_of(lost.profile))))
-    shots = ((port, Endpoint(lost.address, each)) for each in draws.sample(_PORTS, SPRAY_SHOTS))
-    waiting = ((each, at) for at in endpoints for each in _ports_of(lost.port, 1, SPRAY_PORTS))
+    draws = Random(repr((name_of(trier.profile), name_of(other.profile))))
+    shots = ((port, Endpoint(other.address, each)) for each in draws.sample(_PORTS, SPRAY_SHOTS))
+    waiting = ((each, at) for at in endpoints for each in _ports_of(other.port, 1, SPRAY_PORTS))
     why = f"{SPRAY_SHOTS} shots at random ports meet one of {SPRAY_PORTS * len(endpoints)} mappings"
-    chance = _sure(trier, lost) * (1 - (1 - SPRAY_PORTS / len(_PORTS)) ** SPRAY_SHOTS)
+    chance = _sure(trier, other) * (1 - (1 - SPRAY_PORTS / len(_PORTS)) ** SPRAY_SHOTS)
     return Proposal(_paced(shots, after_ns), _paced(waiting, after_ns), why, chance, sprays=True)
 
 

@@ -42,7 +42,7 @@ class LocalPorts:
         self.lock = threading.RLock()
         self.listeners: dict[LocalEnd, Any] = {}  # `listener.Listener`s
         self.doubted: weakref.WeakSet[Any] = weakref.WeakSet()  # strangers, for a moment
-        self.looking: weakref.WeakSet[Any] = weakref.WeakSet()  # `early_syn.Lookout`s
+        self.looking: weakref.WeakSet[Any] = weakref.WeakSet()  # `early_syn.EarlySynWatch`es
         self._sources: defaultdict[tuple[int, Endpoint], list[str | None]] = defaultdict(list)
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 

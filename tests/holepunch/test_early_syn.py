@@ -26,7 +26,7 @@ def knock(source: str, target: str, port: int) -> socket.socket:
 
 @pytest.mark.parametrize("addresses", [[THERE], [ELSEWHERE, THERE]])
 def test_a_syn_of_a_peers_address_is_seen_and_not_answered(ports: tuple[int, int], addresses: list[str]) -> None:
-    looking = early_syn.Lookout((HERE, ports[0]), socket.AF_INET, addresses)
+    looking = early_syn.EarlySynWatch((HERE, ports[0]), socket.AF_INET, addresses)
     assert not looking.saw()
     with knock(THERE, HERE, ports[0]) as peer:
         assert looking.saw()
@@ -37,7 +37,7 @@ def test_a_syn_of_a_peers_address_is_seen_and_not_answered(ports: tuple[int, int
 
 
 def test_strangers_are_turned_away_and_not_counted(ports: tuple[int, int]) -> None:
-    looking = early_syn.Lookout((HERE, ports[0]), socket.AF_INET, [THERE])
+    looking = early_syn.EarlySynWatch((HERE, ports[0]), socket.AF_INET, [THERE])
     with knock(ELSEWHERE, HERE, ports[0]) as stranger:
         assert not looking.saw()
         with pytest.raises(ConnectionResetError):
@@ -47,7 +47,7 @@ def test_strangers_are_turned_away_and_not_counted(ports: tuple[int, int]) -> No
 
 @pytest.mark.parametrize(("addresses", "seen"), [(["::1"], True), (["2001:db8::1"], False), (["::2", "::1"], True)])
 def test_ipv6(ports: tuple[int, int], addresses: list[str], seen: bool) -> None:
-    looking = early_syn.Lookout(("::1", ports[0]), socket.AF_INET6, addresses)
+    looking = early_syn.EarlySynWatch(("::1", ports[0]), socket.AF_INET6, addresses)
     with knock("::1", "::1", ports[0]):
         assert looking.saw() is seen
     looking.close()
@@ -56,7 +56,7 @@ def test_ipv6(ports: tuple[int, int], addresses: list[str], seen: bool) -> None:
 @pytest.mark.parametrize("count", [early_syn._MOST_TURNED_AWAY, 1100])
 def test_a_flood_of_strangers_proves_nothing(count: int, ports: tuple[int, int]) -> None:
     """Where more come than the queue holds, the kernel drops, and counts, whosever SYN it is."""
-    looking = early_syn.Lookout((HERE, ports[0]), socket.AF_INET, [THERE])
+    looking = early_syn.EarlySynWatch((HERE, ports[0]), socket.AF_INET, [THERE])
     flood = [knock(ELSEWHERE, HERE, ports[0]) for _ in range(count)]
     assert not looking.saw()
     for sock in flood:
@@ -67,22 +67,22 @@ def test_a_flood_of_strangers_proves_nothing(count: int, ports: tuple[int, int])
 
 
 def test_where_somebody_listens_nobody_looks(ports: tuple[int, int]) -> None:
-    looking = early_syn.look_out((HERE, ports[0]), socket.AF_INET, [THERE])
+    looking = early_syn.watch((HERE, ports[0]), socket.AF_INET, [THERE])
     assert looking is not None
     looking.close()
     for address in (HERE, "::1"):
         with socket.create_server((address, ports[0]), family=socket.AF_INET6 if ":" in address else socket.AF_INET):
-            assert early_syn.look_out((HERE, ports[0]), socket.AF_INET, [THERE]) is None
+            assert early_syn.watch((HERE, ports[0]), socket.AF_INET, [THERE]) is None
 
 
 def test_a_port_that_cannot_be_had_is_not_looked_at() -> None:
     with socket.socket() as holder:
         holder.bind((HERE, 0))
-        assert early_syn.look_out((HERE, holder.getsockname()[1]), socket.AF_INET, [THERE]) is None
+        assert early_syn.watch((HERE, holder.getsockname()[1]), socket.AF_INET, [THERE]) is None
 
 
 def test_once_closed_the_port_refuses_as_ever(ports: tuple[int, int]) -> None:
-    looking = early_syn.Lookout((HERE, ports[0]), socket.AF_INET, [THERE])
+    looking = early_syn.EarlySynWatch((HERE, ports[0]), socket.AF_INET, [THERE])
     looking.close()
     with socket.socket() as peer:
         peer.bind((THERE, 0))

@@ -115,8 +115,8 @@ def test_loops_in_threads_share_one_local_port(ports: tuple[int, int]) -> None:
             assert found[number, False] == [HERE] * 5
 
 
-class Visitor:
-    """A guest that takes note of what it gets."""
+class Waiting:
+    """A waiter that takes note of what it gets."""
 
     def __init__(self, *peers: Endpoint) -> None:
         self.peers = peers
@@ -143,7 +143,7 @@ async def test_what_comes_for_a_guest_that_is_about_to_fire_waits_for_it(ports: 
     """As well as what comes for one that has not even begun, for a moment; the listener is another's until then."""
     loop, held = asyncio.get_running_loop(), LocalPorts()
     peers = [Endpoint(f"127.0.4.{number}", ports[1]) for number in (1, 2, 3)]
-    first, due, late = (Visitor(peer) for peer in peers)
+    first, due, late = (Waiting(peer) for peer in peers)
     borrow = functools.partial(Listener.borrow, family=socket.AF_INET, ports=held)
     listener = borrow(("0.0.0.0", ports[0]))
     listener.listen()
@@ -159,14 +159,14 @@ async def test_what_comes_for_a_guest_that_is_about_to_fire_waits_for_it(ports: 
         await asyncio.sleep(0.001)
     late_listener = borrow((HERE, ports[0]))
     late_listener.expect(loop, late)
-    for guest, theirs, peer in ((due, due_listener, peers[1]), (late, late_listener, peers[2])):
-        assert guest.got.empty()
-        theirs.join(loop, guest)
-        sock, remote = guest.got.get_nowait()
+    for waiter, theirs, peer in ((due, due_listener, peers[1]), (late, late_listener, peers[2])):
+        assert waiter.got.empty()
+        theirs.join(loop, waiter)
+        sock, remote = waiter.got.get_nowait()
         assert remote == peer
         sock.close()
-    for guest, theirs in ((first, listener), (due, due_listener), (late, late_listener)):
-        theirs.give_back(loop, guest)
+    for waiter, theirs in ((first, listener), (due, due_listener), (late, late_listener)):
+        theirs.give_back(loop, waiter)
     for each in dialling:
         each.close()
     assert not held.listeners
@@ -177,7 +177,7 @@ async def test_what_is_on_its_way_to_a_loop_that_is_over_goes_to_nobody(ports: t
     """And the listener goes on for the others."""
     loop, held = asyncio.get_running_loop(), LocalPorts()
     peers = [Endpoint(f"127.0.4.{number}", ports[1]) for number in (1, 2)]
-    gone, here = Visitor(peers[0]), Visitor(peers[1])
+    gone, here = Waiting(peers[0]), Waiting(peers[1])
     over = asyncio.new_event_loop()
     listener = Listener.borrow((HERE, ports[0]), socket.AF_INET, ports=held)
     listener.listen()
@@ -191,8 +191,8 @@ async def test_what_is_on_its_way_to_a_loop_that_is_over_goes_to_nobody(ports: t
     assert remote == peers[1]
     with pytest.raises(ConnectionResetError):
         await loop.sock_recv(dialling[0], 1)
-    for guest, its_loop in ((gone, over), (here, loop)):
-        listener.give_back(its_loop, guest)
+    for waiter, its_loop in ((gone, over), (here, loop)):
+        listener.give_back(its_loop, waiter)
     for each in dialling:
         each.close()
     assert not held.listeners
@@ -210,17 +210,17 @@ async def test_a_second_shortage_while_the_listener_pauses_is_one_pause(ports: t
                 raise OSError(errno.EMFILE, "injected")
             return super().accept()
 
-    guest = Visitor(peer)
+    waiter = Waiting(peer)
     listener = Listener.borrow((HERE, ports[0]), socket.AF_INET, ports=held, make=Short)
     listener.listen()
-    listener.join(loop, guest)  # which looks at once
-    pause = listener._doors[loop].pause
+    listener.join(loop, waiter)  # which looks at once
+    pause = listener._readings[loop].pause
     listener.collect(loop)  # a lane met a taken 5-tuple
     assert pause is not None
-    assert listener._doors[loop].pause is pause
+    assert listener._readings[loop].pause is pause
     dialling = await dialled(peer, (HERE, ports[0]))
-    (await guest.got.get())[0].close()
-    listener.give_back(loop, guest)
+    (await waiter.got.get())[0].close()
+    listener.give_back(loop, waiter)
     dialling.close()
 
 

@@ -17,7 +17,7 @@ from functools import cache
 from importlib.util import find_spec
 
 from simopen.errors import LabError
-from simopen.lab.process.fork_server import Child, nursery
+from simopen.lab.process.fork_server import Child, fork_server
 from simopen.lab.process.forks import keep_from_children
 from simopen.lab.process.messages import Answer, Failed, Fork, LinkKind, Request, receive, send
 
@@ -127,7 +127,7 @@ async def start_lab(seed: int, link: LinkKind) -> tuple[Control, int, int | None
     """
     require_extra()
     try:
-        await asyncio.to_thread(nursery)  # the first time that takes as long as its imports
+        await asyncio.to_thread(fork_server)  # the first time that takes as long as its imports
         control = _spawn(seed, link)
     except OSError as error:
         raise LabError(f"no lab can be had here: {error.strerror}") from error
@@ -178,7 +178,7 @@ def _spawn(seed: int, link: LinkKind) -> Control:
     keep_from_children(ours).setblocking(False)
     with theirs:
         try:
-            child = nursery().fork(Fork(link, seed), theirs)
+            child = fork_server().fork(Fork(link, seed), theirs)
         except BaseException:
             ours.close()
             raise
@@ -187,7 +187,7 @@ def _spawn(seed: int, link: LinkKind) -> Control:
 
 def _try(job: Fork) -> tuple[int, str]:
     """Have a lab tried. Raises: LabError."""
-    child = nursery().fork(job)
+    child = fork_server().fork(job)
     try:
         ended = select.poll()
         ended.register(child.handle, select.POLLIN)

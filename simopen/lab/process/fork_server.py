@@ -1,13 +1,13 @@
 """The process that every lab of a program is forked from: `python -m simopen.lab.process.fork_server FD`.
 
 Theory of operation. What a lab imports costs a third of a second of a core, most of it the codecs of netlink and of
-packets; a fork of a process that has imported it costs some ms. So a program's first lab starts the nursery, which
+packets; a fork of a process that has imported it costs some ms. So a program's first lab starts the fork server, which
 imports, and then forks a lab whenever it is told to: with a suite of tests, each has a lab of its own for little. It
 has one thread and nothing open but its socket. It ends when that does, so with its owner, however that went; the labs
 have sockets of their own.
 
-The owner is no parent of its labs: it waits for a pidfd, and asks the nursery for the status. What a lab complains of
-is in a memory file, which neither side can block on.
+The owner is no parent of its labs: it waits for a pidfd, and asks the fork server for the status. What a lab complains
+of is in a memory file, which neither side can block on.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from simopen.lab.process.messages import (
     Failed,
     Fork,
     Forked,
-    NurseryAnswer,
-    NurseryRequest,
+    ForkServerAnswer,
+    ForkServerRequest,
     Reap,
     Reaped,
     receive,
@@ -44,10 +44,10 @@ _TAIL = 2000  # characters of a program's complaint in an error message
 
 
 class Child:
-    """A process that the nursery has forked: a lab, or the trial of one."""
+    """A process that the fork server has forked: a lab, or the trial of one."""
 
-    def __init__(self, nursery: Nursery, pid: int, handle: int, complaint: int) -> None:
-        self._nursery = nursery
+    def __init__(self, server: ForkServer, pid: int, handle: int, complaint: int) -> None:
+        self._fork_server = server
         self._complaint = complaint
         self.pid = pid
         self.handle = handle
@@ -60,11 +60,12 @@ class Child:
     def reap(self) -> tuple[int, str]:
         """Wait for its end. Returns its status as `subprocess` has it, and the end of what it wrote to standard error.
 
-        Where the nursery has ended before, nobody knows the status: then it is 1 where there is a complaint, else 0.
+        Where the fork server has ended before, nobody knows the status: then it is 1 where there is a complaint, else
+        0.
         """
         complaint = partial(_contents, self._complaint)
         try:
-            answer, _ = self._nursery.request(Reap(self.pid))
+            answer, _ = self._fork_server.request(Reap(self.pid))
         except LabError:
             return int(bool(complaint())), complaint()
         assert isinstance(answer, Reaped)
@@ -76,13 +77,13 @@ class Child:
         os.close(self._complaint)
 
 
-class Nursery:
+class ForkServer:
     """The owner's side of it. Every call blocks: starting it for as long as it imports, the others for some ms."""
 
     def __init__(self) -> None:
         self._asking = threading.Lock()
         self._owner = os.getpid()
-        self._complaint = os.memfd_create("simopen-nursery-complaint")
+        self._complaint = os.memfd_create("simopen-fork-server-complaint")
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         keep_from_children(self._channel)
         try:
@@ -115,7 +116,7 @@ class Nursery:
         assert isinstance(answer, Forked)
         return Child(self, answer.pid, handle, complaint)
 
-    def request(self, message: NurseryRequest, fds: tuple[int, ...] = ()) -> tuple[NurseryAnswer, list[int]]:
+    def request(self, message: ForkServerRequest, fds: tuple[int, ...] = ()) -> tuple[ForkServerAnswer, list[int]]:
         """Ask, and wait for the answer. Raises: LabError where it refuses, or has ended."""
         with self._asking:
             try:
@@ -135,7 +136,7 @@ class Nursery:
         self._channel.close()
         os.close(self._complaint)
 
-    def _receive(self) -> tuple[NurseryAnswer, list[int]]:
+    def _receive(self) -> tuple[ForkServerAnswer, list[int]]:
         try:
             found = receive(self._channel)
         except OSError as error:
@@ -154,7 +155,7 @@ class Nursery:
 
 
 _starting = threading.Lock()
-_nurseries: list[Nursery] = []  # this process's, where it has one
+_fork_servers: list[ForkServer] = []  # this process's, where it has one
 
 
 def _begin_in_child() -> None:
@@ -167,12 +168,12 @@ if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=_begin_in_child)
 
 
-def nursery() -> Nursery:
+def fork_server() -> ForkServer:
     """This process's, started where there is none. Raises: LabError."""
     with _starting:
-        if not (_nurseries and _nurseries[0].usable):
-            _nurseries[:] = [Nursery()]
-        return _nurseries[0]
+        if not (_fork_servers and _fork_servers[0].usable):
+            _fork_servers[:] = [ForkServer()]
+        return _fork_servers[0]
 
 
 def tail(output: bytes) -> str:
@@ -198,14 +199,14 @@ def _contents(file: int) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """The environment in which the nursery finds the very modules that this process would."""
+    """The environment in which the fork server finds the very modules that this process would."""
     package = str(Path(__file__).resolve().parents[3])
     paths = [str(Path(path).resolve()) for path in sys.path]  # "" is the working directory
     return {**os.environ, "PYTHONPATH": os.pathsep.join([package, *paths])}
 
 
 class _Parent:
-    """The nursery's own side."""
+    """The fork server's own side."""
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel

@@ -1,7 +1,7 @@
 """Sockets whose end is a message: a forked child closes its duplicates, or nobody would ever hear of the end.
 
-A lab ends when its owner's socket does, and the nursery too. A child that the owner has forked, of multiprocessing say,
-knows nothing of either, and would keep both alive.
+A lab ends when its owner's socket does, and the fork server too. A child that the owner has forked, of multiprocessing
+say, knows nothing of either, and would keep both alive.
 """
 
 from __future__ import annotations

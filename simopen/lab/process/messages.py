@@ -1,4 +1,4 @@
-"""What the user's process says to the lab's process and to the nursery, and they to it.
+"""What the user's process says to the lab's process and to the fork server, and they to it.
 
 Theory of operation. A Unix SOCK_SEQPACKET pair carries one pickled message per datagram, and file descriptors beside
 it. Every request has one answer, in order. A record may be long: it travels as a memory file, of which only the
@@ -84,7 +84,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Fork:
-    """To the nursery: fork a lab, on the socket that comes with this, or without one try whether a lab can be had.
+    """To the fork server: fork a lab, on the socket that comes with this, or without one try whether a lab can be had.
 
     First comes the file for what it complains of. `router`: whether to try a real router as well.
     """
@@ -103,7 +103,7 @@ class Forked:
 
 @dataclass(frozen=True, slots=True)
 class Reap:
-    """To the nursery: wait for the end of the process that it forked, and forget it."""
+    """To the fork server: wait for the end of the process that it forked, and forget it."""
 
     pid: int
 
@@ -115,9 +115,9 @@ class Reaped:
 
 Request = AddHost | FetchRecord | ForgetRecord
 Answer = Ready | HostAdded | RecordFetched | Done | Failed
-NurseryRequest = Fork | Reap
-NurseryAnswer = Done | Forked | Reaped | Failed
-Message = Request | Answer | NurseryRequest | NurseryAnswer
+ForkServerRequest = Fork | Reap
+ForkServerAnswer = Done | Forked | Reaped | Failed
+Message = Request | Answer | ForkServerRequest | ForkServerAnswer
 
 
 def send(channel: socket.socket, message: Message, fds: tuple[int, ...] = ()) -> None:

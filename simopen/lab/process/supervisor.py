@@ -1,4 +1,4 @@
-"""The lab's own process, a fork of the nursery.
+"""The lab's own process, a fork of the fork server.
 
 Theory of operation. One thread, one epoll: it forwards packets between the hosts' links through the `Core`, and obeys
 the user's process on a socket. It is a process of its own so that the user's Python does not hold its GIL. When

@@ -15,7 +15,7 @@ import pytest
 
 from simopen import lab
 from simopen.errors import LabError
-from simopen.lab.process.fork_server import nursery
+from simopen.lab.process.fork_server import fork_server
 from tests.lab.programs import python
 
 pytestmark = pytest.mark.lab
@@ -183,7 +183,7 @@ async def test_a_lab_that_was_killed_says_so_and_leaves_nothing(nothing_stays: N
 
 async def test_where_what_labs_are_forked_from_was_killed_the_next_one_has_it_anew() -> None:
     async with lab.Network() as running:
-        nursery()._process.kill()
+        fork_server()._process.kill()
         with pytest.raises(LabError, match="has ended"):
             await lab.Network().__aenter__()
         async with lab.Network() as net:
