@@ -1,6 +1,6 @@
 """What simopen does with one peer endpoint, on simulated hosts.
 
-Theory of operation: `_Host` is a kernel's table of sockets and, above it, what `simopen/connector.py` and
+Theory of operation: `_Host` is a kernel's table of sockets and, above it, what `simopen/holepunch/runner.py` and
 `simopen/listener.py` do, with the connector's own `Window` deciding on every outcome. `punch` puts two of them on a
 network and lets time pass until both have a stream or have given up, and nothing is under way any more.
 

@@ -118,7 +118,7 @@ def add_instant(parser: argparse.ArgumentParser, otherwise: str) -> None:
 
 
 def add_time_servers(parser: argparse.ArgumentParser) -> None:
-    """Declare `--ntp` and `--no-ntp`, as `clock.chosen` takes them."""
+    """Declare `--ntp` and `--no-ntp`, as `clock.source.chosen` takes them."""
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--ntp", metavar="HOST[:PORT]", action="append", help="ask this NTP server; may be repeated")
     group.add_argument("--no-ntp", action="store_true", help="ask nobody: trust the kernel's word or the local clock")

@@ -1,6 +1,6 @@
 """`simopen doctor`: is this host fit to punch, in a table, with one line on what to do about each thing that is not.
 
-Theory of operation: here facts are read, all side by side, each within the time that the caller gives; `findings`
+Theory of operation: here facts are read, all side by side, each within the time that the caller gives; `doctor_checks`
 judges them. Whatever becomes of one check, the others are told. Nothing is changed, and the only packets that leave
 this host are the questions to time and STUN servers.
 """
@@ -27,6 +27,7 @@ from simopen.clock import ntp_client
 from simopen.clock import source as clock
 from simopen.errors import ClockError, LocalEndpointError, SimopenError, StunError
 from simopen.model.endpoint import Endpoint
+from simopen.model.estimate import Estimate
 from simopen.net.os_errors import reason
 from simopen.net.routes import source_address
 from simopen.net.sockets import is_self_connected, open_socket
@@ -66,7 +67,7 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
 
     Raises: UsageError for a server that cannot be read.
     """
-    ntp = () if options.no_ntp else options.ntp or clock.DEFAULT_SERVERS
+    ntp = () if options.no_ntp else options.ntp or ntp_client.DEFAULT_SERVERS
     with screen.line("examining this host ..."):
         found = await examine(ntp, options.stun, options.timeout)
     status = int(any(each.verdict is Verdict.FAIL for each in found))
@@ -126,7 +127,7 @@ async def _clock(servers: Names, timeout_s: float) -> Finding:
     return doctor_checks.judge_clock(clock.kernel_word(), await _true_time(servers, timeout_s))
 
 
-async def _true_time(servers: Names, timeout_s: float) -> clock.Estimate | str:
+async def _true_time(servers: Names, timeout_s: float) -> Estimate | str:
     if not servers:
         return "no time server was asked (--no-ntp)"
     try:

@@ -20,7 +20,7 @@ from simopen.model.estimate import Estimate
 from simopen.model.nat import Mapping, Profile
 
 OFF_S = 0.1
-"""Two hosts that are both off by that may fire 0.2 s apart, beyond most one-way delays; see `clock.LIMIT_S`."""
+"""Two hosts that are both off by that may fire 0.2 s apart, beyond most one-way delays; see `clock.source.LIMIT_S`."""
 DESCRIPTORS = 1_100
 """About 1,000 SYNs of a spray are in flight at once (256 local ports, fired at again before they are given up)."""
 _WEB_PORTS = {80, 443}

@@ -1,7 +1,8 @@
 """`simopen lab`: two hosts in the lab behind the NATs that somebody names, and what came of their punches.
 
-Theory of operation: arguments in, an exit status out. What punches is `trial`, what puts it into words `explain`, what
-draws it `time_sequence`; they load when they are wanted, since every `simopen` reads the arguments declared here.
+Theory of operation: arguments in, an exit status out. `lab/trial/run.py` punches, `lab/trial/explain.py` puts it into
+words, what draws it `time_sequence`; they load when they are wanted, since every `simopen` reads the arguments declared
+here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`simopen nat`: what the NATs in front of a port do, in a table, and what that means to its user.
 
 Theory of operation: `discovery` finds out; here a profile becomes words. They say what follows from RFC 4787's classes
-for a peer that wants to be met, and nothing that was not observed. With `--ticket`, `invitation` goes on from there.
+for a peer that wants to be met, and nothing that was not observed. With `--ticket`, `nat_ticket` goes on from there.
 """
 
 from __future__ import annotations

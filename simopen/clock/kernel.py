@@ -12,7 +12,7 @@ To the largest error the kernel adds 500 µs a second (ntp.c, `second_overflow`:
 calling the clock synchronised. So a clock that nobody measures has a largest error of whole 500 µs, and one of a
 keeper that does hardly ever (1 in 500): then somebody is asked, and no harm is done.
 
-What must not live here: reading the clocks (`clock`), and estimates (`estimate`).
+What must not live here: reading the clocks (`source`), and how an estimate ages (`model/estimate`).
 """
 
 from __future__ import annotations

@@ -5,7 +5,13 @@ packet's layout and nothing else is taken from it (its client blocks, and believ
 time stamps (T1, T4) are CLOCK_MONOTONIC, the server's (T2, T3) are UTC, so an offset here is "UTC minus
 monotonic", and a step of the wall clock in the middle cannot touch it.
 
-What must not live here: sockets and tasks (`timeserver` has them), and who is right (`estimate` judges that).
+What ntplib's floats cost: it holds a 64-bit time stamp (2^-32 s) as a float of seconds since 1900, of which 53 bits
+reach down to 2^-21 s = 477 ns. So T2 and T3 are each rounded by 238 ns at most, an offset by as much, a delay by 477
+ns. `ROUNDING_NS` bounds both; it is added to each sample's error bound (`selection.interval`) and allowed for where a
+delay comes out below zero (`sample`). Root delay, root dispersion (16.16 bits) and precision (a power of two) lose
+nothing. All that is our own (T1, T4, the kernel's receive stamps, offsets, bounds) is integer ns throughout.
+
+What must not live here: sockets and tasks (`ntp_client` has them), and who is right (`selection` judges that).
 Every refusal is a sentence that ends up in the report.
 """
 
@@ -32,7 +38,7 @@ NO_NAME = "its name"
 NOT_IN_TIME = f"{NO_NAME} was not resolved in time"
 """How the words begin with which a server is refused whose name has no address."""
 ROUNDING_NS = 500
-"""ntplib holds time stamps as floats of seconds since 1900, in steps of 477 ns: half of that for each of two."""
+"""What the rounding of T2 and T3 may add to an offset or a delay: see above."""
 STEP_NS = 20_000
 """Real time and monotonic time move together, to within the time it takes to read both; more is a step."""
 

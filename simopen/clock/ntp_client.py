@@ -1,8 +1,8 @@
 """Time servers: whom to ask, and the sockets that ask them.
 
 Theory of operation. All servers are asked side by side, each on a UDP socket per address family. The sockets
-are not connected, so that an answer from elsewhere is seen and named instead of vanishing in the kernel. What
-an answer is worth is `ntp`'s matter, who of them is right is `estimate`'s; here is only who, when, and how.
+are not connected, so that an answer from elsewhere is seen and named instead of vanishing in the kernel. `ntp`
+judges each answer, `selection` all of them together; here is only who is asked, when, and how.
 Clocks are read through what is passed in, never directly.
 """
 

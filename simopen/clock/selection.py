@@ -44,8 +44,8 @@ def intersect(intervals: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
 def interval(sample: ntp.Sample, anchor_ns: int) -> tuple[int, int]:
     """Where "UTC minus CLOCK_MONOTONIC" (ns) must lie at `anchor_ns`, if the server tells the truth.
 
-    Half the delay for any asymmetry of the path; the server's own root distance; ntplib's rounding; and what
-    the local clock may have gone wrong by since the query left.
+    Half the delay for any asymmetry of the path; the server's own root distance; the rounding of its time stamps;
+    and what the local clock may have gone wrong by since the query left.
     """
     half_ns = -(-sample.delay_ns // 2) + sample.answer.root_distance_ns
     half_ns += ntp.ROUNDING_NS + drift_ns(anchor_ns - sample.t1_ns)

@@ -5,8 +5,8 @@ machine itself (`plain`, which knows no bound), the kernel (`kernel_word`, where
 wall clock and measured how well: `kernel`), and time servers (`check_clock`). A `Clock` keeps the best that is
 known and lets everybody who waits on one loop share one check.
 
-What must not live here: how an estimate is made and ages (`estimate`), packets and sockets (`ntp`,
-`timeserver`), and sleeping until an instant (`scheduler`).
+What must not live here: how an estimate ages (`model/estimate`) and is made of servers' answers (`selection`), packets
+and sockets (`ntp`, `ntp_client`), and waiting for an instant (`waiting`, `scheduler`).
 """
 
 from __future__ import annotations
@@ -23,35 +23,12 @@ from simopen import _logs
 from simopen.clock import ntp, ntp_client
 from simopen.clock.instant import positive_s
 from simopen.clock.kernel import KernelTime, adjtimex, kernel_estimate, unfit
-from simopen.clock.ntp import offset_and_delay
 from simopen.clock.ntp_client import DEFAULT_SERVERS
-from simopen.clock.selection import agreed, intersect, judge
+from simopen.clock.selection import agreed, judge
 from simopen.errors import ClockError, too_short
-from simopen.model.estimate import Estimate, Evidence, Reading, Source
+from simopen.model.estimate import Estimate, Reading, Source
 from simopen.model.server import Server
 from simopen.model.wording import quoted
-
-__all__ = [
-    "DEFAULT_SERVERS",
-    "MACHINE",
-    "Clock",
-    "Estimate",
-    "Evidence",
-    "FixedClock",
-    "KernelTime",
-    "LocalClock",
-    "Reading",
-    "Source",
-    "TimeSource",
-    "adjtimex",
-    "as_clock",
-    "check_clock",
-    "intersect",
-    "kernel_estimate",
-    "kernel_word",
-    "offset_and_delay",
-    "plain",
-]
 
 logger = _logs.logger("clock")
 
@@ -189,7 +166,7 @@ class Clock:
         ntp_client.parse_servers(servers)
         self._ask_kernel = ask_kernel
         self.in_vain: tuple[int, str] | None = None
-        """When it was last asked in vain, CLOCK_MONOTONIC ns, and why in vain."""
+        """When a check last failed, CLOCK_MONOTONIC ns, and why; None where none did."""
         self.told: set[str] = set()
         """What people have been told of this clock: once is enough."""
         self._last: Estimate | None = None

@@ -21,7 +21,7 @@ LEAST_S = 0.5
 """So long is asked at least, however near the instant seems to be: names are looked up, and an answer comes from the
 other side of the world."""
 VAIN_S = CHECK_TIMEOUT_S
-"""A clock that was asked in vain is not asked again so soon."""
+"""Time servers that could not tell are not asked again for so long."""
 WRONG_S = 1.0
 """A clock that is off by this is told to be wrong: whoever looks at it, or types a time of day, is misled."""
 _TRUSTED = {

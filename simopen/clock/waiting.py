@@ -27,7 +27,7 @@ STALLED_NS = 500_000_000
 _TICK_S = 1.0
 _PULSE_S = 0.5
 # So long before the instant, and so often, somebody looks for a peer that fires too early. It stops at the handover: a
-# SYN that was swallowed is then sent again, by the kernel after 1 s, before our own.
+# SYN that was dropped then is sent again, by the peer's kernel after 1 s, before our own.
 _LOOKOUT_NS = 60_000_000_000
 _LOOK_S = 0.1
 # A check made this long before the instant is repeated shortly before it, and so is one that left more than 5 ms of

@@ -1,7 +1,7 @@
 """Why a punch failed, as far as the trace of one side can show: one sentence, the evidence, and what to do.
 
 Theory of operation: pure; a `Report` goes in, words come out. One side sees what it sent, what came back and when, who
-knocked at its listener, and a SYN of the peer's that came too early. It does not see the peer, so a cause is named
+connected to its listener, and a SYN of the peer's that came too early. It does not see the peer, so a cause is named
 only where the evidence bears it, and where several would leave the same trace, all of them are named:
 
 - A RST: whatever answered had no use for the SYN when it arrived. It may be the peer's host, its NAT, or a firewall on
@@ -377,7 +377,7 @@ def _answers(report: Report) -> Iterator[str]:
     if not waits_ns:
         return
     span = " to ".join(dict.fromkeys(f"{wait_ns / 1e6:.2f}" for wait_ns in (min(waits_ns), max(waits_ns))))
-    near = ", so most of them come from near: this host's own network, or next door"
+    near = ", so most of them come from near: this host's own network, or one close to it"
     median_ns = sorted(waits_ns)[len(waits_ns) // 2]
     yield f"refusals (RSTs, or ICMP) came {span} ms after their SYNs{near if median_ns < NEAR_NS else ''}"
 

@@ -2,7 +2,7 @@
 
 Theory of operation: names are looked up, or a plan is made; then whom this host cannot reach, or must not, is left out
 with a note, and what is left is counted, where somebody else than the user named it. Nothing is sent here but a
-question to a name server; when to fire is `api`'s, how is the `Connector`'s.
+question to a name server; `api` decides when to fire, `runner` fires.
 """
 
 from __future__ import annotations

@@ -34,30 +34,11 @@ from itertools import combinations, groupby
 from math import exp, inf, log
 
 from simopen.model.endpoint import Endpoint
-from simopen.model.nat import Allocation, Filtering, Mapping, Observation, Pooling, Profile
+from simopen.model.nat import Allocation, Mapping, Observation, Pooling, Profile
 from simopen.nat import port_sequence
 from simopen.nat.observations import COLLISION, new_mappings, of_punch_port, runs_of_each_address, runs_of_each_port
-from simopen.nat.own_ports import crosses_nat, own_counted, own_taken_out, taken_since
-from simopen.nat.predict import Prediction, foresee, predict
+from simopen.nat.own_ports import own_counted
 from simopen.net.own_flows import Flow
-
-__all__ = [
-    "Allocation",
-    "Filtering",
-    "Mapping",
-    "Observation",
-    "Pooling",
-    "Prediction",
-    "Profile",
-    "classify",
-    "crosses_nat",
-    "foresee",
-    "mapping_so_far",
-    "new_mappings",
-    "own_taken_out",
-    "predict",
-    "taken_since",
-]
 
 SURE = 0.99
 """An allocation is named where its posterior probability is this high."""

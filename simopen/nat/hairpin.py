@@ -60,7 +60,7 @@ async def hairpins(one: Mapped, other: Mapped, timeout_s: float) -> bool | None:
         listening = stack.enter_context(open_socket(one.local, one.local.family))
         listening.listen()
         answering, firing = (
-            stack.enter_context(_Lane(mine.local, its.mapped)) for mine, its in ((one, other), (other, one))
+            stack.enter_context(_Attempt(mine.local, its.mapped)) for mine, its in ((one, other), (other, one))
         )
         # In this order: the first shot opens the listener's mapping for the one that follows.
         ways = (_heard_crossing(answering, token), _heard_accepted(listening, token), _say(firing, token))
@@ -73,7 +73,7 @@ async def hairpins(one: Mapped, other: Mapped, timeout_s: float) -> bool | None:
             return True if _SYN_RECEIVED in states else _VERDICTS.get(states)
 
 
-class _Lane:
+class _Attempt:
     """One local end that fires at a mapping: again after a RST, since by then the NAT has seen both ends' SYNs."""
 
     def __init__(self, local: Endpoint, peer: Endpoint) -> None:
@@ -130,9 +130,9 @@ async def _any_true(tasks: list[asyncio.Task[bool]], timeout_s: float) -> bool:
     return False
 
 
-async def _heard_crossing(lane: _Lane, token: bytes) -> bool:
+async def _heard_crossing(attempt: _Attempt, token: bytes) -> bool:
     with contextlib.suppress(OSError, LocalEndpointError):
-        return await lane.connect() and await _hears(lane.sock, token)
+        return await attempt.connect() and await _hears(attempt.sock, token)
     return False
 
 
@@ -175,9 +175,9 @@ async def _hears(sock: socket.socket, token: bytes) -> bool:
     return heard == token
 
 
-async def _say(lane: _Lane, token: bytes) -> bool:
+async def _say(attempt: _Attempt, token: bytes) -> bool:
     """Fire, and send the token. That it left proves nothing."""
     with contextlib.suppress(OSError, LocalEndpointError):
-        if await lane.connect():
-            await asyncio.get_running_loop().sock_sendall(lane.sock, token)
+        if await attempt.connect():
+            await asyncio.get_running_loop().sock_sendall(attempt.sock, token)
     return False

@@ -4,8 +4,7 @@ Theory of operation (RFC 8489 §6.2.2): connect, send one Binding request, read 
 socket shares its local port with every other of ours (see `sockets`), so that what the server sees is the mapping of
 the punch port itself. TCP resends what is lost; a server that does not answer is the caller's to time out.
 
-What an answer is worth is `stun`'s matter, what it says of the NAT is `classify`'s; whom to ask and when is
-`probe`'s.
+`stun` judges an answer, `classify` what it says of the NAT; `probe` decides whom to ask, and when.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""When a stream's end leaves this host: not before the routers on the way can follow it.
+"""When a stream's FIN or RST leaves this host: not before the NATs on the way know the connection to be established.
 
 Theory of operation. Linux's connection tracking, which most home routers are made of, overlooks the SYN-ACK that comes
 back where two SYNs have crossed. Until the peer's first ACK passes it, half a round trip after the stream is up here,
-it has been told of no window, and it lets a FIN or a RST that follows data pass without believing it. Its entry then
-outlives the stream, by a minute or more, and lets no SYN of the peer's in: the same two endpoints cannot meet again.
+it knows neither side's window, and forwards a FIN or a RST that follows data without taking it into account. Its entry
+then outlives the stream, by a minute or more, and drops the peer's SYNs: the same two endpoints cannot meet again.
 
-So a duplicate of the descriptor is held for about a round trip. Whoever closes the stream meanwhile is done with it,
-but its FIN or RST leaves when the duplicate is closed. A thread does that, since a stream may outlive its event loop,
-and an interpreter that ends waits for it. What gets around it: a process that is killed, and a transport that shuts a
-descriptor down without Python's knowledge, as uvloop's does (`streams.py` sees to that).
+So a duplicate of the descriptor is kept open for about a round trip. Whoever closes the stream meanwhile is done with
+it, but the FIN or RST leaves when the duplicate is closed. A thread does that, since a stream may outlive its event
+loop, and an interpreter that ends waits for it. What gets around it: a process that is killed, and a transport that
+shuts a descriptor down without Python's knowledge, as uvloop's does (`streams.py` sees to that).
 
 A RST of ours is followed by a SYN that gets to the first router only. Where both sides reset at once, the last segment
 that each router sees would be the peer's RST, and for 10 s it would take our next SYN for a stray. A SYN right behind
@@ -59,7 +59,7 @@ FiveTuple: TypeAlias = tuple[Endpoint, Endpoint]
 
 
 class PunchedSocket(socket.socket):
-    """A socket that ends in a way that routers can follow: `close` and `shutdown` take effect a little later."""
+    """A socket whose `close` and `shutdown` take effect when NATs know the connection to be established."""
 
     _held: Held | None = None
     _between: FiveTuple | None = None
@@ -122,7 +122,7 @@ class PunchedSocket(socket.socket):
         shared.note(ends)
         still_held = self._held is not None and self._held.closed()
         if resets and not still_held:
-            shared.add(_Follower(*ends))
+            shared.add(_SynAfterReset(*ends))
 
     def shutdown(self, how: int) -> None:
         """Shut it down, where that is for writing about one round trip after the stream came up, or at once."""
@@ -190,7 +190,7 @@ class Held:
         return None
 
     def _release(self) -> None:
-        with self._lock:  # who closes it from now on has it followed, and nobody twice
+        with self._lock:  # who closes it from now on sends the SYN that follows a RST, and nobody twice
             self._over, is_closed = True, self.is_closed
         if self._shut:
             with contextlib.suppress(OSError):  # reset meanwhile
@@ -200,7 +200,7 @@ class Held:
         for call in self._then:
             call()
         if resets and self.ends is not None:
-            shared.add(_Follower(*self.ends))
+            shared.add(_SynAfterReset(*self.ends))
 
     def abandon(self) -> None:
         """In a forked child: the stream is its parent's to end."""
@@ -209,7 +209,7 @@ class Held:
         self._sock.close()
 
 
-class _Follower:
+class _SynAfterReset:
     """Sends a SYN after a RST, once the 5-tuple is free; and where somebody else has it by then, none."""
 
     def __init__(self, local: Endpoint, remote: Endpoint) -> None:
@@ -234,7 +234,7 @@ class _Follower:
         """As `Held.abandon`; nothing is open between two looks."""
 
 
-Job: TypeAlias = Held | _Follower
+Job: TypeAlias = Held | _SynAfterReset
 
 
 class Endings:

@@ -58,7 +58,7 @@ class PunchedWriter(Writer):
             raise RuntimeError("Cannot call write() after write_eof()")
 
     def write_eof(self) -> None:
-        """End the stream in this direction: what was written leaves at once, the end when routers can follow it."""
+        """End the stream in this direction: what was written leaves at once, the FIN as `delayed_close` says."""
         call = partial(_call, asyncio.get_running_loop(), self._end)
         if self.punched is None or not self.can_write_eof() or not self.punched.wait_to_end(call):
             super().write_eof()

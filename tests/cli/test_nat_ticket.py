@@ -21,7 +21,7 @@ from simopen.clock import source as clock
 from simopen.clock.source import Clock, TimeSource
 from simopen.errors import ClockError, SimopenError
 from simopen.model.endpoint import Endpoint
-from simopen.model.estimate import Estimate
+from simopen.model.estimate import Estimate, Source
 from simopen.model.nat import Mapping
 from simopen.ticket import store
 from simopen.ticket.agreement import LATE_S
@@ -51,7 +51,7 @@ class Hands:
     def now_estimate(self) -> Estimate:
         reading = self.local.read()
         utc_ns = self._base.utc_at(reading.monotonic_ns) + self.ahead_ns
-        return Estimate(utc_ns, None if self._word else 0, clock.Source.NTP, reading)
+        return Estimate(utc_ns, None if self._word else 0, Source.NTP, reading)
 
     def now_s(self) -> float:
         return self.now_estimate().utc_ns / 1e9

@@ -30,7 +30,7 @@ from simopen.clock.kernel import KernelTime
 from simopen.clock.source import Clock, FixedClock, LocalClock
 from simopen.errors import Flaw, TicketError
 from simopen.lab import Allocation, Mapping, Nat
-from simopen.model.estimate import Reading
+from simopen.model.estimate import Reading, Source
 from simopen.model.report import Report
 from simopen.ticket.codec import Ticket
 from simopen.ticket.hold import holding, issued
@@ -174,7 +174,7 @@ async def test_a_keeper_that_does_not_measure_is_not_believed(ports: tuple[int, 
     async with servers() as asked:
         wrong = wrong_by(0.39, asked, timesyncd)
         reports = await meeting(Ahead(0.7), (wrong, wrong), (HERE, THERE), ports)
-    assert [report.clock.source for report in reports] == [clock.Source.NTP] * 2
+    assert [report.clock.source for report in reports] == [Source.NTP] * 2
     assert [report.clock.offset_s for report in reports] == pytest.approx([-0.39] * 2, abs=0.05)
 
 

@@ -1,9 +1,10 @@
 """One side of `simopen lab`: a program on a lab host that does what its user would, when it is told, by the library.
 
-Theory of operation: `python -m simopen.side` reads one order a line from standard input, JSON, and answers each with a
-line on standard output. `discover` is `simopen nat --ticket`: it finds out what the NATs do to the punch port, answers
-with a ticket, and holds the mapping until the punch is over. `punch` is `simopen connect TICKET`, and where a stream
-comes up, sends a byte through it and back. All hosts of a lab share CLOCK_MONOTONIC, so instants travel as that.
+Theory of operation: `python -m simopen.lab.trial.agent` reads one order a line from standard input, JSON, and answers
+each with a line on standard output. `discover` is `simopen nat --ticket`: it finds out what the NATs do to the punch
+port, answers with a ticket, and holds the mapping until the punch is over. `punch` is `simopen connect TICKET`, and
+where a stream comes up, sends a byte through it and back. All hosts of a lab share CLOCK_MONOTONIC, so instants travel
+as that.
 """
 
 from __future__ import annotations
@@ -123,12 +124,12 @@ async def _exchange(sock: socket.socket, *, asks: bool) -> Answer:
 
 async def serve() -> None:
     """Obey until standard input ends."""
-    side, orders = Agent(clock.plain()), asyncio.StreamReader()
+    agent, orders = Agent(clock.plain()), asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
     print(json.dumps({"ready": True}), flush=True)
     while line := await orders.readline():
-        print(json.dumps(await side.obey(json.loads(line))), flush=True)
-    await side.let_go()
+        print(json.dumps(await agent.obey(json.loads(line))), flush=True)
+    await agent.let_go()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """`simopen lab`'s work: two hosts behind the named NATs punch, once or often, and what came of it is told as values.
 
 Theory of operation: four hosts in one network, of which two are a STUN server with two addresses. Each side runs
-`simopen.side`, one process for all runs. For each run both find out what their NATs do, get the other's ticket passed
+`agent.py`, one process for all runs. For each run both find out what their NATs do, get the other's ticket passed
 on by this module (which is what people do with a chat), and fire at one instant, as their plan says. The instant is
 chosen when both have said that they are ready, so the lead need only cover the way of an order down a pipe, and the
 making of the plan. Each run has ports of its own, so none meets another's mappings. All of it over IPv4, since a plan
@@ -189,7 +189,7 @@ def _port(number: int) -> int:
 
 
 class _Program:
-    """One `simopen.side`, and the conversation with it."""
+    """One `agent.py` on a host: orders to it, and its answers."""
 
     def __init__(self, name: str, process: Process) -> None:
         self._name = name
@@ -240,7 +240,7 @@ class _Site:
         return dict(zip(self.sides, answers, strict=True))
 
     async def _record(self, port: int) -> lab.Record:
-        """What went from this run's ports; an earlier one's connection may still be saying goodbye."""
+        """What went from this run's ports; an earlier one's connection may still be closing."""
         record, ports = await self.net.record(), range(port, port + PORTS_A_RUN)
         return record.where(lambda passage: passage.origin is not lab.Origin.HOST or passage.sent.source.port in ports)
 
