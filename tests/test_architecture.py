@@ -94,12 +94,8 @@ LONGEST = 400
 TESTS = Path(__file__).parent
 CONTRIBUTING = TESTS.parent / "CONTRIBUTING.md"
 SCENARIOS = {
-    "benchmarks/test_simulation": "the simulator of the benchmarks against itself and the lab",
     "cli/test_usage": "what is typed wrongly, of every command",
     "clock/test_wrong_clock": "a machine whose clock is wrong, from the command line down",
-    "docs/test_pages": "the pages",
-    "docs/test_readme": "the README",
-    "docs/test_troubleshooting": "each failure that the pages explain",
     "holepunch/test_by_ticket": "two tickets exchanged, and a stream",
     "holepunch/test_diagnosing": "punches that fail in the lab, and what is said of each",
     "holepunch/test_misled": "a hostile peer that names somebody else",
@@ -114,14 +110,8 @@ SCENARIOS = {
     "lab/test_lab_command": "`simopen lab`",
     "nat/test_coturn": "discovery by a real STUN server",
     "nat/test_discovering": "discovery behind modelled NATs, in the lab",
-    "test_architecture": "",
-    "test_benchmarks": "each benchmark, for a moment",
-    "test_examples": "each example",
-    "test_guards": "the guards of this suite bite",
-    "test_logs": "what is logged, and where",
-    "test_soak": "the soak, for a moment",
 }
-"""Tests of several modules together, and what they are of."""
+"""Tests of several modules together, in the room of the uppermost, and what they are of."""
 IMPURE = {"socket", "asyncio", "select", "threading", "subprocess"}
 HEAVY = {"ntplib", "uvloop", "rich", "dpkt", "pyroute2", "matplotlib", "cryptography", "aioice", "simopen.lab"}
 
@@ -208,11 +198,13 @@ def test_what_is_said_to_be_pure_is_there() -> None:
     assert set(PURE) <= set(FILES)
 
 
-@pytest.mark.parametrize("path", sorted(TESTS.rglob("test_*.py")), ids=lambda path: str(path.relative_to(TESTS)))
-def test_a_modules_tests_stand_where_it_does(path: Path) -> None:
-    name = path.relative_to(TESTS).with_suffix("")
-    module = PACKAGE / name.parent / f"{name.name.removeprefix('test_')}.py"
-    assert module.exists() != (name.as_posix() in SCENARIOS), f"{name}: mirrors no module, or is no scenario"
+@pytest.mark.parametrize("room", sorted({path.parent.relative_to(PACKAGE) for path in FILES.values()}), ids=str)
+def test_a_modules_tests_stand_where_it_does(room: Path) -> None:
+    tests = {path.stem.removeprefix("test_") for path in (TESTS / room).glob("test_*.py")}
+    scenarios = {Path(name).name for name in SCENARIOS if Path(name).parent == room}
+    modules = {path.stem for path in (PACKAGE / room).glob("*.py")}
+    if room != Path():  # what is of no room stands beside the rooms' folders
+        assert not tests - modules - {name.removeprefix("test_") for name in scenarios}, "neither mirrored nor named"
 
 
 def test_scenarios_that_are_named_are_there() -> None:
