@@ -117,6 +117,12 @@ def add_instant(parser: argparse.ArgumentParser, otherwise: str) -> None:
     parser.add_argument("--at", metavar="T", type=argument(read_instant), help=told)
 
 
+def add_timeout(parser: argparse.ArgumentParser, otherwise_s: float) -> None:
+    """Declare `--timeout`, in seconds. `otherwise_s`: what it is where it is left out."""
+    told = "wait for the servers' answers no longer than this (default: %(default)g s)"
+    parser.add_argument("--timeout", metavar="S", type=argument(window), default=otherwise_s, help=told)
+
+
 def add_time_servers(parser: argparse.ArgumentParser) -> None:
     """Declare `--ntp` and `--no-ntp`, as `clock.source.chosen` takes them."""
     group = parser.add_mutually_exclusive_group()

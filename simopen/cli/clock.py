@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 
-from simopen.cli.arguments import argument, judged, window
+from simopen.cli.arguments import add_timeout, judged
 from simopen.cli.console import Screen, answer, fitted
 from simopen.clock.ntp_client import DEFAULT_SERVERS, parse_servers
 from simopen.clock.source import CHECK_TIMEOUT_S, check_clock, kernel_says
@@ -16,13 +16,7 @@ from simopen.model.estimate import Evidence
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `simopen clock` takes."""
     parser.add_argument("--ntp", metavar="HOST[:PORT]", action="append", help="ask this NTP server; may be repeated")
-    parser.add_argument(
-        "--timeout",
-        metavar="S",
-        type=argument(window),
-        default=CHECK_TIMEOUT_S,
-        help="wait for the servers' answers no longer than this (default: %(default)g s)",
-    )
+    add_timeout(parser, CHECK_TIMEOUT_S)
 
 
 async def run(options: argparse.Namespace, screen: Screen) -> int:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simopen.cli import doctor_checks
-from simopen.cli.arguments import argument, judged, window
+from simopen.cli.arguments import add_timeout, judged
 from simopen.cli.doctor_checks import Check, Finding, Verdict
 from simopen.clock import ntp_client
 from simopen.clock import source as clock
@@ -53,13 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stun", metavar="HOST[:PORT]", action="append", help="ask this STUN server, over TCP; may be repeated"
     )
-    parser.add_argument(
-        "--timeout",
-        metavar="S",
-        type=argument(window),
-        default=TIMEOUT_S,
-        help="wait for the servers' answers no longer than this (default: %(default)g s)",
-    )
+    add_timeout(parser, TIMEOUT_S)
 
 
 async def run(options: argparse.Namespace, screen: Screen) -> int:

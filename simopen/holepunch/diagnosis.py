@@ -377,7 +377,7 @@ def _answers(report: Report) -> Iterator[str]:
     if not waits_ns:
         return
     span = " to ".join(dict.fromkeys(f"{wait_ns / 1e6:.2f}" for wait_ns in (min(waits_ns), max(waits_ns))))
-    near = ", so most of them come from near: this host's own network, or one close to it"
+    near = ", so most of them come from near: this host's own network, or next door"
     median_ns = sorted(waits_ns)[len(waits_ns) // 2]
     yield f"refusals (RSTs, or ICMP) came {span} ms after their SYNs{near if median_ns < NEAR_NS else ''}"
 

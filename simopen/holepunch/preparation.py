@@ -19,7 +19,7 @@ from functools import partial
 from simopen.clock.scheduler import spin
 from simopen.errors import LocalEndpointError
 from simopen.holepunch.attempts import Attempts
-from simopen.holepunch.listener import Guest, Listener, Loop
+from simopen.holepunch.listener import Listener, Loop, Waiter
 from simopen.holepunch.pair import Pair
 from simopen.model.endpoint import ANY, Endpoint
 from simopen.model.outcome import passes
@@ -127,12 +127,12 @@ class Preparation:
         for pair in row[: min(guesses, len(row) - 1)]:  # one is left to fire, come what may
             self.attempts.pop(pair).close()
 
-    def let_go(self, loop: Loop, guest: Guest) -> None:
-        """Close all, and let others have the ports. `guest`: who has been waiting at the listeners."""
+    def let_go(self, loop: Loop, waiter: Waiter) -> None:
+        """Close all, and let others have the ports. `waiter`: who has been waiting at the listeners."""
         for attempts in (*self.first, *self.attempts.values()):
             attempts.close()
         for listener in self.listeners.values():
-            listener.give_back(loop, guest)
+            listener.give_back(loop, waiter)
         for claim in self._claims:
             self._ports.release(claim)
         self._claims.clear()
