@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.simulation.clocks import overlap, success
+from benchmarks.simulation.host import REACTION_NS
 from benchmarks.simulation.population import Share, pair_share, populations, weighted
-from benchmarks.simulation.punching import REACTION_NS, Result, Side, punch
+from benchmarks.simulation.punching import Result, Side, punch
 from benchmarks.simulation.tcp import ACK, RST, RST_ACK, RTO_NS, SYN, SYN_ACK, Opener, Segment, State, refusal
 from benchmarks.simulation.validation import CELLS, chosen, simulated
 from benchmarks.tables import simulate

@@ -1,13 +1,19 @@
-"""Punches without sockets: two hosts that open simultaneously over the pure core, on a clock of their own.
+"""Punches without sockets: two simulated hosts, with the library's own engine, over the lab's pure core.
 
-What they cannot represent: a kernel's timers beyond one resend of the SYN after 1 s, a listener, data, a FIN.
+What they cannot represent: data, a FIN, and what `benchmarks/simulation/host.py` says.
 """
 
 from __future__ import annotations
 
 import heapq
+import itertools
+import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
+from benchmarks.simulation.host import Host
+from benchmarks.simulation.tcp import Segment
 from simopen.lab.nat.presets import parse_nats
 from simopen.lab.net.conditions import Conditions, addresses_of
 from simopen.lab.net.core import Core
@@ -18,65 +24,61 @@ from simopen.model.endpoint import Endpoint
 from tests.lab.packets import tcp
 
 MS = 1_000_000
-SYN, SYN_ACK = int(Flags.SYN), int(Flags.SYN | Flags.ACK)
 PORT = 1314
-
-
-@dataclass
-class Peer:
-    """One host's end: it fires again after a RST or an ICMP error, and answers a SYN."""
-
-    name: str
-    local: Endpoint
-    remote: Endpoint
-    isn: int
-    established: bool = False
-    heard: int = 0
-
-    def answer(self, packet: Packet) -> tuple[int, int] | None:
-        """The flags to send now, and after how many ns, if anything."""
-        if self.established:
-            return None
-        if packet.is_rst or packet.headers.quoted is not None:
-            return SYN, MS
-        self.heard = packet.seq
-        if packet.is_syn_ack:
-            self.established = True
-            return None
-        return (SYN_ACK, MS // 5) if packet.is_syn else None
+_TAKES_NS = MS // 5  # a host, to send what it has decided to
+_QUOTED_SEQ = 20 + 8 + 20 + 4  # after the IP and ICMP headers, and the quoted packet's IP header and ports
 
 
 @dataclass
 class Punch:
-    """The hosts, the core between them, and what is to be sent when."""
+    """The hosts, the core between them, and what is to be called when."""
 
     core: Core
-    peers: dict[str, Peer]
-    agenda: list[tuple[int, str, int]] = field(default_factory=list)
-
-    def fire(self, name: str, at_ns: int) -> None:
-        """A SYN now, and one a second later, as the kernel's resend."""
-        self.agenda += [(at_ns, name, SYN), (at_ns + 1000 * MS, name, SYN)]
-        heapq.heapify(self.agenda)
+    now_ns: int = 0
+    hosts: dict[str, Host] = field(default_factory=dict)
+    agenda: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = field(default_factory=list)
+    numbers: itertools.count[int] = field(default_factory=itertools.count)
 
     def run(self, until_ns: int) -> Record:
-        while (
-            now_ns := min((self.core.due_ns or until_ns), *(due[0] for due in self.agenda[:1]), until_ns)
-        ) < until_ns:
-            while self.agenda and self.agenda[0][0] <= now_ns:
-                self._send(*heapq.heappop(self.agenda))
-            while (arrival := self.core.take_due(now_ns)) is not None:
-                reply = self.peers[arrival.host].answer(parse(arrival.data))
-                if reply is not None:
-                    heapq.heappush(self.agenda, (now_ns + reply[1], arrival.host, reply[0]))
+        """Let time pass."""
+        while (due_ns := min(self.core.due_ns or until_ns, *(due[0] for due in self.agenda[:1]), until_ns)) < until_ns:
+            self.now_ns = due_ns
+            while self.agenda and self.agenda[0][0] <= self.now_ns:
+                _, _, call, arguments = heapq.heappop(self.agenda)
+                call(*arguments)
+            while (arrival := self.core.take_due(self.now_ns)) is not None:
+                _arrive(self.hosts[arrival.host], parse(arrival.data))
         return Record(self.core.passages())
 
-    def _send(self, now_ns: int, name: str, flags: int) -> None:
-        peer = self.peers[name]
-        if flags == SYN and (peer.established or peer.heard):
-            return
-        ack = {"ack": peer.heard + 1} if flags == SYN_ACK else {}
-        self.core.offer(name, tcp(peer.local, peer.remote, flags, seq=peer.isn, **ack), now_ns)
+
+def _arrive(host: Host, packet: Packet) -> None:
+    if (quoted := packet.headers.quoted) is not None:
+        (seq,) = struct.unpack_from("!I", packet.data, _QUOTED_SEQ)
+        host.unreachable(quoted.destination, Segment(Flags.SYN, seq))
+    else:
+        host.receive(packet.source, Segment(packet.flags, packet.seq, packet.ack))
+
+
+@dataclass
+class Wire:
+    """One host's way into the core; a `Carrier`."""
+
+    punch: Punch
+    name: str
+
+    @property
+    def now_ns(self) -> int:
+        return self.punch.now_ns
+
+    def at(self, when_ns: int, call: Callable[..., None], *arguments: Any) -> None:
+        heapq.heappush(self.punch.agenda, (when_ns, next(self.punch.numbers), call, arguments))
+
+    def carry(self, local: Endpoint, remote: Endpoint, segment: Segment) -> None:
+        data = tcp(local, remote, int(segment.flags), seq=segment.seq, ack=segment.ack)
+        self.at(self.now_ns + _TAKES_NS, self._offer, data)
+
+    def _offer(self, data: bytes) -> None:
+        self.punch.core.offer(self.name, data, self.now_ns)
 
 
 def punched(
@@ -89,19 +91,13 @@ def punched(
     seed: int = 1,
 ) -> Record:
     """The record of two hosts behind the described NATs that fire at each other's port 1314, `apart_ms` apart."""
-    core, addresses = Core(seed), {}
+    punch, public = Punch(Core(seed)), {}
     for number, (name, spec) in enumerate([("left", left), ("right", right)], 1):
         conditions = Conditions(delay_s=delay_ms / 2e3, loss=loss, nat=parse_nats(spec) or None)
-        addresses[name] = addresses_of(number, conditions.nats)
-        core.attach(name, conditions, addresses[name])
-    ends = {name: (Endpoint(each.private, PORT), Endpoint(each.public, PORT)) for name, each in addresses.items()}
-    punch = Punch(
-        core,
-        {
-            "left": Peer("left", ends["left"][0], ends["right"][1], 1000),
-            "right": Peer("right", ends["right"][0], ends["left"][1], 5000),
-        },
-    )
-    punch.fire("left", 0)
-    punch.fire("right", round(apart_ms * MS))
+        addresses = addresses_of(number, conditions.nats)
+        punch.core.attach(name, conditions, addresses)
+        local, public[name] = Endpoint(addresses.private, PORT), Endpoint(addresses.public, PORT)
+        punch.hosts[name] = Host(Wire(punch, name), local, isn=1000 + 4000 * number)
+    punch.hosts["left"].aim(public["right"], 0, 3000 * MS)
+    punch.hosts["right"].aim(public["left"], round(apart_ms * MS), 3000 * MS)
     return punch.run(3000 * MS)
