@@ -28,15 +28,35 @@ async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, scre
     return carried
 
 
-def _counts(carried: Carried) -> str:
-    return f"{carried.sent} bytes sent, {carried.received} received"
+def _counts(carried: Carried, took_s: float | None = None) -> str:
+    told = f"{carried.sent} bytes sent, {carried.received} received"
+    if took_s is None:
+        return told
+    return f"{told} in {took_s:.1f} s ({_rate((carried.sent + carried.received) / max(took_s, 1e-3))})"
 
 
-def ended(options: argparse.Namespace, screen: Screen, result: dict[str, object], carried: Carried) -> int:
-    """Tell how much was carried, and what broke. `result`: of the command, for JSON. Returns the exit status."""
+def _rate(bytes_per_s: float) -> str:
+    for limit, unit in ((1e9, "GB/s"), (1e6, "MB/s"), (1e3, "kB/s")):
+        if bytes_per_s >= limit:
+            return f"{bytes_per_s / limit:.1f} {unit}"
+    return f"{bytes_per_s:.0f} B/s"
+
+
+def ended(
+    options: argparse.Namespace,
+    screen: Screen,
+    result: dict[str, object],
+    carried: Carried,
+    took_s: float | None = None,
+) -> int:
+    """Tell how much was carried, and what broke. Returns the exit status.
+
+    `result`: of the command, for JSON. `took_s`: in what time; where it is given, that and the rate are told, too.
+    """
     if options.json:
-        print_json({**result, "sent": carried.sent, "received": carried.received, "error": carried.error})
+        took = {} if took_s is None else {"seconds": took_s}
+        print_json({**result, "sent": carried.sent, "received": carried.received, "error": carried.error, **took})
     if carried.error:
         screen.say(f"simopen: the stream broke ({carried.error}); the other end may miss some of what was sent")
-    screen.say(_counts(carried))
+    screen.say(_counts(carried, took_s))
     return 1 if carried.error else 0

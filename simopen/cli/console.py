@@ -60,6 +60,12 @@ class Screen:
             with contextlib.suppress(OSError):  # a full disk, a reader that is gone: the stream's data go on
                 print(fitted(text, sys.stderr), file=sys.stderr, flush=True)
 
+    def verbatim(self, line: str) -> None:
+        """A line that is to be copied: broken nowhere but by the terminal, which copies it whole."""
+        if not self._quiet:
+            with contextlib.suppress(OSError):
+                print(shown(line, sys.stderr), file=sys.stderr, flush=True)
+
     def note(self, text: str) -> None:
         """Something worth knowing; the same is said once."""
         if text not in self._noted:

@@ -1,4 +1,4 @@
-"""The command line: `simopen connect`, `clock`, `nat`, `doctor`, `self`, `demo`, `lab`.
+"""The command line: `simopen meet`, `connect`, `clock`, `nat`, `doctor`, `self`, `demo`, `lab`.
 
 Theory of operation: each command is one coroutine over the public calls, in a module of its name that declares its
 arguments, too (`self` is `connect_self.py`). What is typed is read by `arguments.py`. Standard output carries the
@@ -20,7 +20,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import NoReturn
 
 from simopen import __version__, _logs
-from simopen.cli import arguments, clock, connect, connect_self, doctor, lab, nat
+from simopen.cli import arguments, clock, connect, connect_self, doctor, lab, meet, nat
 from simopen.cli.arguments import UsageError, argument, judged
 from simopen.cli.carry import carry, ended
 from simopen.cli.console import Screen, answer, print_json, printable, write_in_any_encoding
@@ -40,6 +40,7 @@ _STATUS = "exit status: 0 done, 1 {}, 2 bad usage,\n130 interrupted, 143 termina
 _NO_STREAM = "no stream or a broken one"
 # What status 1 means.
 _FAILURES = {
+    "meet": _NO_STREAM,
     "connect": _NO_STREAM,
     "clock": "nobody could be believed",
     "nat": "no server answered",
@@ -48,7 +49,7 @@ _FAILURES = {
     "demo": _NO_STREAM,
     "lab": "not every run connected",
 }
-_EXAMPLES = {"connect": connect.EXAMPLE, "nat": nat.EXAMPLE, "lab": lab.EXAMPLES}
+_EXAMPLES = {"connect": connect.EXAMPLE, "meet": meet.EXAMPLE, "nat": nat.EXAMPLE, "lab": lab.EXAMPLES}
 _SECONDS = "S: seconds, or 250ms, 2m, 1h\n"
 
 
@@ -214,6 +215,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"simopen {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    meeting = _command(
+        commands, "meet", meet.run, "meet a peer who runs it, too: each gives the other one line to type"
+    )
+    meet.add_arguments(meeting)
     dialling = _command(commands, "connect", _connect, "open a stream and connect it to stdin and stdout, like nc")
     connect.add_arguments(dialling)
     asking = _command(commands, "clock", clock.run, "tell how far this machine's clock is off, and how sure that is")
@@ -260,10 +265,10 @@ def _command(
 
 
 # Descriptors that a command needs, measured: with fewer, it fails somewhere in the middle.
-_ROOM = {"lab": 96, "demo": 56, "doctor": 24}
+_ROOM = {"lab": 96, "demo": 56, "doctor": 24, "meet": 24}
 # 9 are an event loop's own: with less uvloop ends the process by SIGABRT, or cannot be closed again.
 _USUAL_ROOM = 12
-_CARRYING = ("connect", "self")
+_CARRYING = ("connect", "meet", "self")
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:

@@ -65,6 +65,14 @@ def _refuse_useless(at: float | None, source: TimeSource) -> None:
         raise UsageError(f"a ticket's instant is a year away at most, not {span(-late_s)}: name a nearer one with --at")
 
 
+async def learn_the_pace(found: Held) -> None:
+    """Of a row of ports: the peer must foresee where it will be at the instant, minutes from now."""
+    if found.walks:
+        await found.look_again()
+        await asyncio.sleep(PACE_S)
+        await found.look_again()
+
+
 @dataclass(frozen=True, slots=True)
 class Invitation:
     """What is held, by which clock; `show` prints a ticket, and `where` it lies for `simopen connect`.
@@ -87,7 +95,7 @@ class Invitation:
         Raises: UsageError for an instant that has passed or is years away; SimopenError where the ticket cannot be
         left in `where`, or the mapping changes sooner than a new ticket could be of use.
         """
-        await self._learn_the_pace()
+        await learn_the_pace(self.found)
         _refuse_useless(at, self.source)
         ticket, is_first = self._made(at), True
         while (lasted_s := await self._went_stale(ticket)) is not None:
@@ -98,13 +106,6 @@ class Invitation:
                 f"simopen: the mapping has changed from {stale.profile.mapped} to {ticket.profile.mapped}, so that "
                 f"ticket is of no more use: give your peer the new one, and run `simopen connect` anew on both sides"
             )
-
-    async def _learn_the_pace(self) -> None:
-        """Of a row of ports: the peer must foresee where it will be at the instant, minutes from now."""
-        if self.found.walks:
-            await self.found.look_again()
-            await asyncio.sleep(PACE_S)
-            await self.found.look_again()
 
     def _made(self, at: float | None) -> Ticket:
         return self.found.ticket(at, self.source.now_estimate(), spray=self.spray)

@@ -281,6 +281,11 @@ def behind_a_nat(seen: Endpoint, server: Endpoint) -> Endpoint:
     return Endpoint("198.51.100.1", 1024 + (seen.port * 7919) % 60_000)
 
 
+def told_of(pid: int) -> str:
+    """What every user of the host can read, or this one."""
+    return "".join(Path(f"/proc/{pid}/{name}").read_bytes().decode() for name in ("cmdline", "environ"))
+
+
 @ONE_LOOP
 async def test_the_ticket_stands_alone_on_standard_output_while_the_mapping_is_held(
     tmp_path: Path, ports: tuple[int, int]
@@ -292,6 +297,9 @@ async def test_the_ticket_stands_alone_on_standard_output_while_the_mapping_is_h
             ticket = parse_ticket(text)
             (file,) = lying(tmp_path / "simopen")
             assert file.read_text().splitlines()[0] == text.strip()
+            secret = file.read_text().splitlines()[1]
+            assert len(secret) == 64
+            assert secret not in told_of(process.pid)
             ours = {each for server in servers.values() for each in server.clients if each.port == ticket.local_port}
             assert ours
             assert not [each for server in servers.values() for each in server.ended if each in ours]
@@ -300,6 +308,7 @@ async def test_the_ticket_stands_alone_on_standard_output_while_the_mapping_is_h
     assert (process.returncode, out) == (130, b"")
     assert not file.exists()
     assert ticket.profile.mapping is Mapping.ENDPOINT_INDEPENDENT
+    assert secret not in said.decode()
     told = said.decode().splitlines()
     assert told[0] == "asking the STUN servers ..."
     assert told[1].startswith(f"public endpoint {ticket.profile.mapped}: every peer sees the same public endpoint")

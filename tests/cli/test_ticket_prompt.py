@@ -1,0 +1,71 @@
+"""The peer's ticket, out of what people paste and files hold."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from simopen.cli.arguments import UsageError
+from simopen.cli.ticket_prompt import Assembled, filed, ticket_in
+from simopen.errors import Flaw, TicketError
+from tests.ticket.test_codec import SIMPLE, TEXT
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TEXT,
+        f"simopen meet {TEXT}",
+        f"$ simopen meet {TEXT}\n",
+        f"`simopen  meet {TEXT}`",
+        f"type this: simopen meet {TEXT.lower()}",
+        f"simopen connect {TEXT}",
+        f"simopen meet {TEXT[:40]}\n{TEXT[40:]}\n",
+        f"Send this line to your peer, and leave this running:\n\nsimopen meet {TEXT}\n\n",
+    ],
+)
+def test_the_whole_line_will_do(text: str) -> None:
+    assert ticket_in(text) == SIMPLE
+
+
+def test_what_a_chat_has_broken_is_put_together() -> None:
+    assembled = Assembled()
+    for piece in (f"simopen meet {TEXT[:30]}\n", f"{TEXT[:30]}\n"):
+        with pytest.raises(TicketError) as caught:
+            assembled.ticket(piece)
+        assert caught.value.flaw is Flaw.CUT_SHORT
+    assert assembled.ticket(f"{TEXT[30:]}\n") == SIMPLE
+
+
+def test_a_piece_that_does_not_fit_is_told_and_forgotten() -> None:
+    assembled = Assembled()
+    for piece in (TEXT[:30], "what?", TEXT[30:]):
+        with pytest.raises(TicketError):
+            assembled.ticket(piece)
+    assert assembled.ticket(TEXT) == SIMPLE
+
+
+def test_a_file_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "ticket"
+    assert filed(path) == ""
+    path.write_text(f"simopen meet {TEXT}\n")
+    assert ticket_in(filed(path)) == SIMPLE
+    path.write_bytes(b"\xff\0" * 2**20)
+    with pytest.raises(TicketError):
+        ticket_in(filed(path))
+
+
+@pytest.mark.parametrize("name", ["/", "a\0b"])
+def test_a_file_that_cannot_be_read_is_told(name: str) -> None:
+    with pytest.raises(UsageError, match=r"the ticket's file .* cannot be read: "):
+        filed(Path(name))
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root can read whatever there is")
+def test_a_file_of_somebody_else_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "ticket"
+    path.touch(mode=0)
+    with pytest.raises(UsageError, match="Permission denied"):
+        filed(path)
