@@ -98,18 +98,24 @@ def ways_to_name_it(true: simopen.Estimate) -> list[Instant]:
 
 
 async def test_whatever_names_the_instant_it_is_by_true_time(ports: tuple[int, int]) -> None:
-    """Every error against another, every way to name an instant, all side by side."""
+    """Every error against another, every way to name an instant, all side by side.
+
+    Each wrong clock is asked about once for all of its meetings: a hundred checks at a time would keep this loop, and
+    the servers in it, busy for longer than a clock is asked about.
+    """
     true = clock.plain()
     async with servers() as asked:
+        wrong = {error_s: wrong_by(error_s, asked) for error_s in ERRORS_S}
         pairs = list(zip(ERRORS_S, ERRORS_S[3:] + ERRORS_S[:3], strict=True))
         calls = list(itertools.product(pairs, ways_to_name_it(true)))
         met = await asyncio.gather(
             *(
                 meeting(
                     at,
-                    (wrong_by(errors[0], asked), wrong_by(errors[1], asked)),
+                    (wrong[errors[0]], wrong[errors[1]]),
                     (f"127.1.{number}.1", f"127.1.{number}.2"),
                     ports,
+                    window=20,
                 )
                 for number, (errors, at) in enumerate(calls)
             )
@@ -125,7 +131,10 @@ async def test_whatever_names_the_instant_it_is_by_true_time(ports: tuple[int, i
                 missed_ns = report.instant_ns - true.monotonic_ns - AHEAD_S * S
                 assert abs(missed_ns) <= bound_ns + S // 100, (errors, at)
         apart_ns = abs(reports[0].instant_ns - reports[1].instant_ns)
-        assert apart_ns <= sum(report.clock.bound_at(report.instant_ns) or 0 for report in reports), (errors, at)
+        known_ns = [report.clock.bound_at(report.instant_ns) or 0 for report in reports]
+        if isinstance(at, Told) and isinstance(at.instant, Slot) and max(known_ns) >= S // 4:
+            apart_ns = min(apart_ns, abs(S - apart_ns))  # one side may have taken the next slot for the same
+        assert apart_ns <= sum(known_ns), (errors, at)
 
 
 @pytest.mark.parametrize("error_s", [HOUR_S, -HOUR_S])

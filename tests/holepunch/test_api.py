@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import resource
@@ -722,7 +721,9 @@ async def test_a_wall_clock_that_is_set_while_waiting_moves_nothing(ports: tuple
     at = time.time() + 0.3
     left, right = await both(ports, at=at, clock=steady)
     for pair in (left, right):
-        assert report_of(pair).as_dict()["fired"] == pytest.approx(at, abs=9)  # the steps are of an hour
+        instant_ns = steady.estimate.monotonic_at(round(at * 1e9))
+        assert abs(report_of(pair).instant_ns - instant_ns) <= 1000
+        assert report_of(pair).fired_ns >= instant_ns - 1000
         assert local.reads > 1
     await close(left, right)
 
@@ -829,7 +830,7 @@ async def test_cancelled_while_the_stream_comes_up_it_is_closed(ports: tuple[int
         outcomes = await asyncio.gather(task, peer, return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, tuple):
-                with contextlib.suppress(OSError):  # it is closed already, as the other side's end has come
+                if not outcome[1].is_closing():  # as it does by itself where the other side's end has come
                     resetting(_socket_of(outcome))
                 outcome[1].close()
 

@@ -210,4 +210,5 @@ def test_a_peer_without_a_route_is_told_before_anything_is_sent() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "cannot fire at 203.0.113.1:9: this host has no route to it" in done.stdout
     assert "cannot fire at [2001:db8::1]:9: this host has no route to it" in done.stdout
+    assert "left out" not in done.stdout
     assert done.stdout.splitlines()[-1].startswith("cannot fire at 203.0.113.2:9: this host has no route to it")

@@ -17,7 +17,7 @@ from simopen.model.endpoint import Endpoint, canonical
 from simopen.model.nat import Allocation, Filtering, Mapping, Observation, Pooling, Profile
 from simopen.nat.classify import classify
 from simopen.nat.predict import predict
-from simopen.ticket.agreement import LATE_S, agreed_instant, both_spray
+from simopen.ticket.agreement import FARTHEST_S, LATE_S, agreed_instant, both_spray
 from simopen.ticket.codec import (
     MOST_HOSTS,
     MOST_MAPPINGS,
@@ -261,6 +261,14 @@ def test_they_expire_with_the_window_after_it() -> None:
     with pytest.raises(TicketError, match="its instant was 3600 s ago; make new ones on both sides") as caught:
         agreed_instant(SIMPLE, later, NOW + 3640)
     assert caught.value.flaw is Flaw.EXPIRED
+
+
+def test_they_may_name_an_instant_in_a_year_and_none_beyond() -> None:
+    far = replace(SIMPLE, instant=NOW + FARTHEST_S, key=bytes(32))
+    assert agreed_instant(SIMPLE, far, NOW) == NOW + FARTHEST_S
+    with pytest.raises(TicketError, match="its instant is in the year") as caught:
+        agreed_instant(SIMPLE, far, NOW - 1)
+    assert caught.value.flaw is Flaw.FAR_AHEAD
 
 
 def test_nobody_meets_with_its_own_ticket() -> None:
