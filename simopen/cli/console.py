@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 USUAL_WIDTH = 80
 _NARROWEST = 20
+_LONGEST_ENDPOINT = len(f"[{'fe80' + 7 * ':ffff'}%{15 * 'x'}]:65535")  # IFNAMSIZ is 16; a longer word may be broken
+_FRAME = 3  # what rich draws beside each column
 # Below this, columns of words are harder to read than one word after the other.
 _NARROWEST_COLUMN = 12
 # Where nothing can be redrawn, a line is said again after so many seconds, then after twice as many, and so on.
@@ -103,13 +105,15 @@ class Screen:
             return
         rows = [[shown(cell, file) for cell in row] for row in rows]
         console, width = _terminal(file), _width(file)
-        if console is None or console.width < _NARROWEST_COLUMN * len(columns):
+        shares = None if console is None else _shares(columns, rows, console.width - _FRAME * len(columns) - 1)
+        if console is None or shares is None:
             answer(f"{fitted(title, file)}\n{plain_table(columns, rows, width)}", file=file)
             return
         from rich.table import Column, Table
         from rich.text import Text
 
-        table = Table(*(Column(each, overflow="fold") for each in columns), title=title, title_justify="left")
+        heads = [Column(each, width=share, overflow="fold") for each, share in zip(columns, shares, strict=True)]
+        table = Table(*heads, title=title, title_justify="left")
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         console.print(table)
@@ -213,10 +217,10 @@ def _pieces(line: str, width: int) -> list[str]:
 def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = None) -> str:
     """Columns padded to their widest cell, with cells of several lines where a `width` is to be kept.
 
-    Where that leaves the columns too narrow to read, each row is told cell by cell.
+    Where that leaves a column too narrow to read, or to hold an endpoint in one line, each row is told cell by cell.
     """
-    natural = [max(len(row[i]) for row in (columns, *rows)) for i in range(len(columns))]
-    widths = _shares(natural, width)
+    room = sys.maxsize if width is None else max(width, _NARROWEST) - 2 * (len(columns) - 1)
+    widths = _shares(columns, rows, room)
     if widths is None:
         assert width is not None
         return "\n".join(wrapped(line, width) for row in rows for line in _one_by_one(columns, row))
@@ -224,15 +228,25 @@ def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], width: in
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _shares(natural: list[int], width: int | None) -> list[int] | None:
-    """What each column gets, the widest giving way first; None where one would be too narrow."""
-    widths = list(natural)
-    room = sum(natural) if width is None else max(width, _NARROWEST) - 2 * (len(natural) - 1)
+def _floors(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    """How wide each column is at least: as its longest word, as an endpoint in two pieces is none; or a few words."""
+    return [_floor([row[number] for row in (columns, *rows)]) for number in range(len(columns))]
+
+
+def _floor(cells: Sequence[str]) -> int:
+    words = (len(word) for cell in cells for word in cell.split() if len(word) <= _LONGEST_ENDPOINT)
+    return max(min(_NARROWEST_COLUMN, max(map(len, cells))), *words, 0)
+
+
+def _shares(columns: Sequence[str], rows: Sequence[Sequence[str]], room: int) -> list[int] | None:
+    """What each column gets, the widest that can giving way first; None where none can any more."""
+    widths = [max(len(row[number]) for row in (columns, *rows)) for number in range(len(columns))]
+    floors = _floors(columns, rows)
     while sum(widths) > room:
-        widest = max(widths)
-        if widest <= _NARROWEST_COLUMN:
+        giving = [number for number, floor in enumerate(floors) if widths[number] > floor]
+        if not giving:
             return None
-        widths[widths.index(widest)] -= 1
+        widths[max(giving, key=widths.__getitem__)] -= 1
     return widths
 
 

@@ -50,7 +50,7 @@ def on_a_terminal(code: str, *, term: str = "xterm", text: str = HOSTILE, **more
             pass
 
     environment = {**os.environ, "TERM": term, "COLUMNS": "200", **more}
-    stdout = theirs if code.endswith(TABLE) else subprocess.PIPE
+    stdout = theirs if ".table(" in code else subprocess.PIPE
     command = [sys.executable, "-c", code, text]
     process = subprocess.Popen(command, stdout=stdout, stderr=theirs, env=environment)
     os.close(theirs)
@@ -150,6 +150,23 @@ def test_no_word_of_a_table_is_lost_at_any_width(before: str, columns: int) -> N
         assert word in bare or columns < 40  # broken in two, beside another cell
     assert bare.count("y") == 90
     assert [line for line in shown.split("\r\n") if len(line) > max(columns, 90)] == []
+
+
+ENDPOINTS = ("[2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff]:65535", "203.0.113.107:54321")
+OBSERVED = f"""
+import sys
+from simopen.cli.console import Screen
+Screen().table("title", ("from", "server", "seen as"), [({ENDPOINTS[1]!r}, sys.argv[1], {ENDPOINTS[0]!r})])
+"""
+
+
+@pytest.mark.parametrize("before", [NO_RICH, ""], ids=["no rich", "rich"])
+@pytest.mark.parametrize("columns", [20, 40, 60, 80, 110, 140])
+def test_no_endpoint_in_a_table_is_broken_at_any_width(before: str, columns: int) -> None:
+    _, drawn = on_a_terminal(before + OBSERVED, text=f"{ENDPOINTS[1]} of stun.example.org", COLUMNS=str(columns))
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", drawn)
+    assert [shown.count(each) for each in ENDPOINTS] == [1, 2]
+    assert max(map(len, shown.split("\r\n"))) <= max(columns, len(ENDPOINTS[0]) + 2)
 
 
 def test_into_a_file_nothing_is_broken(capfd: pytest.CaptureFixture[str]) -> None:
