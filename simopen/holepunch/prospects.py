@@ -38,7 +38,7 @@ class _Peer:
 def prospects(profile: Profile) -> tuple[Prospect, ...]:
     """Whom this profile's host can meet; nobody where its public endpoint is unknown.
 
-    The first time it may take a second of CPU: in a thread, where a loop has more to do.
+    The first time it may take 0.1 s of CPU: in a thread, where a loop has more to do.
     """
     if profile.mapped is None or not profile.hosts:
         return ()

@@ -50,7 +50,7 @@ class _Care(NamedTuple):
     later: float
 
 
-_CLOSELY, _ROUGHLY = _Care(84, 1e-6, 1e-6), _Care(12, 1e-4, 3e-4)
+_CLOSELY, _ROUGHLY = _Care(84, 1e-5, 1e-5), _Care(12, 1e-4, 3e-4)
 
 
 class _Next(NamedTuple):
@@ -63,7 +63,8 @@ class _Next(NamedTuple):
 
 def _each_ahead(weights: Weights, then: _Next, care: _Care) -> Iterator[dict[int, float]]:
     """The chances of the next mapping, of the one after it, …"""
-    rows = [_first(kin, shares, then, care.first) for kin, shares in _likeliest_kin(weights)[: care.kin]]
+    kin = [each for each in _likeliest_kin(weights)[: care.kin] if sum(each[1].values()) > care.first]
+    rows = [_first(*each, then, care.first) for each in kin]
     while True:
         found: dict[int, float] = defaultdict(float)
         for row in rows:
@@ -140,7 +141,12 @@ def _first(kin: _Kin, shares: Mapping[float, float], then: _Next, too_rare: floa
     elapsed_s = max(then.at_s - then.last.at_s, 0.0)
     rated = [[share * chance for chance in by_rate(rate * elapsed_s)] for rate, share in shares.items()]
     moves = filtered(chain(map(sum, zip_longest(*rated, fillvalue=0.0)), repeat(0.0)), kin.busy)
-    chances = [(1 - JUMP) * chance for chance in islice(moves, MOST_STEPS)]
+    chances, rest = [], sum(shares.values())
+    for chance in islice(moves, MOST_STEPS):
+        chances.append((1 - JUMP) * chance)
+        rest -= chance
+        if rest < too_rare:
+            break
     start = kin.moved(then.last.port, 1, then.local)
     return _Row(kin, start, kin.placed(then, chances)).trimmed(too_rare)
 
