@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,22 +136,25 @@ PAIRS: dict[str, tuple[Nat | None, Nat | None]] = {
 }
 
 
+async def side_by_side(pairs: Sequence[tuple[Nat | None, Nat | None]], **options: Any) -> list[Ended]:
+    """Each pair in hosts of its own, all in one network: most of it is waiting."""
+    async with site() as (net, servers):
+        ways = (met(net, servers, f" of {number}", nats, **options) for number, nats in enumerate(pairs))
+        return await asyncio.gather(*ways)
+
+
 @pytest.mark.parametrize("names", [list(PAIRS)[::2], list(PAIRS)[1::2]], ids="; ".join)
 async def test_what_a_plan_gets_through(names: list[str]) -> None:
-    """In one network, side by side: most of it is waiting."""
-    async with site() as (net, servers):
-        pairs = (met(net, servers, f" of {number}", PAIRS[name]) for number, name in enumerate(names))
-        for name, ended in zip(names, await asyncio.gather(*pairs), strict=True):
-            assert ended.met, f"{name}: {ended.story}"
-            assert max(ended.syns.values()) <= MOST_SYNS, name
+    for name, ended in zip(names, await side_by_side([PAIRS[name] for name in names]), strict=True):
+        assert ended.met, f"{name}: {ended.story}"
+        assert max(ended.syns.values()) <= MOST_SYNS, name
 
 
-@pytest.mark.parametrize("nat", [SEQUENTIAL, ONE_ROW], ids=["a row a protocol", "one row"])
-async def test_what_this_program_asks_meanwhile_takes_no_port_from_the_punch(nat: Nat) -> None:
+async def test_what_this_program_asks_meanwhile_takes_no_port_from_the_punch() -> None:
     """The NATs of other ports, at once and before the punch, and the time: more than a whole volley has ports."""
     ntp = [f"{address}:{port}" for address in ("203.0.113.200", "203.0.113.201") for port in (123, 124)]
-    ended = await meet(nat, nat, ntp=ntp, twice=2314)
-    assert ended.met, ended.story
+    for ended in await side_by_side([(SEQUENTIAL, SEQUENTIAL), (ONE_ROW, ONE_ROW)], ntp=ntp, twice=2314):
+        assert ended.met, ended.story
 
 
 @pytest.mark.parametrize(
@@ -169,13 +172,12 @@ async def test_without_leave_there_is_no_spray() -> None:
     assert max(ended.syns.values()) <= 3  # one, and what the kernel resends within 2 s
 
 
-@pytest.mark.parametrize(("left", "right"), [(RANDOM, RANDOM), (RANDOM, SEQUENTIAL)])
-async def test_what_no_tcp_can_is_refused_before_the_instant(left: Nat, right: Nat) -> None:
-    ended = await meet(left, right, spray=True)
-    assert {each["error"] for each in ended.said.values()} == {"ImpossiblePair"}
-    assert {each["diagnosis"]["cause"] for each in ended.said.values()} == {"impossible pair"}
-    assert all(each["diagnosis"]["sentence"] == each["message"] for each in ended.said.values())
-    assert ended.syns == {"left": 0, "right": 0}
+async def test_what_no_tcp_can_is_refused_before_the_instant() -> None:
+    for ended in await side_by_side([(RANDOM, RANDOM), (RANDOM, SEQUENTIAL)], spray=True):
+        assert {each["error"] for each in ended.said.values()} == {"ImpossiblePair"}, ended.story
+        assert {each["diagnosis"]["cause"] for each in ended.said.values()} == {"impossible pair"}
+        assert all(each["diagnosis"]["sentence"] == each["message"] for each in ended.said.values())
+        assert ended.syns == {"left": 0, "right": 0}
 
 
 async def test_two_behind_one_nat_meet_at_their_own_addresses() -> None:

@@ -34,7 +34,7 @@ LEFT, RIGHT = "left", "right"
 # and when all had their turn, the next turn's first ones lie elsewhere (521 is prime): every run has its own.
 _PORTS, PORTS_A_RUN = range(1314, 32_000), 521
 # From the order to the instant: a line down a pipe, sockets made and bound, a thread that wakes. A loaded machine may
-# need longer; the shot is then late, and the report says so. Where ports are foreseen, none may be: volleys meet at once.
+# need longer; the shot is then late, and the report says so. Where ports are foreseen, none should be: a row moves on.
 _LEAD_S, _LEAD_TO_FORESEE_S = 0.1, 2.0
 _OF_OWN = {Mapping.ADDRESS_DEPENDENT, Mapping.ADDRESS_AND_PORT_DEPENDENT}
 Answer = dict[str, Any]
