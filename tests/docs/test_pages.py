@@ -29,6 +29,7 @@ TWO_HOSTS: dict[str, Callable[[world.Pair, Block], Awaitable[None]]] = {
     "two hosts": world.commands_meet,
     "one way": world.file_crosses,
     "program on two hosts": world.program_meets,
+    "terminals": world.terminals_meet,
     "tickets": world.tickets_meet,
     "program with tickets": world.program_swaps_tickets,
 }

@@ -22,6 +22,7 @@ from pathlib import Path
 from simopen import lab
 from simopen.lab.trial import stun_server
 from tests.docs.blocks import ROOT, Block
+from tests.terminal import Terminal, at_terminal
 
 WORDS = b"I love you."
 DELAY_S = 0.01
@@ -33,6 +34,8 @@ PEOPLE = ("alice", "bob")
 ADDRESSES = ("198.51.100.1", "203.0.113.1")
 INSTANT = "22:14:30"
 _INDENT = " " * 4
+_BASH = "/bin/bash"
+_SHOWN = r"^(simopen meet [A-Z2-7]+)\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +54,24 @@ class Pair:
         words = words.replace("holding(1314", f"holding(1314, servers={list(self.stun)!r}")
         words = words.replace("make_ticket()", f"make_ticket(at={at_s!r})")
         asked = "".join(f" --stun {server}" for server in self.stun)
+        words = re.sub(r"(simopen meet)\b", rf"\1 --no-ntp{asked}", words)
         return re.sub(r"(simopen nat --ticket)", rf"\1 --at {at_s:.3f}{asked} --no-ntp", words)
 
-    async def start(self, who: int, command: Sequence[str]) -> Process:
+    async def start(self, who: int, command: Sequence[str], **streams: int) -> Process:
         """A program on one of the two, in a directory of its own: all hosts of a lab share one file system."""
         home = self.directory / PEOPLE[who]
         home.mkdir(parents=True, exist_ok=True)
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         environment = {**os.environ, "XDG_RUNTIME_DIR": str(home), "PATH": path, "PYTHONPATH": str(ROOT)}
-        return await self.hosts[who].start(command, env=environment, cwd=home)
+        return await self.hosts[who].start(command, env=environment, cwd=home, **streams)
+
+    async def sit_down(self, who: int, words: str, terminal: Terminal) -> Process:
+        """A shell's command at a terminal."""
+        command = at_terminal([_BASH, "-euc", f"exec {words}"])
+        end = terminal.fd
+        process = await self.start(who, command, stdin=end, stdout=end, stderr=end)
+        terminal.given()
+        return process
 
     async def shell(self, who: int, words: str) -> Process:
         return await self.start(who, ["bash", "-euc", words])
@@ -152,6 +164,25 @@ async def program_swaps_tickets(pair: Pair, block: Block) -> None:
     both = zip(started, reversed(tickets), strict=True)
     for heard in await asyncio.gather(*(ended(each, f"{ticket}\n".encode()) for each, ticket in both)):
         assert WORDS.decode() in heard
+
+
+async def terminals_meet(pair: Pair, block: Block) -> None:
+    """Alice gives Bob the line that she is shown, pastes the one that he is shown, and each types to the other."""
+    typed = [pair.here(command.words, time.time() + TICKET_LEAD_S) for command in block.commands]
+    assert [command.who for command in block.commands] == list(PEOPLE)
+    with Terminal(200) as alice, Terminal(200) as bob:
+        started = [await pair.sit_down(0, typed[0], alice)]
+        line = await asyncio.to_thread(alice.wait_for_match, _SHOWN)
+        started.append(await pair.sit_down(1, typed[1].replace("ALICES-TICKET", line.split()[-1]), bob))
+        alice.type(f"{await asyncio.to_thread(bob.wait_for_match, _SHOWN)}\n")
+        for mine, its in ((alice, bob), (bob, alice)):
+            await asyncio.to_thread(mine.wait_for, "what you type reaches your peer")
+            mine.type(f"{WORDS.decode()}\n")
+            await asyncio.to_thread(its.wait_for, WORDS.decode())
+        for each in (alice, bob):
+            each.type("\x04")
+        await asyncio.gather(*(asyncio.to_thread(each.read_to_the_end) for each in (alice, bob)))
+        assert [await each.wait() for each in started] == [0, 0]
 
 
 async def _line(process: Process) -> str:
