@@ -10,10 +10,7 @@ import pytest
 import simopen
 from tests.docs import rooms
 from tests.docs.blocks import PAGES, ROOT
-from tests.test_architecture import FILES
 
-MOST_LINES = 400
-CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 API = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
 _MODULE = re.compile(r"`((?:[a-z_]+/)+[a-z_]+\.py)`")
 
@@ -27,13 +24,6 @@ def test_rooms_and_imports_are_as_the_code_has_them(path: Path) -> None:
 def test_a_module_that_a_page_names_is_there(page: Path) -> None:
     named = set(_MODULE.findall(page.read_text(encoding="utf-8")))
     assert not {name for name in named if not ((ROOT / name).exists() or (ROOT / "simopen" / name).exists())}
-
-
-def test_each_long_module_has_its_reason() -> None:
-    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in FILES.values()}
-    long = {str(path.relative_to(ROOT / "simopen")) for path, lines in lengths.items() if lines > MOST_LINES}
-    reasons = set(re.findall(r"^- `([\w/]+\.py)`: .{20}", CONTRIBUTING, re.MULTILINE))
-    assert long <= reasons, "cut it, or give its reason in CONTRIBUTING.md"
 
 
 def test_the_api_has_every_public_name() -> None:
