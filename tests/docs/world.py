@@ -19,11 +19,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.terminal import Terminal, at_terminal
-
 from simopen import lab
 from simopen.lab.trial import stun_server
 from tests.docs.blocks import ROOT, Block
+from tests.terminal import Terminal, at_terminal
 
 WORDS = b"I love you."
 DELAY_S = 0.01
