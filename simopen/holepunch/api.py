@@ -13,8 +13,9 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from socket import socket
-from typing import Unpack, overload
+from typing import TYPE_CHECKING, Unpack, overload
 
 from simopen import _logs
 from simopen.clock import scheduler
@@ -27,14 +28,15 @@ from simopen.errors import MissedInstant, PunchError, WindowClosed
 from simopen.holepunch.attempts import Stream
 from simopen.holepunch.budget import FIRST_NS
 from simopen.holepunch.diagnosis import ago, diagnose, remarks, stopped
-from simopen.holepunch.options import WINDOW_S, Common, CommonOfStreams, Options
+from simopen.holepunch.options import WINDOW_S, Common, CommonOfStreams, Keyed, Options
 from simopen.holepunch.retry import Window
 from simopen.holepunch.runner import Runner
 from simopen.holepunch.targets import Aim, Order, budgeted, looked_up, named, planned, reachable
 from simopen.holepunch.telling import NOBODY, Teller
-from simopen.model.endpoint import Endpoint, Local, Peer, local_endpoint
+from simopen.link.session import Session
+from simopen.model.endpoint import Endpoint, Local, Peer, local_endpoint, normalise
 from simopen.model.estimate import Estimate, Reading, slept_s
-from simopen.model.event import Armed, ClockKnown, OnEvent, Resolved, Up
+from simopen.model.event import Armed, ClockKnown, OnEvent, Resolved, Up, Verified
 from simopen.model.nat import Profile
 from simopen.model.report import Report
 from simopen.model.shot import Shot
@@ -46,8 +48,11 @@ from simopen.net.sockets import connect as connect_socket
 from simopen.net.sockets import is_self_connected, keep, open_socket
 from simopen.net.streams import PunchedProtocol, PunchedWriter
 from simopen.net.tcp_keepalive import KEEPALIVE_S, USER_TIMEOUT_S, Liveness
-from simopen.ticket.agreement import agreed_instant, both_spray, later_instant
+from simopen.ticket.agreement import agreed_instant, both_spray, later_instant, session
 from simopen.ticket.codec import Ticket
+
+if TYPE_CHECKING:  # what it imports takes 0.1 s to load
+    from simopen.holepunch.verification import Verification
 
 logger = _logs.PACKAGE
 MOST_LOGGED = 20
@@ -67,7 +72,7 @@ _EARLY_TIMER_S = 0.002
 
 @overload
 async def connect(
-    peer: Peer, *, local: Local = None, **options: Unpack[CommonOfStreams]
+    peer: Peer, *, local: Local = None, **options: Unpack[Keyed]
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]: ...
 @overload
 async def connect(
@@ -75,7 +80,7 @@ async def connect(
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]: ...
 @overload
 async def connect(
-    peer: Profile, *, mine: Profile, spray: bool = False, **options: Unpack[CommonOfStreams]
+    peer: Profile, *, mine: Profile, spray: bool = False, **options: Unpack[Keyed]
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]: ...
 async def connect(
     peer: Peer | Profile | Ticket,
@@ -92,6 +97,7 @@ async def connect(
     user_timeout: float | None = USER_TIMEOUT_S,
     on_event: OnEvent | None = None,
     limit: int = STREAM_LIMIT,
+    key: bytes | None = None,
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Like `asyncio.open_connection`, to a peer that does the same at the same instant.
 
@@ -125,9 +131,13 @@ async def connect(
             gone, and so is one that takes nothing for so long while data waits for it; whoever reads or writes then
             meets ETIMEDOUT, a reader by a third of `keepalive` later. None: the kernel's own, minutes. Linux only.
         on_event: called in the event loop with an `Event` at each step: `Resolved`, `ClockKnown`, `Armed`, `Fired`,
-            `Answered`, `Up`. What it raises is logged and harms nothing; while it runs, the loop waits, so let it be
-            quick. `on_event=print` shows the steps.
+            `Answered`, `Up`, `Verified`. What it raises is logged and harms nothing; while it runs, the loop waits,
+            so let it be quick. `on_event=print` shows the steps.
         limit: the reader's buffer limit in bytes, as asyncio's.
+        key: at least 16 random bytes that the peer has, too, and nobody else: `simopen.new_key()` makes one. The
+            stream is then a link: both ends have proven the key, by TLS 1.3, and nobody on the way reads or alters what
+            it carries. An end that the peer did not send is an error (`LinkBroken`). Without a key whoever answers at
+            the peer's address is taken for it. Two tickets carry a key of their own: theirs is always a link.
 
     Raises:
         TypeError, ValueError: a bad argument, a naive datetime among them.
@@ -136,6 +146,8 @@ async def connect(
         ImpossiblePair: at once, where the two profiles leave no way; the message says why.
         MissedInstant: the window had closed before anything could be sent.
         WindowClosed: the window ended without a stream.
+        LinkError: streams came up, and nobody proved the key; at once where the peer's own endpoint answers with
+            another key.
         PunchError: all of these but the first two; `report` tells what was tried, `diagnosis` why it failed.
     """
     _check_limit(limit)
@@ -153,6 +165,7 @@ async def connect(
             keepalive=keepalive,
             user_timeout=user_timeout,
             on_event=on_event,
+            key=key,
         ),
         limit,
     )
@@ -162,8 +175,31 @@ async def connected(
     peer: Peer | Profile | Ticket, mine: Profile | Ticket | None, options: Options, limit: int = STREAM_LIMIT
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """`connect`, with its options judged."""
+    if isinstance(peer, Ticket) and isinstance(mine, Ticket):
+        if options.session is not None:
+            raise TypeError("two tickets carry a key of their own: no other goes along with them")
+        options = replace(options, session=session(mine, peer))
+    if options.session is not None:
+        return await _linked(peer, mine, options, options.session, limit)
     sock, report = await _punched(peer, mine, options)
     return await _streams(sock, limit, report)
+
+
+async def _linked(
+    peer: Peer | Profile | Ticket, mine: Profile | Ticket | None, options: Options, proves: Session, limit: int
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    from simopen.link.streams import streams
+
+    async with _met(peer, mine, options, proves) as (stream, trace, verification):
+        assert verification is not None
+        ends = normalise(stream.sock.getsockname()), stream.remote
+        options.liveness.arrange(stream.sock)
+        report = trace.report(stream)
+        link = await verification.link()
+        link.transport.gone = partial(delayed_close.shared.note, ends)
+    options.tell(Up(stream.established_ns, stream.remote, stream.via))
+    options.tell(Verified(time.monotonic_ns(), stream.remote))
+    return streams(link, replace(report, proof=link.proof), limit)
 
 
 @overload
@@ -221,20 +257,44 @@ async def punch(
 async def _punched(
     peer: Peer | Profile | Ticket, mine: Profile | Ticket | None, options: Options
 ) -> tuple[socket, Report]:
+    async with _met(peer, mine, options, None) as (stream, trace, _):
+        pass
+    options.liveness.arrange(stream.sock)
+    sock, report = delayed_close.shared.hold(stream.sock, stream.took_ns), trace.report(stream)
+    options.tell(Up(stream.established_ns, stream.remote, stream.via))
+    return sock, report
+
+
+def _verification(proves: Session) -> Verification:
+    """Raises: LinkError where this host cannot do it."""
+    from simopen.holepunch.verification import Verification
+
+    return Verification(proves)
+
+
+@contextlib.asynccontextmanager
+async def _met(
+    peer: Peer | Profile | Ticket, mine: Profile | Ticket | None, options: Options, proves: Session | None
+) -> AsyncIterator[tuple[Stream, _Trace, Verification | None]]:
+    """The stream; while inside, what did not win is still open."""
     order, hops, aim = await _aimed(peer, mine, options)
     shots, left, resends = budgeted(aim, hops)
     tell = options.tell
     trace = _Trace(order, aim, options.window_s, hops, by_ticket=isinstance(peer, Ticket), tell=tell)
     trace.tell_peers()
+    verification = None if proves is None else _verification(proves)
     with Runner.opened(
-        aim.local[0], shots, listen=options.listen, chooses=aim.chooses, left=left, resends=resends, tell=tell
+        aim.local[0],
+        shots,
+        listen=options.listen,
+        chooses=aim.chooses,
+        left=left,
+        resends=resends,
+        tell=tell,
+        verification=verification,
     ) as runner:
-        trace.runner = runner
-        stream = await _in_window(runner, trace)
-    options.liveness.arrange(stream.sock)
-    sock, report = delayed_close.shared.hold(stream.sock, stream.took_ns), trace.report(stream)
-    tell(Up(stream.established_ns, stream.remote, stream.via))
-    return sock, report
+        trace.runner, trace.verification = runner, verification
+        yield await _in_window(runner, trace), trace, verification
 
 
 async def _aimed(
@@ -392,6 +452,7 @@ class _Trace:
     wait: Wait = field(init=False)
     notes: tuple[str, ...] = ()
     runner: Runner | None = field(default=None)
+    verification: Verification | None = None
     stalled_ns: int = 0
     by_ticket: bool = False
     pulse: Pulse = field(default_factory=Pulse)
@@ -505,7 +566,7 @@ async def _in_window(runner: Runner, trace: _Trace) -> Stream:
             async with asyncio.timeout(max(0.0, (closes_ns - time.monotonic_ns()) / 1e9 + _EARLY_TIMER_S)):
                 return await runner.stream()
     except TimeoutError:
-        if (stream := runner.last()) is not None:
+        if (stream := runner.last() or await runner.last_verified()) is not None:
             return stream
         over_ns = time.monotonic_ns() - closes_ns
         trace.stalled_ns = max(trace.stalled_ns, over_ns) if over_ns > STALLED_NS else trace.stalled_ns
@@ -513,6 +574,8 @@ async def _in_window(runner: Runner, trace: _Trace) -> Stream:
         report = trace.report()
         if runner.hindrance is not None and not report.attempts:
             raise _stopped(runner.hindrance, report) from None
+        if trace.verification is not None and (unproven := trace.verification.error) is not None:
+            raise _stopped(unproven, report) from None
         diagnosis = diagnose(report)
         what = f"no stream to {listed(report.peers, ', ')} within {report.window_s:g} s: {diagnosis}"
         raise WindowClosed(what, report, diagnosis) from None

@@ -10,6 +10,7 @@ as an event. `runner.py` does so with sockets, the simulator with modelled ones.
     NoSocket       Fire                there is no socket to be had to fire with
     Answered                           the kernel has told the errno that ends the attempt
     CameUp                             a SYN of ours has become a stream
+    Verified                           ... or one that the listener let in has, and both sides have proven it theirs
     SelfConnected                      ... of which both ends are the same socket
     Accepted                           the listener has let one in
     Seen           Look                the state that the 5-tuple is in, by the kernel's table
@@ -60,6 +61,7 @@ from simopen.holepunch.engine_events import (
     Stream,
     Time,
     TimeUp,
+    Verified,
     WaitUntil,
 )
 from simopen.holepunch.nomination import Nomination, Offer
@@ -263,6 +265,14 @@ class Engine:
         took_ns = now_ns - pair.started_ns  # by when it is told: rather too long than too short
         self._offer(event.stream, Offer(pair.rank, took_ns, event.at_ns - self._fired_ns), now_ns)
 
+    def _verified(self, event: Verified, now_ns: int) -> None:
+        """Nothing is left to nominate: the sides have told each other."""
+        if (pair := event.pair) is not None:
+            self._record(pair, 0, event.at_ns)
+            pair.step(Step.UP)
+            pair.due_ns = pair.holder = None
+        self._keep(event.stream, now_ns)
+
     def _self_connected(self, event: SelfConnected, now_ns: int) -> None:
         self._record(event.pair, 0, now_ns)
         self._do(Close(event.pair))
@@ -371,6 +381,7 @@ _EXPECTED: Mapping[type[Any], frozenset[State]] = {
     NoSocket: frozenset({State.PLANNED, State.FIRING}),
     Answered: frozenset({State.SYN_SENT}),
     CameUp: frozenset({State.SYN_SENT}),
+    Verified: frozenset({State.SYN_SENT}),
     SelfConnected: frozenset({State.SYN_SENT}),
     Seen: frozenset({State.SYN_SENT, State.TAKEN}),
 }
@@ -380,6 +391,7 @@ _HANDLERS: Mapping[type[Any], Callable[[Engine, Any, int], None]] = {
     NoSocket: Engine._no_socket,
     Answered: Engine._answered,
     CameUp: Engine._came_up,
+    Verified: Engine._verified,
     SelfConnected: Engine._self_connected,
     Accepted: Engine._accepted,
     Seen: Engine._seen,

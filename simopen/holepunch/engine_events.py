@@ -65,6 +65,18 @@ class CameUp:
 
 
 @dataclass(frozen=True, slots=True)
+class Verified:
+    """Both sides have proven a key on this stream, and chosen it. `pair`: whose SYN it came of; None: it was let in.
+
+    Such a stream was not told of before: a pair whose SYN brought it up counts as unanswered until then.
+    """
+
+    pair: Pair | None
+    stream: Stream
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class SelfConnected:
     """The pair's socket is connected to itself."""
 
@@ -116,7 +128,19 @@ class Ended:
 
 
 Event: TypeAlias = (
-    Begun | Fired | NoSocket | Answered | CameUp | SelfConnected | Accepted | Seen | Checked | Time | TimeUp | Ended
+    Begun
+    | Fired
+    | NoSocket
+    | Answered
+    | CameUp
+    | Verified
+    | SelfConnected
+    | Accepted
+    | Seen
+    | Checked
+    | Time
+    | TimeUp
+    | Ended
 )
 
 

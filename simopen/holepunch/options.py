@@ -13,6 +13,7 @@ from simopen.clock.instant import Instant, positive_s
 from simopen.clock.source import ClockArgument, TimeSource, as_clock
 from simopen.clock.true_time import When
 from simopen.holepunch.telling import Teller
+from simopen.link.session import Session
 from simopen.model.endpoint import Local
 from simopen.model.event import OnEvent
 from simopen.model.shot import Plan
@@ -42,9 +43,18 @@ class CommonOfStreams(Common, total=False):
     limit: int
 
 
+class Keyed(CommonOfStreams, total=False):
+    """The same for `connect`, where a key is not in the tickets."""
+
+    key: bytes | None
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
-    """As told; `window_ns` and `when` are read from that. `plan`: the two tickets', where it is made already."""
+    """As told; `window_ns` and `when` are read from that. `plan`: the two tickets', where it is made already.
+
+    `session`: what the peer is to prove; None: nothing.
+    """
 
     when: When
     is_at_told: bool
@@ -58,6 +68,7 @@ class Options:
     liveness: Liveness
     tell: Teller
     plan: Plan | None
+    session: Session | None = None
 
     @classmethod
     def told(
@@ -74,13 +85,17 @@ class Options:
         user_timeout: float | None = USER_TIMEOUT_S,
         on_event: OnEvent | None = None,
         plan: Plan | None = None,
+        key: bytes | None = None,
     ) -> Options:
         """The arguments of `connect`, judged. Raises: TypeError, ValueError."""
         source, liveness, tell = as_clock(clock), Liveness(keepalive, user_timeout), Teller(on_event)
         when = When.told(at, source)
         window_ns = round(positive_s("window", window) * 1e9)
         hops = _hops(first_ttl)
-        return cls(when, at is not None, window, window_ns, source, local, listen, spray, hops, liveness, tell, plan)
+        session = None if key is None else Session.bare(key)
+        return cls(
+            when, at is not None, window, window_ns, source, local, listen, spray, hops, liveness, tell, plan, session
+        )
 
     def hops(self, when: When) -> int | None:
         """`first_ttl`, where its shots have an instant to come before. Raises: ValueError where they have none."""

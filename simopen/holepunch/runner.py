@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from simopen.clock.scheduler import Fired as Called
 from simopen.errors import LocalEndpointError, PunchError
@@ -29,7 +30,7 @@ from simopen.holepunch.pair import Pair
 from simopen.holepunch.preparation import Preparation
 from simopen.holepunch.retry import Window
 from simopen.holepunch.telling import NOBODY, Teller
-from simopen.model.endpoint import Endpoint
+from simopen.model.endpoint import Endpoint, normalise
 from simopen.model.event import Answered
 from simopen.model.event import Fired as SynFired
 from simopen.model.outcome import SENT, UNDER_WAY, outcome_of
@@ -39,6 +40,9 @@ from simopen.net import delayed_close, local_ports, sock_diag
 from simopen.net.local_ports import LocalPorts
 from simopen.net.sockets import MakeSocket, keep
 
+if TYPE_CHECKING:
+    from simopen.holepunch.verification import Verification
+
 _SHORTEST_S = 0.001  # uvloop's timers come up to a ms early, and are then set again
 
 
@@ -46,7 +50,13 @@ class Runner:
     """Everything that one punch has open: sockets, listeners, a timer. Use `opened`."""
 
     def __init__(
-        self, prepare: Callable[..., Preparation], *, chooses: bool | None, ports: LocalPorts, tell: Teller
+        self,
+        prepare: Callable[..., Preparation],
+        *,
+        chooses: bool | None,
+        ports: LocalPorts,
+        tell: Teller,
+        verification: Verification | None,
     ) -> None:
         self.strangers = 0
         self.arrivals: list[Arrival] = []
@@ -74,6 +84,10 @@ class Runner:
         self._kept: Stream | None = None
         self._taken = False
         self._ended = False
+        self._verification = verification
+        self._doom: PunchError | None = None  # why nothing can be fired any more
+        if verification is not None:
+            verification.decided = self._decided
 
     @classmethod
     @contextlib.contextmanager
@@ -89,19 +103,21 @@ class Runner:
         make: MakeSocket | None = None,
         ports: LocalPorts = local_ports.shared,
         tell: Teller = NOBODY,
+        verification: Verification | None = None,
     ) -> Iterator[Runner]:
         """A runner with every socket bound; all that did not win is closed at the end, come what may.
 
         `address`: of this host, to fire from; None for any. A local port that cannot be had is left out, as long as
         there is another; one that cannot be had for a moment is tried again. `chooses`: as in `plan.Plan`. `left` and
         `resends`: as in `retry.Window`. `make`: what makes the sockets; left out, the kernel. `ports`: what this
-        process holds of local ports. `tell`: who is told of each SYN and of each answer.
+        process holds of local ports. `tell`: who is told of each SYN and of each answer. `verification`: what decides
+        which stream is kept, where the peer is to prove itself; it ends with this.
 
         Raises:
             LocalEndpointError: no local endpoint can be had, or a 5-tuple is in use by another punch.
         """
         prepare = partial(Preparation, address, listen=listen, make=make, ports=ports)
-        runner = cls(prepare, chooses=chooses, ports=ports, tell=tell)
+        runner = cls(prepare, chooses=chooses, ports=ports, tell=tell, verification=verification)
         try:
             runner._open(shots, left, resends)
             yield runner
@@ -158,6 +174,14 @@ class Runner:
         self._tell(told.TimeUp())
         self._taken = self._kept is not None
         return self._kept
+
+    async def last_verified(self) -> Stream | None:
+        """As `last`, for the streams that are being verified as the time runs out: each has its own time."""
+        if self._verification is None:
+            return None
+        await self._verification.settled()
+        self._taken = (stream := self._verification.stream()) is not None
+        return stream
 
     def look_out(self) -> bool:
         """Look whether a SYN of the peers' has come by now, before the instant. Nobody is let in.
@@ -317,7 +341,12 @@ class Runner:
             listener
         ) in self.prepared.listeners.values():  # it may be in a queue, where the loop has not come round to it yet
             listener.collect(self._loop)
-        self._tell(told.Seen(pair, state, passing=delayed_close.shared.holds(local[1], peer)))
+        self._tell(told.Seen(pair, state, passing=self._holds(local[1], peer)))
+
+    def _holds(self, port: int, peer: Endpoint) -> bool:
+        """Whether the 5-tuple is taken by what will pass: a stream that is being closed, or verified."""
+        verifies = self._verification is not None and self._verification.holds(port, peer)
+        return verifies or delayed_close.shared.holds(port, peer)
 
     def _answered(self, attempts: Attempts, error: int) -> None:
         """The kernel has told what came of a SYN."""
@@ -333,12 +362,44 @@ class Runner:
         else:
             sock, took_ns = attempts.take(), time.monotonic_ns() - pair.started_ns
             up_ns = up_since_ns(sock, pair.started_ns)
-            self._tell(told.CameUp(pair, Stream(sock, attempts.peer, Via.CONNECT, up_ns, took_ns), up_ns, resent))
+            stream = Stream(sock, attempts.peer, Via.CONNECT, up_ns, took_ns)
+            if self._verification is None:
+                self._tell(told.CameUp(pair, stream, up_ns, resent))
+            else:
+                again = partial(self._tell, told.Answered(pair, errno.ECONNRESET, resent))
+                self._verify(self._verification, stream, again)
 
     def accepted(self, sock: socket.socket, remote: Endpoint) -> None:
         """Take what the listener let in for one of this runner's peers."""
         stream = Stream(sock, remote, Via.ACCEPT, up_since_ns(sock, self.fired_ns), accept_took_ns(sock))
-        self._tell(told.Accepted(stream, remote, stream.established_ns, stream.took_ns))
+        if self._verification is None:
+            self._tell(told.Accepted(stream, remote, stream.established_ns, stream.took_ns))
+        else:
+            self._verify(self._verification, stream, None)
+
+    def _verify(self, verification: Verification, stream: Stream, again: Callable[[], object] | None) -> None:
+        if self._ended:
+            stream.sock.close()
+            return
+        port = normalise(stream.sock.getsockname()).port
+        verification.offer(stream, port, named=stream.remote in self.peers, again=again)
+
+    def _decided(self) -> None:
+        """One stream is verified, or it is certain that none will be."""
+        assert self._verification is not None
+        if self._ended:
+            return
+        try:
+            stream = self._verification.stream()
+        except PunchError as error:
+            self._fail_now(error)
+            return
+        assert stream is not None
+        pairs = (pair for pair, attempts in self.prepared.attempts.items() if attempts.peer == stream.remote)
+        pair = next(pairs, None) if stream.via is Via.CONNECT else None
+        self._tell(told.Verified(pair, stream, stream.established_ns))
+        if self._kept is None:  # nothing was left to fire, but the stream is there
+            self._keep(stream)
 
     def turned_away(self, remote: Endpoint) -> None:
         """Count a stranger, and keep the first few: of those from a peer's address, and of the others."""
@@ -356,6 +417,11 @@ class Runner:
             self._won.set_result(stream)
 
     def _fail(self, error: PunchError) -> None:
+        self._doom = error
+        if self._verification is None or not self._verification.handshake.pending:
+            self._fail_now(error)
+
+    def _fail_now(self, error: PunchError) -> None:
         if not self._won.done():
             self._won.set_exception(error)
 
@@ -368,7 +434,9 @@ class Runner:
             self._timer.cancel()
         self._tell(told.Ended())
         self.prepared.let_go(self._loop, self)
-        if self._kept is not None and not self._taken:
+        if self._verification is not None:
+            self._verification.end()
+        elif self._kept is not None and not self._taken:
             self._kept.sock.close()
         self._settle()
 

@@ -22,6 +22,7 @@ from simopen.link.contexts import Ready, ready, require_ed25519
 from simopen.link.nonces import new_nonce
 from simopen.link.session import Role, Session
 from simopen.link.transport import LinkTransport
+from simopen.model.proof import Proof
 
 HANDSHAKE_S = 1.8
 """From a stream's coming up to its being chosen. It takes 2.1 round trips, and the longest are 0.6 s."""
@@ -30,35 +31,6 @@ MOST_AT_ONCE = 128
 _ENOUGH = 2
 # Nobody but the peer is at its endpoint, and says that.
 _FINAL = (Reason.OTHER_KEY, Reason.SAME_ROLE)
-
-
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """How a link came up. Durations are in seconds.
-
-    Attributes:
-        role: this side's.
-        cipher: TLS's name for it.
-        nonce_s: from the stream's coming up to the peer's nonce; None where the session was known before.
-        proof_s: from then to the peer's proof.
-        choice_s: from then until the choice was made here, or had come.
-    """
-
-    role: Role
-    cipher: str
-    nonce_s: float | None
-    proof_s: float
-    choice_s: float
-
-    def as_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return {
-            "role": self.role.value,
-            "cipher": self.cipher,
-            "nonce_s": self.nonce_s,
-            "proof_s": self.proof_s,
-            "choice_s": self.choice_s,
-        }
 
 
 class Handshake:
@@ -94,7 +66,8 @@ class Handshake:
         self._open: dict[_Candidate, None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._final = 0
-        self._over = self._taken = False
+        self._over = self._taken = self._takes_no_more = False
+        self._less = asyncio.Event()
 
     def offer(self, sock: socket.socket, *, named: bool = True, up_ns: int | None = None) -> None:
         """Verify this one, a connected socket, which is no longer the caller's to close.
@@ -102,7 +75,7 @@ class Handshake:
         `named`: whether it is with the very endpoint that the peer was said to be at. `up_ns`: when it came up, on
         CLOCK_MONOTONIC; left out, now.
         """
-        if self._over or self.won.done():
+        if self._over or self._takes_no_more or self.won.done():
             sock.close()
             return
         channel = Channel.of(self._session, self._ready, self._nonce)
@@ -126,6 +99,13 @@ class Handshake:
         self._taken = True
         return won
 
+    async def settled(self) -> None:
+        """Wait until each stream that is being verified now is the link or refused. No further one is taken."""
+        self._takes_no_more = True
+        while self._open:
+            self._less.clear()
+            await self._less.wait()
+
     @property
     def pending(self) -> bool:
         """Whether a stream that is up may still become the link."""
@@ -139,6 +119,7 @@ class Handshake:
             self._keep(candidate)
 
     def _keep(self, candidate: _Candidate) -> None:
+        self._less.set()
         del self._open[candidate]
         link = candidate.link()
         for other in list(self._open):
@@ -153,6 +134,7 @@ class Handshake:
         """A stream is refused, and its socket about to be closed."""
         if self._open.pop(candidate, self) is self or self._over:
             return
+        self._less.set()
         self.reasons[reason] += 1
         self._final += candidate.named and reason in _FINAL
         if self._final >= _ENOUGH and not self._open:
@@ -250,14 +232,12 @@ class _Candidate(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """As asyncio's."""
         self._lost = True
-        self._closed()
+        self._stop_timer()
         self.refuse(Reason.NOT_CHOSEN if self.channel.state is State.PROVEN else Reason.GONE)
 
-    def _closed(self) -> None:
+    def _stop_timer(self) -> None:
         if self.timer is not None:
             self.timer.cancel()
-        if tell := getattr(self.sock, "about_to_close", None):
-            tell()
 
     def _try(self, call: Callable[..., None], *args: object) -> None:
         try:
@@ -311,8 +291,7 @@ class _Candidate(asyncio.Protocol):
         """What has come of it."""
         assert self._transport is not None
         self._done = True
-        if self.timer is not None:
-            self.timer.cancel()
+        self._stop_timer()
         self._flush()
         tls = self.channel.tls
         assert tls is not None
@@ -320,10 +299,10 @@ class _Candidate(asyncio.Protocol):
         now_ns = time.monotonic_ns()
         bare = self.channel.is_bare
         proof = Proof(
-            role=self.channel.role or Role.INITIATOR,
+            role=(self.channel.role or Role.INITIATOR).value,
             cipher=cipher[0] if cipher else "",
             nonce_s=(self._nonce_ns - self._up_ns) / 1e9 if bare else None,
             proof_s=(self._proven_ns - (self._nonce_ns if bare else self._up_ns)) / 1e9,
             choice_s=(now_ns - self._proven_ns) / 1e9,
         )
-        return Link(LinkTransport(self.channel, self._transport, self._closed), proof, self.sock)
+        return Link(LinkTransport(self.channel, self._transport), proof, self.sock)

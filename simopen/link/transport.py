@@ -35,22 +35,24 @@ class LinkTransport(asyncio.Transport):
     Args:
         channel: in state UP.
         lower: the socket's transport, which now has this for a protocol.
-        gone: called as the lower transport lets go of the socket.
         answer_s: for how long the responder's answer is waited for.
+
+    Attributes:
+        report: what `get_extra_info("simopen")` is.
+        gone: called as the lower transport lets go of the socket.
     """
 
     def __init__(
         self,
         channel: Channel,
         lower: asyncio.Transport,
-        gone: Callable[[], object] = lambda: None,
         answer_s: float = ANSWER_S,
     ) -> None:
         super().__init__()
         self.report: object = None
         self._channel = channel
         self._lower = lower
-        self._gone = gone
+        self.gone: Callable[[], object] = lambda: None
         self._loop = asyncio.get_running_loop()
         self._protocol: asyncio.BaseProtocol = asyncio.Protocol()
         self._started = False
@@ -90,7 +92,7 @@ class LinkTransport(asyncio.Transport):
     def lost(self, error: Exception | None) -> None:
         """From below: the socket is closed."""
         self._stop_timer()
-        self._gone()
+        self.gone()
         self._lost = self._closing = True
         self._why = self._why or self._said(error)
         if self._started:

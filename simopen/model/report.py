@@ -16,6 +16,7 @@ from typing import TypeVar
 from simopen.model.endpoint import Endpoint
 from simopen.model.estimate import Estimate
 from simopen.model.outcome import ANSWERS, SENT, Outcome, outcome_of
+from simopen.model.proof import Proof
 from simopen.model.wording import listed
 
 T = TypeVar("T")
@@ -97,6 +98,7 @@ class Report:
     them, and of those from a peer's address. `stalled_s` is for how long this process was stopped, or busy, when it was
     to fire or to watch; 0 where it was not. `early_ns` is when a SYN from a peer's address came before the instant, to
     `early_doubt_ns` more or less, as it was looked for from time to time.
+    `proof` is how a link came up on the stream, where one was asked for.
     `earlier` says when a stream between the same two endpoints ended here, where that is not long ago.
     """
 
@@ -123,6 +125,7 @@ class Report:
     spray: bool | None = None
     stalled_s: float = 0.0
     notes: tuple[str, ...] = ()
+    proof: Proof | None = None
 
     @property
     def late_s(self) -> float:
@@ -156,6 +159,7 @@ class Report:
             "elapsed_s": self.elapsed_s,
             "via": self.via,
             "remote": None if self.remote is None else str(self.remote),
+            "proof": None if self.proof is None else self.proof.as_dict(),
             "strangers": self.strangers,
             "arrivals": [{"remote": str(each.remote), "at": self._utc(each.at_ns)} for each in self.arrivals],
             "early": None if self.early_ns is None else self._utc(self.early_ns),
@@ -184,7 +188,8 @@ class Report:
         if self.remote is None or self.elapsed_s is None:
             return f"no stream: {tally(self.attempts)}"
         how = "by our own SYN" if self.via is Via.CONNECT else "through the listener"
-        return f"connected to {self.remote} in {self.elapsed_s * 1e3:.1f} ms ({how})"
+        proven = "" if self.proof is None else f", and both ends proven in {self.proof.took_s * 1e3:.1f} ms"
+        return f"connected to {self.remote} in {self.elapsed_s * 1e3:.1f} ms ({how}){proven}"
 
 
 class Cause(StrEnum):

@@ -1,0 +1,180 @@
+"""`connect(key=)`: both ends proven, whoever else answers; and where nobody is, that is said."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from random import Random
+from typing import Any
+
+import pytest
+
+import simopen
+from simopen.clock.source import plain
+from simopen.errors import LinkError, WindowClosed
+from simopen.model.event import Event
+from tests.loopback import HERE, THERE, ports
+
+__all__ = ["ports"]
+KEY, OTHER_KEY = bytes(range(32)), bytes(32)
+Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def one_side(ports: tuple[int, int], side: int, key: bytes | None = KEY, **options: Any) -> Pair:
+    ends = (HERE, ports[0]), (THERE, ports[1])
+    options = {"clock": plain(), **options}
+    return await simopen.connect(ends[1 - side], local=ends[side], key=key, **options)
+
+
+async def both(ports: tuple[int, int], **options: Any) -> tuple[Pair, Pair]:
+    one, other = await asyncio.gather(one_side(ports, 0, **options), one_side(ports, 1, **options))
+    return one, other
+
+
+async def talk(one: Pair, other: Pair) -> None:
+    for (_, writer), (reader, _) in ((one, other), (other, one)):
+        writer.write(b"hello")
+        assert await reader.readexactly(5) == b"hello"
+    for _, writer in (one, other):
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_both_ends_are_proven_and_the_report_tells_how(ports: tuple[int, int]) -> None:
+    events: list[Event] = []
+    one, other = await both(ports, on_event=events.append)
+    reports = [writer.get_extra_info("simopen") for _, writer in (one, other)]
+    assert {report.proof.role for report in reports} == {"initiator", "responder"}
+    for report in reports:
+        assert report.proof.cipher.startswith("TLS_")
+        assert report.as_dict()["proof"]["proof_s"] > 0
+        assert "both ends proven in" in report.summary()
+    assert [each.step for each in events if each.step in ("up", "verified")].count("verified") == 2
+    for _, writer in (one, other):
+        assert writer.get_extra_info("ssl_object").version() == "TLSv1.3"
+    await talk(one, other)
+
+
+async def test_streams_may_meet_again_at_once(ports: tuple[int, int]) -> None:
+    for _ in range(3):
+        await talk(*await both(ports))
+
+
+async def test_another_key_is_refused_on_both_sides_and_said(ports: tuple[int, int]) -> None:
+    told = await asyncio.gather(one_side(ports, 0), one_side(ports, 1, OTHER_KEY, window=5), return_exceptions=True)
+    for error in told:
+        assert isinstance(error, LinkError)
+        assert "another key" in str(error) or "closed the stream" in str(error)
+        assert error.report is not None
+        assert error.diagnosis is not None
+        for key in (KEY, OTHER_KEY):
+            assert key.hex() not in str(error)
+
+
+async def test_a_side_without_a_key_is_no_link_and_its_words_are_not_taken(ports: tuple[int, int]) -> None:
+    async def plain_side() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                _, writer = await one_side(ports, 1, None, window=0.5)
+                writer.write(b"in the clear, and long enough to be an answer of any kind\n" * 10)
+                await writer.drain()
+                writer.close()
+                await writer.wait_closed()
+
+    other = asyncio.create_task(plain_side())
+    with pytest.raises(LinkError, match="nobody proved the key"):
+        await one_side(ports, 0, window=1)
+    other.cancel()
+    await asyncio.wait({other})
+
+
+async def test_where_nobody_answers_that_is_what_is_said(ports: tuple[int, int]) -> None:
+    with pytest.raises(WindowClosed):
+        await one_side(ports, 0, window=0.2)
+
+
+@contextlib.asynccontextmanager
+async def strangers(port: int, words: bytes, count: int = 100) -> AsyncIterator[None]:
+    """So many, of the peer's address, as soon as the punch port listens."""
+    loop, socks = asyncio.get_running_loop(), []
+
+    async def dial() -> None:
+        sock = socket.socket()
+        socks.append(sock)
+        sock.setblocking(False)
+        sock.bind((THERE, 0))
+        with contextlib.suppress(OSError):
+            await loop.sock_connect(sock, (HERE, port))
+            await loop.sock_sendall(sock, words)
+
+    async def keep_dialling() -> None:
+        while len(socks) < count:
+            await dial()
+            if len(socks) > 400:
+                await asyncio.sleep(0)
+
+    task = asyncio.create_task(keep_dialling())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+        for sock in socks:
+            sock.close()
+
+
+@pytest.mark.parametrize("words", [b"", b"GET / HTTP/1.1\r\n\r\n" * 9])
+async def test_strangers_at_the_peers_address_cost_the_peer_nothing(ports: tuple[int, int], words: bytes) -> None:
+    first = asyncio.create_task(one_side(ports, 0))
+    async with strangers(ports[0], words):
+        while first in (await asyncio.wait({first}, timeout=0.2))[1]:
+            break
+        await talk(*await asyncio.gather(first, one_side(ports, 1)))
+
+
+async def test_one_who_takes_the_peers_very_endpoint_first_costs_it_nothing(ports: tuple[int, int]) -> None:
+    """It talks of something else, and is gone; the peer comes later."""
+    first = asyncio.create_task(one_side(ports, 0, listen=True))
+    with socket.create_server((THERE, ports[1]), reuse_port=True) as server:
+        server.setblocking(False)
+        sock, _ = await asyncio.get_running_loop().sock_accept(server)
+        sock.send(b"220 welcome to somebody else\r\n" * 3)
+    with sock:
+        await asyncio.get_running_loop().sock_recv(sock, 16)
+    await talk(*await asyncio.gather(first, one_side(ports, 1)))
+
+
+async def test_a_mute_one_is_left_as_the_window_ends_and_said(ports: tuple[int, int]) -> None:
+    with socket.create_server((THERE, ports[1])), pytest.raises(LinkError, match="proved nothing in time"):
+        await one_side(ports, 0, window=0.1)
+
+
+@pytest.mark.parametrize("key", ["a password", b"short", 5])
+async def test_what_is_no_key_is_refused_before_anything_is_sent(ports: tuple[int, int], key: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="new_key"):
+        await one_side(ports, 0, key)
+
+
+@pytest.mark.parametrize("number", range(12))
+async def test_whenever_it_is_cancelled_nothing_is_left(ports: tuple[int, int], number: int) -> None:
+    chance = Random(number)
+    tasks = [asyncio.create_task(one_side(ports, side)) for side in range(2)]
+    await asyncio.sleep(chance.random() * 0.02)
+    for task in tasks:
+        task.cancel()
+    for got in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(got, tuple):
+            got[1].transport.abort()
+
+
+async def test_a_bridge_over_it(ports: tuple[int, int]) -> None:
+    one, other = await both(ports)
+    sock = await simopen.bridge(one)
+    other[1].write(b"through")
+    assert await asyncio.get_running_loop().sock_recv(sock, 100) == b"through"
+    sock.close()
+    assert await other[0].read() == b""
+    other[1].close()
+    await other[1].wait_closed()
