@@ -37,6 +37,7 @@ from simopen.holepunch.engine_events import (
     SelfConnected,
     Time,
     TimeUp,
+    Verified,
     WaitUntil,
 )
 from simopen.holepunch.nomination import Condition
@@ -131,6 +132,16 @@ def test_a_stream_that_nothing_can_better_is_kept_at_once_and_all_else_closed() 
     assert (told.engine.kept, told.engine.over) == ("stream", True)
     assert told(Accepted("late", PEER, AT_NS, MS)) == [Reset("late")]
     assert {pair.state for pair in told.pairs} == {State.CLOSED}
+
+
+@pytest.mark.parametrize("came_of_a_syn", [True, False])
+def test_a_verified_stream_is_kept_at_once_though_a_better_one_might_come(*, came_of_a_syn: bool) -> None:
+    told = begun(shot(), shot(OTHER))
+    pair = told.pairs[1]
+    assert told(Verified(pair if came_of_a_syn else None, "stream", AT_NS + MS), 2 * MS)[0] == Keep("stream")
+    assert [each.errno for each in told.engine.attempts] == ([0, None] if came_of_a_syn else [None, None])
+    assert told.engine.over
+    assert told(Accepted("late", PEER, AT_NS, MS)) == [Reset("late")]
 
 
 def test_a_worse_stream_waits_for_a_better_one_that_may_come() -> None:
