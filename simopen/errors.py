@@ -28,6 +28,7 @@ from __future__ import annotations
 from enum import Enum
 
 from simopen.model.report import Diagnosis, Report
+from simopen.model.server import Heard
 from simopen.model.wording import LONGEST, human, shortened
 
 
@@ -39,27 +40,32 @@ class SimopenError(Exception):
 
 
 class ClockError(SimopenError):
-    """Nobody could say what time it is. The message says who was asked and what each answered."""
+    """Nobody could say what time it is. The message says who was asked and what each answered.
 
+    `heard`: what came of each, where that is why. `has_advice`: whether the message itself says what to do.
+    """
 
-OFFLINE = "is this host online?"
+    def __init__(self, message: str, heard: tuple[Heard, ...] = (), *, has_advice: bool = False) -> None:
+        super().__init__(message)
+        self.heard = heard
+        self.has_advice = has_advice
 
 
 _SHORT_S = 0.25
 """An answer from the other side of the world takes longer, names looked up before it not counted."""
-TOO_SHORT = "which is too short for an answer from afar"
 
 
 def too_short(timeout_s: float, whose: str) -> str | None:
     """What to say where nobody answered within a time that is no reason to suspect the network; None elsewhere."""
     if timeout_s >= _SHORT_S:
         return None
-    return f"no {whose} answered within {human(timeout_s)}, {TOO_SHORT}: allow a second or more"
+    took = f"no {whose} answered within {human(timeout_s)}"
+    return f"{took}, which is too short for an answer from afar: allow a second or more"
 
 
 def no_names(count: int, kind: str) -> str:
     """What to say, once, where the name of none of several servers can be looked up."""
-    return f"none of the {count} {kind} servers' names can be looked up: {OFFLINE}"
+    return f"none of the {count} {kind} servers' names can be looked up: is this host online?"
 
 
 class LabError(SimopenError):
@@ -74,7 +80,14 @@ class LinkBroken(SimopenError, ConnectionResetError):  # noqa: N818 - says what 
 
 
 class StunError(SimopenError):
-    """A STUN server did not answer, or its answer cannot be believed. The message says who was asked, and what came."""
+    """A STUN server did not answer, or its answer cannot be believed. The message says who was asked, and what came.
+
+    `heard`: what came of each that was asked.
+    """
+
+    def __init__(self, message: str, heard: tuple[Heard, ...] = (Heard.UNUSABLE,)) -> None:
+        super().__init__(message)
+        self.heard = heard
 
 
 class Flaw(Enum):

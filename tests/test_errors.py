@@ -17,6 +17,7 @@ import simopen
 from simopen import errors
 from simopen.clock.source import plain
 from simopen.errors import Flaw, PunchError, SimopenError, TicketError
+from simopen.model.server import Heard
 from tests.loopback import HERE, THERE, ports
 from tests.ticket.test_codec import SIMPLE
 
@@ -98,3 +99,12 @@ def test_an_error_comes_whole_out_of_a_pool_of_processes() -> None:
     ):
         pool.submit(refuse).result(timeout=30)
     assert caught.value.flaw is Flaw.EXPIRED
+
+
+@pytest.mark.parametrize(
+    "error",
+    [simopen.StunError("nobody", (Heard.NO_WAY,)), simopen.ClockError("nobody", (Heard.NOTHING,), has_advice=True)],
+)
+def test_what_was_heard_goes_along_into_another_process(error: simopen.StunError | simopen.ClockError) -> None:
+    other = pickle.loads(pickle.dumps(error))
+    assert (str(other), vars(other)) == (str(error), vars(error))

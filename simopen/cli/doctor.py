@@ -18,10 +18,10 @@ import socket
 from collections.abc import Coroutine, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from simopen.cli import doctor_checks
 from simopen.cli.arguments import add_timeout, judged
+from simopen.cli.console import Screen, answer
 from simopen.cli.doctor_checks import Check, Finding, Verdict
 from simopen.clock import ntp_client
 from simopen.clock import source as clock
@@ -31,9 +31,6 @@ from simopen.model.estimate import Estimate
 from simopen.net.os_errors import reason
 from simopen.net.routes import source_address
 from simopen.net.sockets import is_self_connected, open_socket
-
-if TYPE_CHECKING:
-    from simopen.cli.console import Screen, answer
 
 TIMEOUT_S = 4.0
 """As for `simopen nat`: a SYN that is lost on the way is sent again after 1 s, and once more 2 s later."""
@@ -224,7 +221,7 @@ async def _stun(servers: Names, timeout_s: float) -> Finding:
             found.give_up()
             return doctor_checks.judge_stun(ports, found.servers, found.profile, found.notes)
     except StunError as error:
-        return doctor_checks.judge_stun(ports, (), None, (str(error),))
+        return doctor_checks.judge_stun(ports, (), None, (str(error),), error.heard)
 
 
 def _text(path: Path) -> str | None:

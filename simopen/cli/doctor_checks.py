@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from simopen.errors import OFFLINE
 from simopen.model.endpoint import Endpoint
 from simopen.model.estimate import Estimate
 from simopen.model.nat import Mapping, Profile
+from simopen.model.server import Heard
 
 OFF_S = 0.1
 """Two hosts that are both off by that may fire 0.2 s apart, beyond most one-way delays; see `clock.source.LIMIT_S`."""
@@ -217,13 +217,16 @@ _WEB_ONLY = "only ports of the web answered: if a firewall is why, agree on port
 
 
 def judge_stun(
-    asked: Sequence[int], answered: Sequence[Endpoint], profile: Profile | None, notes: Sequence[str]
+    asked: Sequence[int],
+    answered: Sequence[Endpoint],
+    profile: Profile | None,
+    notes: Sequence[str],
+    heard: Sequence[Heard] = (),
 ) -> Finding:
-    """`asked`: the ports of the servers asked; `answered`: the ends that answered; `notes`: what the others did."""
+    """`asked`: the ports of the servers asked; `answered`: the ends that answered; `notes`: what the others did, in
+    words, and `heard` what that comes to."""
     if profile is None or not answered:
-        return Finding(
-            Check.STUN, Verdict.FAIL, _nobody(notes, len(asked)), _why_silent(notes, len(asked)), tuple(notes)
-        )
+        return Finding(Check.STUN, Verdict.FAIL, _nobody(heard, len(asked)), _why_silent(heard), tuple(notes))
     if {end.port for end in answered} <= _WEB_PORTS and not set(asked) <= _WEB_PORTS:
         return Finding(
             Check.STUN,
@@ -243,34 +246,26 @@ def _heard(answered: Sequence[Endpoint], profile: Profile) -> str:
 
 
 _TOLD = "told this host's mapping"
-_NOWHERE = "there is no route to it"
-_SILENT = re.compile(
-    rf"no answer within|hung up after 0 bytes|reset the connection|{_NOWHERE}|the name |names can be looked up"
-)
-"""What a server that gave no answer at all did, by the words of `stun_tcp`, `probe` and `resolve`."""
+_SILENT = {Heard.NO_NAME, Heard.NO_NAME_YET, Heard.NO_WAY, Heard.NOTHING}
+"""Who refuses, or says what cannot be believed, does answer."""
 
 
-def _nobody(notes: Sequence[str], asked: int) -> str:
-    """That nobody answered, where that is so; who refused, or said what cannot be believed, did answer."""
-    silent = _all_silent(notes)
+def _nobody(heard: Sequence[Heard], asked: int) -> str:
+    """That nobody answered, where that is so."""
+    silent = _SILENT.issuperset(heard)
     if asked > 1:
         return f"none of {asked} servers {'answered' if silent else _TOLD}"
     return "the server did not answer" if silent else "the server did not tell this host's mapping"
 
 
-def _all_silent(notes: Sequence[str]) -> bool:
-    return all(_SILENT.search(said) for note in notes for said in note.split("; "))
-
-
-def _why_silent(notes: Sequence[str], asked: int) -> str:
-    """By what the servers did; the words are those of `stun`, `probe` and `resolve`."""
-    told = " ".join(notes)
-    if "captive portal" in told:
+def _why_silent(heard: Sequence[Heard]) -> str:
+    """By what came of asking the servers."""
+    if Heard.PORTAL in heard:
         return "open a web page, log in to this network, and ask again"
-    if OFFLINE in told or told.count("the name ") >= asked:
+    if heard and all(each.is_unnamed for each in heard):
         return "see that names are looked up here (/etc/resolv.conf), or name a server by its address with --stun"
-    if not _all_silent(notes):
+    if not _SILENT.issuperset(heard):
         return "the notes say what came back, from a server or a firewall: name a server that answers with --stun"
-    if _NOWHERE in told and "no answer within" not in told:
+    if Heard.NO_WAY in heard and Heard.NOTHING not in heard:
         return "see that the network is up, and has a route for the servers' address family; then ask again"
     return "does a firewall let TCP out to any port? Name a server that you can reach with --stun"

@@ -27,10 +27,10 @@ from simopen.cli.console import Screen, answer, print_json, printable, write_in_
 from simopen.cli.interrupts import Ending
 from simopen.cli.live_line import Waiting, drawn
 from simopen.clock.instant import parse_duration
-from simopen.clock.selection import NO_ANSWER
 from simopen.clock.source import TimeSource, chosen
-from simopen.errors import OFFLINE, TOO_SHORT, ClockError, PunchError, SimopenError, TicketError
+from simopen.errors import ClockError, PunchError, SimopenError, TicketError
 from simopen.model.report import Diagnosis, Report
+from simopen.model.server import Heard
 from simopen.model.wording import shortened
 from simopen.net.os_errors import reason
 from simopen.net.sockets import make_room
@@ -175,8 +175,8 @@ def _failed(options: argparse.Namespace, screen: Screen, error: BaseException) -
     _let_go_of_full_streams()
     _tell_notes(screen, report)
     screen.say("\n".join(_diagnosed(diagnosis)) if diagnosis else f"simopen: {message}")
-    if isinstance(error, ClockError) and OFFLINE not in message and TOO_SHORT not in message:
-        firewall = "does a firewall drop UDP port 123? " if NO_ANSWER in message else ""
+    if isinstance(error, ClockError) and not error.has_advice:
+        firewall = "does a firewall drop UDP port 123? " if Heard.NOTHING in error.heard else ""
         screen.say(f"simopen: {firewall}Name a time server that you can reach with --ntp")
     if options.json:
         told = {"report": report and report.as_dict(), "diagnosis": diagnosis and diagnosis.as_dict()}

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 from simopen.errors import ClockError
 from simopen.model.estimate import drift_ns
+from simopen.model.server import Heard
 from simopen.model.wording import shortened
 
 ERA_S = 2**32
@@ -34,9 +35,6 @@ MAX_REFERENCE_AGE_S = 86_400
 """A server that has not heard from its own source for a day coasts: 15 ppm make 1.3 s of that (RFC 5905's
 PHI), and its root dispersion should have said so. ntpd polls at most every 2**17 s, public servers far more
 often."""
-NO_NAME = "its name"
-NOT_IN_TIME = f"{NO_NAME} was not resolved in time"
-"""How the words begin with which a server is refused whose name has no address."""
 ROUNDING_NS = 500
 """What the rounding of T2 and T3 may add to an offset or a delay: see above."""
 STEP_NS = 20_000
@@ -241,10 +239,12 @@ def sample(address: str, t1_ns: int, answer: Answer, t4_ns: int) -> Sample:
 class Answers:
     """All that one server said in one check. Filled while the check runs; read by whoever judges it.
 
-    `refusals`: why something was not believed, one reason of each kind, and few of them.
+    `refusals`: why something was not believed, one reason of each kind, and few of them. `unnamed`: which way it has no
+    address.
     """
 
     name: str
+    unnamed: Heard | None = None
     samples: list[Sample] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
     queries: int = 0

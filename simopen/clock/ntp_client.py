@@ -22,7 +22,7 @@ from typing import Any
 
 from simopen.clock import ntp
 from simopen.model.endpoint import normalise
-from simopen.model.server import Server, read_servers
+from simopen.model.server import Heard, Server, read_servers
 from simopen.model.wording import listed
 from simopen.net import own_flows
 from simopen.net.os_errors import reason
@@ -144,10 +144,12 @@ async def _ask_server(
     try:
         addresses = await _resolve(server, look_up_by)
     except (OSError, RuntimeError) as error:  # RuntimeError: no thread can be had
-        answers.refuse(f"{ntp.NO_NAME} cannot be resolved ({reason(error)})")
+        answers.unnamed = Heard.NO_NAME
+        answers.refuse(f"its name cannot be resolved ({reason(error)})")
         return
     except asyncio.CancelledError:
-        answers.refuse(ntp.NOT_IN_TIME)
+        answers.unnamed = Heard.NO_NAME_YET
+        answers.refuse("its name was not resolved in time")
         raise
     async with _tasks(_ask_family(answers, *each, local) for each in addresses.items()) as waiting:
         while waiting and not (answers.no_more or answers.samples):

@@ -13,12 +13,11 @@ from collections.abc import Sequence
 from simopen.clock import ntp
 from simopen.errors import ClockError, no_names
 from simopen.model.estimate import Estimate, Evidence, Reading, Source, drift_ns, slept_s
+from simopen.model.server import Heard
 from simopen.model.wording import by_reason, human, listed
 
 SLEW_PPM = 500
 """How fast the kernel slews CLOCK_MONOTONIC where something corrects the clock meanwhile (MAXFREQ of linux/timex.h)."""
-NO_ANSWER = "no answer to"
-"""How the words begin for a server from which nothing came."""
 _NS = 1_000_000_000
 
 
@@ -99,8 +98,8 @@ def judge(answers: Sequence[ntp.Answers], before: Reading, now: Reading) -> Esti
 def _evidence(answers: ntp.Answers, hull: tuple[int, int] | None, now: Reading) -> Evidence:
     best = answers.best
     if best is None:
-        reasons = answers.reasons or f"{NO_ANSWER} {answers.queries} queries"
-        return Evidence(answers.name, refused=reasons)
+        heard = answers.unnamed or (Heard.UNUSABLE if answers.reasons else Heard.NOTHING)
+        return Evidence(answers.name, refused=answers.reasons or f"no answer to {answers.queries} queries", heard=heard)
     if gap_ns := contradiction_ns(answers, now.monotonic_ns):
         reasons = f"contradicts itself: its own answers are {human(gap_ns / _NS)} apart"
         return Evidence(answers.name, address=best.address, answers=len(answers.samples), refused=reasons)
@@ -121,12 +120,13 @@ def _evidence(answers: ntp.Answers, hull: tuple[int, int] | None, now: Reading) 
 
 def _disagreement(evidence: Sequence[Evidence]) -> ClockError:
     each_said = listed(by_reason(map(str, evidence)), " | ")
-    if len(evidence) > 1 and all((each.refused or "").startswith(ntp.NO_NAME) for each in evidence):
-        error = ClockError(no_names(len(evidence), "time"))
+    heard = tuple(each.heard for each in evidence if each.heard)
+    if len(evidence) > 1 and sum(each.is_unnamed for each in heard) == len(evidence):
+        error = ClockError(no_names(len(evidence), "time"), heard, has_advice=True)
         error.add_note(each_said)
         return error
     answered = sum(each.answers > 0 for each in evidence)
     believed = sum(each.offset_s is not None for each in evidence)
     what = {0: "no time server could be believed", 1: "one alone proves nothing"}
     said = what.get(believed, "the time servers disagree, and no majority is right")
-    return ClockError(f"{said} ({answered} of {len(evidence)} answered): {each_said}")
+    return ClockError(f"{said} ({answered} of {len(evidence)} answered): {each_said}", heard)

@@ -27,7 +27,7 @@ from simopen.clock.ntp_client import DEFAULT_SERVERS
 from simopen.clock.selection import agreed, judge
 from simopen.errors import ClockError, too_short
 from simopen.model.estimate import Estimate, Reading, Source
-from simopen.model.server import Server
+from simopen.model.server import Heard, Server
 from simopen.model.wording import quoted
 
 logger = _logs.logger("clock")
@@ -127,9 +127,9 @@ async def check_clock(
     try:
         estimate = judge(answers, before, local.read())
     except ClockError as error:
-        late = [each for each in answers if not each.reasons or ntp.NOT_IN_TIME in each.reasons]
+        late = [each for each in answers if not each.reasons or each.unnamed is Heard.NO_NAME_YET]
         if late and not any(each.best for each in answers) and (words := too_short(timeout, "time server")):
-            raise ClockError(words) from error
+            raise ClockError(words, has_advice=True) from error
         raise
     for each in estimate.servers:
         logger.info("%s", each)

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from simopen.model.server import Heard
 from simopen.model.wording import human
 
 SUSPEND_S = 0.01
@@ -46,6 +47,8 @@ class Reading:
 class Evidence:
     """What one server said. Where `refused` is None it agrees with the majority; else that is the reason.
 
+    `heard`: where nothing usable came, what did.
+
     `offset_s`: add it to the local wall clock, at the estimate's anchor, to get this server's time.
     `bound_s`: half of the delay, root distance and the rest: true to within that, unless the server lies.
     """
@@ -59,6 +62,7 @@ class Evidence:
     stratum: int | None = None
     answers: int = 0
     refused: str | None = None
+    heard: Heard | None = None
 
     @property
     def accepted(self) -> bool:

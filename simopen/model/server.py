@@ -4,9 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from simopen.model.endpoint import check_port, checked_name, host_and_port, literal, typed_scope
 from simopen.model.wording import quoted
+
+
+class Heard(StrEnum):
+    """What came of asking a server that was of no use: what is decided by it, while a message has the details."""
+
+    NO_NAME = "its name could not be looked up"
+    NO_NAME_YET = "its name was not looked up in time"
+    NO_WAY = "there is no route to it"
+    NOTHING = "no answer"
+    PORTAL = "a web page instead"
+    UNUSABLE = "an answer that is of no use, or a refusal"
+
+    @property
+    def is_unnamed(self) -> bool:
+        """Whether it could not even be asked, for want of its address."""
+        return self in (Heard.NO_NAME, Heard.NO_NAME_YET)
 
 
 @dataclass(frozen=True, slots=True)

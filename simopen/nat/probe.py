@@ -14,14 +14,14 @@ import contextlib
 import math
 import socket
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TypeAlias
 
 from simopen.errors import LocalEndpointError, ResolutionError, StunError, no_names, too_short
 from simopen.model.endpoint import ANY, Endpoint
 from simopen.model.nat import Mapping, Observation
-from simopen.model.server import Server
+from simopen.model.server import Heard, Server
 from simopen.model.wording import by_reason, human, listed
 from simopen.nat import stun
 from simopen.nat.classify import mapping_so_far
@@ -53,7 +53,6 @@ SILENT_S = 1.0
 """Until a name's next address is asked: three round trips to the other side of the world, or a SYN sent again."""
 AGAIN_S = 5.0
 """What a server gets that answered before: a request lost once or twice."""
-_NOT_IN_TIME = "was not looked up in time"
 _FIRST_NOTES = _LATEST_NOTES = 32
 PAUSES_S = (0.0, 0.3, 1.0)
 """Before each try of a connection that ended: the kernel keeps its 5-tuple until both have closed it."""
@@ -75,6 +74,8 @@ class Inquiry:
         self.held: dict[Endpoint, Binding] = {}
         self.observations: list[Observation] = []
         self.notes: list[str] = []
+        self._heard: Counter[Heard] = Counter()  # what came of those that were of no use
+        self._told_of: set[Endpoint] = set()
         self.hairpinning: bool | None = None
         self.gateway: str | None = None
         self._router: asyncio.Task[None] | None = None
@@ -110,22 +111,26 @@ class Inquiry:
 
     def _nobody(self, asked_s: float, *, silent: bool) -> StunError:
         """`asked_s`: for how long; `silent`: whether somebody has still to answer."""
-        told = self.notes
-        each_said = listed(by_reason(told))
-        late = any(note.endswith(_NOT_IN_TIME) for note in told)
+        each_said, heard = listed(by_reason(self.notes)), tuple(self._heard.elements())
+        late = Heard.NO_NAME_YET in heard
         if (late or silent) and (words := too_short(asked_s, "STUN server")):
-            error = StunError(words)
+            error = StunError(words, heard)
             error.add_note(each_said)
             return error
-        if len(told) == self._servers > 1 and all(note.startswith("the name ") for note in told):
-            error = StunError(no_names(self._servers, "STUN"))
+        if len(heard) == self._servers > 1 and all(each.is_unnamed for each in heard):
+            error = StunError(no_names(self._servers, "STUN"), heard)
             error.add_note(each_said)
             return error
-        return StunError(f"no STUN server told this host's mapping: {each_said}")
+        return StunError(f"no STUN server told this host's mapping: {each_said}", heard)
 
-    def note(self, what: str) -> None:
-        """Once; and as this may go on for days, of very many the first and the latest."""
+    def _note_of(self, server: Endpoint, what: str, heard: Heard) -> None:
+        self._told_of.add(server)
+        self.note(f"{server}: {what}", heard)
+
+    def note(self, what: str, heard: Heard | None = None) -> None:
+        """Once; and as this may go on for days, of very many the first and the latest. `heard`: of a server, if so."""
         if what not in self.notes:
+            self._heard.update([heard] if heard else [])
             self.notes.append(what)
             del self.notes[_FIRST_NOTES:-_LATEST_NOTES]
 
@@ -140,15 +145,15 @@ class Inquiry:
         try:
             found = (await resolved([(server.host, server.port)], ask=self._look_up)).endpoints
         except ResolutionError as error:
-            self.note(str(error))
+            self.note(str(error), Heard.NO_NAME)
             return
         except asyncio.CancelledError:
-            self.note(f"the name {server.host!r} {_NOT_IN_TIME}")
+            self.note(f"the name {server.host!r} was not looked up in time", Heard.NO_NAME_YET)
             raise
         by_family = {family: [each for each in found if each.family == family] for family in ANY}
         spoken = {family: those for family, those in by_family.items() if those and self._punch_port.speaks(family)}
         if not spoken:
-            self.note(f"{server}: it has no address of the family that this host's port has")
+            self.note(f"{server}: it has no address of the family that this host's port has", Heard.UNUSABLE)
             return
         if socket.AF_INET in spoken and self._router is None:
             self._router = asyncio.create_task(self._ask_router(spoken[socket.AF_INET][0]))
@@ -260,7 +265,7 @@ class Inquiry:
         try:
             binding = Binding(local, server)
         except LocalEndpointError as error:
-            self.note(f"{server}: {error}")
+            self._note_of(server, str(error), Heard.UNUSABLE)
             return None
         self._open.add(binding)
         return binding
@@ -269,7 +274,7 @@ class Inquiry:
         try:
             return await binding.ask()
         except StunError as error:
-            self.note(f"{binding.server}: {error}")
+            self._note_of(binding.server, str(error), error.heard[0])
             self._end(binding)
             return None
 
@@ -345,8 +350,8 @@ class Inquiry:
                 unheard.append(binding.server)
             self._end(binding)
         for server in unheard:
-            if not any(note.startswith(f"{server}: ") for note in self.notes):
-                self.note(f"{server}: no answer within {_waited(waited_s)}")
+            if server not in self._told_of:
+                self._note_of(server, f"no answer within {_waited(waited_s)}", Heard.NOTHING)
         return bool(unheard)
 
     def living(self) -> tuple[Endpoint, ...]:

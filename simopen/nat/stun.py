@@ -19,6 +19,7 @@ from typing import Any
 
 from simopen.errors import StunError
 from simopen.model.endpoint import Endpoint, Reach, canonical, reach, refusal
+from simopen.model.server import Heard
 
 COOKIE = 0x2112A442
 """RFC 8489 §5. An answer without it is RFC 3489's, whose addresses NATs and their helpers rewrite."""
@@ -93,7 +94,9 @@ def parse(data: bytes, transaction: bytes, server: Endpoint) -> Answer:
 
 def _check_start(data: bytes) -> None:
     if data[:4] == b"HTTP":
-        raise StunError("an HTTP server answered: is a captive portal in the way? Open a web page and log in")
+        raise StunError(
+            "an HTTP server answered: is a captive portal in the way? Open a web page and log in", (Heard.PORTAL,)
+        )
     if len(data) >= 4 and data[0] & 0xC0:
         raise StunError("what answered does not speak STUN")
     if data[4:8] != _COOKIE_BYTES[: len(data[4:8])]:

@@ -20,7 +20,7 @@ from typing import Self
 
 from simopen.errors import LocalEndpointError, StunError
 from simopen.model.endpoint import Endpoint, normalise
-from simopen.model.server import Server, read_servers
+from simopen.model.server import Heard, Server, read_servers
 from simopen.nat import stun
 from simopen.net import own_flows
 from simopen.net.os_errors import connection_reason
@@ -50,6 +50,8 @@ your own as `servers`, any RFC 8489 server that listens on TCP. Two that answer 
 Left out: stun.l.google.com (UDP only) and whatever is in lists of UDP servers alone.
 """
 
+# What ends a connection before anything came is no answer; a refusal is one, by the server or a firewall.
+_HEARD = {errno.ECONNRESET: Heard.NOTHING, errno.ENETUNREACH: Heard.NO_WAY}
 _MOST_STRAYS = 64
 """Datagrams that are no answer. A server sends one answer, maybe twice, and what it does not say here, over TCP. One
 that is long and almost right takes 1 ms to be refused."""
@@ -105,7 +107,7 @@ class Binding:
                 await self._connect()
             answer = await self._transaction()
         except OSError as error:
-            raise StunError(self._words(error)) from error
+            raise StunError(*self._judged(error)) from error
         self._under_way = False
         return answer
 
@@ -144,14 +146,16 @@ class Binding:
         while count := stun.missing(data):
             came = await loop.sock_recv(self._sock, count)
             if not came:
-                raise StunError(f"it hung up after {len(data)} bytes of an answer")
+                heard = Heard.UNUSABLE if data else Heard.NOTHING
+                raise StunError(f"it hung up after {len(data)} bytes of an answer", (heard,))
             data += came
         return data
 
-    def _words(self, error: OSError) -> str:
+    def _judged(self, error: OSError) -> tuple[str, tuple[Heard, ...]]:
+        """What it means, in words and as what came of it."""
         if error.errno == errno.EADDRNOTAVAIL and not self._has_way():
-            return NO_WAY
-        return connection_reason(error)
+            return NO_WAY, (Heard.NO_WAY,)
+        return connection_reason(error), (_HEARD.get(error.errno or 0, Heard.UNUSABLE),)
 
     def _has_way(self) -> bool:
         """Without one of its family's addresses, a kernel refuses a connection by the word it has for a taken port."""
