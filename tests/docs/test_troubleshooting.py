@@ -13,6 +13,7 @@ from simopen import Cause
 from simopen.cli.doctor_checks import Check
 from simopen.errors import Flaw
 from simopen.holepunch import diagnosis, plan, strategies
+from simopen.link.channel import Reason
 from tests.docs import said
 
 TEXT = said.PAGE.read_text(encoding="utf-8")
@@ -44,6 +45,11 @@ def test_each_cause_has_its_section_with_cause_and_cure(cause: Cause) -> None:
 @pytest.mark.parametrize("flaw", Flaw)
 def test_each_flaw_of_a_ticket_is_there(flaw: Flaw) -> None:
     assert f"the ticket is {flaw.value}" in TEXT
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_each_reason_why_a_stream_is_no_link_is_there(reason: Reason) -> None:
+    assert f"| {reason.value} |" in TEXT
 
 
 @pytest.mark.parametrize("name", [name for name in ERRORS if issubclass(getattr(simopen, name), Exception)])
