@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
+from simopen.holepunch.advice import ALLOW_SPRAY, BY_PROFILE, NEW_TICKETS, SPRAY, SPRAY_BY_PROFILE
 from simopen.model.endpoint import Endpoint
 from simopen.model.outcome import Outcome
 from simopen.model.report import Attempt, Cause, Diagnosis, Report, Via, tally
@@ -42,7 +43,7 @@ _LONGER = 3
 def impossible(why: str, *, sprays: bool = False) -> Diagnosis:
     """For two NATs that no plan connects; `why` is the plan's own sentence. `sprays`: one would, were it allowed to."""
     advice = "Use another network on one of the two sides, IPv6 on both, or a relay"
-    return Diagnosis(Cause.IMPOSSIBLE_PAIR, why, (), f"{_ALLOW_SPRAY}. Else: {advice}" if sprays else advice)
+    return Diagnosis(Cause.IMPOSSIBLE_PAIR, why, (), f"{ALLOW_SPRAY}. Else: {advice}" if sprays else advice)
 
 
 def stopped(report: Report, why: str) -> Diagnosis:
@@ -66,7 +67,8 @@ def remarks(report: Report) -> tuple[str, ...]:
         told.append(f"the peer fired {_early(report)} before this side's instant: {_CLOCKS}")
     late_ns = _late_ns(report)
     if late_ns is not None and late_ns > APART_NS:
-        told.append(f"the peer fired about {late_ns / 1e9:.1f} s after this side's instant: {_CLOCKS}")
+        about = f"the peer fired about {late_ns / 1e9:.1f} s after this side's instant"
+        told.append(f"{about}: {_CLOCKS}, or its program was kept from it")
     return tuple(told)
 
 
@@ -187,7 +189,7 @@ def _elsewhere(report: Report) -> str:
 def _advice(case: _Case, report: Report) -> str:
     if report.plan is None or case.by_ticket is None:
         return case.advice
-    advice, spray = (case.by_ticket, _SPRAY) if report.by_ticket else (_BY_PROFILE[case.cause], _SPRAY_BY_PROFILE)
+    advice, spray = (case.by_ticket, SPRAY) if report.by_ticket else (BY_PROFILE[case.cause], SPRAY_BY_PROFILE)
     if report.spray is None or case.cause not in {Cause.REFUSED, Cause.SILENCE}:
         return advice
     return f"{advice}. {spray[report.spray]}"
@@ -198,7 +200,7 @@ class _Case:
     """When it applies, and its words. What they claim, `applies` has seen.
 
     `by_ticket`: the advice where two tickets decided what to fire, and so nobody agreed on an instant or a port. Where
-    two profiles did, in a program that knows of no tickets, `_BY_PROFILE` has it.
+    two profiles did, in a program that knows of no tickets, `BY_PROFILE` has it.
     """
 
     cause: Cause
@@ -212,37 +214,6 @@ class _Case:
 _PRIVATE = tuple(
     map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"))
 )
-_NEW_TICKETS = (
-    "Did the peer run `simopen connect` with your latest ticket in time, with `simopen nat --ticket` still running "
-    "there? If not, make new tickets on both sides; if so, compare what `simopen clock` says on both"
-)
-_SPRAYING = "that tries hundreds of ports a second"
-_ALLOW_SPRAY = f"Run it again with --spray on both sides (spray=True in a program): {_SPRAYING}"
-_SPRAY = {
-    False: f"Or make the new tickets with `simopen nat --ticket --spray`, on both sides: {_SPRAYING}",
-    True: "This side sprayed: was the peer allowed to, too, by both tickets or by --spray? Both sides must be",
-}
-_NEW_PROFILES = "discover and swap new profiles on both sides"
-_BY_PROFILE = {
-    Cause.NOT_FIRED: f"Agree on a later instant: {_NEW_PROFILES}, and check this machine's clock with `simopen clock`",
-    Cause.THIS_HOST: f"See that nothing stops this process or keeps it busy from the instant on; then {_NEW_PROFILES}",
-    Cause.PORT_TAKEN: "Use another local port: discover from that one, and swap the new profiles",
-    Cause.CLOCKS_APART: f"Run `simopen clock` on both sides, and compare the instants; then {_NEW_PROFILES}",
-    Cause.WRONG_PORT: "More than one punch here waits for that address: give each a local port of its own, and "
-    f"{_NEW_PROFILES}",
-    Cause.REFUSED: "Did the peer fire at the same instant, by your latest profile, and did both sides hold their "
-    f"mappings until then? If not, {_NEW_PROFILES}; if so, compare what `simopen clock` says on both. Or a NAT or "
-    "firewall in between answers for the peer",
-    Cause.EARLIER_STREAM: "A router on the way may still remember that stream, and let nothing of a new one in: wait "
-    f"two minutes, or use another local port on both sides; then {_NEW_PROFILES}",
-    Cause.SILENCE: "Did the peer fire at the same instant, by your latest profile, and did both sides hold their "
-    f"mappings until then? If not, {_NEW_PROFILES}; if so, compare what `simopen clock` says on both. Or a firewall "
-    "drops this side's SYNs or the peer's",
-}
-_SPRAY_BY_PROFILE = {
-    False: f"Or let both sides spray (spray=True): {_SPRAYING}",
-    True: "This side sprayed: did the peer, too (spray=True)? Both sides must",
-}
 
 
 # From what is certain to what is left.
@@ -315,7 +286,7 @@ _CASES = (
         _refused,
         "Either the peer never fired: was it run, for the same instant, and was its window still open? Or it fired at "
         "or from another endpoint than was agreed; or a NAT or firewall in between answers for it",
-        f"{_NEW_TICKETS}. Or a NAT or firewall in between answers for the peer",
+        f"{NEW_TICKETS}. Or a NAT or firewall in between answers for the peer",
     ),
     _Case(
         Cause.UNREACHABLE,
@@ -347,7 +318,7 @@ _CASES = (
         "side fired at another endpoint than the other's public one, or from another port; or a firewall drops "
         "this side's SYNs or the peer's; or a router still remembers an earlier try of these two, to which one came "
         "late: then wait two minutes, or use another local port on both sides",
-        f"{_NEW_TICKETS}. Or a firewall drops this side's SYNs or the peer's",
+        f"{NEW_TICKETS}. Or a firewall drops this side's SYNs or the peer's",
     ),
 )
 
