@@ -272,7 +272,7 @@ class Network:
         return await self.require_open().request(message)
 
     async def _reap(self) -> None:
-        """See every process off, so that nothing is left to the garbage collector; then let the namespaces go."""
+        """Wait for every process, so that nothing is left to the garbage collector; then close the namespaces."""
         try:
             await asyncio.gather(*map(_see_off, self._processes))
         finally:

@@ -39,18 +39,18 @@ def each_ahead(weights: Weights, last: Taken, local: int, at_s: float, most: int
     return islice(_each_ahead(weights, _Next(last, local, at_s), _ROUGHLY), most)
 
 
-class _Care(NamedTuple):
+class _Cutoff(NamedTuple):
     """How closely a row is followed: so many hypotheses, the likeliest, and no port that is rarer than that.
 
     `later`: after the first mapping. A flat row has thousands of ports, of which none is worth a shot.
     """
 
-    kin: int
+    groups: int
     first: float
     later: float
 
 
-_CLOSELY, _ROUGHLY = _Care(84, 1e-5, 1e-5), _Care(12, 1e-4, 3e-4)
+_CLOSELY, _ROUGHLY = _Cutoff(84, 1e-5, 1e-5), _Cutoff(12, 1e-4, 3e-4)
 
 
 class _Next(NamedTuple):
@@ -61,30 +61,30 @@ class _Next(NamedTuple):
     at_s: float
 
 
-def _each_ahead(weights: Weights, then: _Next, care: _Care) -> Iterator[dict[int, float]]:
+def _each_ahead(weights: Weights, then: _Next, cutoff: _Cutoff) -> Iterator[dict[int, float]]:
     """The chances of the next mapping, of the one after it, …"""
-    kin = [each for each in _likeliest_kin(weights)[: care.kin] if sum(each[1].values()) > care.first]
-    rows = [_first(*each, then, care.first) for each in kin]
+    groups = [each for each in _likeliest_groups(weights)[: cutoff.groups] if sum(each[1].values()) > cutoff.first]
+    rows = [_first(*each, then, cutoff.first) for each in groups]
     while True:
         found: dict[int, float] = defaultdict(float)
         for row in rows:
-            for port, chance in zip(count(row.start, row.kin.distance), row.chances):
+            for port, chance in zip(count(row.start, row.group.distance), row.chances):
                 found[port] += chance
         # As `wrapped` does it, without thousands of calls.
-        yield {LOWEST + (port - LOWEST) % SPAN: chance for port, chance in found.items() if chance > care.first}
-        rows = [_one_more(row, care.later) for row in rows if row.chances]
+        yield {LOWEST + (port - LOWEST) % SPAN: chance for port, chance in found.items() if chance > cutoff.first}
+        rows = [_one_more(row, cutoff.later) for row in rows if row.chances]
 
 
-def _likeliest_kin(weights: Weights) -> list[tuple[_Kin, dict[float, float]]]:
+def _likeliest_groups(weights: Weights) -> list[tuple[_Group, dict[float, float]]]:
     """Hypotheses that differ by their rates alone together, with each rate's share; the likeliest first."""
     total = log_sum(list(weights.values()))
-    kin: dict[_Kin, dict[float, float]] = defaultdict(dict)
-    for walk, weight in weights.items():
-        kin[_Kin(walk.step, walk.keeps_parity, walk.busy)][walk.rate] = exp(weight - total)
-    return sorted(kin.items(), key=lambda each: -sum(each[1].values()))
+    group: dict[_Group, dict[float, float]] = defaultdict(dict)
+    for hypothesis, weight in weights.items():
+        group[_Group(hypothesis.step, hypothesis.keeps_parity, hypothesis.busy)][hypothesis.rate] = exp(weight - total)
+    return sorted(group.items(), key=lambda each: -sum(each[1].values()))
 
 
-class _Kin(NamedTuple):
+class _Group(NamedTuple):
     """What hypotheses have in common that differ by their rates alone, which count until the next mapping only."""
 
     step: int
@@ -122,9 +122,9 @@ class _Kin(NamedTuple):
 
 
 class _Row(NamedTuple):
-    """The chances of `start` and of the ports behind it, as far apart as `kin` says."""
+    """The chances of `start` and of the ports behind it, as far apart as `group` says."""
 
-    kin: _Kin
+    group: _Group
     start: int
     chances: list[float]
 
@@ -134,28 +134,28 @@ class _Row(NamedTuple):
             return self._replace(chances=[])
         rare = next(place for place, chance in enumerate(reversed(self.chances)) if chance > too_rare)
         chances = self.chances[first : len(self.chances) - rare]
-        return self._replace(start=self.start + first * self.kin.distance, chances=chances)
+        return self._replace(start=self.start + first * self.group.distance, chances=chances)
 
 
-def _first(kin: _Kin, shares: Mapping[float, float], then: _Next, too_rare: float) -> _Row:
+def _first(group: _Group, shares: Mapping[float, float], then: _Next, too_rare: float) -> _Row:
     elapsed_s = max(then.at_s - then.last.at_s, 0.0)
     rated = [[share * chance for chance in by_rate(rate * elapsed_s)] for rate, share in shares.items()]
-    moves = filtered(chain(map(sum, zip_longest(*rated, fillvalue=0.0)), repeat(0.0)), kin.busy)
+    moves = filtered(chain(map(sum, zip_longest(*rated, fillvalue=0.0)), repeat(0.0)), group.busy)
     chances, rest = [], sum(shares.values())
     for chance in islice(moves, MOST_STEPS):
         chances.append((1 - JUMP) * chance)
         rest -= chance
         if rest < too_rare:
             break
-    start = kin.moved(then.last.port, 1, then.local)
-    return _Row(kin, start, kin.placed(then, chances)).trimmed(too_rare)
+    start = group.moved(then.last.port, 1, then.local)
+    return _Row(group, start, group.placed(then, chances)).trimmed(too_rare)
 
 
 def _one_more(row: _Row, too_rare: float) -> _Row:
     """Each port's chance goes on by one step, or two, …, of geometrically falling chances: a recursive filter."""
-    kin, ratio = row.kin, row.kin.busy**row.kin.period
+    group, ratio = row.group, row.group.busy**row.group.period
     found, start = _fed(row)
-    lag = kin.step * kin.period // kin.distance
+    lag = group.step * group.period // group.distance
     for place in range(lag, len(found)) if ratio else ():
         found[place] += ratio * found[place - lag]
     while ratio * max(found[-lag:]) > too_rare:
@@ -168,12 +168,12 @@ def _fed(row: _Row) -> tuple[list[float], int]:
 
     A row's ports have the local port's parity, where that is kept.
     """
-    kin, port = row.kin, row.start
-    share = (1 - JUMP) * (1 - kin.busy)
+    group, port = row.group, row.start
+    share = (1 - JUMP) * (1 - group.busy)
     found = [share * chance for chance in row.chances]
-    if kin.period == 2:
-        shift = kin.place(2, port, 1, port)
+    if group.period == 2:
+        shift = group.place(2, port, 1, port)
         found += [0.0] * shift
         for place, chance in enumerate(row.chances, start=shift):
-            found[place] += share * kin.busy * chance
-    return found, kin.moved(port, 1, port)
+            found[place] += share * group.busy * chance
+    return found, group.moved(port, 1, port)

@@ -1,4 +1,4 @@
-"""Ports that a NAT gives out one after the other, as a walk: how far it steps, who else steps, where it comes next.
+"""Ports that a NAT allocates in sequence: by which step, how many mappings of others come between, which port is next.
 
 Theory of operation. A counter moves by one step for each new mapping, ours or another's. So the gap between two of
 our ports, in steps, is 1 and what others took in between. That has two parts: at each step others may take the port,
@@ -25,10 +25,10 @@ LOWEST, HIGHEST = 1024, 65535  # RFC 4787 §4.2.1: NATs keep away from the well-
 SPAN = HIGHEST - LOWEST + 1
 ANY_PORT = -log(SPAN)
 JUMP = 0.01
-"""Chance that a gap fits no walk: a SYN that was overtaken or sent again, a counter that wrapped elsewhere. Assumed."""
+"""Chance that a gap fits no hypothesis: a SYN overtaken or sent again, a counter that wrapped elsewhere. Assumed."""
 
 MOST_STEPS = 1000
-"""A gap beyond so many steps fits no walk. Where a prediction would lie further off, no port has a chance above 1 %."""
+"""A gap beyond so many steps fits no hypothesis. Further off than that no port has a chance above 1 %."""
 BURSTINESS = 6.0
 """Shape of the negative binomial: at a mean of 6, its variance is twice that of a Poisson distribution. Assumed."""
 
@@ -59,7 +59,7 @@ Run: TypeAlias = tuple[Taken, ...]
 """Mappings in the order in which one counter gave them out."""
 
 
-class Walk(NamedTuple):
+class Hypothesis(NamedTuple):
     """One hypothesis. `busy`: the chance at a step that others take it; `rate`: mappings of others a second."""
 
     step: int
@@ -93,13 +93,13 @@ def wrapped(port: int) -> int:
     return LOWEST + (port - LOWEST) % SPAN
 
 
-Weights: TypeAlias = Mapping[Walk, float]
+Weights: TypeAlias = Mapping[Hypothesis, float]
 """The log of each hypothesis's prior times likelihood."""
 
 
 @lru_cache(128)  # each gap of a run is asked for several times, by each order of the runs and each step
 def by_rate(mean: float) -> tuple[float, ...]:
-    """The negative binomial distribution of that mean: the chance of 0, 1, … others, until none is worth a thought."""
+    """The negative binomial distribution of that mean: the chance of 0, 1, … others, until the rest is negligible."""
     more = mean / (BURSTINESS + mean)
     chance = (1 - more) ** BURSTINESS
     found = [chance]
@@ -152,7 +152,7 @@ def weigh(runs: tuple[Run, ...]) -> Weights:
     gaps = [pair for run in runs for pair in pairwise(run)]
     parities = [parity for parity in _KEEPS_PARITY if not parity or _all_keep_parity(runs)]
     return {
-        Walk(step, parity, *traffic): log(_STEPS[step] * _KEEPS_PARITY[parity] * weight) + fit
+        Hypothesis(step, parity, *traffic): log(_STEPS[step] * _KEEPS_PARITY[parity] * weight) + fit
         for step in _STEPS
         for parity in parities
         for (traffic, weight), fit in zip(_TRAFFIC.items(), _fits(gaps, step, parity), strict=True)
@@ -160,7 +160,7 @@ def weigh(runs: tuple[Run, ...]) -> Weights:
 
 
 def evidence(runs: tuple[Run, ...]) -> float:
-    """The log likelihood of the runs after their first ports, whatever the walk."""
+    """The log likelihood of the runs after their first ports, whatever the hypothesis."""
     return log_sum(list(weigh(runs).values()))
 
 
@@ -196,11 +196,11 @@ def _fits_of_gap(counts: tuple[int, ...], elapsed_s: float, own: int) -> tuple[f
 @lru_cache(512)
 def _chances_of(steps: int, elapsed_s: float, own: int) -> tuple[float, ...]:
     """The chance of so many steps, for each traffic."""
-    return tuple(Walk(1, False, *traffic).chance(steps, elapsed_s, own) for traffic in _TRAFFIC)
+    return tuple(Hypothesis(1, False, *traffic).chance(steps, elapsed_s, own) for traffic in _TRAFFIC)
 
 
-def _likelihood(walk: Walk, counts: Sequence[int], elapsed_s: float, own: int) -> float:
-    return JUMP / SPAN + (1 - JUMP) * sum(walk.chance(steps, elapsed_s, own) for steps in counts)
+def _likelihood(hypothesis: Hypothesis, counts: Sequence[int], elapsed_s: float, own: int) -> float:
+    return JUMP / SPAN + (1 - JUMP) * sum(hypothesis.chance(steps, elapsed_s, own) for steps in counts)
 
 
 def without_own(first: Taken, then: Taken, step: int) -> int:

@@ -96,7 +96,7 @@ def _used_again(profile: Profile, ours: Sequence[Observation], remote: Endpoint 
 def _next_ports(profile: Profile, local: int, at_s: float, before: int) -> list[Prediction]:
     if profile.allocation is Allocation.SEQUENTIAL:
         runs = port_sequence.in_order(_foretelling(profile))
-        chances = _walking_on(port_sequence.weigh(tuple(runs.values())), runs, local, at_s, before)
+        chances = _ports_after(port_sequence.weigh(tuple(runs.values())), runs, local, at_s, before)
     elif profile.allocation in {Allocation.PRESERVING, Allocation.CONSTANT_DELTA}:
         chances = _keeping(profile, local, before)
     else:
@@ -117,7 +117,7 @@ def _shares(profile: Profile) -> dict[str, float]:
     return dict.fromkeys(counts, (1 - unseen) / len(counts))
 
 
-def _walking_on(
+def _ports_after(
     weights: port_sequence.Weights, runs: dict[str, port_sequence.Run], local: int, at_s: float, before: int
 ) -> dict[str, dict[int, float]]:
     return {address: port_forecast.ahead(weights, run[-1], local, at_s, before) for address, run in runs.items()}
@@ -128,12 +128,12 @@ def _keeping(profile: Profile, local: int, before: int) -> dict[str, dict[int, f
     runs = runs_of_each_port(profile.observations)
     known = tuple(runs.values())
     jumps = sum(len(run) - 1 for run in known) * port_sequence.ANY_PORT
-    walks = exp(port_sequence.evidence(known) - port_sequence.log_sum([port_sequence.evidence(known), jumps]))
+    in_sequence = exp(port_sequence.evidence(known) - port_sequence.log_sum([port_sequence.evidence(known), jumps]))
     # Others are in the way of a walk to the next free number only where they have that very one.
     weights = port_sequence.weigh(known).items()
     quiet = {each: weight for each, weight in weights if each.busy <= 2 * COLLISION and not each.rate}
     ours = {address: run for (address, port), run in runs.items() if port == local}
-    on = _walking_on(quiet, ours, local, 0.0, before)
+    on = _ports_after(quiet, ours, local, 0.0, before)
     fresh = {} if before else {port_sequence.wrapped(local + (profile.delta or 0)): 1 - COLLISION}
-    chances = {address: {port: walks * chance for port, chance in ports.items()} for address, ports in on.items()}
+    chances = {address: {port: in_sequence * chance for port, chance in ports.items()} for address, ports in on.items()}
     return {address: chances.get(address, fresh) for address, _ in runs}

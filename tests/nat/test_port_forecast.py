@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 
 from simopen.nat.port_forecast import ahead, each_ahead
-from simopen.nat.port_sequence import HIGHEST, JUMP, LOWEST, SPAN, Taken, Walk, weigh
+from simopen.nat.port_sequence import HIGHEST, JUMP, LOWEST, SPAN, Hypothesis, Taken, weigh
 
 QUIET = tuple(Taken(port, 40000 + index // 2, 0.0) for index, port in enumerate((6999, 7001, 7003, 7005, 7007)))
 
 
 def test_where_parity_is_kept_a_port_of_the_wrong_one_is_skipped() -> None:
-    quiet = {Walk(1, True, 0.0, 0.0): 0.0}
+    quiet = {Hypothesis(1, True, 0.0, 0.0): 0.0}
     for last, local, port in ((7000, 50001, 7001), (7000, 50002, 7002), (HIGHEST, 50001, LOWEST + 1)):
         assert ahead(quiet, Taken(last, 50000, 0.0), local, 0.0) == pytest.approx({port: 0.99})
 
@@ -26,7 +26,7 @@ def test_ahead_each_mapping_before_is_one_more_step() -> None:
     assert max(chances, key=chances.__getitem__) == 7013
 
 
-def moved_one_by_one(walk: Walk, last: Taken, local: int, elapsed_s: float, count: int) -> dict[int, float]:
+def moved_one_by_one(walk: Hypothesis, last: Taken, local: int, elapsed_s: float, count: int) -> dict[int, float]:
     """Each port by each number of steps, as many times as there are mappings: slow, and plainly right."""
     chances = {last.port: 1.0}
     for pause_s in (elapsed_s, *[0.0] * (count - 1)):
@@ -46,7 +46,7 @@ def moved_one_by_one(walk: Walk, last: Taken, local: int, elapsed_s: float, coun
 @pytest.mark.parametrize("last", [7000, 7001, LOWEST + 2, HIGHEST - 3])
 def test_a_row_goes_on_as_port_by_port_and_step_by_step(step: int, last: int, *, keeps_parity: bool) -> None:
     for busy, rate, local in ((0.0, 0.0, 50000), (0.25, 0.0, 50001), (0.4, 8.0, 50000), (0.12, 30.0, 50001)):
-        walk = Walk(step, keeps_parity, busy, rate)
+        walk = Hypothesis(step, keeps_parity, busy, rate)
         for mappings in (1, 4):
             wanted = moved_one_by_one(walk, Taken(last, 50000, 0.0), local, 0.5, mappings)
             *_, found = each_ahead({walk: 0.0}, Taken(last, 50000, 0.0), local, 0.5, mappings)

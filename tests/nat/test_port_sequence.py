@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simopen.nat.port_sequence import (
+    Hypothesis,
     Taken,
-    Walk,
     evidence,
     likeliest,
     log_sum,
@@ -31,19 +31,19 @@ def test_the_range_goes_round(port: int, back: int) -> None:
 
 @given(st.floats(0, 0.9), st.floats(0, 100), st.floats(0, 1))
 def test_chances_add_up_to_all_but_a_negligible_rest(busy: float, rate: float, elapsed_s: float) -> None:
-    chances = list(Walk(1, False, busy, rate).chances(elapsed_s))
+    chances = list(Hypothesis(1, False, busy, rate).chances(elapsed_s))
     assert 1 - 2e-5 <= sum(chances) <= 1 + 1e-9
 
 
 @given(st.floats(0, 0.9), st.floats(0, 100), st.floats(0, 1), st.integers(1, 20))
 def test_one_chance_is_that_of_them_all(busy: float, rate: float, elapsed_s: float, steps: int) -> None:
-    walk = Walk(1, False, busy, rate)
+    walk = Hypothesis(1, False, busy, rate)
     chances = [*walk.chances(elapsed_s), *[0.0] * 20]
     assert walk.chance(steps, elapsed_s) == pytest.approx(chances[steps - 1], abs=1e-5)
 
 
 def test_others_at_a_rate_come_by_the_clock_and_others_by_chance_do_not() -> None:
-    by_rate, by_chance = Walk(1, False, 0.0, 10.0), Walk(1, False, 0.3, 0.0)
+    by_rate, by_chance = Hypothesis(1, False, 0.0, 10.0), Hypothesis(1, False, 0.3, 0.0)
     assert [by_rate.chance(1, each) > 0.99 for each in (0.0, 1.0)] == [True, False]
     assert by_chance.chance(2, 0.0) == by_chance.chance(2, 9.0) == pytest.approx(0.21)
     mean = sum(steps * chance for steps, chance in enumerate(by_rate.chances(2.0)))
@@ -88,7 +88,9 @@ def test_logs_add_up() -> None:
 @pytest.mark.parametrize("own", [1, 2, 5])
 def test_others_come_at_the_steps_of_our_other_flows_too(own: int, rate: float) -> None:
     """The chances add up to one, and others are as many at each step as they are at one."""
-    lone, among = ([Walk(1, False, 0.25, rate).chance(steps, 0.5, each) for steps in range(1, 80)] for each in (0, own))
+    lone, among = (
+        [Hypothesis(1, False, 0.25, rate).chance(steps, 0.5, each) for steps in range(1, 80)] for each in (0, own)
+    )
     assert sum(among) == pytest.approx(1, abs=1e-4)
     means = [sum(others * chance for others, chance in enumerate(chances)) for chances in (lone, among)]
     assert means[1] - means[0] == pytest.approx(own * 0.25 / 0.75, abs=1e-3)
@@ -97,7 +99,7 @@ def test_others_come_at_the_steps_of_our_other_flows_too(own: int, rate: float) 
 @pytest.mark.parametrize("rate", [0.0, 600.0])
 def test_a_spray_among_many_others_leads_out_of_no_number(rate: float) -> None:
     """The ways in which 999 others come at 2,049 steps are more than any float holds; their chance is a small one."""
-    chances = [Walk(1, False, 0.25, rate).chance(steps, 0.5, 2048) for steps in (1, 684, 1000)]
+    chances = [Hypothesis(1, False, 0.25, rate).chance(steps, 0.5, 2048) for steps in (1, 684, 1000)]
     assert chances[0] < chances[1] < 0.02 > chances[2]
 
 

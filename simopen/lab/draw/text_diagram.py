@@ -44,7 +44,7 @@ class _Event(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Side:
+class _Host:
     """One host as its packets show it: the state it must be in (RFC 9293 §3.3.2), and its initial sequence number."""
 
     name: str
@@ -86,7 +86,7 @@ def sequence(record: Record, left: str, right: str) -> str:
 
 def moments(record: Record, left: str, right: str) -> list[Moment]:
     """Every packet between two hosts twice, where it leaves and where it arrives, in the order of time."""
-    sides = (_Side(left), _Side(right))
+    sides = (_Host(left), _Host(right))
     return [_moment(event, sides) for event in sorted(_events(record, left, right))]
 
 
@@ -100,7 +100,7 @@ def _events(record: Record, left: str, right: str) -> Iterator[_Event]:
             yield _Event(passage.received_ns, number, 1 - sender, False, passage)
 
 
-def _moment(event: _Event, sides: tuple[_Side, _Side]) -> Moment:
+def _moment(event: _Event, sides: tuple[_Host, _Host]) -> Moment:
     """What the event means; keeps the sides' states."""
     packet, side = event.passage.sent, sides[event.side]
     routine = packet.flags == Flags.ACK and not packet.payload_length and side.state in ("ESTABLISHED", "CLOSED")
@@ -130,7 +130,7 @@ def _row(ms: str, left: str, segment: str, right: str) -> str:
     return f"{ms:>7}  {left:<{_STATE + 4}} {segment:<{_SEGMENT}} {right}".rstrip()
 
 
-def _segment(passage: Passage, sides: tuple[_Side, _Side]) -> str:
+def _segment(passage: Passage, sides: tuple[_Host, _Host]) -> str:
     packet, sender = passage.sent, 0 if passage.source == sides[0].name else 1
     if packet.headers.quoted is not None:
         return "<ICMP error>"
