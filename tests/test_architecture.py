@@ -48,6 +48,7 @@ PURE = (
     "model.nat",
     "model.outcome",
     "model.report",
+    "model.server",
     "model.shot",
     "model.wording",
     "clock.instant",
@@ -97,9 +98,9 @@ SCENARIOS = {
     "cli/test_usage": "what is typed wrongly, of every command",
     "clock/test_wrong_clock": "a machine whose clock is wrong, from the command line down",
     "holepunch/test_by_ticket": "two tickets exchanged, and a stream",
-    "holepunch/test_diagnosing": "punches that fail in the lab, and what is said of each",
+    "holepunch/test_diagnosis_in_lab": "punches that fail in the lab, and what is said of each",
     "holepunch/test_misled": "a hostile peer that names somebody else",
-    "holepunch/test_planning": "discovery, plan and punch behind each pair of NATs, in the lab",
+    "holepunch/test_plan_in_lab": "discovery, plan and punch behind each pair of NATs, in the lab",
     "holepunch/test_punching": "punches through modelled NATs, in the lab",
     "holepunch/test_punching_real_routers": "punches through Linux routers, in the lab",
     "holepunch/test_transients": "shortages that pass while a punch is under way",
@@ -109,7 +110,7 @@ SCENARIOS = {
     "lab/process/test_descriptors": "a lab with few descriptors",
     "lab/test_lab_command": "`simopen lab`",
     "nat/test_coturn": "discovery by a real STUN server",
-    "nat/test_discovering": "discovery behind modelled NATs, in the lab",
+    "nat/test_discovery_in_lab": "discovery behind modelled NATs, in the lab",
 }
 """Tests of several modules together, in the room of the uppermost, and what they are of."""
 IMPURE = {"socket", "asyncio", "select", "threading", "subprocess"}

@@ -25,7 +25,7 @@ from tests.fake_ntp import FakeNtp
 from tests.fake_stun import FakeStun, full_server
 from tests.loopback import THERE, ports
 from tests.loops import ONE_LOOP
-from tests.nat.test_discovering import behind
+from tests.nat.test_discovery_in_lab import behind
 
 __all__ = ["ports"]
 

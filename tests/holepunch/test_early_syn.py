@@ -1,4 +1,4 @@
-"""Seeing a SYN without letting anybody in, on loopback. What a peer makes of it is in test_diagnosing.py."""
+"""Seeing a SYN without letting anybody in, on loopback. What a peer makes of it is in test_diagnosis_in_lab.py."""
 
 from __future__ import annotations
 

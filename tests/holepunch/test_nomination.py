@@ -1,4 +1,4 @@
-"""Which stream is kept, and that nobody is left with two or none. The races themselves are in test_planning.py."""
+"""Which stream is kept, and that nobody is left with two or none. The races themselves are in test_plan_in_lab.py."""
 
 from __future__ import annotations
 

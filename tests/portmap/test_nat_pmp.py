@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from simopen import lab
 from simopen.lab import LinuxRouter, Nat
 from simopen.portmap.nat_pmp import NOWHERE, next_hop, parse
-from tests.nat.test_discovering import behind, discover
+from tests.nat.test_discovery_in_lab import behind, discover
 
 MINIUPNPD = shutil.which("miniupnpd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 LONG_S = 30.0
