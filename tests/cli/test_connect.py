@@ -247,6 +247,8 @@ def test_a_host_without_a_port_is_told_so(host: str, tmp_path: Path) -> None:
             [TEXT, "--local-port", "9", "--local-address", "127.0.0.1"],
             "leave out --local-port and --local-address",
         ),
+        ([TEXT, "--key-file", "F"], "leave out --key-file: the"),
+        ([TEXT, "--key"], "leave out --key: the"),
         (["203.0.113.7", "9", "--mine", TEXT], "leave out --mine: they go with"),
         (["203.0.113.7", "9", "--spray"], "leave out --spray: they go with"),
         (["203.0.113.7:9", "8"], "two ports are named, 9 and 8: leave one out"),

@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -167,7 +168,7 @@ def test_help(arguments: list[str], words: list[str], capsys: pytest.CaptureFixt
     assert [word for word in words if word not in said] == []
 
 
-@pytest.mark.parametrize("command", ["connect", "clock", "nat", "doctor", "self", "demo", "lab"])
+@pytest.mark.parametrize("command", ["meet", "connect", "clock", "nat", "doctor", "self", "demo", "lab"])
 def test_help_fits_a_terminal(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -387,7 +388,48 @@ def test_two_processes_exchange_what_they_are_given(ports: Ports) -> None:
         assert "connected to 127.0.0." in said
         assert re.search(r" in \d+\.\d ms \((by our own SYN|through the listener)\)", said)
         assert "the clock: " in said
+        assert said.count("\nsimopen: plain: not encrypted, and whoever answers there is taken for your peer") == 1
         assert said.endswith(f"{counts}\n")
+
+
+def key_in(path: Path, key: bytes) -> list[object]:
+    path.touch(mode=0o600)
+    path.write_bytes(key)
+    return ["--key-file", path]
+
+
+def test_two_processes_with_one_key_prove_it(ports: Ports, tmp_path: Path) -> None:
+    """One has it in a file as bytes, the other its digits on the command line, and is told who can read that."""
+    key = bytes(range(32))
+    left_words, right_words = key_in(tmp_path / "key", key), ["--key", key.hex()]
+    with running(*connecting(ports, *left_words)) as left, running(*answering(ports, *right_words)) as right:
+        left.write(b"I love you.")
+        left.end_of_input()
+        right.end_of_input()
+        ends = left.end(), right.end()
+    assert [(status, heard) for status, heard, _ in ends] == [(0, b""), (0, b"I love you.")]
+    for _, _, said in ends:
+        assert "and both ends proven in " in said
+        assert "simopen: proven: who has the key, too\n" in said
+        assert "plain: " not in said
+        assert key.hex() not in said
+    assert ["on the command line" in said for *_, said in ends] == [False, True]
+
+
+def test_two_processes_with_two_keys_exchange_nothing(ports: Ports, tmp_path: Path) -> None:
+    words = [key_in(tmp_path / name, name.encode() * 16) for name in ("one", "two")]
+    with (
+        running(*connecting(ports, "--window", "3s", *words[0])) as left,
+        running(*answering(ports, "--window", "3s", *words[1])) as right,
+    ):
+        left.write(b"a secret")
+        left.end_of_input()
+        right.end_of_input()
+        ends = left.end(), right.end()
+    assert [(status, heard) for status, heard, _ in ends] == [(1, b""), (1, b"")]
+    for _, _, said in ends:
+        assert "simopen: no stream: " in said
+        assert "proven: " not in said
 
 
 def test_files_cross_both_ways_intact(ports: Ports, tmp_path: Any) -> None:

@@ -121,6 +121,7 @@ async def behind(net: lab.Network, name: str, nat: Nat | None) -> lab.Host:
 async def talk(left: Side, right: Side) -> None:
     """Once they have met, each reads what the other types; and both end."""
     for side in (left, right):
+        await side.sees("simopen: proven: the one who made that ticket")
         await side.sees("what you type reaches your peer; Ctrl-D ends")
     left.type("are you there?\n")
     await right.sees("are you there?")

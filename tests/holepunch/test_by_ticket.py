@@ -142,6 +142,8 @@ async def connected(net: lab.Network, servers: list[str], name: str, tmp_path: P
     record = await net.record()
     assert [heard for heard, _ in ended] == [WORDS, WORDS]
     assert all(said.startswith("simopen: plan: ") for _, said in ended)
+    assert all("\nsimopen: proven: the one who made that ticket\n" in said for _, said in ended)
+    assert [list(side.directory.rglob("*.ticket")) for side in (one, other)] == [[], []]  # each key was for one meeting
     assert f"connected to {other.host.public_address}:" in ended[0][1]
     assert f"connected to {one.host.public_address}:" in ended[1][1]
     assert still_held == [None, None]
