@@ -12,7 +12,6 @@ and sockets (`ntp`, `ntp_client`), and waiting for an instant (`waiting`, `sched
 from __future__ import annotations
 
 import asyncio
-import functools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -116,6 +115,10 @@ async def check_clock(
     """
     asked = ntp_client.parse_servers(servers)
     positive_s("timeout", timeout)
+    return await _check(asked, timeout, local)
+
+
+async def _check(asked: tuple[Server, ...], timeout: float, local: LocalClock) -> Estimate:
     before = local.read()
 
     def enough(answers: Sequence[ntp.Answers]) -> bool:
@@ -162,8 +165,7 @@ class Clock:
     ) -> None:
         self.local = local
         self.limit_s = limit_s
-        self._servers = tuple(servers)
-        ntp_client.parse_servers(servers)
+        self.servers = ntp_client.parse_servers(servers)
         self._ask_kernel = ask_kernel
         self.in_vain: tuple[int, str] | None = None
         """When a check last failed, CLOCK_MONOTONIC ns, and why; None where none did."""
@@ -236,7 +238,7 @@ class Clock:
 
     async def _check(self, timeout_s: float) -> Estimate | ClockError:
         try:
-            self._last = await check_clock(self._servers, timeout_s, local=self.local)
+            self._last = await _check(self.servers, timeout_s, self.local)
         except ClockError as error:  # handed over as a value: a thousand waiters must not share one traceback
             return error
         return self._last
@@ -288,20 +290,43 @@ ClockArgument: TypeAlias = TimeSource | Estimate | Servers | None
 """What callers may mean by a clock: see `as_clock`."""
 
 
-def as_clock(what: ClockArgument) -> TimeSource:
-    """The clock that a caller means: its own, an estimate, time servers to ask, or (None) the process's own.
+class Clocks:
+    """The clocks of a process, by the servers that they ask: so all who wait share one check, on whichever thread.
 
-    The same servers mean the same `Clock`, so that all who wait share one check.
+    `most`: so many are kept, the youngest.
+    """
+
+    def __init__(self, most: int = 64) -> None:
+        self._most = most
+        self._clocks: dict[tuple[Server, ...], Clock] = {}
+
+    def asking(self, servers: Servers) -> Clock:
+        """The one that asks these servers, in this order. Raises: TypeError, ValueError as `check_clock` does."""
+        made = Clock(servers)
+        clock = self._clocks.setdefault(made.servers, made)
+        for old in list(self._clocks)[: -self._most]:
+            self._clocks.pop(old, None)
+        return clock
+
+
+shared = Clocks()
+"""The process's own."""
+
+
+def as_clock(what: ClockArgument, clocks: Clocks = shared) -> TimeSource:
+    """The clock that a caller means: its own, an estimate, time servers to ask, or (None) the usual ones.
+
+    The same servers mean the same `Clock`, of those that the process has.
 
     Raises:
         TypeError, ValueError: not servers, as `check_clock` says.
     """
     if what is None:
-        return _clock_of(ntp_client.parse_servers(DEFAULT_SERVERS))
+        return clocks.asking(DEFAULT_SERVERS)
     if isinstance(what, Estimate):
         return FixedClock(what)
     if isinstance(what, Sequence):
-        return _clock_of(ntp_client.parse_servers(what))
+        return clocks.asking(what)
     if not isinstance(what, TimeSource):
         raise TypeError(f"a clock is an estimate, a sequence of time servers, or None, not {quoted(what)}")
     return what
@@ -314,11 +339,6 @@ def chosen(servers: Servers | None, *, ask: bool) -> TimeSource:
         TypeError, ValueError: not servers, as `check_clock` says.
     """
     return as_clock(servers) if ask else FixedClock(kernel_word() or plain())
-
-
-@functools.lru_cache(maxsize=64)
-def _clock_of(servers: tuple[Server, ...]) -> Clock:
-    return Clock([(each.host, each.port) for each in servers])
 
 
 def _below(estimate: Estimate, limit_s: float) -> bool:

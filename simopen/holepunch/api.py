@@ -18,9 +18,9 @@ from socket import socket
 from typing import TYPE_CHECKING, Unpack, overload
 
 from simopen import _logs
-from simopen.clock import scheduler
+from simopen.clock import scheduler as threads
 from simopen.clock.instant import Instant
-from simopen.clock.scheduler import Fired
+from simopen.clock.scheduler import Fired, Scheduler, spin
 from simopen.clock.source import CHECK_TIMEOUT_S, ClockArgument, TimeSource
 from simopen.clock.true_time import Learnt, When, good_enough_s, is_news, learn, patience_s, remark, zone_hint
 from simopen.clock.waiting import HANDOVER_NS, STALLED_NS, Pulse, Wait, stalled
@@ -284,7 +284,15 @@ async def _met(
     order, hops, aim = await _aimed(peer, mine, options)
     shots, left, resends = budgeted(aim, hops)
     tell = options.tell
-    trace = _Trace(order, aim, options.window_s, hops, by_ticket=isinstance(peer, Ticket), tell=tell)
+    trace = _Trace(
+        order,
+        aim,
+        options.window_s,
+        hops,
+        by_ticket=isinstance(peer, Ticket),
+        tell=tell,
+        scheduler=options.scheduler,
+    )
     trace.tell_peers()
     verification = None if proves is None else _verification(proves)
     with Runner.opened(
@@ -459,6 +467,7 @@ class _Trace:
     verification: Verification | None = None
     stalled_ns: int = 0
     by_ticket: bool = False
+    scheduler: Scheduler = threads.shared
     pulse: Pulse = field(default_factory=Pulse)
     watched_from: Reading | None = None
     of_clock: tuple[str, ...] = ()
@@ -603,7 +612,7 @@ async def _fire(runner: Runner, trace: _Trace) -> None:
         wait.instant_ns = time.monotonic_ns()
         trace.tell_armed()
         runner.look_back(wait.instant_ns)
-        runner.fired(scheduler.spin(0, runner.aim(wait.instant_ns)))
+        runner.fired(spin(0, runner.aim(wait.instant_ns)))
         return
     logger.info("the sockets are bound; the instant is %s UTC", _utc(wait.when.utc_ns(wait.estimate)))
     async with _renewed(runner, trace):
@@ -637,7 +646,7 @@ async def _fired_awake(runner: Runner, trace: _Trace, left_ns: int) -> bool:
     wait = trace.wait
     closes_ns = wait.instant_ns + trace.order.window_ns
     calls = runner.aim(wait.instant_ns)
-    fired = await scheduler.shared.at(
+    fired = await trace.scheduler.at(
         wait.instant_ns, *calls, until_ns=closes_ns, rehearsal=runner.prepared.rehearse, unless=wait.has_slept
     )
     if not fired and wait.has_slept():

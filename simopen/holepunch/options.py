@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypedDict
 
+from simopen.clock import scheduler as threads
 from simopen.clock.instant import Instant, positive_s
+from simopen.clock.scheduler import Scheduler
 from simopen.clock.source import ClockArgument, TimeSource, as_clock
 from simopen.clock.true_time import When
 from simopen.holepunch.telling import Teller
@@ -53,7 +55,7 @@ class Keyed(CommonOfStreams, total=False):
 class Options:
     """As told; `window_ns` and `when` are read from that. `plan`: the two tickets', where it is made already.
 
-    `session`: what the peer is to prove; None: nothing.
+    `session`: what the peer is to prove; None: nothing. `scheduler`: whose thread waits for the instant, and fires.
     """
 
     when: When
@@ -69,6 +71,7 @@ class Options:
     tell: Teller
     plan: Plan | None
     session: Session | None = None
+    scheduler: Scheduler = threads.shared
 
     @classmethod
     def told(
@@ -86,6 +89,7 @@ class Options:
         on_event: OnEvent | None = None,
         plan: Plan | None = None,
         key: bytes | None = None,
+        scheduler: Scheduler = threads.shared,
     ) -> Options:
         """The arguments of `connect`, judged. Raises: TypeError, ValueError."""
         source, liveness, tell = as_clock(clock), Liveness(keepalive, user_timeout), Teller(on_event)
@@ -94,7 +98,20 @@ class Options:
         hops = _hops(first_ttl)
         session = None if key is None else Session.bare(key)
         return cls(
-            when, at is not None, window, window_ns, source, local, listen, spray, hops, liveness, tell, plan, session
+            when,
+            at is not None,
+            window,
+            window_ns,
+            source,
+            local,
+            listen,
+            spray,
+            hops,
+            liveness,
+            tell,
+            plan,
+            session,
+            scheduler,
         )
 
     def hops(self, when: When) -> int | None:

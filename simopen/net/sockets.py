@@ -18,12 +18,15 @@ import time
 from collections.abc import Callable
 from typing import TypeAlias
 
+from simopen import _logs
 from simopen.errors import LocalEndpointError, ResolutionError
 from simopen.model.endpoint import Endpoint, scope_id
 from simopen.model.wording import quoted
 from simopen.net import own_flows
 from simopen.net.os_errors import local_error
 from simopen.net.own_flows import Flows
+
+logger = _logs.logger("net")
 
 _LINGER = "hh" if sys.platform == "win32" else "ii"
 _NO_LINGER = struct.pack(_LINGER, 0, 0)
@@ -116,7 +119,7 @@ def _share_port(sock: socket.socket) -> None:
 
 
 def make_room(descriptors: int) -> None:
-    """See to it that this process may open so many more files, as far as it may raise its own limit.
+    """See to it that this process may open so many more files, as far as it may raise its own limit; that is logged.
 
     Raises:
         LocalEndpointError: the hard limit is below that.
@@ -134,6 +137,7 @@ def make_room(descriptors: int) -> None:
             f"this takes {needed} open files at once, and this process may have {hard}: raise its limit (ulimit -Hn)"
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    logger.info("this process may now have %d files open (RLIMIT_NOFILE), not %d: that many are needed", needed, soft)
 
 
 def _open_files() -> int:

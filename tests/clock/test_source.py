@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from simopen.clock.kernel import KernelTime
-from simopen.clock.source import Clock, FixedClock, LocalClock, as_clock, check_clock, plain
+from simopen.clock.source import Clock, Clocks, FixedClock, LocalClock, as_clock, check_clock, plain
 from simopen.errors import ClockError
 from simopen.model.estimate import Estimate, Reading, Source
 from tests.fake_ntp import FakeNtp
@@ -411,3 +412,21 @@ async def test_a_real_chronyd_is_believed(tmp_path: Path) -> None:
     assert inside(estimate, 0.0)
     assert estimate.servers[0].stratum == 8
     assert estimate.servers[0].answers >= 4
+
+
+def test_the_clocks_of_a_process_are_an_object_that_can_be_passed() -> None:
+    clocks = Clocks(most=2)
+    one = as_clock(["127.0.0.1:5"], clocks)
+    assert as_clock([("127.0.0.1", 5)], clocks) is one
+    assert as_clock(["127.0.0.1:5"], Clocks()) is not one
+    assert as_clock(["127.0.0.1:5"]) is not one
+    for port in (6, 7):
+        as_clock([("127.0.0.1", port)], clocks)
+    assert as_clock(["127.0.0.1:5"], clocks) is not one  # only so many are kept
+
+
+def test_threads_that_ask_the_same_servers_share_one_clock() -> None:
+    clocks = Clocks()
+    with ThreadPoolExecutor(8) as threads:
+        made = list(threads.map(lambda _: clocks.asking(["127.0.0.1:5"]), range(200)))
+    assert len(set(made)) == 1

@@ -7,21 +7,26 @@ Each wrong call below has to be marked for the type checker, and strict mypy com
 from __future__ import annotations
 
 import inspect
+import socket
 import typing
 from collections.abc import Awaitable, Callable
 from dataclasses import FrozenInstanceError
+from typing import Any
 
 import pytest
 
 import simopen
 from simopen.clock import source as clock
+from simopen.clock.scheduler import Fired, Scheduler
 from simopen.holepunch import api
-from simopen.holepunch.options import Common, CommonOfStreams, Options
+from simopen.holepunch.options import Common, Keyed, Options
 from simopen.holepunch.targets import Order, planned
 from simopen.model.endpoint import Endpoint
 from simopen.model.shot import Plan, Shot
-from tests.loopback import THERE
+from tests.loopback import HERE, THERE, ports
 from tests.ticket.test_codec import SIMPLE
+
+__all__ = ["ports"]  # the fixture is used by name
 
 PEER = (THERE, 9)
 TICKET = SIMPLE
@@ -62,7 +67,7 @@ async def test_what_a_type_checker_refuses_is_refused_before_anything_is_sent(
         await call()
 
 
-@pytest.mark.parametrize(("function", "shared"), [(api.connect, CommonOfStreams), (api.punch, Common)])
+@pytest.mark.parametrize(("function", "shared"), [(api.connect, Keyed), (api.punch, Common)])
 def test_the_call_takes_what_its_overloads_take_and_says_each_itself(
     function: Callable[..., object], shared: type
 ) -> None:
@@ -89,3 +94,25 @@ async def test_a_plan_that_is_made_is_not_made_again() -> None:
     known = Plan((Shot(1314, Endpoint(THERE, 9)),), why="worked out before", chance=1)
     aim = await planned(PROFILE, PROFILE, order, spray=False, known=known)
     assert (aim.plan, aim.peers) == ("worked out before", (Endpoint(THERE, 9),))
+
+
+class Counting(Scheduler):
+    """Counts the instants that it waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits = 0
+
+    async def at(self, when_ns: int, *calls: Any, **options: Any) -> list[Fired]:
+        self.waits += 1
+        return await super().at(when_ns, *calls, **options)
+
+
+async def test_the_scheduler_that_is_passed_fires(ports: tuple[int, int]) -> None:
+    own, soon = Counting(), clock.plain().utc_ns / 1e9 + 0.2
+    with socket.create_server((THERE, ports[1])) as server:
+        options = Options.told(at=soon, local=(HERE, ports[0]), clock=clock.plain(), scheduler=own)
+        _, writer = await api.connected((THERE, ports[1]), None, options)
+        writer.transport.abort()
+        server.accept()[0].close()
+    assert own.waits == 1
