@@ -31,7 +31,6 @@ as an event. `runner.py` does so with sockets, the simulator with modelled ones.
 from __future__ import annotations
 
 import heapq
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from itertools import count
 from typing import Any
@@ -90,7 +89,7 @@ class Engine:
         self._window = Window(0, 0)
         self._fired_ns = 0
         self._behind_ns = 0
-        self._later: deque[Pair] = deque()  # those that are planned for after the instant
+        self._later: list[Pair] = []  # those that are planned for after the instant, the next one last
         self._due: list[tuple[int, int, Pair]] = []  # a heap; what a pair does not name any more is void
         self._order = count()
         self._dead = 0
@@ -123,7 +122,7 @@ class Engine:
         for pair in self.pairs:
             pair.planned_ns = event.instant_ns + pair.shot.after_ns
         later = (pair for pair in self.pairs if pair.shot.after_ns and pair.state is State.PLANNED)
-        self._later = deque(sorted(later, key=lambda pair: pair.planned_ns))
+        self._later = sorted(later, key=lambda pair: pair.planned_ns, reverse=True)
 
     def _time(self, event: Time, now_ns: int) -> None:
         self._waits_until_ns = None
@@ -143,9 +142,9 @@ class Engine:
 
     def _fire_later(self, now_ns: int) -> None:
         """One at a time, and none to make up for a long delay: the rest is put off by that, and never many at once."""
-        if not self._later or (late_ns := now_ns - self._later[0].planned_ns - self._behind_ns) < 0:
+        if not self._later or (late_ns := now_ns - self._later[-1].planned_ns - self._behind_ns) < 0:
             return
-        pair = self._later.popleft()
+        pair = self._later.pop()
         if late_ns > _MADE_UP_NS:
             self._behind_ns += late_ns
         if pair.state is not State.PLANNED:  # whoever runs this has fired it by itself
@@ -368,7 +367,7 @@ class Engine:
             self._do(Check(self._nomination.streams))
         if self._checking:  # what comes of it says when to look again
             look_ns = None
-        first_ns = self._later[0].planned_ns + self._behind_ns if self._later else None
+        first_ns = self._later[-1].planned_ns + self._behind_ns if self._later else None
         due_ns = min((each for each in (look_ns, first_ns, self._next_due_ns()) if each is not None), default=None)
         if due_ns is not None and due_ns != self._waits_until_ns:
             self._waits_until_ns = due_ns

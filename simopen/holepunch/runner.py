@@ -14,7 +14,6 @@ import contextlib
 import errno
 import socket
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -78,7 +77,7 @@ class Runner:
         self._unarmed: dict[Pair, LocalEndpointError] = {}
         self._engine = Engine(())
         self._tell_user, self._told = tell, 0
-        self._events: deque[told.Event] = deque()
+        self._events: list[told.Event] = []
         self._timer: asyncio.Handle | None = None
         self._won: asyncio.Future[Stream] = self._loop.create_future()
         self._kept: Stream | None = None
@@ -281,7 +280,7 @@ class Runner:
                 for action in self._engine.handle(self._events[0], time.monotonic_ns()):
                     self._carry_out(action)
                 self._tell_answers()
-                self._events.popleft()
+                del self._events[0]
         finally:
             self._events.clear()
 
