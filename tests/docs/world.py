@@ -176,6 +176,7 @@ async def terminals_meet(pair: Pair, block: Block) -> None:
         started.append(await pair.sit_down(1, typed[1].replace("ALICES-TICKET", line.split()[-1]), bob))
         alice.type(f"{await asyncio.to_thread(bob.wait_for_match, _SHOWN)}\n")
         for mine, its in ((alice, bob), (bob, alice)):
+            await asyncio.to_thread(mine.wait_for, "proven: the one who made that ticket")
             await asyncio.to_thread(mine.wait_for, "what you type reaches your peer")
             mine.type(f"{WORDS.decode()}\n")
             await asyncio.to_thread(its.wait_for, WORDS.decode())
