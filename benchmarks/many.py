@@ -33,6 +33,7 @@ from benchmarks.common import (
 )
 from simopen import lab
 from simopen.clock import source as clock
+from simopen.model.times import MonoNs
 
 FIRST_PORT = 10_000
 
@@ -49,8 +50,9 @@ async def inside(peer: str, connects: int, at_ns: int) -> None:
     """What runs on each host: fires, and prints one JSON object."""
     now = clock.plain()
     before, memory = descriptors(), resident_bytes()
+    at_s = now.utc_at(MonoNs(at_ns)) / 1e9
     tasks = [
-        asyncio.create_task(simopen.punch((peer, FIRST_PORT + n), at=now.utc_at(at_ns) / 1e9, window=20, clock=now))
+        asyncio.create_task(simopen.punch((peer, FIRST_PORT + n), at=at_s, window=20, clock=now))
         for n in range(connects)
     ]
     await asyncio.sleep(max(0.0, (at_ns - time.monotonic_ns()) / 1e9 - 0.2))

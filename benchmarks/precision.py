@@ -47,6 +47,7 @@ from simopen import lab
 from simopen.clock import source as clock
 from simopen.clock.instant import instant_ns
 from simopen.clock.scheduler import SPIN_NS
+from simopen.model.times import MonoNs, UtcNs
 
 LOADS = ("idle", "ticking", "blocked", "busy")
 AHEAD_S = 0.03
@@ -95,7 +96,7 @@ class Wire:
 async def by_simopen(peer: str, port: int, at_ns: int, now: simopen.Estimate) -> int:
     """CLOCK_MONOTONIC ns of the call."""
     try:
-        await simopen.punch((peer, port), at=now.utc_at(at_ns) / 1e9, window=0.02, clock=now, listen=False)
+        await simopen.punch((peer, port), at=now.utc_at(MonoNs(at_ns)) / 1e9, window=0.02, clock=now, listen=False)
     except simopen.PunchError as error:
         if error.report is None:
             raise
@@ -144,7 +145,7 @@ async def shoot(method: str, peer: str, runs: int, ahead_s: float = AHEAD_S) -> 
             port = 20_000 + number
             at_ns = time.monotonic_ns() + round(ahead_s * 1e9) + number * 7919  # no beat with the timer tick
             at_ns = now.monotonic_at(
-                instant_ns(now.utc_at(at_ns) / 1e9) or 0
+                UtcNs(instant_ns(now.utc_at(MonoNs(at_ns)) / 1e9) or 0)
             )  # as exactly as seconds in a float can say it
             called_ns = await METHODS[method](peer, port, at_ns, now)
             seen_ns = wire.left_ns(port)

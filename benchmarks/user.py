@@ -26,6 +26,7 @@ from benchmarks.common import run_on
 from benchmarks.orders import Order
 from simopen.errors import ImpossiblePair
 from simopen.model.nat import Profile
+from simopen.model.times import MonoNs
 from simopen.ticket import hold
 from simopen.ticket.codec import in_utc
 
@@ -45,7 +46,7 @@ class User:
             if order["beside"] is not None:
                 others.create_task(simopen.discover((address, order["beside"]), servers=order["servers"]))
             found = await stack.enter_async_context(hold.holding((address, port), servers=order["servers"]))
-            ours = in_utc(found.profile, now.utc_at(0))  # what means the same on the other host
+            ours = in_utc(found.profile, now.utc_at(MonoNs(0)))  # what means the same on the other host
             self._held[port] = stack.pop_all(), ours
         return {"profile": written(ours), "mapping": ours.mapping.value}
 

@@ -18,6 +18,7 @@ import uvloop
 
 import simopen
 from simopen.clock import source as clock
+from simopen.model.times import MonoNs
 
 FACTORIES = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 WORD = b"again"
@@ -54,7 +55,7 @@ async def end(way: str, peer: tuple[str, int], **options: Any) -> None:
 async def meet(peer: list[Any], port: int, at: int, way: str, **options: Any) -> dict[str, Any] | None:
     now = clock.plain()
     try:
-        await end(way, (peer[0], peer[1]), local=port, at=now.utc_at(at) / 1e9, clock=now, **options)
+        await end(way, (peer[0], peer[1]), local=port, at=now.utc_at(MonoNs(at)) / 1e9, clock=now, **options)
     except simopen.PunchError as error:
         return {"message": str(error), "diagnosis": error.diagnosis and error.diagnosis.as_dict()}
     return None

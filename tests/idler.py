@@ -18,6 +18,7 @@ from typing import Any
 
 import simopen
 from simopen.clock import source as clock
+from simopen.model.times import MonoNs
 from tests.puncher import FACTORIES
 
 QUIET_S = 4.5
@@ -62,7 +63,7 @@ async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 async def run(does: str, at: int, **options: Any) -> str:
     now = clock.plain()
-    reader, writer = await simopen.connect(at=now.utc_at(at) / 1e9, clock=now, **options)
+    reader, writer = await simopen.connect(at=now.utc_at(MonoNs(at)) / 1e9, clock=now, **options)
     try:
         await globals()[does](reader, writer)
     except OSError as error:

@@ -16,6 +16,7 @@ from typing import Any
 
 import simopen
 from simopen.clock import source as clock
+from simopen.model.times import MonoNs
 from simopen.ticket.hold import holding
 from tests.puncher import FACTORIES
 
@@ -37,7 +38,7 @@ async def meet(
         if twice is not None:
             await simopen.discover((local[0], twice + 1), servers=servers)
         try:
-            at_s = now.utc_at(int(at)) / 1e9
+            at_s = now.utc_at(MonoNs(int(at))) / 1e9
             sock, report = await simopen.punch(peer, mine=mine, at=at_s, clock=ntp or now, **options)
         except simopen.PunchError as error:
             diagnosis = error.diagnosis and error.diagnosis.as_dict()

@@ -15,6 +15,7 @@ import uvloop
 
 import simopen
 from simopen.clock import source as clock
+from simopen.model.times import MonoNs
 
 FACTORIES = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
@@ -23,7 +24,7 @@ async def punch(peer: list[list[Any]], at: int, **options: Any) -> dict[str, Any
     now = clock.plain()
     endpoints = [(host, port) for host, port in peer]
     try:
-        sock, report = await simopen.punch(endpoints, at=now.utc_at(at) / 1e9, clock=now, **options)
+        sock, report = await simopen.punch(endpoints, at=now.utc_at(MonoNs(at)) / 1e9, clock=now, **options)
     except simopen.PunchError as error:
         told = {"report": error.report and error.report.as_dict()}
         diagnosis = error.diagnosis and error.diagnosis.as_dict()

@@ -50,6 +50,7 @@ PURE = (
     "model.report",
     "model.server",
     "model.shot",
+    "model.times",
     "model.wording",
     "clock.instant",
     "clock.ntp",

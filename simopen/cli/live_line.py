@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from simopen.cli.console import Screen, Update, countdown
 from simopen.model.estimate import Estimate
 from simopen.model.event import ClockKnown, Event, OnEvent
+from simopen.model.times import MonoNs
 from simopen.model.wording import human
 
 _TICK_S = 0.1
@@ -73,7 +74,7 @@ class Waiting:
         return f"{self.whom} at {_told(self.at_s)}{here}, in {left} s; clock {sure}"
 
     def _utc_s(self, now_ns: int) -> float:
-        return self.estimate.utc_at(now_ns) / 1e9
+        return self.estimate.utc_at(MonoNs(now_ns)) / 1e9
 
     def _end_s(self) -> float:
         return (self.began_s if self.at_s is None else self.at_s) + self.window_s

@@ -13,6 +13,7 @@ from simopen.clock.instant import Instant, TimeOfDay, Told, Unresolved, instant_
 from simopen.clock.source import CHECK_TIMEOUT_S, Clock, FixedClock, TimeSource
 from simopen.errors import ClockError
 from simopen.model.estimate import Estimate, Source
+from simopen.model.times import MonoNs, UtcNs
 from simopen.model.wording import span
 
 ARMING_S = 0.02
@@ -36,16 +37,19 @@ _TRUSTED = {
 class When:
     """An instant: UTC ns, or unresolved as it was told when CLOCK_MONOTONIC said `told_ns`; None: now."""
 
-    at: int | Unresolved | None
-    told_ns: int
+    at: UtcNs | Unresolved | None
+    told_ns: MonoNs
 
     @classmethod
     def told(cls, at: Instant, source: TimeSource) -> When:
         """Told right now, unless it says when. Raises: TypeError and ValueError as `instant_ns` does."""
         if isinstance(at, Told):
-            return cls(at.instant, at.told_ns)
-        fixed = at if isinstance(at, Unresolved) else instant_ns(at)
-        return cls(fixed, source.local.read().monotonic_ns)
+            return cls(at.instant, MonoNs(at.told_ns))
+        now_ns = MonoNs(source.local.read().monotonic_ns)
+        if isinstance(at, Unresolved):
+            return cls(at, now_ns)
+        fixed_ns = instant_ns(at)
+        return cls(None if fixed_ns is None else UtcNs(fixed_ns), now_ns)
 
     @property
     def is_now(self) -> bool:
@@ -57,12 +61,12 @@ class When:
         """Whether it depends on what the time is."""
         return isinstance(self.at, Unresolved)
 
-    def utc_ns(self, estimate: Estimate) -> int:
+    def utc_ns(self, estimate: Estimate) -> UtcNs:
         """UTC ns since 1970, if that is the time; of "now", when it was told."""
         told_ns = estimate.utc_at(self.told_ns)
         if self.at is None:
             return told_ns
-        return self.at if isinstance(self.at, int) else round(self.at.resolve(told_ns / 1e9) * 1e9)
+        return self.at if isinstance(self.at, int) else UtcNs(round(self.at.resolve(told_ns / 1e9) * 1e9))
 
     @property
     def as_told(self) -> Instant:

@@ -12,12 +12,13 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from simopen.clock.source import TimeSource
 from simopen.clock.true_time import VAIN_S, Learnt, When, good_enough_s, learn, must_ask, patience_s
 from simopen.model.estimate import SUSPEND_S, Estimate
+from simopen.model.times import MonoNs
 from simopen.model.wording import span
 
 HANDOVER_NS = 2_000_000_000
@@ -59,7 +60,7 @@ class Wait:
     window_s: float
     notes: Notes
     estimate: Estimate
-    instant_ns: int = 0
+    instant_ns: MonoNs = field(default=MonoNs(0))
     stalled_ns: int = 0
     _began_ns: int = 0
     _asked_ns: int = 0

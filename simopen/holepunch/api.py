@@ -40,6 +40,7 @@ from simopen.model.event import Armed, ClockKnown, OnEvent, Resolved, Up, Verifi
 from simopen.model.nat import Profile
 from simopen.model.report import Report
 from simopen.model.shot import Shot
+from simopen.model.times import MonoNs, UtcNs
 from simopen.model.wording import FEW, listed, quoted
 from simopen.nat.own_ports import taken_since
 from simopen.net import delayed_close, own_flows
@@ -609,7 +610,7 @@ async def _fire(runner: Runner, trace: _Trace) -> None:
     wait = trace.wait
     if wait.when.is_now:
         trace.tell_clock(Learnt(wait.estimate))
-        wait.instant_ns = time.monotonic_ns()
+        wait.instant_ns = MonoNs(time.monotonic_ns())
         trace.tell_armed()
         runner.look_back(wait.instant_ns)
         runner.fired(spin(0, runner.aim(wait.instant_ns)))
@@ -664,7 +665,7 @@ def _own_since(mine: Profile, estimate: Estimate, own: Flows = own_flows.process
     until_ns = own.judged_until(mine.hosts[0].port)
     if until_ns is None:  # another process's ticket: all here came later, as far as the two clocks agree
         seen_ns = max((each.at_ns for each in mine.observations), default=0)
-        until_ns = estimate.monotonic_at(seen_ns) if mine.observations else time.monotonic_ns()
+        until_ns = estimate.monotonic_at(UtcNs(seen_ns)) if mine.observations else time.monotonic_ns()
     recent = own.since(until_ns - _REMEMBERED_NS)
     known = {flow[:-1] for flow in recent if flow.at_ns <= until_ns}
     return taken_since(mine, [flow for flow in recent if flow.at_ns > until_ns and flow[:-1] not in known])

@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Any
 
 from simopen.model.server import Heard
+from simopen.model.times import MonoNs, UtcNs
 from simopen.model.wording import human
 
 SUSPEND_S = 0.01
@@ -98,13 +99,13 @@ class Estimate:
         """`offset_s` was right to within this, either way, at the anchor. None: unknown."""
         return None if self.bound_ns is None else self.bound_ns / _NS
 
-    def monotonic_at(self, utc_ns: int) -> int:
+    def monotonic_at(self, utc_ns: UtcNs) -> MonoNs:
         """CLOCK_MONOTONIC, ns, at that true instant (UTC ns since 1970)."""
-        return self.reading.monotonic_ns + utc_ns - self.utc_ns
+        return MonoNs(self.reading.monotonic_ns + utc_ns - self.utc_ns)
 
-    def utc_at(self, monotonic_ns: int) -> int:
+    def utc_at(self, monotonic_ns: MonoNs) -> UtcNs:
         """UTC ns since 1970 when CLOCK_MONOTONIC says that."""
-        return self.utc_ns + monotonic_ns - self.reading.monotonic_ns
+        return UtcNs(self.utc_ns + monotonic_ns - self.reading.monotonic_ns)
 
     def bound_at(self, monotonic_ns: int) -> int | None:
         """The error bound, ns, at that CLOCK_MONOTONIC: it grows by 15 ppm. Unknown (None) stays unknown."""
@@ -123,7 +124,7 @@ class Estimate:
 
     def at(self, reading: Reading) -> Estimate:
         """The same knowledge anchored at a later reading: bound aged, offset that of the wall clock then."""
-        monotonic_ns = reading.monotonic_ns
+        monotonic_ns = MonoNs(reading.monotonic_ns)
         return replace(self, utc_ns=self.utc_at(monotonic_ns), bound_ns=self.bound_at(monotonic_ns), reading=reading)
 
     def as_dict(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from simopen.model.endpoint import Endpoint
 from simopen.model.estimate import Estimate
 from simopen.model.outcome import ANSWERS, SENT, Outcome, outcome_of
 from simopen.model.proof import Proof
+from simopen.model.times import MonoNs
 from simopen.model.wording import listed
 
 T = TypeVar("T")
@@ -181,7 +182,7 @@ class Report:
         }
 
     def _utc(self, monotonic_ns: int) -> float:
-        return self.clock.utc_at(monotonic_ns) / 1e9
+        return self.clock.utc_at(MonoNs(monotonic_ns)) / 1e9
 
     def summary(self) -> str:
         """One sentence: the stream and how it came, or what was tried in vain."""

@@ -14,6 +14,7 @@ from simopen.clock.true_time import When, is_news, learn, remark
 from simopen.model.endpoint import Local
 from simopen.model.estimate import Estimate
 from simopen.model.nat import Profile
+from simopen.model.times import MonoNs
 from simopen.nat.discovery import TIMEOUT_S, Discovery, discovering
 from simopen.nat.stun_tcp import DEFAULT_SERVERS
 from simopen.ticket.codec import Ticket, in_utc
@@ -53,8 +54,8 @@ class Held(Discovery):
         """
         now = now or kernel_word() or plain()
         if at is None:
-            at = next_slot(lead_s=LEAD_S, now=now.utc_at(time.monotonic_ns()) / 1e9)
-        return issued(self.profile, checked(at), self.port, ahead_ns=now.utc_at(0), spray=spray)
+            at = next_slot(lead_s=LEAD_S, now=now.utc_at(MonoNs(time.monotonic_ns())) / 1e9)
+        return issued(self.profile, checked(at), self.port, ahead_ns=now.utc_at(MonoNs(0)), spray=spray)
 
     async def make_ticket(self, at: Instant = None, *, clock: ClockArgument = None, spray: bool = False) -> Ticket:
         """As `ticket`, by true time: time servers are asked first, unless the kernel's word is good enough.

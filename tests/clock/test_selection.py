@@ -12,6 +12,7 @@ from simopen.clock.ntp import Answer, Answers, sample
 from simopen.clock.selection import contradiction_ns, intersect, interval, judge
 from simopen.errors import ClockError
 from simopen.model.estimate import Reading, Source
+from simopen.model.times import MonoNs
 
 S, MS = 1_000_000_000, 1_000_000
 
@@ -115,7 +116,7 @@ def test_one_liar_in_three_or_four_never_moves_the_truth_out_of_the_bound(
     now = later(0.2)
     estimate = judge(answers, READING, now)
     assert estimate.bound_ns is not None
-    assert abs(estimate.utc_at(now.monotonic_ns) - now.monotonic_ns - offset_ns) <= estimate.bound_ns
+    assert abs(estimate.utc_at(MonoNs(now.monotonic_ns)) - now.monotonic_ns - offset_ns) <= estimate.bound_ns
 
 
 def test_the_interval_holds_half_the_delay_and_all_that_is_added_to_it() -> None:

@@ -20,6 +20,7 @@ from simopen.clock.kernel import KernelTime
 from simopen.clock.source import Clock, Clocks, FixedClock, LocalClock, as_clock, check_clock, plain
 from simopen.errors import ClockError
 from simopen.model.estimate import Estimate, Reading, Source
+from simopen.model.times import MonoNs, UtcNs
 from tests.fake_ntp import FakeNtp
 
 S, HOUR_S = 1_000_000_000, 3600
@@ -52,7 +53,7 @@ def error_ns(estimate: Estimate, offset_s: float) -> int:
     """How far the estimate is from the fake servers' time, which is this machine's plus `offset_s`,
     exactly."""
     now = LocalClock().read()
-    return estimate.utc_at(now.monotonic_ns) - now.realtime_ns - round(offset_s * S)
+    return estimate.utc_at(MonoNs(now.monotonic_ns)) - now.realtime_ns - round(offset_s * S)
 
 
 def inside(estimate: Estimate, offset_s: float) -> bool:
@@ -215,7 +216,7 @@ async def test_a_step_of_the_wall_clock_after_a_check_moves_no_instant(step_s: i
         local.step_s = step_s
         after = clock.now_estimate()
     assert after.source is Source.NTP
-    assert after.monotonic_at(instant_ns) == before.monotonic_at(instant_ns)
+    assert after.monotonic_at(UtcNs(instant_ns)) == before.monotonic_at(UtcNs(instant_ns))
     assert after.offset_s == pytest.approx(1.0 - step_s, abs=0.1)
 
 
@@ -342,7 +343,7 @@ async def test_an_estimate_is_a_clock_too() -> None:
     estimate = replace(plain(local), bound_ns=5, source=Source.PEER)
     clock = FixedClock(estimate, local)
     assert clock.now_estimate().source is Source.PEER
-    assert (await clock.refresh()).monotonic_at(0) == estimate.monotonic_at(0)
+    assert (await clock.refresh()).monotonic_at(UtcNs(0)) == estimate.monotonic_at(UtcNs(0))
     local.asleep_s = 2.0
     assert clock.now_estimate().source is Source.PLAIN
     with pytest.raises(ClockError, match=r"slept for 2\.0 s"):

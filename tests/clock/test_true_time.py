@@ -12,6 +12,7 @@ from simopen.clock.source import CHECK_TIMEOUT_S, Clock, FixedClock, plain
 from simopen.clock.true_time import LEAST_S, Learnt, When, correction, is_news, learn, patience_s, remark
 from simopen.errors import ClockError
 from simopen.model.estimate import Estimate, Evidence, Reading, Source
+from simopen.model.times import MonoNs, UtcNs
 
 S = 1_000_000_000
 READING = Reading(50 * S, 1_000_000 * S, 50 * S)
@@ -85,18 +86,18 @@ def test_once_a_clock_is_enough() -> None:
 def test_what_was_told_relative_goes_by_true_time_when_it_was_told() -> None:
     later = replace(READING, monotonic_ns=52 * S)
     estimate = replace(told(-3600), reading=later)  # the answers came 2 s after it was told
-    assert When(Ahead(10), 50 * S).utc_ns(estimate) == estimate.utc_ns + 8 * S
-    assert When(Slot(10), 50 * S).utc_ns(estimate) % (10 * S) == 0
-    assert When(7, 50 * S).utc_ns(estimate) == 7
-    assert When(Ahead(10), 50 * S).fixed(estimate) == When(estimate.utc_ns + 8 * S, 50 * S)
+    assert When(Ahead(10), MonoNs(50 * S)).utc_ns(estimate) == estimate.utc_ns + 8 * S
+    assert When(Slot(10), MonoNs(50 * S)).utc_ns(estimate) % (10 * S) == 0
+    assert When(UtcNs(7), MonoNs(50 * S)).utc_ns(estimate) == 7
+    assert When(Ahead(10), MonoNs(50 * S)).fixed(estimate) == When(UtcNs(estimate.utc_ns + 8 * S), MonoNs(50 * S))
 
 
 def test_whoever_told_it_earlier_says_when() -> None:
     source = FixedClock(plain())
-    assert When.told(Told(Ahead(1), 17), source) == When(Ahead(1), 17)
+    assert When.told(Told(Ahead(1), 17), source) == When(Ahead(1), MonoNs(17))
     assert When.told(None, source).is_now
     assert When.told(2e9, source).as_told == 2e9
-    assert When(Ahead(1), 17).as_told == Told(Ahead(1), 17)
+    assert When(Ahead(1), MonoNs(17)).as_told == Told(Ahead(1), 17)
 
 
 class Mute(Clock):

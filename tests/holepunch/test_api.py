@@ -35,6 +35,7 @@ from simopen.model.nat import Filtering, Profile
 from simopen.model.nat import Mapping as Mapped
 from simopen.model.report import Report
 from simopen.model.shot import Shot
+from simopen.model.times import UtcNs
 from simopen.net import sock_diag
 from simopen.net.routes import source_address
 from simopen.ticket.hold import issued
@@ -721,7 +722,7 @@ async def test_a_wall_clock_that_is_set_while_waiting_moves_nothing(ports: tuple
     at = time.time() + 0.3
     left, right = await both(ports, at=at, clock=steady)
     for pair in (left, right):
-        instant_ns = steady.estimate.monotonic_at(round(at * 1e9))
+        instant_ns = steady.estimate.monotonic_at(UtcNs(round(at * 1e9)))
         assert abs(report_of(pair).instant_ns - instant_ns) <= 1000
         assert report_of(pair).fired_ns >= instant_ns - 1000
         assert local.reads > 1

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simopen.model.estimate import Estimate, Evidence, Reading, Source
+from simopen.model.times import MonoNs, UtcNs
 
 S, MS, US = 1_000_000_000, 1_000_000, 1_000
 READING = Reading(monotonic_ns=500 * S, realtime_ns=1_800_000_000 * S, boottime_ns=700 * S)
@@ -33,11 +34,11 @@ def test_the_offset_is_what_to_add_to_the_wall_clock() -> None:
 
 @given(st.integers(-(10**18), 10**18))
 def test_instants_map_to_the_monotonic_clock_and_back_without_loss(utc_ns: int) -> None:
-    assert ESTIMATE.utc_at(ESTIMATE.monotonic_at(utc_ns)) == utc_ns
+    assert ESTIMATE.utc_at(ESTIMATE.monotonic_at(UtcNs(utc_ns))) == utc_ns
 
 
 def test_ten_seconds_later_the_monotonic_clock_is_ten_seconds_further() -> None:
-    assert ESTIMATE.monotonic_at(ESTIMATE.utc_ns + 10 * S) == 510 * S
+    assert ESTIMATE.monotonic_at(UtcNs(ESTIMATE.utc_ns + 10 * S)) == 510 * S
 
 
 def test_the_bound_ages_by_15_ppm_either_way_and_unknown_stays_unknown() -> None:
@@ -53,8 +54,8 @@ def test_a_step_of_the_wall_clock_changes_nothing(step_s: float) -> None:
     now = later(10, step_s=step_s)
     assert ESTIMATE.valid(now)
     anew = ESTIMATE.at(now)
-    assert anew.utc_ns == ESTIMATE.utc_at(510 * S)
-    assert anew.monotonic_at(READING.realtime_ns) == ESTIMATE.monotonic_at(READING.realtime_ns)
+    assert anew.utc_ns == ESTIMATE.utc_at(MonoNs(510 * S))
+    assert anew.monotonic_at(UtcNs(READING.realtime_ns)) == ESTIMATE.monotonic_at(UtcNs(READING.realtime_ns))
     assert anew.offset_s == pytest.approx(0.012 - step_s)
 
 

@@ -25,6 +25,7 @@ from simopen.holepunch import api
 from simopen.model.endpoint import Endpoint
 from simopen.model.estimate import Estimate
 from simopen.model.nat import Profile
+from simopen.model.times import MonoNs
 from simopen.ticket.codec import Ticket, parse_ticket
 from simopen.ticket.hold import holding, issued
 
@@ -55,8 +56,8 @@ class Agent:
         await self.let_go()  # the other side may have had nothing to fire at
         local, servers = tuple(order["local"]), order["servers"]
         found = await self._held.enter_async_context(holding(local, servers=servers))
-        instant = math.ceil(self._now.utc_at(time.monotonic_ns()) / 1e9)  # the true one is not agreed on yet
-        text = issued(found.profile, instant, found.port, ahead_ns=self._now.utc_at(0)).encode()
+        instant = math.ceil(self._now.utc_at(MonoNs(time.monotonic_ns())) / 1e9)  # the true one is not agreed on yet
+        text = issued(found.profile, instant, found.port, ahead_ns=self._now.utc_at(MonoNs(0))).encode()
         self._mine = parse_ticket(text)  # both sides must plan with the very same
         return {"ticket": text, "seen": _seen(found.profile, found.port)}
 
