@@ -125,9 +125,9 @@ async def test_a_port_that_was_not_named() -> None:
     """Two punches wait for one address, so a third port of it could be either's."""
     async with lab.Network() as net:
         left, right = [await net.host(name, delay_s=0.01) for name in ("left", "right")]
-        at_ns = time.monotonic_ns() + LEAD_NS
-        orders = [
-            {"peer": [(right.public_address, PORT + n)], "at": at_ns, "local": PORT, "window": 0.5} for n in (1, 2)
+        at_ns = time.monotonic_ns() + 2 * LEAD_NS
+        orders = [  # for as long as the other may be late
+            {"peer": [(right.public_address, PORT + n)], "at": at_ns, "local": PORT, "window": 2} for n in (1, 2)
         ]
         came = left.run([sys.executable, PUNCHER, this_loop(), json.dumps(orders)])
         done, _ = await asyncio.gather(came, reset_by(right, left, at_ns + SECOND // 10))
@@ -139,7 +139,7 @@ async def test_a_port_that_was_not_named() -> None:
 
 async def reset_by(peer: lab.Host, other: lab.Host, at_ns: int) -> None:
     """Punch, whatever comes of it: the stream may have come up before it is reset."""
-    order = json.dumps({"peer": [(other.public_address, PORT)], "at": at_ns, "local": PORT, "window": 0.2})
+    order = json.dumps({"peer": [(other.public_address, PORT)], "at": at_ns, "local": PORT, "window": 2})
     await peer.run([sys.executable, PUNCHER, this_loop(), order])
 
 
