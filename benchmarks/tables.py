@@ -225,6 +225,13 @@ def imports(result: Result) -> str:
     )
 
 
+def link(result: Result) -> str:
+    fields = {"loop": "loop", "throughput_share": "throughput, of bare TLS's", "memory_share": "memory, of its"}
+    costs = {"link_cpu_ms": "CPU ms a link and side", "up": "up at once", "session_initiators_RTT": "first byte, RTT"}
+    more = {"session_responders_RTT": "the other way", "bare_key_initiators_RTT": "by bare key"}
+    return _plain(result, fields | costs | more | {"bare_key_responders_RTT": "the other way"})
+
+
 def lab_error(result: Result) -> str:
     fields = {"link": "link", "path": "path", "figure": "measured", "packets": "packets", "delivered": "delivered"}
     return _plain(result, fields | {"p50_us": "µs late, median", "p99_us": "p99", "max_us": "most"})
@@ -352,6 +359,7 @@ RENDERERS: dict[str, Callable[[Result], str]] = {
     "clock": clock,
     "imports": imports,
     "lab_error": lab_error,
+    "link": link,
     "simulate": simulate,
 }
 

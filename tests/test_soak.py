@@ -14,6 +14,7 @@ from tests.soak.kinds import KINDS, Kind, run
 # What takes a second or two of each at most.
 SOME = {
     "tickets": 2000,
+    "frames": 3000,
     "stun": 3000,
     "ntp": 3000,
     "cancellations": 24,

@@ -16,6 +16,7 @@ that the peer has not sent, are an error.
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -59,11 +60,13 @@ class LinkTransport(asyncio.Transport):
         self._paused = self._closing = self._lost = False
         self._fin = self._told_end = self._own_end = False
         self._why: Exception | None = None
-        self._reads_lower = True
+        self._reads_lower = False
         self._timer: asyncio.TimerHandle | None = None
         if not channel.answered:
             self._timer = self._loop.call_later(answer_s, self._not_answered)
-        lower.set_protocol(_Below(self))
+        if not lower.is_closing():
+            lower.pause_reading()  # uvloop takes a protocol of another kind only while it does not read
+        lower.set_protocol(_Below(self, _room(self._loop)))
         self._read_lower()
 
     def start(self, protocol: asyncio.BaseProtocol) -> None:
@@ -77,7 +80,7 @@ class LinkTransport(asyncio.Transport):
 
     # What the network has for the application.
 
-    def received(self, data: bytes) -> None:
+    def received(self, data: Bytes) -> None:
         """From below."""
         if not (self._closing and self._channel.answered):
             self._guarded(self._receive, data)
@@ -139,7 +142,7 @@ class LinkTransport(asyncio.Transport):
     def _not_answered(self) -> None:
         self._guarded(self._channel.give_up)
 
-    def _receive(self, data: bytes) -> None:
+    def _receive(self, data: Bytes) -> None:
         self._channel.receive(data)
         if not self._channel.answered and self._channel.take_answer():
             self._answered()
@@ -310,15 +313,27 @@ class LinkTransport(asyncio.Transport):
         return default if name in ("sslcontext", "compression") else self._lower.get_extra_info(name, default)
 
 
-class _Below(asyncio.Protocol):
+_rooms: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, bytearray] = weakref.WeakKeyDictionary()
+
+
+def _room(loop: asyncio.AbstractEventLoop) -> bytearray:
+    """Where a loop's links read to, one at a time: what comes is unsealed before the next one reads."""
+    return _rooms.setdefault(loop, bytearray(_PIECE))
+
+
+class _Below(asyncio.BufferedProtocol):
     """The lower transport's protocol."""
 
-    def __init__(self, link: LinkTransport) -> None:
-        self._link = link
+    def __init__(self, link: LinkTransport, room: bytearray) -> None:
+        self._link, self._room = link, room
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> bytearray:
         """As asyncio's."""
-        self._link.received(data)
+        return self._room
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """As asyncio's."""
+        self._link.received(memoryview(self._room)[:nbytes])
 
     def eof_received(self) -> bool:
         """As asyncio's."""

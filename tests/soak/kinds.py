@@ -26,6 +26,7 @@ class Kind:
 
 KINDS = {
     "tickets": Kind(1_000_000, parsers.ticket),
+    "frames": Kind(1_000_000, parsers.link_frames),
     "stun": Kind(150_000, parsers.stun_message),
     "ntp": Kind(150_000, parsers.ntp_message),
     "cancellations": Kind(1_800, calls.cancellation),

@@ -8,9 +8,10 @@ import struct
 from random import Random
 
 from simopen.clock import ntp
-from simopen.errors import StunError, TicketError
+from simopen.errors import LinkBroken, StunError, TicketError
 from simopen.lab.nat import model as lab
 from simopen.lab.trial.stun_server import COOKIE, SUCCESS, success
+from simopen.link.frames import END_FRAME, Decoder, data_frames
 from simopen.model.endpoint import Endpoint
 from simopen.model.nat import Allocation, Mapping, Pooling, Profile
 from simopen.nat import stun
@@ -158,3 +159,24 @@ def ntp_message(chance: Random) -> None:
 
 def _check_short(refused: Exception) -> None:
     assert len(str(refused)) <= MOST_WORDS, f"{len(str(refused))} characters"
+
+
+def link_frames(chance: Random) -> None:
+    """A stream's frames, altered and cut anywhere: never more comes out than went in, and little is held."""
+    writes = [chance.randbytes(chance.choice((0, 1, 5, 300))) for _ in range(chance.randint(0, 4))]
+    wire = b"".join(bytes(piece) for data in writes for piece in data_frames(data)) + END_FRAME
+    if spoilt := chance.random() < 0.9:
+        wire = altered(wire, chance)
+    decoder, got, at = Decoder(), 0, 0
+    try:
+        while at < len(wire):
+            piece = wire[at : at + chance.randint(1, 200)]
+            at += len(piece)
+            got += len(decoder.feed(piece))
+            assert len(decoder._head) < 4
+    except LinkBroken as broken:
+        _check_short(broken)
+        assert spoilt
+        return
+    assert got <= len(wire)
+    assert spoilt or (decoder.ended and got == sum(map(len, writes)))
