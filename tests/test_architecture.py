@@ -58,6 +58,7 @@ PURE = (
     "nat.classify",
     "nat.observations",
     "nat.own_ports",
+    "nat.patience",
     "nat.port_forecast",
     "nat.port_sequence",
     "nat.predict",

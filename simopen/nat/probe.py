@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import socket
 import time
 from collections import Counter, defaultdict
@@ -20,12 +19,12 @@ from typing import TypeAlias
 
 from simopen.errors import LocalEndpointError, ResolutionError, StunError, no_names, too_short
 from simopen.model.endpoint import ANY, Endpoint
-from simopen.model.nat import Mapping, Observation
+from simopen.model.nat import Observation
 from simopen.model.server import Heard, Server
 from simopen.model.wording import by_reason, human, listed
 from simopen.nat import stun
-from simopen.nat.classify import mapping_so_far
 from simopen.nat.hairpin import Mapped, hairpins, in_a_row
+from simopen.nat.patience import ENOUGH, Patience
 from simopen.nat.punch_port import PunchPort
 from simopen.nat.stun_tcp import Binding, other_address
 from simopen.net.resolve import Ask, resolved
@@ -36,17 +35,8 @@ PROBES = 7
 """Other local ports that ask: `classify` needs five mappings to tell random ports, and eight to call them paired."""
 SECOND_ROUNDS = 3
 """Servers whose other addresses are asked: one is enough, the rest is for those that name a wrong one."""
-ENOUGH = 2
-"""Servers, at different addresses, whose answers show whether the mapping depends on the address."""
-PATIENCE_S = 1.5
-"""What the rest still gets after the first answer: a SYN that was lost once comes after 1 s."""
-SECOND_PATIENCE, SECOND_GRACE_S = 4, 0.25
-"""What the rest of a second round still gets, as a multiple of what its first answer took, and beyond that. Both ports
-of the other address are asked: that both SYNs were lost is much less likely than that nobody is there."""
 MOST_OBSERVATIONS = 200
 """What is kept of a mapping that changes again and again, or of a server that says so."""
-GRACE_S = 0.1
-"""What the rest still gets beyond the third round trip once enough answered: a busy machine's delays."""
 HAIRPIN_FLOOR_S = 0.05
 """With a server nearby, a round trip to it is less than what a few tasks may take to be run."""
 SILENT_S = 1.0
@@ -82,8 +72,6 @@ class Inquiry:
         self._open: set[Binding] = set()
         self._asked: set[Endpoint] = set()
         self._second_rounds: set[Endpoint] = set()
-        self._second_end_s: float | None = None  # when a second round that was answered has had its time
-        self._awaited = 0  # questions of second rounds that are not answered yet
         self._probes: list[Binding] = []
         self._hairpinned = False
 
@@ -96,8 +84,8 @@ class Inquiry:
         loop = asyncio.get_running_loop()
         called_s, asked_s = loop.time(), timeout_s
         await asyncio.to_thread(stun.request, bytes(stun.TRANSACTION_BYTES))  # loads the codec: 0.1 s and more
-        self._servers, self._began_s = len(servers), loop.time()
-        timeout_s = max(timeout_s / 2, timeout_s - (self._began_s - called_s))  # which must not take all of it
+        self._patience = Patience(len(servers), loop.time())
+        timeout_s = max(timeout_s / 2, timeout_s - (self._patience.began_s - called_s))  # which must not take all of it
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout_s) as self._limit, asyncio.TaskGroup() as self._group:
@@ -117,8 +105,8 @@ class Inquiry:
             error = StunError(words, heard)
             error.add_note(each_said)
             return error
-        if len(heard) == self._servers > 1 and all(each.is_unnamed for each in heard):
-            error = StunError(no_names(self._servers, "STUN"), heard)
+        if len(heard) == self._patience.servers > 1 and all(each.is_unnamed for each in heard):
+            error = StunError(no_names(self._patience.servers, "STUN"), heard)
             error.add_note(each_said)
             return error
         return StunError(f"no STUN server told this host's mapping: {each_said}", heard)
@@ -200,17 +188,16 @@ class Inquiry:
         for end in stun.second_round(server, other):
             if _means_this_host(end, server):
                 continue
-            self._awaited += 1
+            self._patience.awaited += 1
             self._group.create_task(self._ask_second(end))
 
     async def _ask_second(self, end: Endpoint) -> None:
         loop = asyncio.get_running_loop()
         begun_s = loop.time()
         answer = await self._ask(end)
-        self._awaited -= 1
+        self._patience.awaited -= 1
         if answer is not None:
-            end_s = begun_s + SECOND_PATIENCE * (loop.time() - begun_s) + SECOND_GRACE_S
-            self._second_end_s = max(self._second_end_s or end_s, end_s)
+            self._patience.answered(begun_s, loop.time())
         self._hurry()
         if answer is not None:
             await self._try_hairpin()
@@ -219,19 +206,7 @@ class Inquiry:
         """Bring the end forward, now that something is known."""
         now_s = asyncio.get_running_loop().time()
         if self.held and not self._limit.expired():
-            self._limit.reschedule(min(self._limit.when() or now_s, self._end_s(now_s)))
-
-    def _end_s(self, now_s: float) -> float:
-        """When to stop waiting: an answer takes two round trips, so a third one is half as much again.
-
-        Where what was seen tells the mapping, all is settled. Else it takes the second rounds to tell, of which an
-        answer shows how long one takes.
-        """
-        if len(self._mapped_by_address()) < min(ENOUGH, self._servers):
-            return now_s + PATIENCE_S
-        if self._awaited and mapping_so_far(self._ours()) is Mapping.UNKNOWN:
-            return min(now_s + PATIENCE_S, self._second_end_s or math.inf)
-        return self._began_s + 1.5 * (now_s - self._began_s) + GRACE_S
+            self._limit.reschedule(min(self._limit.when() or now_s, self._patience.end_s(self._ours(), now_s)))
 
     def _ours(self) -> list[Observation]:
         """What servers that answer saw of the punch port, for the address family with more of their addresses."""
@@ -308,7 +283,7 @@ class Inquiry:
         of the first one's other address, a round trip later, only where there seems to be a row.
         """
         mapped = self._mapped_by_address()
-        if self._hairpinned or len(self._probes) < 2 or len(mapped) < min(ENOUGH, self._servers):
+        if self._hairpinned or len(self._probes) < 2 or len(mapped) < self._patience.wanted:
             return
         ends = [Mapped(each.local, self._mapped_of(each)) for each in self._probes[:2]]
         if len(mapped) < ENOUGH and in_a_row(*ends):
@@ -341,7 +316,7 @@ class Inquiry:
 
         Of whom something else is told, nothing is added: it hung up, say, and was being asked once more.
         """
-        waited_s = asyncio.get_running_loop().time() - self._began_s
+        waited_s = asyncio.get_running_loop().time() - self._patience.began_s
         silent, unheard = self._open - set(self.held.values()), list[Endpoint]()
         for binding in sorted(silent, key=lambda each: each.at_ns):
             if binding in self._probes:

@@ -22,7 +22,8 @@ from simopen.errors import LocalEndpointError, StunError
 from simopen.model.endpoint import Endpoint
 from simopen.model.nat import Mapping
 from simopen.nat.discovery import LOOK_S, Discovery
-from simopen.nat.probe import PATIENCE_S, PROBES, Inquiry
+from simopen.nat.patience import PATIENCE_S
+from simopen.nat.probe import PROBES, Inquiry
 from simopen.nat.punch_port import PunchPort
 from simopen.nat.stun_tcp import parse_servers
 from simopen.net import own_flows
