@@ -24,6 +24,7 @@ from simopen.clock import source as clock
 from simopen.clock.instant import Ahead
 from simopen.clock.source import FixedClock, LocalClock
 from simopen.clock.true_time import When
+from simopen.errors import Flaw
 from simopen.holepunch import api
 from simopen.holepunch.budget import MOST_SYNS
 from simopen.holepunch.runner import Runner
@@ -495,6 +496,20 @@ async def test_two_tickets_that_allow_it_need_no_further_word_to_spray(both: boo
     # With the spray, it gets as far as the instant, which has passed; or as this host's routes.
     assert isinstance(caught.value, simopen.ImpossiblePair) is not both
     assert caught.value.report is None or caught.value.report.by_ticket
+
+
+async def test_by_tickets_nothing_is_sent_without_a_key_that_can_be_proven() -> None:
+    ours, theirs = profiles(Model([Nat()], seed=1), Model([Nat()], seed=2, site=1))
+    at = round(time.time()) + 60
+    mine, its = (issued(each, at, each.hosts[0].port, ahead_ns=0) for each in (ours, theirs))
+    spent = issued(ours, at, ours.hosts[0].port, ahead_ns=0)
+    assert spent.private is not None
+    spent.private.spend()
+    read = simopen.parse_ticket(mine.encode())
+    for own, peers, flaw in ((read, its, Flaw.KEYLESS), (spent, its, Flaw.USED), (mine, read, Flaw.OWN)):
+        with pytest.raises(simopen.TicketError) as caught:
+            await simopen.connect(peers, mine=own, at=at, clock=plain())
+        assert caught.value.flaw is flaw
 
 
 async def test_an_instant_long_past_is_missed(ports: tuple[int, int]) -> None:
