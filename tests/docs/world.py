@@ -33,6 +33,8 @@ PEOPLE = ("alice", "bob")
 # As the pages write them: whoever stands behind the first is Alice.
 ADDRESSES = ("198.51.100.1", "203.0.113.1")
 INSTANT = "22:14:30"
+KEY = b"5f0f1d5fa5a9b6d0c1de0b9a3c4b8a1d7e2f6c3b9d8e4f5a6b7c8d9e0f1a2b3c\n"
+"""In both people's file `shared.key`."""
 _INDENT = " " * 4
 _BASH = "/bin/bash"
 _SHOWN = r"^(simopen meet [A-Z2-7]+)\n"
@@ -115,6 +117,9 @@ async def commands_meet(pair: Pair, block: Block) -> None:
     at_s = time.time() + LEAD_S
     typed = {command.who: pair.here(command.words, at_s) for command in block.commands}
     assert tuple(typed) == PEOPLE
+    for who in PEOPLE:
+        (pair.directory / who).mkdir(parents=True)
+        (pair.directory / who / "shared.key").write_bytes(KEY)
     started = [await pair.shell(who, typed[name]) for who, name in enumerate(PEOPLE)]
     assert await asyncio.gather(*(ended(each, WORDS) for each in started)) == [WORDS.decode()] * 2
 
