@@ -327,12 +327,6 @@ class Engine:
             if pair.state is State.IDLE and not pair.shot.once:
                 self._take_turn(pair, *self._window.turn(now_ns))
 
-    def _time_up(self, _: TimeUp, now_ns: int) -> None:
-        self._nomination.hurry(now_ns)
-
-    def _ended(self, _: Ended, now_ns: int) -> None:
-        self._end(now_ns)
-
     def _fail(self, error: PunchError, now_ns: int) -> None:
         self._do(Fail(error))
         self._end(now_ns)
@@ -396,8 +390,8 @@ _HANDLERS: Mapping[type[Any], Callable[[Engine, Any, int], None]] = {
     Seen: Engine._seen,
     Checked: Engine._checked,
     Time: Engine._time,
-    TimeUp: Engine._time_up,
-    Ended: Engine._ended,
+    TimeUp: lambda engine, _, now_ns: engine._nomination.hurry(now_ns),
+    Ended: lambda engine, _, now_ns: engine._end(now_ns),
 }
 
 
