@@ -14,7 +14,7 @@ import simopen
 from simopen import _logs
 from simopen.clock import scheduler
 from simopen.clock.source import plain
-from simopen.holepunch import api
+from simopen.holepunch.trace import MOST_LOGGED
 from tests.fake_ntp import FakeNtp
 from tests.loopback import HERE, THERE, ports
 
@@ -79,8 +79,8 @@ async def test_a_punch_is_told_from_its_plan_to_its_end_and_its_shots_are_capped
     assert told[1].startswith("the sockets are bound; the instant is ")
     shots = [line for line in told if f"SYN to {THERE}:{ports[1]}: answered by RST" in line]
     assert caught.value.report is not None
-    assert len(shots) == api.MOST_LOGGED < len(caught.value.report.attempts)
-    assert told[-2] == f"and {len(caught.value.report.attempts) - api.MOST_LOGGED} more"
+    assert len(shots) == MOST_LOGGED < len(caught.value.report.attempts)
+    assert told[-2] == f"and {len(caught.value.report.attempts) - MOST_LOGGED} more"
     assert told[-1].startswith("no stream: ")
 
 

@@ -1,7 +1,7 @@
-"""The main job, composed: resolve, check the clock, wait for the instant, fire, return the stream.
+"""The public calls, `connect`, `punch` and `connect_self`: whatever was named, from here on there is one road.
 
-Theory of operation: what decides lives below (`retry`, `clock`); this module puts it in order and turns every way to
-fail into one error that says what happened, to which endpoint, what was tried and what to do.
+Theory of operation: the arguments become one value (`options`), whom to fire at another (`targets`); `firing` waits for
+the instant and brings the stream, which is handed over as a socket, as asyncio's streams, or as a link's.
 """
 
 from __future__ import annotations
@@ -10,41 +10,29 @@ import asyncio
 import contextlib
 import errno
 import time
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from functools import partial
 from socket import socket
 from typing import TYPE_CHECKING, Unpack, overload
 
-from simopen import _logs
-from simopen.clock import scheduler as threads
 from simopen.clock.instant import Instant
-from simopen.clock.scheduler import Fired, Scheduler, spin
 from simopen.clock.source import CHECK_TIMEOUT_S, ClockArgument, TimeSource
-from simopen.clock.true_time import Learnt, When, good_enough_s, is_news, learn, patience_s, remark, zone_hint
-from simopen.clock.waiting import HANDOVER_NS, STALLED_NS, Pulse, Wait, stalled
-from simopen.errors import MissedInstant, PunchError, WindowClosed
+from simopen.clock.true_time import When, good_enough_s, learn, patience_s
+from simopen.errors import PunchError
 from simopen.holepunch.attempts import Stream
-from simopen.holepunch.budget import FIRST_NS
-from simopen.holepunch.diagnosis import ago, diagnose, remarks, stopped
+from simopen.holepunch.firing import in_window, stopped_by
 from simopen.holepunch.options import WINDOW_S, Common, CommonOfStreams, Keyed, Options
-from simopen.holepunch.retry import Window
 from simopen.holepunch.runner import Runner
-from simopen.holepunch.targets import Aim, Order, budgeted, looked_up, named, planned, reachable
-from simopen.holepunch.telling import NOBODY, Teller
+from simopen.holepunch.targets import Aim, Order, budgeted, named, planned
+from simopen.holepunch.trace import Trace
 from simopen.link.session import Session
 from simopen.model.endpoint import Endpoint, Local, Peer, local_endpoint, normalise
-from simopen.model.estimate import Estimate, Reading, slept_s
-from simopen.model.event import Armed, ClockKnown, OnEvent, Resolved, Up, Verified
+from simopen.model.event import OnEvent, Up, Verified
 from simopen.model.nat import Profile
 from simopen.model.report import Report
-from simopen.model.shot import Shot
-from simopen.model.times import MonoNs, UtcNs
-from simopen.model.wording import FEW, listed, quoted
-from simopen.nat.own_ports import taken_since
-from simopen.net import delayed_close, own_flows
-from simopen.net.own_flows import Flows
+from simopen.model.wording import quoted
+from simopen.net import delayed_close
 from simopen.net.sockets import connect as connect_socket
 from simopen.net.sockets import is_self_connected, keep, open_socket
 from simopen.net.streams import PunchedProtocol, PunchedWriter
@@ -55,20 +43,8 @@ from simopen.ticket.codec import Ticket
 if TYPE_CHECKING:  # what it imports takes 0.1 s to load
     from simopen.holepunch.verification import Verification
 
-logger = _logs.PACKAGE
-MOST_LOGGED = 20
-"""Shots that are told one by one: a spray fires thousands."""
 
-# A name that was looked up this long before the instant is looked up again, and so shortly before it.
-_LASTING_NS, _RENEWAL_NS = 30_000_000_000, 8_000_000_000
-_TICK_S = 1.0
 STREAM_LIMIT = 2**16  # asyncio's own default
-# What goes out again so soon has the mapping that it had: Linux forgets none sooner, and RFC 5382 wants 4 min.
-_REMEMBERED_NS = 10_000_000_000
-# A row of ports is counted on as late as this, and armed in time all the same.
-_COUNTING_NS = 200_000_000
-# uvloop's timers fire up to 1.3 ms early, and a window must not close before its end.
-_EARLY_TIMER_S = 0.002
 
 
 @overload
@@ -280,12 +256,12 @@ def _verification(proves: Session) -> Verification:
 @contextlib.asynccontextmanager
 async def _met(
     peer: Peer | Profile | Ticket, mine: Profile | Ticket | None, options: Options, proves: Session | None
-) -> AsyncIterator[tuple[Stream, _Trace, Verification | None]]:
+) -> AsyncIterator[tuple[Stream, Trace, Verification | None]]:
     """The stream; while inside, what did not win is still open."""
     order, hops, aim = await _aimed(peer, mine, options)
     shots, left, resends = budgeted(aim, hops)
     tell = options.tell
-    trace = _Trace(
+    trace = Trace(
         order,
         aim,
         options.window_s,
@@ -307,7 +283,7 @@ async def _met(
         verification=verification,
     ) as runner:
         trace.runner, trace.verification = runner, verification
-        yield await _in_window(runner, trace), trace, verification
+        yield await in_window(runner, trace), trace, verification
 
 
 async def _aimed(
@@ -416,274 +392,6 @@ def _check_loop() -> None:
         )
 
 
-async def _renew(runner: Runner, trace: _Trace) -> None:
-    """Shortly before the instant, look names up again that were looked up long before: a home's address may change."""
-    while (left_ns := trace.wait.left_ns()) > _RENEWAL_NS:  # noqa: ASYNC110 - what is known of the clock may change
-        await asyncio.sleep(min(_TICK_S, (left_ns - _RENEWAL_NS) / 1e9))
-    aim = trace.aim
-    if time.monotonic_ns() - aim.asked_ns < _LASTING_NS or left_ns <= HANDOVER_NS:
-        return
-    try:
-        found = await looked_up(aim.names, (left_ns - HANDOVER_NS) / 1e9, aim.look_up)
-        shots, notes = reachable([Shot(aim.local[1], each) for each in found.endpoints], aim.local[0])
-    except PunchError as error:
-        trace.note(f"the peer's address of {ago(time.monotonic_ns() - aim.asked_ns)} ago is fired at: {error}")
-        return
-    if shots != aim.shots:
-        before = listed(aim.peers, ", ", FEW)
-        trace.aim = replace(aim, shots=shots, notes=found.notes + notes)
-        runner.fire_at(*budgeted(trace.aim, trace.hops))
-        trace.tell_peers()
-        trace.note(f"the peer's name has changed from {before} to {listed(trace.aim.peers, ', ', FEW)}")
-
-
-@contextlib.asynccontextmanager
-async def _renewed(runner: Runner, trace: _Trace) -> AsyncIterator[None]:
-    """While inside, names are looked up again in time."""
-    if not trace.aim.names:
-        yield
-        return
-    renewal = asyncio.ensure_future(_renew(runner, trace))
-    try:
-        yield
-    finally:
-        renewal.cancel()
-        await asyncio.wait({renewal})
-        failed = None if renewal.cancelled() else renewal.exception()
-    if failed is not None:
-        raise failed
-
-
-@dataclass(slots=True)
-class _Trace:
-    """What the report will be made of; filled in as things happen."""
-
-    order: Order
-    aim: Aim
-    window_s: float
-    hops: int | None = None
-    wait: Wait = field(init=False)
-    notes: tuple[str, ...] = ()
-    runner: Runner | None = field(default=None)
-    verification: Verification | None = None
-    stalled_ns: int = 0
-    by_ticket: bool = False
-    scheduler: Scheduler = threads.shared
-    pulse: Pulse = field(default_factory=Pulse)
-    watched_from: Reading | None = None
-    of_clock: tuple[str, ...] = ()
-    tell: Teller = NOBODY
-
-    def __post_init__(self) -> None:
-        order = self.order
-        self.wait = Wait(order.when, order.clock, self.window_s, self, order.clock.now_estimate())
-
-    def note(self, text: str) -> None:
-        logger.warning("%s", text)
-        self.notes += (text,)
-
-    def note_clock(self, learnt: Learnt) -> None:
-        """The latest word on the clock is the one that counts."""
-        before, text = self.of_clock, remark(learnt)
-        self.of_clock = (text,) if text else ()
-        if text and self.of_clock != before and is_news(self.order.clock, learnt):
-            logger.warning("%s", text)
-        self.tell_clock(learnt)
-
-    def tell_peers(self) -> None:
-        self.tell(Resolved(time.monotonic_ns(), self.aim.peers))
-
-    def tell_clock(self, learnt: Learnt) -> None:
-        estimate = learnt.estimate
-        self.tell(ClockKnown(time.monotonic_ns(), estimate, self.wait.when.utc_ns(estimate), learnt.doubt))
-
-    def tell_armed(self) -> None:
-        self.tell(Armed(time.monotonic_ns(), self.wait.instant_ns))
-
-    def came_late(self, left_ns: int, fired_ns: int) -> None:
-        """Note how much later the shot came than it had to, as this process did not run when it should have."""
-        late_ns = fired_ns - self.wait.instant_ns + min(left_ns, 0)
-        self.stalled_ns = max(self.wait.stalled_ns, late_ns if late_ns > STALLED_NS else 0)
-
-    def note_late(self, fired: Sequence[Fired]) -> None:
-        """Say so of a shot that came late, in time still for its window."""
-        late_ns = fired[0].at_ns - self.wait.instant_ns if fired else 0
-        if late_ns > STALLED_NS:
-            why = f": {stalled(self.stalled_ns)}" if self.stalled_ns else ""
-            self.note(f"this side fired {ago(late_ns)} after the instant{why}")
-
-    def slept_s(self) -> float:
-        """For how long the machine slept since the shot: CLOCK_MONOTONIC, and so the window, stood still."""
-        return 0.0 if self.watched_from is None else slept_s(self.watched_from, self.order.clock.local.read())
-
-    def report(self, stream: Stream | None = None) -> Report:
-        assert self.runner is not None
-        now_ns = time.monotonic_ns()
-        if asleep_s := self.slept_s():
-            self.note(f"this machine slept for {asleep_s:.1f} s within the window")
-        report = Report(
-            local=self.aim.local,
-            peers=self.aim.peers,
-            window_s=self.window_s,
-            listening=self.runner.listening,
-            clock=self.wait.estimate,
-            instant_ns=self.wait.instant_ns,
-            fired_ns=self.runner.fired_ns,
-            ended_ns=now_ns,
-            attempts=self.runner.attempts,
-            strangers=self.runner.strangers,
-            arrivals=tuple(self.runner.arrivals),
-            early_ns=self.runner.early_ns,
-            early_doubt_ns=self.runner.early_doubt_ns,
-            earlier=self.runner.earlier,
-            holder=self.runner.holder,
-            plan=self.aim.plan,
-            by_ticket=self.by_ticket,
-            spray=self.aim.spray,
-            stalled_s=max(self.stalled_ns / 1e9, self.pulse.stalled_ns / 1e9, asleep_s),
-            notes=self.aim.notes + self.of_clock + self.notes + self.runner.notes,
-        )
-        if stream is None:
-            _log(report)
-            return report
-        report = replace(report, via=stream.via, remote=stream.remote, established_ns=stream.established_ns)
-        _log(report)
-        return replace(report, notes=report.notes + remarks(report))
-
-
-def _log(report: Report) -> None:
-    """Afterwards, what was fired when and what came of it."""
-    for attempt in report.attempts[:MOST_LOGGED]:
-        after_ms = (attempt.started_ns - report.instant_ns) / 1e6
-        took_ms = (attempt.ended_ns - attempt.started_ns) / 1e6
-        logger.info("%+.1f ms: SYN to %s: %s, %.1f ms later", after_ms, attempt.peer, attempt.result, took_ms)
-    if len(report.attempts) > MOST_LOGGED:
-        logger.info("and %d more", len(report.attempts) - MOST_LOGGED)
-    for arrival in report.arrivals:
-        logger.info("turned away: %s", arrival.remote)
-    logger.info("%s; the clock: %s", report.summary(), report.clock)
-
-
-def _utc(utc_ns: int) -> str:
-    return f"{datetime.fromtimestamp(utc_ns / 1e9, UTC):%Y-%m-%d %H:%M:%S.%f}"
-
-
-async def _in_window(runner: Runner, trace: _Trace) -> Stream:
-    """Fire at the instant and return the stream, or raise with the report and the diagnosis in hand."""
-    order = trace.order
-    try:
-        await _fire(runner, trace)
-        closes_ns = (runner.fired_ns if order.when.is_now else trace.wait.instant_ns) + order.window_ns
-        trace.watched_from = order.clock.local.read()
-        runner.watch(Window(runner.fired_ns, closes_ns))
-        with trace.pulse.taken():
-            async with asyncio.timeout(max(0.0, (closes_ns - time.monotonic_ns()) / 1e9 + _EARLY_TIMER_S)):
-                return await runner.stream()
-    except TimeoutError:
-        if (stream := runner.last() or await runner.last_verified()) is not None:
-            return stream
-        over_ns = time.monotonic_ns() - closes_ns
-        trace.stalled_ns = max(trace.stalled_ns, over_ns) if over_ns > STALLED_NS else trace.stalled_ns
-        runner.end()
-        report = trace.report()
-        if runner.hindrance is not None and not report.attempts:
-            raise _stopped(runner.hindrance, report) from None
-        if trace.verification is not None and (unproven := trace.verification.error) is not None:
-            raise _stopped(unproven, report) from None
-        diagnosis = diagnose(report)
-        what = f"no stream to {listed(report.peers, ', ')} within {report.window_s:g} s: {diagnosis}"
-        raise WindowClosed(what, report, diagnosis) from None
-    except PunchError as error:
-        runner.end()
-        _stopped(error, trace.report())
-        raise
-
-
-def _stopped(error: PunchError, report: Report) -> PunchError:
-    error.report = report
-    missed = isinstance(error, MissedInstant)
-    error.diagnosis = diagnose(report) if missed else stopped(report, str(error))
-    return error
-
-
-async def _fire(runner: Runner, trace: _Trace) -> None:
-    wait = trace.wait
-    if wait.when.is_now:
-        trace.tell_clock(Learnt(wait.estimate))
-        wait.instant_ns = MonoNs(time.monotonic_ns())
-        trace.tell_armed()
-        runner.look_back(wait.instant_ns)
-        runner.fired(spin(0, runner.aim(wait.instant_ns)))
-        return
-    logger.info("the sockets are bound; the instant is %s UTC", _utc(wait.when.utc_ns(wait.estimate)))
-    async with _renewed(runner, trace):
-        left_ns = await wait.until_handover(runner.look_out)
-    _require_open(trace)
-    trace.tell_armed()
-    runner.stop_looking()
-    runner.look_back(wait.instant_ns)
-    if trace.aim.mine is not None and trace.aim.mine.step is not None:
-        lead_ns = _COUNTING_NS + FIRST_NS * runner.prepared.opens_the_way
-        await asyncio.sleep(max(0, wait.instant_ns - lead_ns - time.monotonic_ns()) / 1e9)
-        runner.prepared.leave_out(_own_since(trace.aim.mine, wait.estimate))
-    await runner.prepared.open_the_way(wait.instant_ns)
-    while not await _fired_awake(runner, trace, left_ns):
-        left_ns = await wait.on_until_handover(runner.look_out)
-        _require_open(trace)
-
-
-def _require_open(trace: _Trace) -> None:
-    """Raises: MissedInstant where the window is over."""
-    if time.monotonic_ns() >= trace.wait.instant_ns + trace.order.window_ns:
-        trace.stalled_ns = trace.wait.stalled_ns
-        raise MissedInstant(_missed(trace))
-
-
-async def _fired_awake(runner: Runner, trace: _Trace, left_ns: int) -> bool:
-    """Fire at the instant; False, and nothing is fired, where the machine slept since the time was last known.
-
-    Raises: MissedInstant.
-    """
-    wait = trace.wait
-    closes_ns = wait.instant_ns + trace.order.window_ns
-    calls = runner.aim(wait.instant_ns)
-    fired = await trace.scheduler.at(
-        wait.instant_ns, *calls, until_ns=closes_ns, rehearsal=runner.prepared.rehearse, unless=wait.has_slept
-    )
-    if not fired and wait.has_slept():
-        return False
-    trace.came_late(left_ns, fired[0].at_ns if fired else time.monotonic_ns())
-    if len(fired) < len(calls):
-        raise MissedInstant(_missed(trace))
-    trace.note_late(fired)
-    runner.fired(fired)
-    return True
-
-
-def _own_since(mine: Profile, estimate: Estimate, own: Flows = own_flows.process) -> int:
-    """How many ports of this side's row other flows of this process have taken since the profile, NTP's for example."""
-    until_ns = own.judged_until(mine.hosts[0].port)
-    if until_ns is None:  # another process's ticket: all here came later, as far as the two clocks agree
-        seen_ns = max((each.at_ns for each in mine.observations), default=0)
-        until_ns = estimate.monotonic_at(UtcNs(seen_ns)) if mine.observations else time.monotonic_ns()
-    recent = own.since(until_ns - _REMEMBERED_NS)
-    known = {flow[:-1] for flow in recent if flow.at_ns <= until_ns}
-    return taken_since(mine, [flow for flow in recent if flow.at_ns > until_ns and flow[:-1] not in known])
-
-
-def _missed(trace: _Trace) -> str:
-    late_ns = time.monotonic_ns() - trace.wait.instant_ns
-    instant_s = trace.wait.when.utc_ns(trace.wait.estimate) / 1e9
-    if hint := zone_hint(instant_s, late_ns / 1e9):
-        trace.note(hint)
-    why = f" ({stalled(trace.stalled_ns)} over it)" if trace.stalled_ns else ""
-    return (
-        f"the instant passed {ago(late_ns)} ago{why} and the window is {trace.window_s:g} s, so nothing was sent to "
-        f"{listed(trace.aim.peers, ', ')}; agree on a later instant (the clock: {trace.wait.estimate})"
-        f"{'; ' * bool(hint)}{hint}"
-    )
-
-
 async def _streams(
     sock: socket, limit: int, report: Report | None
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -708,4 +416,4 @@ async def _streams(
 def _not_taken(error: OSError, report: Report | None) -> PunchError:
     """For a stream that is up, and that the event loop would not have."""
     told = PunchError(f"the stream came up, but this program's event loop could not take it: {error.strerror or error}")
-    return told if report is None else _stopped(told, report)
+    return told if report is None else stopped_by(told, report)
