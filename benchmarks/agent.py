@@ -34,9 +34,10 @@ async def by_simopen(order: Order, now: simopen.Estimate) -> Order:
         listen=order.get("listen", True),
         clock=now,
     )
+    established_ns = time.monotonic_ns()  # as the others: when the program has it
     hold(sock, order["hold_s"])
     shots = len(report.attempts)
-    return {"first_ns": report.fired_ns, "established_ns": report.established_ns, "via": report.via, "shots": shots}
+    return {"first_ns": report.fired_ns, "established_ns": established_ns, "via": report.via, "shots": shots}
 
 
 async def by_open_connection(order: Order, now: simopen.Estimate) -> Order:

@@ -282,7 +282,7 @@ def test_a_damaged_ticket_of_ones_own_is_told_as_such(capsys: pytest.CaptureFixt
 )
 def test_the_command_ends_at_once_and_says_why(words: list[str], status: int, complaint: str, tmp_path: Path) -> None:
     """The instant is most of a year away."""
-    environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
+    environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "TMPDIR": str(tmp_path)}
     command = [sys.executable, "-m", "simopen", "connect", "--no-ntp", *words]
     (tmp_path / "simopen").mkdir(mode=0o700)
     with ExitStack() as stack:
