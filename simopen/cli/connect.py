@@ -180,7 +180,8 @@ def called(
     """Whom the options mean. Where that is a ticket, this side's mapping stays held while inside.
 
     When, and whether a ticket is of use, is told by what the time is: where somebody can be asked that, `by_true_time`
-    is to follow. `where`: this side's wallet; left out, the usual one. `screen`: where it is said how a key is at risk.
+    is to follow. `where`: where this side's ticket lies; left out, the usual places. `screen`: where it is said how a
+    key is at risk.
 
     Raises: UsageError for what cannot be meant; TicketError for a ticket that cannot be used;
     ImpossiblePair for two tickets that leave no way.

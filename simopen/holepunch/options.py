@@ -14,7 +14,7 @@ from simopen.clock.instant import Instant, positive_s
 from simopen.clock.scheduler import Scheduler
 from simopen.clock.source import ClockArgument, TimeSource, as_clock
 from simopen.clock.true_time import When
-from simopen.holepunch.telling import Teller
+from simopen.holepunch.callback import Teller
 from simopen.link.session import Session
 from simopen.model.endpoint import Local
 from simopen.model.event import OnEvent

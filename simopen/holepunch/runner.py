@@ -23,12 +23,12 @@ from simopen.clock.scheduler import Fired as Called
 from simopen.errors import LocalEndpointError, PunchError
 from simopen.holepunch import engine_events as told
 from simopen.holepunch.attempts import Attempts, Stream, accept_took_ns, condition, up_since_ns
+from simopen.holepunch.callback import NOBODY, Teller
 from simopen.holepunch.engine import Engine
 from simopen.holepunch.listener import Listener
 from simopen.holepunch.pair import Pair
 from simopen.holepunch.preparation import Preparation
 from simopen.holepunch.retry import Window
-from simopen.holepunch.telling import NOBODY, Teller
 from simopen.model.endpoint import Endpoint, normalise
 from simopen.model.event import Answered
 from simopen.model.event import Fired as SynFired

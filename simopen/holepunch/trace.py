@@ -13,10 +13,10 @@ from simopen.clock.scheduler import Fired, Scheduler
 from simopen.clock.true_time import Learnt, is_news, remark
 from simopen.clock.waiting import STALLED_NS, Pulse, Wait, stalled
 from simopen.holepunch.attempts import Stream
+from simopen.holepunch.callback import NOBODY, Teller
 from simopen.holepunch.diagnosis import ago, remarks
 from simopen.holepunch.runner import Runner
 from simopen.holepunch.targets import Aim, Order
-from simopen.holepunch.telling import NOBODY, Teller
 from simopen.model.estimate import Reading, slept_s
 from simopen.model.event import Armed, ClockKnown, Resolved
 from simopen.model.report import Report

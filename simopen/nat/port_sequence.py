@@ -1,12 +1,12 @@
-"""Ports that a NAT allocates in sequence: by which step, how many mappings of others come between, which port is next.
+"""Ports that a NAT allocates in sequence: by which step, and how many mappings of others come between.
 
 Theory of operation. A counter moves by one step for each new mapping, ours or another's. So the gap between two of
 our ports, in steps, is 1 and what others took in between. That has two parts: at each step others may take the port,
 whatever the time (a geometric distribution: traffic that comes in bursts with ours), and others make mappings at some
 rate (a negative binomial one: real traffic is burstier than a Poisson process, and the grid below is coarse). Each
-hypothesis is a step, one chance, one rate, and whether parity is kept (RFC 4787 §4.2.2); the posterior over a grid of
-them predicts the next port. The grid is small on purpose: a dozen gaps support no finer one. Of others' own parities
-nothing is known, so where parity is kept and steps are 3 or more, the step may come out wrong.
+hypothesis is a step, one chance, one rate, and whether parity is kept (RFC 4787 §4.2.2); `port_forecast.py` predicts
+the next ports by the posterior over a grid of them. The grid is small on purpose: a dozen gaps support no finer one. Of
+others' own parities nothing is known, so where parity is kept and steps are 3 or more, the step may come out wrong.
 
 Pure: numbers in, numbers out. It knows ports and times, no addresses and no NATs.
 """

@@ -1,1 +1,1 @@
-"""What the nearest router tells of its own accord (NAT-PMP)."""
+"""The protocols of the nearest router: today its own outer address, asked by NAT-PMP."""

@@ -41,7 +41,7 @@ _SUFFIX = ".ticket"
 _LONGEST = LONGEST + 2 * KEY_BYTES + 2
 _WITHOUT_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
 Places: TypeAlias = "Path | Sequence[Path]"
-logger = _logs.logger("wallet")
+logger = _logs.logger("ticket")
 
 
 def directories(environment: Mapping[str, str] = os.environ) -> tuple[Path, ...]:

@@ -13,7 +13,7 @@ import pytest
 
 import simopen
 from simopen.clock import source as clock
-from simopen.holepunch.telling import Teller
+from simopen.holepunch.callback import Teller
 from simopen.model.report import Via
 from tests.loopback import HERE, THERE, ports
 
