@@ -24,8 +24,8 @@ from simopen.ticket.agreement import both_spray, later_instant
 from simopen.ticket.codec import Ticket
 
 ROUND_S = 10
-WINDOW_S = 8.5
-"""The next round has a second and a half to close the last one's sockets and to make its own, on a busy machine."""
+WINDOW_S = 7.5
+"""A stream of its last moment is still verified, for at most `link.handshake.HANDSHAKE_S`, before the next round."""
 _LEAD_S = 0.5
 """Until a round's instant, at least: a plan takes up to 0.3 s (measured)."""
 FARTHEST_S = 600.0

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from simopen.errors import Flaw, TicketError
 from simopen.holepunch.rounds import FARTHEST_S, ROUND_S, WINDOW_S, Foreseen, foreseen, next_round
 from simopen.lab.nat import model as lab
+from simopen.link.handshake import HANDSHAKE_S
 from simopen.model.endpoint import Endpoint
 from simopen.model.nat import Allocation, Mapping
 from simopen.ticket.codec import Ticket, parse_ticket
@@ -37,6 +38,10 @@ def test_whoever_begins_later_fires_when_the_other_does(begun_s: float, later_s:
     while ours < its:
         ours = next_round(None, ours + WINDOW_S)
     assert ours == its
+
+
+def test_a_mute_stream_of_the_last_moment_costs_no_round() -> None:
+    assert next_round(None, NOW + WINDOW_S + HANDSHAKE_S) == NOW + ROUND_S
 
 
 @given(st.floats(0, 1e9), st.floats(-(2**31), 2**31))
