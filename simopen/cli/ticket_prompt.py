@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import re
+import select
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,13 +21,24 @@ from simopen.errors import Flaw, TicketError
 from simopen.model.wording import quoted
 from simopen.ticket.codec import LONGEST, Ticket, parse_ticket
 
-_COMMAND = re.compile(r"^.*\bsimopen\s+(?:meet|connect)\s+", re.DOTALL)
+# The options, too: a chat may have put a quotation mark before them, or made one dash of two.
+_COMMAND = re.compile(
+    r"""^.*\bsimopen\s+(?:meet|connect)(?:[\s>|"'`]+[-\u2013\u2014]{1,2}[a-z][\w-]*(?![\w-]))*[\s>|"'`]*""",
+    re.DOTALL | re.IGNORECASE,
+)
 _LINE = 4096  # bytes: a terminal's longest line (termios(3))
+_WRITING_MS = 50  # for whoever has just opened a FIFO to write: closed sooner, it would be a broken pipe to him
 
 
 def ticket_in(text: str) -> Ticket:
-    """The ticket in a line that the peer's `simopen meet` printed, or in the word alone. Raises: TicketError."""
-    return parse_ticket(_COMMAND.sub("", text))
+    """The ticket in a line that the peer's `simopen meet` printed, or in the word alone.
+
+    Raises: TicketError, for one that the format allows and no plan can be made of, too.
+    """
+    ticket = parse_ticket(_COMMAND.sub("", text))
+    if not ticket.profile.hosts:
+        raise TicketError(Flaw.ALTERED, "it names no endpoint of its maker's; ask your peer for a new one")
+    return ticket
 
 
 class Assembled:
@@ -94,10 +106,22 @@ def pasted(path: str) -> Iterator[asyncio.Queue[str | None]]:
 def filed(path: Path) -> str:
     """What is in a file now; nothing where there is none yet. Raises: UsageError where it cannot be read."""
     try:
-        with path.open("rb") as file:
-            return file.read(2 * LONGEST).decode(errors="replace")
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)  # a FIFO would wait for its writer
+        try:
+            return _read(fd).decode(errors="replace")
+        finally:
+            os.close(fd)
     except FileNotFoundError:
         return ""
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"the ticket's file {quoted(str(path))} cannot be read: {why}") from error
+
+
+def _read(fd: int) -> bytes:
+    try:
+        return os.read(fd, 2 * LONGEST)
+    except BlockingIOError:
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        return os.read(fd, 2 * LONGEST) if poll.poll(_WRITING_MS) else b""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,11 @@ from tests.ticket.test_codec import SIMPLE, TEXT
         f"type this: simopen meet {TEXT.lower()}",
         f"simopen connect {TEXT}",
         f"simopen meet {TEXT[:40]}\n{TEXT[40:]}\n",
+        f"simopen meet --spray {TEXT}",
+        f"$ simopen meet --spray {TEXT}\n",
+        f"> `simopen meet\n> --spray\n> {TEXT[:40]}\n> {TEXT[40:]}`\n",
+        f"\u201csimopen meet \u2014spray {TEXT}\u201d",
+        f"simopen connect --spray --quiet '{TEXT}'",
         f"Send this line to your peer, and leave this running:\n\nsimopen meet {TEXT}\n\n",
     ],
 )
@@ -37,6 +43,12 @@ def test_what_a_chat_has_broken_is_put_together() -> None:
             assembled.ticket(piece)
         assert caught.value.flaw is Flaw.CUT_SHORT
     assert assembled.ticket(f"{TEXT[30:]}\n") == SIMPLE
+
+
+def test_one_that_names_no_endpoint_is_told() -> None:
+    nowhere = replace(SIMPLE, profile=replace(SIMPLE.profile, mapped=None, hosts=()))
+    with pytest.raises(TicketError, match="it names no endpoint of its maker's"):
+        ticket_in(f"simopen meet {nowhere.encode()}")
 
 
 def test_a_piece_that_does_not_fit_is_told_and_forgotten() -> None:
@@ -69,3 +81,18 @@ def test_a_file_of_somebody_else_is_told(tmp_path: Path) -> None:
     path.touch(mode=0)
     with pytest.raises(UsageError, match="Permission denied"):
         filed(path)
+
+
+def test_a_fifo_waits_for_nobody(tmp_path: Path) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    assert filed(path) == ""
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    writer = os.open(path, os.O_WRONLY)
+    try:
+        assert filed(path) == ""
+        os.write(writer, f"simopen meet {TEXT}\n".encode())
+        assert ticket_in(filed(path)) == SIMPLE
+    finally:
+        os.close(reader)
+        os.close(writer)
