@@ -146,6 +146,10 @@ class LinkError(PunchError):
     """
 
 
+LOST_AT_ONCE = "the peer proved the key, and the stream was lost before both had taken it: try again"
+"""A `LinkError`'s words, where a link ends as it begins."""
+
+
 class LocalEndpointError(PunchError):
     """The local endpoint cannot be had: taken by another program, not this host's, or not permitted."""
 

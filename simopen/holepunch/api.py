@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Unpack, overload
 from simopen.clock.instant import Instant
 from simopen.clock.source import CHECK_TIMEOUT_S, ClockArgument, TimeSource
 from simopen.clock.true_time import When, good_enough_s, learn, patience_s
-from simopen.errors import PunchError
+from simopen.errors import LOST_AT_ONCE, LinkError, PunchError
 from simopen.holepunch.attempts import Stream
 from simopen.holepunch.firing import in_window, stopped_by
 from simopen.holepunch.options import WINDOW_S, Common, CommonOfStreams, Keyed, Options
@@ -173,9 +173,12 @@ async def _linked(
 
     async with _met(peer, mine, options, proves) as (stream, trace, verification):
         assert verification is not None
-        ends = normalise(stream.sock.getsockname()), stream.remote
-        options.liveness.arrange(stream.sock)
         report = trace.report(stream)
+        try:
+            ends = normalise(stream.sock.getsockname()), stream.remote
+            options.liveness.arrange(stream.sock)
+        except OSError as error:  # it was reset, and the loop has closed it
+            raise stopped_by(LinkError(LOST_AT_ONCE), report) from error
         link = await verification.link()
         link.transport.gone = partial(delayed_close.shared.note, ends)
     options.tell(Up(stream.established_ns, stream.remote, stream.via))
@@ -246,11 +249,12 @@ async def _punched(
     return sock, report
 
 
-def _verification(proves: Session) -> Verification:
+def _verification(proves: Session, aim: Aim) -> Verification:
     """Raises: LinkError where this host cannot do it."""
     from simopen.holepunch.verification import Verification
 
-    return Verification(proves)
+    # At a port that was foreseen or guessed, or one of several, anybody may be: then another key there proves nothing.
+    return Verification(proves, ends_early=aim.plan is None and len(aim.peers) == 1)
 
 
 @contextlib.asynccontextmanager
@@ -271,7 +275,7 @@ async def _met(
         scheduler=options.scheduler,
     )
     trace.tell_peers()
-    verification = None if proves is None else _verification(proves)
+    verification = None if proves is None else _verification(proves, aim)
     with Runner.opened(
         aim.local[0],
         shots,

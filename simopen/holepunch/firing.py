@@ -67,7 +67,12 @@ async def in_window(runner: Runner, trace: Trace) -> Stream:
             async with asyncio.timeout(max(0.0, (closes_ns - time.monotonic_ns()) / 1e9 + _EARLY_TIMER_S)):
                 return await runner.stream()
     except TimeoutError:
-        if (stream := runner.last() or await runner.last_verified()) is not None:
+        try:
+            stream = runner.last() or await runner.last_verified()
+        except PunchError as error:
+            runner.end()
+            raise stopped_by(error, trace.report()) from None
+        if stream is not None:
             return stream
         over_ns = time.monotonic_ns() - closes_ns
         trace.stalled_ns = max(trace.stalled_ns, over_ns) if over_ns > STALLED_NS else trace.stalled_ns

@@ -20,7 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from simopen.clock.scheduler import Fired as Called
-from simopen.errors import LocalEndpointError, PunchError
+from simopen.errors import LOST_AT_ONCE, LinkError, LocalEndpointError, PunchError
 from simopen.holepunch import engine_events as told
 from simopen.holepunch.attempts import Attempts, Stream, accept_took_ns, condition, up_since_ns
 from simopen.holepunch.callback import NOBODY, Teller
@@ -394,7 +394,13 @@ class Runner:
             self._fail_now(error)
             return
         assert stream is not None
-        pairs = (pair for pair, attempts in self.prepared.attempts.items() if attempts.peer == stream.remote)
+        if stream.sock.fileno() < 0:  # it was reset while the choice was sent, and the loop has closed it
+            self._fail_now(LinkError(LOST_AT_ONCE))
+            return
+        ends = normalise(stream.sock.getsockname()).port, stream.remote
+        pairs = (
+            pair for pair, attempts in self.prepared.attempts.items() if (attempts.local[1], attempts.peer) == ends
+        )
         pair = next(pairs, None) if stream.via is Via.CONNECT else None
         self._tell(told.Verified(pair, stream, stream.established_ns))
         if self._kept is None:  # nothing was left to fire, but the stream is there

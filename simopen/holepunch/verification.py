@@ -31,13 +31,17 @@ class _Offered:
 class Verification:
     """Made before the instant, as it makes TLS's contexts. `decided`: called once there is a link, or can be none.
 
+    `ends_early`: whether another key at the named endpoint ends it, as only one was named, and by somebody who knows.
+
     Raises:
         LinkError: this host's TLS cannot do it.
     """
 
-    def __init__(self, session: Session, *, decided: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self, session: Session, *, ends_early: bool = True, decided: Callable[[], object] = lambda: None
+    ) -> None:
         self.decided = decided
-        self.handshake = Handshake(session, refused=self._refused)
+        self.handshake = Handshake(session, refused=self._refused, ends_early=ends_early)
         self.handshake.won.add_done_callback(self._is_decided)
         self._loop = asyncio.get_running_loop()
         self._offered: dict[socket.socket, _Offered] = {}

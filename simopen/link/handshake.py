@@ -38,6 +38,7 @@ class Handshake:
 
     Args:
         refused: called, with what was offered with it, where a stream was refused and closed.
+        ends_early: whether it is over once the very endpoint named has twice shown another key, or this side's role.
 
     Attributes:
         won: the link, once there is one; a LinkError, where it is certain that there will be none.
@@ -54,6 +55,7 @@ class Handshake:
         refused: Callable[[socket.socket], object] = lambda _: None,
         limit_s: float = HANDSHAKE_S,
         most: int = MOST_AT_ONCE,
+        ends_early: bool = True,
     ) -> None:
         require_ed25519()
         self._loop = asyncio.get_running_loop()
@@ -62,7 +64,7 @@ class Handshake:
         self._session, self._nonce = session, new_nonce()
         self._ready: Ready | None = None if session.role is None else ready(session)
         self._refused = refused
-        self._limit_s, self._most = limit_s, most
+        self._limit_s, self._most, self._ends_early = limit_s, most, ends_early
         self._open: dict[_Candidate, None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._final = 0
@@ -88,6 +90,8 @@ class Handshake:
             task = self._loop.create_task(candidate.attach(self._loop))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+        else:
+            sock.close()  # all the others are nearer to a link
 
     def _least(self) -> _Candidate:
         """Of those that have proven nothing the first, and one at the peer's very endpoint only where all are."""
@@ -136,11 +140,17 @@ class Handshake:
             return
         self._less.set()
         self.reasons[reason] += 1
-        self._final += candidate.named and reason in _FINAL
+        self._final += self._ends_early and candidate.named and reason in _FINAL
         if self._final >= _ENOUGH and not self._open:
             self.fail(self.error())
         else:
             self._refused(candidate.sock)
+
+    def give_up(self, candidate: _Candidate, error: LinkError) -> None:
+        """This host cannot verify that one, nor any other."""
+        self._open.pop(candidate, None)
+        self._less.set()
+        self.fail(error)
 
     def error(self) -> LinkError:
         """What there is to say where no link has come."""
@@ -247,7 +257,7 @@ class _Candidate(asyncio.Protocol):
             self.refuse(refused.reason)
         except LinkError as error:  # this host's TLS
             self.drop()
-            self._handshake.fail(error)
+            self._handshake.give_up(self, error)
         else:
             self._advanced()
 
@@ -280,6 +290,8 @@ class _Candidate(asyncio.Protocol):
     def drop(self, *, politely: bool = False) -> None:
         """Close it. `politely`: once what TLS has to say has left."""
         self._done = True
+        if not politely or self._transport is None:
+            self._stop_timer()
         if self._transport is None:
             return  # `attach` or `connection_made` sees to it
         if politely:

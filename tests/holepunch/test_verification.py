@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import struct
 from collections.abc import AsyncIterator
 from random import Random
 from typing import Any
@@ -13,7 +14,10 @@ import pytest
 
 import simopen
 from simopen.clock.source import plain
-from simopen.errors import LinkError, WindowClosed
+from simopen.errors import LinkBroken, LinkError, WindowClosed
+from simopen.link.channel import Channel, State
+from simopen.link.nonces import Nonces
+from simopen.link.session import Session
 from simopen.model.event import Event
 from tests.loopback import HERE, THERE, ports
 
@@ -60,6 +64,37 @@ async def test_both_ends_are_proven_and_the_report_tells_how(ports: tuple[int, i
 async def test_streams_may_meet_again_at_once(ports: tuple[int, int]) -> None:
     for _ in range(3):
         await talk(*await both(ports))
+
+
+async def chosen_and_reset(ports: tuple[int, int]) -> None:
+    """The peer as initiator, which resets its stream as it sends the choice: both come before the other side reads."""
+    loop = asyncio.get_running_loop()
+    with socket.socket() as sock:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.bind((THERE, ports[1]))
+        await loop.sock_connect(sock, (HERE, ports[0]))
+        channel = Channel(None, Nonces(Session.bare(KEY), b"\xff" * 16))
+        await loop.sock_sendall(sock, channel.outgoing())
+        while channel.state is not State.PROVEN:
+            channel.receive(await loop.sock_recv(sock, 2**16))
+            sock.send(channel.outgoing())
+        channel.choose()
+        sock.send(channel.outgoing())
+
+
+async def test_a_link_that_is_reset_as_it_is_chosen_is_an_error_at_once(ports: tuple[int, int]) -> None:
+    ours = asyncio.ensure_future(one_side(ports, 0, window=60))
+    while not ours.done():
+        with contextlib.suppress(OSError):
+            await chosen_and_reset(ports)
+            break
+        await asyncio.sleep(0.01)
+    async with asyncio.timeout(30):
+        with pytest.raises((LinkError, LinkBroken)):
+            await (await ours)[0].read()
 
 
 async def test_another_key_is_refused_on_both_sides_and_said(ports: tuple[int, int]) -> None:

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from simopen.errors import LinkError
+from simopen.link import channel
 from simopen.link.channel import Reason
+from simopen.link.contexts import Ready
 from simopen.link.handshake import Handshake, Link
-from simopen.link.session import Role
+from simopen.link.session import Role, Session
 from simopen.link.streams import streams
 from tests.link.peers import KEY, OTHER_KEY, bare, connected, handshakes, sessions
 
@@ -271,3 +273,49 @@ def test_the_message_counts_what_came() -> None:
         "4 streams came up, and nobody proved the key; of who was there: it does not speak this protocol (3 times); it "
         "proved nothing in time"
     )
+
+
+async def test_one_that_comes_where_all_the_others_are_nearer_is_closed() -> None:
+    mine = Handshake(sessions()[0], most=2)
+    with contextlib.ExitStack() as stack:
+        stack.callback(mine.end)
+        for named in (True, True, False):
+            sock, peer = connected()
+            stack.enter_context(peer)
+            mine.offer(sock, named=named)
+        assert sock.fileno() == -1
+        assert mine.reasons == {Reason.SILENT: 1}
+
+
+async def test_where_anybody_may_be_at_the_endpoint_another_key_there_ends_nothing() -> None:
+    mine, stranger = [Handshake(each, ends_early=False) for each in (sessions()[0], sessions(OTHER_KEY)[1])]
+    try:
+        for count in range(1, 4):
+            one, other = connected()
+            mine.offer(one)
+            stranger.offer(other)
+            await asyncio.wait_for(mine.settled(), 10)
+            mine._takes_no_more = False
+            assert mine.reasons == {Reason.OTHER_KEY: count}
+        assert not mine.won.done()
+    finally:
+        mine.end()
+        stranger.end()
+
+
+async def test_what_this_host_cannot_verify_is_waited_for_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unable(_: Session) -> Ready:
+        raise LinkError("no descriptor for the key")
+
+    mine = Handshake(bare()[0])
+    monkeypatch.setattr(channel, "ready", unable)
+    one, other = connected()
+    try:
+        mine.offer(one)
+        other.send(bytes(16))
+        await asyncio.wait_for(mine.settled(), 10)
+        with pytest.raises(LinkError, match="no descriptor"):
+            await mine.link()
+    finally:
+        other.close()
+        mine.end()
