@@ -31,6 +31,8 @@ _MOST_FLIGHTS = 1.3  # longer than so many flights nothing is drawn to scale
 _LOST_AT = 0.4  # of the way: not in the middle, where one lost the other way ends
 _MOST_DRAWN, _KEPT = 20, 14  # packets; more would be a pattern, not a story: then its begin and its end
 _ALONG = (0.26, 0.33, 0.19, 0.4, 0.13, 0.46)  # where on an arrow its label may stand, the best first
+_ELSEWHERE = (0.52, 0.08, 0.6, 0.68, 0.76, 0.84, 0.92)  # where several cross, as many are lost and sent again
+_BESIDE = (-0.13, 0.13)  # off the arrow, inches
 
 
 def time_sequence(record: Record, left: str, right: str, path: str | Path, *, title: str = "") -> None:
@@ -368,6 +370,8 @@ def _name(canvas: Canvas, flight: _Flight, xs: Sequence[float], y_of: Callable[[
     parts = list(pairwise(track))
     (x0, y0), (x1, y1) = parts[-1] if flight.lost else max(parts, key=lambda part: abs(part[1][0] - part[0][0]))
     reach = 1.7 if flight.lost else 1.0  # of a shorter line
-    places = [(x0 + (x1 - x0) * at * reach, y0 + (y1 - y0) * at * reach) for at in _ALONG]
+    along = [min(0.95, at * reach) for at in (*_ALONG, *_ELSEWHERE)]
+    places = [(x0 + (x1 - x0) * at, y0 + (y1 - y0) * at) for at in along]
+    places += [(x, y + beside) for beside in _BESIDE for x, y in places]
     back = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.8}
     canvas.write(places, flight.name, bbox=back, zorder=4, fontweight="bold", fontsize=SMALL)

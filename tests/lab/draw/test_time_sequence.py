@@ -26,6 +26,14 @@ CASES = {
     "open": {"left": "open", "right": "open"},
     "at the same time": {"delay_ms": 64, "apart_ms": 64},
     "firewall": {"left": "firewall", "right": "home"},
+    "many lost": {
+        "left": "open",
+        "right": "home+random",
+        "apart_ms": 0,
+        "loss": 0.46470253850319854,
+        "delay_ms": 12.92,
+        "seed": 97,
+    },
 }
 
 
