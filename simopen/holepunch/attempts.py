@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import select
 import socket
 import struct
 import time
@@ -22,6 +23,7 @@ from simopen.net import local_ports, own_flows, sock_diag
 from simopen.net.local_ports import LocalPorts
 from simopen.net.own_flows import Flow
 from simopen.net.sockets import MakeSocket, limit_hops, limit_resends, open_socket, sockaddr
+from simopen.net.tcp_info import has_been_up
 
 _TCP_INFO_RTT = struct.Struct("=68xI")  # linux/tcp.h: tcpi_rtt, µs
 _TCP_INFO_RESENT = struct.Struct("=100xI")  # tcpi_total_retrans
@@ -160,9 +162,12 @@ class Attempts:
 def _answer(sock: socket.socket) -> int:
     """What came of a connect that was under way: an errno, 0 where it is connected.
 
-    SO_ERROR is 0, too, where nothing ever was under way, or the stream was reset between two calls. Where the kernel
-    does not even tell that, the shot has failed by that error.
+    A stream that the peer has reset meanwhile did come up, and its error stays there. SO_ERROR is 0, too, where nothing
+    ever was under way, or the stream was reset between two calls. Where the kernel does not even tell that, the shot
+    has failed by that error.
     """
+    if has_been_up(sock):
+        return 0
     try:
         error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if not error:
@@ -202,7 +207,15 @@ def accept_took_ns(sock: socket.socket) -> int:
 
 
 def condition(sock: socket.socket) -> Condition:
-    """What is to be read on a stream, which stays there."""
+    """What is to be read on a stream, which stays there; so does its error, where the system has poll(2)."""
+    if hasattr(select, "poll"):  # not on Windows
+        looks = select.poll()
+        looks.register(sock, select.POLLIN)
+        found = looks.poll(0)
+        told = found[0][1] if found else 0
+        if told & (select.POLLERR | select.POLLNVAL):
+            return Condition.RESET
+        return Condition.SPOKEN if told else Condition.SILENT
     try:
         if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             return Condition.RESET

@@ -94,7 +94,8 @@ class Engine:
         self._order = count()
         self._dead = 0
         self._doom: PunchError | None = None  # why all pairs are dead
-        self._nomination = Nomination(chooses=chooses, coming=self._better_may_come)
+        alone = len(self.pairs) == 1
+        self._nomination = Nomination(chooses=chooses, coming=self._better_may_come, alone=alone)
         self._came_from: dict[Stream, Pair] = {}
         self._checking = False
         self._waits_until_ns: int | None = None

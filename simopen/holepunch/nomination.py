@@ -10,6 +10,8 @@ Without words between the sides, only resets tell: a stream that is not kept is 
 - The side that follows takes the one that is left: a stream which a round trip has not brought a RST for, when all
   others have got theirs; or the one on which the peer speaks.
 - Where neither has that part, both choose alike: the better rank, and the grace lets both see both.
+- With one pair alone there is nothing to choose, and to who does not follow a reset says but that the peer had the
+  stream, and ended it before this side's loop came round. It is kept: whoever reads it is told, as with any stream.
 """
 
 from __future__ import annotations
@@ -68,15 +70,26 @@ class Nomination:
     """The streams on offer, until one is kept: look at them once `due_ns` has come, and `judge` by what was found.
 
     `chooses`: whether this side chooses; None where neither side has been told.
-    `coming`: whether a better rank than this may still come up.
+    `coming`: whether a better rank than this may still come up; `alone`: whether there is one pair alone.
     """
 
-    __slots__ = ("_chooses", "_coming", "_due_ns", "_follows", "_offers", "_over", "_patient_until_ns", "due_ns")
+    __slots__ = (
+        "_alone",
+        "_chooses",
+        "_coming",
+        "_due_ns",
+        "_follows",
+        "_offers",
+        "_over",
+        "_patient_until_ns",
+        "due_ns",
+    )
 
-    def __init__(self, *, chooses: bool | None, coming: Callable[[int], bool]) -> None:
+    def __init__(self, *, chooses: bool | None, coming: Callable[[int], bool], alone: bool = False) -> None:
         self.due_ns: int | None = None
         self._chooses, self._follows = chooses is True, chooses is False
         self._coming = coming
+        self._alone = alone and not self._follows
         self._offers: dict[Stream, Offer] = {}
         self._due_ns: dict[Stream, int] = {}  # when this side, which follows, believes in each
         self._patient_until_ns = 0
@@ -128,13 +141,19 @@ class Nomination:
     def judge(self, found: Mapping[Stream, Condition], now_ns: int) -> Verdict:
         """Decide by a look at the streams, or say in `due_ns` when to look again."""
         self.due_ns = None
-        gone = tuple(stream for stream in self._offers if found.get(stream) is Condition.RESET)
+        gone = self._gone(found)
         for stream in gone:
             self._withdraw(stream)
         if not self._offers:
             return Verdict(gone=gone)
         kept = self._followed(found, now_ns) if self._follows else self._best()
         return Verdict(kept, gone)
+
+    def _gone(self, found: Mapping[Stream, Condition]) -> tuple[Stream, ...]:
+        reset = tuple(stream for stream in self._offers if found.get(stream) is Condition.RESET)
+        if self._alone and len(reset) == len(self._offers):
+            return tuple(stream for stream in reset if not self._offers[stream].named)
+        return reset
 
     def _followed(self, found: Mapping[Stream, Condition], now_ns: int) -> Stream | None:
         """The one that the peer keeps, however long the peer's loop takes to come round to closing the others."""

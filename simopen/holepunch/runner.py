@@ -349,11 +349,11 @@ class Runner:
 
     def _answered(self, attempts: Attempts, error: int) -> None:
         """The kernel has told what came of a SYN."""
-        pair, resent = attempts.pair, attempts.resent
+        pair, resent, selfish = attempts.pair, attempts.resent, False
         try:
             selfish = not error and len({*attempts.ends()}) == 1
-        except OSError:  # reset meanwhile
-            error = errno.ECONNRESET
+        except OSError:  # reset meanwhile: there is nothing to be verified any more
+            error = error if self._verification is None else errno.ECONNRESET
         if error:
             self._tell(told.Answered(pair, error, resent))
         elif selfish:

@@ -44,5 +44,19 @@ def peer_is_up(sock: socket.socket, *, patient: bool) -> bool:
         return not patient
 
 
+def has_been_up(sock: socket.socket) -> bool:
+    """Whether the peer has acknowledged this socket's SYN, other than by a RST; False where that is not known.
+
+    Unlike SO_ERROR, that leaves what the peer has ended the stream with for who reads it.
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        _, acked, _ = _TCP_INFO.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size))
+    except (OSError, struct.error):
+        return False
+    return bool(acked)
+
+
 def _count(sock: socket.socket, request: int) -> int:
     return int(struct.unpack("i", fcntl.ioctl(sock, request, b"\0" * 4))[0])

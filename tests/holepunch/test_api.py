@@ -29,6 +29,7 @@ from simopen.holepunch.targets import Aim, budgeted, looked_up, reachable
 from simopen.lab import Allocation, Mapping, Nat
 from simopen.model.endpoint import Endpoint, Reach, reach
 from simopen.model.estimate import Reading
+from simopen.model.event import Fired
 from simopen.model.nat import Filtering, Profile
 from simopen.model.nat import Mapping as Mapped
 from simopen.model.report import Report
@@ -595,6 +596,33 @@ async def test_a_peer_that_connects_and_resets_leaves_no_hang(ports: tuple[int, 
     with pytest.raises(ConnectionError):
         await reader.read()
     writer.close()
+
+
+@pytest.mark.parametrize("how", ["connect", "punch"])
+async def test_a_stream_that_the_peer_resets_before_this_loop_comes_round_is_given_with_its_end(
+    ports: tuple[int, int], how: str
+) -> None:
+    """As it would be had the loop been faster: who has it is told by the first read, not by silence."""
+    with socket.create_server((THERE, ports[1])) as server:
+
+        def reset_it(event: simopen.Event) -> None:
+            if isinstance(event, Fired):
+                resetting(server.accept()[0]).close()
+
+        options: dict[str, Any] = {"local": (HERE, ports[0]), "clock": plain(), "on_event": reset_it}
+        opened, report = await getattr(simopen, how)((THERE, ports[1]), **options)
+    if how == "connect":
+        with pytest.raises(ConnectionResetError):
+            await opened.read()
+        report.close()
+        with pytest.raises(ConnectionResetError):
+            await report.wait_closed()
+        report = report.get_extra_info("simopen")
+    else:
+        with opened, pytest.raises(ConnectionResetError):
+            await asyncio.get_running_loop().sock_recv(opened, 1)
+    assert report.via is simopen.Via.CONNECT
+    assert [attempt.errno for attempt in report.attempts] == [0]
 
 
 def once_it_fires(port: int, busy: Callable[[], object]) -> None:

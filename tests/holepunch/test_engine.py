@@ -164,11 +164,21 @@ def test_a_worse_stream_is_kept_where_the_better_can_come_no_more() -> None:
 
 
 def test_who_has_nothing_in_flight_fires_again_once_every_stream_is_lost() -> None:
-    told = begun(shot())
-    [pair] = told.pairs
+    told = begun(shot(), shot(OTHER, after_ns=S))
+    pair, _ = told.pairs
     told(CameUp(pair, "stream", AT_NS))
     assert told.check(Condition.RESET) == [Reset("stream"), WaitUntil(told.now_ns)]
-    assert told(Time()) == [Fire(pair)]
+    assert only(told(Time()), Fire) == [Fire(pair)]
+
+
+@pytest.mark.parametrize("chooses", [None, True])
+def test_from_the_only_pair_a_stream_that_the_peer_has_ended_already_is_the_stream(*, chooses: bool | None) -> None:
+    told = begun(shot(), chooses=chooses)
+    [pair] = told.pairs
+    told(Accepted("somebody else", PEER._replace(port=7), AT_NS, 20 * MS))
+    assert told.check(Condition.RESET) == [Reset("somebody else")]
+    told(CameUp(pair, "stream", AT_NS))
+    assert told.check(Condition.RESET) == [Keep("stream")]
 
 
 def test_a_lost_stream_leaves_what_is_in_flight_and_what_has_no_second_shot() -> None:
@@ -392,7 +402,7 @@ def test_lost_streams_give_back_no_syns_that_were_never_set_aside() -> None:
             assert told.wait() == [Fire(pair)]
             told(Fired(pair, told.now_ns, errno.EINPROGRESS))
     for number in range(5):
-        told(Accepted(number, PEER, told.now_ns, MS))
+        told(Accepted(number, PEER._replace(port=7), told.now_ns, MS))
         assert told.check(Condition.RESET) == [Reset(number)]
     assert pair.state is State.IDLE
 

@@ -76,6 +76,19 @@ def test_where_all_have_been_reset_nothing_is_left(chooses: bool | None) -> None
     assert choice.due_ns is None
 
 
+@pytest.mark.parametrize("chooses", PARTS)
+@pytest.mark.parametrize("named", [True, False])
+def test_of_one_pair_alone_a_reset_is_no_choice_but_an_end(chooses: bool | None, *, named: bool) -> None:
+    choice = Nomination(chooses=chooses, coming=lambda _: False, alone=True)
+    choice.offer("from another port", offer(named=False), 0)
+    choice.offer("only", offer(named=named), 0)
+    verdict = looked(choice, dict.fromkeys(choice.streams, RESET))
+    if named and chooses is not False:
+        assert verdict == Verdict("only", ("from another port",))
+    else:
+        assert verdict == Verdict(None, ("from another port", "only"))
+
+
 def test_who_follows_believes_in_what_no_rst_has_come_for_in_a_round_trip() -> None:
     choice = nomination(chooses=False)
     choice.offer("only", offer(took_ns=80 * MS), 0)
