@@ -33,7 +33,7 @@ MOST_HANDSHAKE = 16384
 """Bytes that a peer may send before it has proven anything. A whole handshake's are some 800."""
 # A TLS record of the handshake. Its version is for old routers, and TLS ignores it (RFC 8446 §5.1); this does not.
 _HELLO = {Role.INITIATOR: b"\x16\x03\x03", Role.RESPONDER: b"\x16\x03\x01"}
-_MOST_READ = 2**14  # RFC 8446 §5.1: a record holds no more
+_RECORD = 2**14  # RFC 8446 §5.1: it holds no more
 
 
 class State(Enum):
@@ -100,6 +100,7 @@ class Channel:
         self._theirs = b""
         self._decoder = Decoder()
         self._own_end = False
+        self._fault: LinkBroken | Refused | None = None
         if nonces is not None:
             self._outgoing.write(nonces.mine)
         elif ready is not None:
@@ -215,7 +216,7 @@ class Channel:
         self._seal(CHOICE)
 
     def _look_for_choice(self) -> None:
-        if (first := self._unseal(1)) is None:
+        if (first := self._unseal_first()) is None:
             return
         if first != CHOICE:
             raise self.dead(Reason.NO_LINK)
@@ -235,22 +236,42 @@ class Channel:
 
     def _seal(self, data: Bytes) -> None:
         assert self._tls is not None
-        left = memoryview(data)
-        while left:
-            left = left[self._tls.write(left) :]
+        sealed = self._tls.write(data)
+        while sealed < len(data):
+            sealed += self._tls.write(memoryview(data)[sealed:])
 
     def read(self) -> bytes | None:
-        """What the peer sent next, maybe b""; None where all that has come is read.
+        """What the peer has sent that is here by now, maybe b""; None where all that has come is read.
 
         Raises:
-            LinkBroken: it was altered, or makes no sense.
+            LinkBroken: it was altered, or makes no sense. What came before that has been read.
             Refused: so it is, and the peer has not answered this side's choice before.
         """
+        if self._fault is not None:
+            self.state = State.DEAD
+            raise self._fault
         if not (self.answered or self.take_answer()):
             return None
-        if (data := self._unseal(_MOST_READ)) is None:
-            return None
-        return self._decoder.feed(data)
+        pieces: list[bytes] = []
+        try:
+            self._read_into(pieces)
+        except (LinkBroken, Refused) as fault:
+            if not any(pieces):
+                raise
+            self._fault, self.state = fault, State.UP  # what came before it is read first
+        return b"".join(pieces) if pieces else None
+
+    def _read_into(self, pieces: list[bytes]) -> None:
+        assert self._tls is not None
+        unseal, feed = self._tls.read, self._decoder.feed
+        try:
+            while data := unseal(_RECORD):
+                pieces.append(feed(data))
+        except ssl.SSLWantReadError:
+            return
+        except ssl.SSLError as error:
+            raise self._altered(error) from error
+        self._take_close_notify()
 
     def give_up(self) -> None:
         """The answer has not come in time. Raises: Refused."""
@@ -258,21 +279,27 @@ class Channel:
 
     def take_answer(self) -> bool:
         """Whether the responder's answer is here by now. Raises: as `read`."""
-        first = self._unseal(1)
+        first = self._unseal_first()
         if first not in (None, CHOICE):
             raise self.broken("its answer makes no sense")
         self.answered = first is not None
         return self.answered
 
-    def _unseal(self, most: int) -> bytes | None:
+    def _unseal_first(self) -> bytes | None:
         assert self._tls is not None
         try:
-            data = self._tls.read(most)
+            first = self._tls.read(1)
         except ssl.SSLWantReadError:
             return None
         except ssl.SSLError as error:
-            why = error.reason or str(error)
-            raise self.broken(f"what came is not what the peer sent, or the peer refuses ({why})") from error
-        if not data and not self.ended:  # close_notify
+            raise self._altered(error) from error
+        if not first:
+            self._take_close_notify()
+        return first
+
+    def _altered(self, error: ssl.SSLError) -> LinkBroken | Refused:
+        return self.broken(f"what came is not what the peer sent, or the peer refuses ({error.reason or error})")
+
+    def _take_close_notify(self) -> None:
+        if not self.ended:
             raise self.broken("it ended TLS without ending the stream")
-        return data or None

@@ -56,8 +56,8 @@ class Decoder:
         Raises:
             LinkBroken: these are no frames.
         """
-        if len(data) < self._left:  # most of a long frame's pieces
-            self._left -= len(data)
+        if (left := self._left - len(data)) >= 0:  # most of a long frame's pieces
+            self._left = left
             return data
         return b"".join(self._pieces(data))
 

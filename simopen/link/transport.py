@@ -25,6 +25,7 @@ from simopen.link.channel import Channel, Refused
 from simopen.link.frames import Bytes
 
 _PIECE = 2**18  # of one write: a sealed copy of all of a large one would take its size again
+_HIGH_WATER = 2**19  # asyncio's own for TLS; with a socket's 64 KiB, each write of that size would wait for the kernel
 ANSWER_S = 1.8
 """For the responder's answer, one round trip after the choice: as long as for all that came before it."""
 _LAST_WORDS_S = 2.0  # for the kernel to take an alert: a peer that reads nothing shall not keep the socket longer
@@ -67,6 +68,7 @@ class LinkTransport(asyncio.Transport):
         if not lower.is_closing():
             lower.pause_reading()  # uvloop takes a protocol of another kind only while it does not read
         lower.set_protocol(_Below(self, _room(self._loop)))
+        lower.set_write_buffer_limits(high=_HIGH_WATER)
         self._read_lower()
 
     def start(self, protocol: asyncio.BaseProtocol) -> None:

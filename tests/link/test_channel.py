@@ -45,10 +45,11 @@ def test_both_prove_the_key_and_data_goes_both_ways(way: str) -> None:
     assert one.answered
     for each, to in ((one, other), (other, one)):
         each.write(b"hello")
-        each.write_end()
         carry(one, other)
         assert to.read() == b"hello"
         assert not to.ended
+        each.write_end()
+        carry(one, other)
         assert to.read() == b""
         assert to.ended
     for each in (one, other):
@@ -358,6 +359,21 @@ def test_a_fin_before_the_answer_is_no_link_and_after_it_a_cut() -> None:
         each.read()
         with pytest.raises(LinkBroken, match="cut"):
             each.receive_eof()
+
+
+def test_what_came_before_a_fault_is_read_first() -> None:
+    one, other = up()
+    one.write(b"all ")
+    one.write(b"of it")
+    said = one.outgoing()
+    one.write(b"altered")
+    altered = bytearray(one.outgoing())
+    altered[-1] ^= 1
+    other.receive(said + altered)
+    assert other.read() == b"all of it"
+    for _ in range(2):
+        with pytest.raises(LinkBroken, match="not what the peer sent"):
+            other.read()
 
 
 def test_tlss_own_end_ends_no_stream() -> None:

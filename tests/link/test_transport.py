@@ -192,8 +192,9 @@ async def test_who_pauses_in_the_middle_gets_the_rest_later_and_then_the_end() -
     other.transport.close()
 
 
-async def test_write_limits_are_the_sockets() -> None:
+async def test_write_limits_are_those_of_tls_and_can_be_set() -> None:
     async with pair() as ((_, writer), _):
+        assert writer.transport.get_write_buffer_limits() == (2**17, 2**19)  # as asyncio's TLS has them
         writer.transport.set_write_buffer_limits(high=12345, low=123)
         assert writer.transport.get_write_buffer_limits() == (123, 12345)
         assert writer.transport.get_write_buffer_size() == 0
