@@ -29,6 +29,13 @@ atexit.register(os.kill, os.getpid(), int(number))
 from simopen.__main__ import main
 sys.exit(main())
 """
+# Says at its end how many objects the garbage collector leaves alone, and whether it collects the others.
+COLLECTING = """
+import atexit, gc, sys
+atexit.register(lambda: print(gc.get_freeze_count(), gc.isenabled(), file=sys.stderr))
+from simopen.__main__ import main
+sys.exit(main())
+"""
 # A command that is stuck in the loop's thread, where it cannot be cancelled.
 STUCK = """
 import asyncio, os, signal, sys, time
@@ -81,6 +88,12 @@ def test_while_modules_are_loaded(number: signal.Signals, module: str, arguments
         assert (status, said) == (128 + number, f"simopen: {SIGNALS[number]}; everything is closed\n")
     else:
         assert (status, said) == says(number)
+
+
+def test_what_is_loaded_is_looked_through_for_garbage_by_nobody_and_what_comes_after_it_is() -> None:
+    status, said = ended(COLLECTING, "lab", "--list")
+    frozen, collects = said.split()
+    assert (status, int(frozen) > 10_000, collects) == (0, True, "True")
 
 
 @pytest.mark.parametrize("number", SIGNALS)

@@ -13,6 +13,7 @@ of is in a memory file, which neither side can block on.
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import signal
 import socket
@@ -270,6 +271,7 @@ def main(arguments: list[str]) -> None:
     from simopen.lab.process import supervisor
 
     del namespaces, router_namespace, supervisor  # loaded is all they need to be
+    gc.freeze()  # a lab that looked for garbage in it would copy the pages that it shares
     with socket.socket(fileno=int(arguments[0])) as channel:
         os.set_inheritable(channel.fileno(), False)
         _Parent(channel).run()
