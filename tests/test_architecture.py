@@ -6,6 +6,7 @@ All is computed from the code: imports for annotations alone and those inside fu
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import subprocess
 import sys
@@ -145,8 +146,15 @@ def _in_files(name: str) -> str:
     return ours if ours in FILES else ours.rpartition(".")[0] or "simopen"
 
 
-IMPORTS = {name: imports_of(path) - {name} for name, path in FILES.items()}
-OURS = {name: {each for each in those if each in FILES} for name, those in IMPORTS.items()}
+@functools.cache  # each of pytest's processes collects this file, and few look into all of these
+def imports(name: str) -> frozenset[str]:
+    """What one of `FILES` imports, as `imports_of` has it."""
+    return frozenset(imports_of(FILES[name]) - {name})
+
+
+def ours(name: str) -> set[str]:
+    """Those of them that are files of ours."""
+    return {each for each in imports(name) if each in FILES}
 
 
 def lines_of(path: Path) -> int:
@@ -167,34 +175,34 @@ def is_model(name: str) -> bool:
 
 @pytest.mark.parametrize("name", sorted(FILES.keys() - {"simopen"}))
 def test_imports_point_one_way(name: str) -> None:
-    wrong = {each for each in OURS[name] if room(each) > room(name)}
+    wrong = {each for each in ours(name) if room(each) > room(name)}
     assert not wrong, f"{name} imports {wrong}, from a room that comes after its own"
     if name.startswith("lab."):
-        within = {each for each in OURS[name] if each.partition(".")[0] == "lab" and lab_room(each) > lab_room(name)}
+        within = {each for each in ours(name) if each.partition(".")[0] == "lab" and lab_room(each) > lab_room(name)}
         assert not within, f"{name} imports {within}, from a room of the lab that comes after its own"
 
 
 def test_no_files_import_each_other_in_a_circle() -> None:
     try:
-        TopologicalSorter(OURS).prepare()
+        TopologicalSorter({name: ours(name) for name in FILES}).prepare()
     except CycleError as error:
         pytest.fail(" imports ".join(reversed(error.args[1])))
 
 
 def test_only_the_command_line_imports_the_lab() -> None:
-    outside = {name for name in OURS if name.partition(".")[0] not in ("lab", "cli")}
-    assert not [name for name in outside if any(each.partition(".")[0] == "lab" for each in OURS[name])]
+    outside = {name for name in FILES if name.partition(".")[0] not in ("lab", "cli")}
+    assert not [name for name in outside if any(each.partition(".")[0] == "lab" for each in ours(name))]
 
 
 @pytest.mark.parametrize("name", sorted(filter(is_model, FILES)))
 def test_the_labs_models_need_values_and_errors_only(name: str) -> None:
-    outside = {each for each in OURS[name] if not is_model(each)}
+    outside = {each for each in ours(name) if not is_model(each)}
     assert all(each == "errors" or each.startswith("model.") for each in outside), outside
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name in PURE or name.rpartition(".")[0] in PURE])
 def test_what_decides_touches_nothing(name: str) -> None:
-    assert not IMPORTS[name] & IMPURE
+    assert not imports(name) & IMPURE
 
 
 def test_what_is_said_to_be_pure_is_there() -> None:
@@ -241,5 +249,4 @@ def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
 def test_an_example_needs_nothing_but_the_public_face(path: Path) -> None:
-    ours = {name for name in imports_of(path) if name in FILES}
-    assert ours <= {"simopen", "lab"}
+    assert {name for name in imports_of(path) if name in FILES} <= {"simopen", "lab"}

@@ -14,7 +14,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 from tests.docs.blocks import ROOT
-from tests.test_architecture import FILES, LAB_ROOMS, OURS, ROOMS
+from tests.test_architecture import FILES, LAB_ROOMS, ROOMS, ours
 
 PAGES = (ROOT / "CONTRIBUTING.md", ROOT / "docs" / "architecture.md")
 PICTURE = ROOT / "docs" / "rooms.svg"
@@ -53,8 +53,8 @@ def _path(room: str) -> str:
 
 def imported_by(room: str) -> set[str]:
     """The other rooms that a room's files import."""
-    files = [name for name in OURS if name.partition(".")[0] == room]
-    return {each.partition(".")[0] for name in files for each in OURS[name]} - {room}
+    files = [name for name in FILES if name.partition(".")[0] == room]
+    return {each.partition(".")[0] for name in files for each in ours(name)} - {room}
 
 
 def picture() -> str:

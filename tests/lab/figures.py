@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from matplotlib.transforms import Bbox
-
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -24,6 +23,8 @@ def overlaps(figure: Figure) -> list[tuple[str, str]]:
 
 
 def outside(figure: Figure) -> list[str]:
+    from matplotlib.transforms import Bbox
+
     return [text for text, box in boxes(figure) if Bbox.union([box, figure.bbox]).bounds != figure.bbox.bounds]
 
 

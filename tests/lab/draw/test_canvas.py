@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from matplotlib.colors import to_hex
 
 from simopen.lab.draw.canvas import check_suffix, contrast
 from simopen.lab.draw.heat_map import Cell, heat_map_figure
@@ -31,6 +30,8 @@ def test_another_suffix_is_refused() -> None:
 
 
 def test_every_text_can_be_read_on_its_ground() -> None:
+    from matplotlib.colors import to_hex  # late: every one of pytest's processes loads this file, and one draws
+
     for figure in (sequence_figure(punched(), "left", "right"), heat_map_figure(NAMES, NAMES, CELLS)):
         for text in figure.axes[0].texts:
             patch = text.get_bbox_patch()
