@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from enum import Enum
 
+from simopen.model.proof import Reason
 from simopen.model.report import Diagnosis, Report
 from simopen.model.server import Heard
 from simopen.model.wording import LONGEST, human, shortened
@@ -142,8 +143,20 @@ class LinkError(PunchError):
     """No stream came up on which the peer has proven the key, or none can be proven on this host.
 
     The message says what came instead. Where a side that begins has a stream already, before the peer has answered that
-    it took that one too, reading from it raises this, too.
+    it took that one too, reading from it raises this, too. `reasons`: why each stream that came up was none with the
+    peer; empty where no stream is the matter.
     """
+
+    def __init__(
+        self,
+        message: str,
+        report: Report | None = None,
+        diagnosis: Diagnosis | None = None,
+        *,
+        reasons: tuple[Reason, ...] = (),
+    ) -> None:
+        super().__init__(message, report, diagnosis)
+        self.reasons = reasons
 
 
 LOST_AT_ONCE = "the peer proved the key, and the stream was lost before both had taken it: try again"

@@ -3,6 +3,7 @@
 Theory of operation. Pure: no clock, no loop; Python's `ssl` works on buffers in memory. A channel goes through
 
     NONCE     the two nonces, where two sides share only a key (`nonces.py`)
+    SESSION   ... and so the session is known, but its context is yet to be made: who runs the channel says when
     HELLO     TLS's handshake, in which each side proves the key
     PROVEN    the peer has proven it, and which socket is kept is open
     UP        both keep this one
@@ -19,13 +20,16 @@ TLS ends nothing here: neither a FIN nor TLS's own end (close_notify) ends a str
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from enum import Enum
+from typing import TypeAlias
 
 from simopen.errors import LinkBroken
 from simopen.link.contexts import ALPN, Ready, ready
 from simopen.link.frames import END_FRAME, Bytes, Decoder, data_frames
 from simopen.link.nonces import Nonces
 from simopen.link.session import Role, Session
+from simopen.model.proof import Reason
 
 CHOICE = b"\x01"
 """The first byte that TLS carries, in either direction: the initiator's choice, and the responder's answer."""
@@ -33,6 +37,7 @@ MOST_HANDSHAKE = 16384
 """Bytes that a peer may send before it has proven anything. A whole handshake's are some 800."""
 # A TLS record of the handshake. Its version is for old routers, and TLS ignores it (RFC 8446 §5.1); this does not.
 _HELLO = {Role.INITIATOR: b"\x16\x03\x03", Role.RESPONDER: b"\x16\x03\x01"}
+_HELLO_BYTES = 3
 _RECORD = 2**14  # RFC 8446 §5.1: it holds no more
 
 
@@ -40,24 +45,14 @@ class State(Enum):
     """How far a channel is."""
 
     NONCE = "waiting for the peer's nonce"
+    SESSION = "waiting for this side's context"
     HELLO = "waiting for the peer's proof"
     PROVEN = "waiting for the choice"
     UP = "up"
     DEAD = "refused"
 
 
-class Reason(Enum):
-    """Why a stream is no link with the peer."""
-
-    OTHER_KEY = "it has another key, or means another session"
-    NO_CERTIFICATE = "it proves nothing: it has no key"
-    NO_LINK = "it does not speak this protocol"
-    SAME_ROLE = "it begins, as this side does: both hold one and the same side's ticket or word"
-    OWN = "it sends back what this side sent"
-    TOO_MUCH = "it sent too much, and proved nothing"
-    SILENT = "it proved nothing in time"
-    GONE = "it closed the stream before it proved anything"
-    NOT_CHOSEN = "it proved the key, and then closed the stream or chose no stream in time"
+_UNPROVEN = (State.NONCE, State.SESSION, State.HELLO)
 
 
 class Refused(Exception):  # noqa: N818 - says what happened
@@ -80,19 +75,29 @@ _REASONS = {
 }
 
 
+def at_once(channel: Channel, session: Session) -> None:
+    """Make the context there and then. Raises: LinkError, where this host cannot."""
+    channel.begin(ready(session))
+
+
+OnSession: TypeAlias = "Callable[[Channel, Session], object]"
+
+
 class Channel:
     """Feed what comes from the socket, send what `outgoing` holds. `state` says how far it is.
 
     Args:
         ready: the session's context; None where the peer's nonce is needed for it.
         nonces: this socket's exchange; None where the session is known.
+        on_session: called once the nonces have made a session; sees to it that `begin` is called with its context.
+            Left out, that is at once.
     """
 
-    def __init__(self, ready: Ready | None, nonces: Nonces | None = None) -> None:
+    def __init__(self, ready: Ready | None, nonces: Nonces | None = None, on_session: OnSession = at_once) -> None:
         self.state = State.NONCE
         self.answered = False
         self.role: Role | None = None
-        self._nonces = nonces
+        self._nonces, self._on_session = nonces, on_session
         self._before = 0
         self._hello = b""
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -104,12 +109,7 @@ class Channel:
         if nonces is not None:
             self._outgoing.write(nonces.mine)
         elif ready is not None:
-            self._begin(ready)
-
-    @classmethod
-    def of(cls, session: Session, ready: Ready | None, nonce: bytes) -> Channel:
-        """A socket's channel, in a session with a role (`ready`), or of a bare key (`nonce`)."""
-        return cls(ready) if ready is not None else cls(None, Nonces(session, nonce))
+            self.begin(ready)
 
     @property
     def is_bare(self) -> bool:
@@ -138,16 +138,16 @@ class Channel:
 
         Raises:
             Refused: this is not the peer, or no link with it.
-            LinkError: this host's TLS cannot do it.
+            LinkError: `on_session` does.
         """
-        if self.state in (State.NONCE, State.HELLO):
+        if self.state in _UNPROVEN:
             self._before += len(data)
         if self.state is State.NONCE:
             data = self._exchange(bytes(data))
         self._incoming.write(data)
-        if self.state is State.HELLO:
-            self._check_hello(bytes(data))
-            self._shake_hands()
+        if self.state in _UNPROVEN:
+            self._hello += bytes(data[: _HELLO_BYTES - len(self._hello)])
+            self._go_on()
         if self.state is State.PROVEN and self.role is Role.RESPONDER:
             self._look_for_choice()
 
@@ -165,20 +165,28 @@ class Channel:
         except ValueError:
             raise self.dead(Reason.OWN) from None
         if session is not None:
-            self._begin(ready(session))
+            self.state = State.SESSION
+            self._on_session(self, session)
         return rest
 
-    def _begin(self, ready: Ready) -> None:
+    def begin(self, ready: Ready) -> None:
+        """Shake hands, now that the session's context is there. Raises: as `receive`."""
         self.role, self._theirs = ready.role, ready.theirs
         server_side = ready.role is Role.RESPONDER
         self._tls = ready.context.wrap_bio(self._incoming, self._outgoing, server_side=server_side)
         self.state = State.HELLO
-        self._shake_hands()
+        self._go_on()
 
-    def _check_hello(self, data: bytes) -> None:
+    def _go_on(self) -> None:
+        if self.state is State.HELLO:
+            self._check_hello()
+            self._shake_hands()
+        if self.state in _UNPROVEN and self._before > MOST_HANDSHAKE:
+            raise self.dead(Reason.TOO_MUCH)
+
+    def _check_hello(self) -> None:
         assert self.role is not None
         hello = _HELLO[self.role]
-        self._hello += data[: len(hello) - len(self._hello)]
         if not hello.startswith(self._hello):
             both_begin = self.role is Role.INITIATOR and self._hello == _HELLO[Role.RESPONDER]
             raise self.dead(Reason.SAME_ROLE if both_begin else Reason.NO_LINK)
@@ -188,8 +196,6 @@ class Channel:
         try:
             self._tls.do_handshake()
         except ssl.SSLWantReadError:
-            if self._before > MOST_HANDSHAKE:
-                raise self.dead(Reason.TOO_MUCH) from None
             return
         except ssl.SSLError as error:
             raise self.dead(_REASONS.get(error.reason or "", Reason.NO_LINK)) from error

@@ -7,6 +7,7 @@ the session is known by then. Nothing of the platform's is trusted: no authoriti
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import ssl
@@ -22,6 +23,8 @@ from simopen.link.keys import Identity, identity
 from simopen.link.session import Kind, Role, Session
 
 ALPN = "simopen/1"
+SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ENOSPC, errno.EDQUOT})
+"""What this host may have again in a moment: a descriptor, memory, room for a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,8 @@ def _ready(session: Session, role: Role) -> Ready:
         context.set_alpn_protocols([ALPN])
         context.load_verify_locations(cadata=theirs.certificate)
         load(context, mine)
+    except MemoryError as error:
+        raise LinkError("no link can be made: this host has no memory left") from error
     except ssl.SSLError as error:
         raise _unable(error) from error
     return Ready(role, context, theirs.certificate)
@@ -147,5 +152,12 @@ def load(context: ssl.SSLContext, mine: Identity, ways: tuple[KeepSecret, ...] =
             refused.append(error)
         else:
             return
-    why = " and ".join(f"{error.strerror}" for error in refused)
-    raise LinkError(f"no link can be made: TLS takes its key from a file, and none can be had ({why})") from refused[-1]
+    why = " and ".join(dict.fromkeys(f"{error.strerror}" for error in refused))
+    told = next((error for error in refused if error.errno in SHORT), refused[-1])
+    raise LinkError(f"no link can be made: TLS takes its key from a file, and none can be had ({why})") from told
+
+
+def passes(error: LinkError) -> bool:
+    """Whether this host was only short of something, so that the next context may be made."""
+    cause = error.__cause__
+    return isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno in SHORT)

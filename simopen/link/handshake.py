@@ -4,6 +4,9 @@ Theory of operation. Who answers at the peer's address need not be the peer, and
 up. So each gets a channel of its own, and nobody waits for another: a mute one keeps its socket until its time is over,
 and costs nothing else. The initiator takes the first on which the peer has proven the key, says so on it, and closes
 the others; the responder takes the one on which that is said. What is refused is closed, and counted with the reason.
+
+Where the sides share only a key, each stranger that sends a nonce costs a context. They are made one in each turn of
+the loop, so that nothing else waits for longer than for one; who is at the peer's very endpoint comes first.
 """
 
 from __future__ import annotations
@@ -14,15 +17,19 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 from simopen.errors import LinkError
-from simopen.link.channel import Channel, Reason, Refused, State
-from simopen.link.contexts import Ready, ready, require_ed25519
-from simopen.link.nonces import new_nonce
+from simopen.link import own_nonces
+from simopen.link.channel import Channel, Refused, State
+from simopen.link.contexts import SHORT, Ready, passes, ready, require_ed25519
+from simopen.link.nonces import Nonces, new_nonce
+from simopen.link.own_nonces import Ends, OwnNonces
 from simopen.link.session import Role, Session
 from simopen.link.transport import LinkTransport
-from simopen.model.proof import Proof
+from simopen.model.endpoint import normalise
+from simopen.model.proof import Proof, Reason
 
 HANDSHAKE_S = 1.8
 """From a stream's coming up to its being chosen. It takes 2.1 round trips, and the longest are 0.6 s."""
@@ -39,6 +46,8 @@ class Handshake:
     Args:
         refused: called, with what was offered with it, where a stream was refused and closed.
         ends_early: whether it is over once the very endpoint named has twice shown another key, or this side's role.
+        make: makes a session's context.
+        own: which nonces are this program's.
 
     Attributes:
         won: the link, once there is one; a LinkError, where it is certain that there will be none.
@@ -56,13 +65,17 @@ class Handshake:
         limit_s: float = HANDSHAKE_S,
         most: int = MOST_AT_ONCE,
         ends_early: bool = True,
+        make: Callable[[Session], Ready] = ready,
+        own: OwnNonces = own_nonces.shared,
     ) -> None:
         require_ed25519()
         self._loop = asyncio.get_running_loop()
         self.won: asyncio.Future[Link] = self._loop.create_future()
         self.reasons: Counter[Reason] = Counter()
         self._session, self._nonce = session, new_nonce()
-        self._ready: Ready | None = None if session.role is None else ready(session)
+        self._make, self._own = make, own
+        self._ready: Ready | None = None if session.role is None else make(session)
+        self._waiting: dict[_Candidate, Session] = {}
         self._refused = refused
         self._limit_s, self._most, self._ends_early = limit_s, most, ends_early
         self._open: dict[_Candidate, None] = {}
@@ -80,8 +93,7 @@ class Handshake:
         if self._over or self._takes_no_more or self.won.done():
             sock.close()
             return
-        channel = Channel.of(self._session, self._ready, self._nonce)
-        candidate = _Candidate(self, sock, channel, named, time.monotonic_ns() if up_ns is None else up_ns)
+        candidate = self._candidate(sock, named, time.monotonic_ns() if up_ns is None else up_ns)
         self._open[candidate] = None
         if len(self._open) > self._most:
             self._least().refuse(Reason.SILENT)
@@ -92,6 +104,32 @@ class Handshake:
             task.add_done_callback(self._tasks.discard)
         else:
             sock.close()  # all the others are nearer to a link
+
+    def _candidate(self, sock: socket.socket, named: bool, up_ns: int) -> _Candidate:
+        if self._ready is not None:
+            return _Candidate(self, sock, Channel(self._ready), named, up_ns)
+        ends = _ends(sock)
+        self._own.sends(self._nonce, ends)
+        nonces = Nonces(self._session, self._nonce, partial(self._own.is_own, ends=ends))
+        channel = Channel(None, nonces, lambda _, session: self._wants(candidate, session))
+        candidate = _Candidate(self, sock, channel, named, up_ns)
+        candidate.over = partial(self._own.has_closed, self._nonce, ends)
+        return candidate
+
+    def _wants(self, candidate: _Candidate, session: Session) -> None:
+        if not self._waiting:
+            self._loop.call_soon(self._make_next)
+        self._waiting[candidate] = session
+
+    def _make_next(self) -> None:
+        """One in a turn of the loop."""
+        self._waiting = {each: session for each, session in self._waiting.items() if each in self._open}
+        if not self._waiting:
+            return
+        candidate = next((each for each in self._waiting if each.named), next(iter(self._waiting)))
+        candidate.begin(self._make, self._waiting.pop(candidate))
+        if self._waiting:
+            self._loop.call_soon(self._make_next)
 
     def _least(self) -> _Candidate:
         """Of those that have proven nothing the first, and one at the peer's very endpoint only where all are."""
@@ -117,10 +155,15 @@ class Handshake:
 
     def moved(self, candidate: _Candidate) -> None:
         """A channel has got further."""
-        if candidate.channel.state is State.PROVEN and candidate.channel.role is Role.INITIATOR:
+        chooses = candidate.channel.state is State.PROVEN and candidate.channel.role is Role.INITIATOR
+        if not chooses and candidate.channel.state is not State.UP:
+            return
+        if candidate.is_lost():  # meanwhile: it would be no link, and another stream may become one
+            candidate.refuse(Reason.NOT_CHOSEN)
+            return
+        if chooses:
             candidate.channel.choose()
-        if candidate.channel.state is State.UP:
-            self._keep(candidate)
+        self._keep(candidate)
 
     def _keep(self, candidate: _Candidate) -> None:
         self._less.set()
@@ -161,8 +204,7 @@ class Handshake:
         why = "; ".join(
             f"{reason.value}{'' if times == 1 else f' ({times} times)'}" for reason, times in self.reasons.most_common()
         )
-        advice = ": compare the keys" if Reason.OTHER_KEY in self.reasons else ""
-        return LinkError(f"{streams}, and nobody proved the key; of who was there: {why}{advice}")
+        return LinkError(f"{streams}, and nobody proved the key; of who was there: {why}", reasons=tuple(self.reasons))
 
     def fail(self, error: BaseException) -> None:
         """Trying on is useless."""
@@ -174,6 +216,7 @@ class Handshake:
         if self._over:
             return
         self._over = True
+        self._own.forget(self._nonce)
         for candidate in list(self._open):
             candidate.drop()
         self._open.clear()
@@ -192,10 +235,18 @@ class Link:
     sock: socket.socket
 
 
+def _ends(sock: socket.socket) -> Ends | None:
+    try:
+        return normalise(sock.getsockname()), normalise(sock.getpeername())
+    except OSError:  # it was reset meanwhile
+        return None
+
+
 class _Candidate(asyncio.Protocol):
-    """One socket that is being verified."""
+    """One socket that is being verified. `over`: called once that is over."""
 
     def __init__(self, handshake: Handshake, sock: socket.socket, channel: Channel, named: bool, up_ns: int) -> None:
+        self.over: Callable[[], object] = lambda: None
         self.sock, self.channel, self.named = sock, channel, named
         self.timer: asyncio.TimerHandle | None = None
         self._handshake = handshake
@@ -211,9 +262,9 @@ class _Candidate(asyncio.Protocol):
             return
         try:
             await loop.create_connection(lambda: self, sock=self.sock)
-        except OSError:  # it was reset meanwhile
+        except OSError as error:  # it was reset meanwhile, as a rule
             self.sock.close()
-            self.refuse(Reason.GONE)
+            self.refuse(Reason.NO_ROOM if error.errno in SHORT else Reason.GONE)
         except BaseException:
             if self._transport is None:
                 self.sock.close()
@@ -245,6 +296,19 @@ class _Candidate(asyncio.Protocol):
         self._stop_timer()
         self.refuse(Reason.NOT_CHOSEN if self.channel.state is State.PROVEN else Reason.GONE)
 
+    def begin(self, make: Callable[[Session], Ready], session: Session) -> None:
+        """Have the session's context made, and shake hands."""
+        self._try(lambda: self.channel.begin(make(session)))
+
+    def is_lost(self) -> bool:
+        """Whether the stream was reset, or its host gone, before what came on it was read."""
+        if self._transport is None or self._transport.is_closing():
+            return True
+        try:
+            return bool(self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+        except OSError:
+            return True
+
     def _stop_timer(self) -> None:
         if self.timer is not None:
             self.timer.cancel()
@@ -256,6 +320,9 @@ class _Candidate(asyncio.Protocol):
             self._flush()
             self.refuse(refused.reason)
         except LinkError as error:  # this host's TLS
+            if passes(error):
+                self.refuse(Reason.NO_ROOM)
+                return
             self.drop()
             self._handshake.give_up(self, error)
         else:
@@ -290,6 +357,7 @@ class _Candidate(asyncio.Protocol):
     def drop(self, *, politely: bool = False) -> None:
         """Close it. `politely`: once what TLS has to say has left."""
         self._done = True
+        self.over()
         if not politely or self._transport is None:
             self._stop_timer()
         if self._transport is None:
@@ -303,6 +371,7 @@ class _Candidate(asyncio.Protocol):
         """What has come of it."""
         assert self._transport is not None
         self._done = True
+        self.over()
         self._stop_timer()
         self._flush()
         tls = self.channel.tls

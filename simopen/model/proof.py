@@ -1,8 +1,27 @@
-"""How a link came up: which part this side had, and how long each step took. A value; no key is in it."""
+"""How a link came up: which part this side had, and how long each step took; or why a stream became none.
+
+Values; no key is in them.
+"""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from enum import Enum
+
+
+class Reason(Enum):
+    """Why a stream is no link with the peer."""
+
+    OTHER_KEY = "it has another key, or means another session"
+    NO_CERTIFICATE = "it proves nothing: it has no key"
+    NO_LINK = "it does not speak this protocol"
+    SAME_ROLE = "it begins, as this side does: both hold one and the same side's ticket or word"
+    OWN = "it says what this very program says: somebody sends that back, or joins two of its streams"
+    TOO_MUCH = "it sent too much, and proved nothing"
+    SILENT = "it proved nothing in time"
+    GONE = "it closed the stream before it proved anything"
+    NOT_CHOSEN = "it proved the key, and then closed the stream or chose no stream in time"
+    NO_ROOM = "this host had no memory or no descriptor left to verify it"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from simopen import Cause
 from simopen.cli.doctor_checks import Check
 from simopen.errors import Flaw
 from simopen.holepunch import diagnosis, plan, strategies
-from simopen.link.channel import Reason
+from simopen.model.proof import Reason
 from tests.docs import said
 
 TEXT = said.PAGE.read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from simopen.link.channel import Channel, Refused
 from simopen.link.contexts import ready
 from simopen.link.handshake import Handshake, Link
-from simopen.link.nonces import new_nonce
+from simopen.link.nonces import Nonces, new_nonce
 from simopen.link.session import Kind, Role, Session
 from simopen.link.streams import streams
 from simopen.net.sockets import keep
@@ -46,7 +46,9 @@ _ready = functools.cache(ready)  # a context may serve many
 
 
 def channel(session: Session, nonce: bytes | None = None) -> Channel:
-    return Channel.of(session, None if session.role is None else _ready(session), nonce or new_nonce())
+    if session.role is not None:
+        return Channel(_ready(session))
+    return Channel(None, Nonces(session, nonce or new_nonce()))
 
 
 @contextlib.asynccontextmanager

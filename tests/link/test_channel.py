@@ -9,10 +9,11 @@ from dataclasses import replace
 import pytest
 
 from simopen.errors import LinkBroken
-from simopen.link.channel import MOST_HANDSHAKE, Channel, Reason, Refused, State
+from simopen.link.channel import MOST_HANDSHAKE, Channel, Refused, State
 from simopen.link.contexts import ready
 from simopen.link.nonces import NONCE_BYTES, new_nonce
 from simopen.link.session import Kind, Session
+from simopen.model.proof import Reason
 from tests.link.peers import KEY, OTHER_KEY, bare, carry, channel, refusal, sessions
 
 WAYS: dict[str, Callable[..., tuple[Session, Session]]] = {"session": sessions, "bare": bare}

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import socket
+from collections import Counter
 from functools import partial
 from random import Random
 from typing import Any
@@ -12,13 +15,14 @@ from typing import Any
 import pytest
 
 from simopen.errors import LinkError
-from simopen.link import channel
-from simopen.link.channel import Reason
-from simopen.link.contexts import Ready
+from simopen.link.channel import Channel, State
+from simopen.link.contexts import Ready, ready
 from simopen.link.handshake import Handshake, Link
+from simopen.link.own_nonces import OwnNonces
 from simopen.link.session import Role, Session
 from simopen.link.streams import streams
-from tests.link.peers import KEY, OTHER_KEY, bare, connected, handshakes, sessions
+from simopen.model.proof import Reason
+from tests.link.peers import KEY, OTHER_KEY, bare, channel, connected, handshakes, sessions
 
 WAYS: dict[str, Any] = {"session": sessions, "bare": bare}
 
@@ -303,12 +307,11 @@ async def test_where_anybody_may_be_at_the_endpoint_another_key_there_ends_nothi
         stranger.end()
 
 
-async def test_what_this_host_cannot_verify_is_waited_for_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_this_host_cannot_verify_is_waited_for_no_longer() -> None:
     def unable(_: Session) -> Ready:
         raise LinkError("no descriptor for the key")
 
-    mine = Handshake(bare()[0])
-    monkeypatch.setattr(channel, "ready", unable)
+    mine = Handshake(bare()[0], make=unable)
     one, other = connected()
     try:
         mine.offer(one)
@@ -319,3 +322,180 @@ async def test_what_this_host_cannot_verify_is_waited_for_no_longer(monkeypatch:
     finally:
         other.close()
         mine.end()
+
+
+async def settled(*made: Handshake) -> None:
+    """Nothing is under way any more at either, and further streams are taken."""
+    for each in made:
+        await asyncio.wait_for(each.settled(), 20)
+        each._takes_no_more = False
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+async def test_a_host_that_is_short_of_something_refuses_that_stream_and_takes_the_next(code: int) -> None:
+    """For a moment; the same peer comes again."""
+
+    def short(context: Session) -> Ready:
+        if not mine.reasons:
+            raise LinkError("no link can be made") from OSError(code, os.strerror(code))
+        return ready(context)
+
+    mine, peer = Handshake(bare()[0], make=short), Handshake(bare()[1])
+    try:
+        for _ in range(2):
+            for each, sock in zip((mine, peer), connected(), strict=True):
+                each.offer(sock)
+            if not mine.reasons:
+                await settled(mine)
+        assert mine.reasons == {Reason.NO_ROOM: 1}
+        assert "no memory or no descriptor" in str(mine.error())
+        await talk(*await asyncio.gather(mine.link(), peer.link()))
+    finally:
+        mine.end()
+        peer.end()
+
+
+async def choose_and_reset(sock: socket.socket, initiator: Channel) -> None:
+    """The peer as initiator, which resets its stream as it sends the choice: both come before the other side reads."""
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(sock, initiator.outgoing())
+    while initiator.state is State.HELLO:
+        initiator.receive(await loop.sock_recv(sock, 2**16))
+    initiator.choose()
+    sock.send(initiator.outgoing())
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    sock.close()
+
+
+async def test_a_stream_that_is_reset_as_it_is_chosen_is_no_link_and_the_next_one_is() -> None:
+    both = sessions()
+    async with handshakes(*both) as (peer, mine):
+        one, other = connected()
+        mine.offer(one)
+        await choose_and_reset(other, channel(both[0]))
+        await settled(mine)
+        assert mine.reasons == {Reason.NOT_CHOSEN: 1}
+        assert not mine.won.done()
+        for each, sock in zip((peer, mine), connected(), strict=True):
+            each.offer(sock)
+        await talk(*await asyncio.gather(peer.link(), mine.link()))
+
+
+async def test_a_stream_that_is_reset_as_its_peer_is_proven_is_not_chosen() -> None:
+    both = sessions()
+    async with handshakes(*both) as (mine, peer):
+        one, other = connected()
+        mine.offer(one)
+        responder, loop = channel(both[1]), asyncio.get_running_loop()
+        responder.receive(await loop.sock_recv(other, 2**16))
+        other.send(responder.outgoing())
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        other.close()
+        await settled(mine)
+        assert mine.reasons == {Reason.NOT_CHOSEN: 1}
+        for each, sock in zip((mine, peer), connected(), strict=True):
+            each.offer(sock)
+        await talk(*await asyncio.gather(mine.link(), peer.link()))
+
+
+async def test_of_many_that_send_nonces_one_context_is_made_in_a_turn_of_the_loop_and_the_named_ones_first() -> None:
+    """A context costs a ms: a hundred strangers' in a row would keep all else waiting."""
+    turns, made_in, turn = 0, list[int](), asyncio.get_running_loop().call_soon
+
+    def count() -> None:
+        nonlocal turns
+        turns += 1
+        turn(count) if turns < 10_000 else None
+
+    def noted(session: Session) -> Ready:
+        made_in.append(turns)
+        return ready(session)
+
+    mine, peer = Handshake(bare()[0], make=noted), Handshake(bare()[1])
+    with contextlib.ExitStack() as stack:
+        stack.callback(mine.end)
+        stack.callback(peer.end)
+        for number in range(20):
+            sock, stranger = connected()
+            stack.enter_context(stranger)
+            stranger.send(bytes([number]) * 16)
+            mine.offer(sock, named=False)
+        for each, sock in zip((mine, peer), connected(), strict=True):
+            each.offer(sock)
+        turn(count)
+        link, other = await asyncio.gather(mine.link(), peer.link())
+        turns = 10_000
+        assert len(set(made_in)) == len(made_in)
+        await talk(link, other)
+
+
+class Splice:
+    """One who knows nothing, and passes on what comes between two sockets that it holds."""
+
+    def __init__(self, *socks: socket.socket) -> None:
+        self._tasks = [asyncio.create_task(self._pass(*each)) for each in (socks, socks[::-1])]
+        self._socks = socks
+
+    async def _pass(self, source: socket.socket, to: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(OSError):
+            while data := await loop.sock_recv(source, 2**16):
+                await loop.sock_sendall(to, data)
+            to.shutdown(socket.SHUT_WR)
+
+    async def end(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
+        for sock in self._socks:
+            sock.close()
+
+
+async def spliced(one: Handshake, other: Handshake) -> Splice:
+    """A socket of each, and somebody who holds their other ends."""
+    (mine, near), (far, theirs) = connected(), connected()
+    one.offer(mine)
+    other.offer(theirs)
+    return Splice(near, far)
+
+
+async def test_two_calls_of_one_program_with_one_key_spliced_are_refused_by_both() -> None:
+    """Each waits for a peer of its own; one who knows nothing has both of them prove the key to each other."""
+    async with handshakes(*bare()) as (one, other):
+        splice = await spliced(one, other)
+        await settled(one, other)
+        await splice.end()
+        reasons = one.reasons + other.reasons
+        assert not one.won.done()
+        assert not other.won.done()
+        assert Reason.OWN in reasons
+        assert set(reasons) <= {Reason.OWN, Reason.GONE}
+
+
+async def test_between_two_programs_somebody_who_only_passes_on_is_the_way() -> None:
+    one, other = (Handshake(session, own=OwnNonces()) for session in bare())
+    try:
+        splice = await spliced(one, other)
+        await talk(*await asyncio.gather(one.link(), other.link()))
+        await splice.end()
+    finally:
+        one.end()
+        other.end()
+
+
+async def test_calls_of_two_threads_spliced_are_refused() -> None:
+    """Each has a loop of its own."""
+    (mine, near), (far, theirs) = connected(), connected()
+
+    async def call(sock: socket.socket) -> Counter[Reason]:
+        async with handshakes(bare()[0]) as (one,):
+            one.offer(sock)
+            await settled(one)
+            assert not one.won.done()
+            return one.reasons
+
+    splice = Splice(near, far)
+    calls = (asyncio.to_thread(asyncio.run, call(sock)) for sock in (mine, theirs))
+    first, second = await asyncio.gather(*calls)
+    await splice.end()
+    assert Reason.OWN in first + second
