@@ -159,8 +159,10 @@ class LinkError(PunchError):
         self.reasons = reasons
 
 
-LOST_AT_ONCE = "the peer proved the key, and the stream was lost before both had taken it: try again"
-"""A `LinkError`'s words, where a link ends as it begins."""
+def lost_at_once() -> LinkError:
+    """Where a link ends as it begins."""
+    lost = "the peer proved the key, and the stream was lost before both had taken it: try again"
+    return LinkError(lost, reasons=(Reason.NOT_CHOSEN,))
 
 
 class LocalEndpointError(PunchError):

@@ -82,6 +82,7 @@ PURE = (
     "holepunch.prospects",
     "holepunch.retry",
     "holepunch.strategies",
+    "holepunch.unproven",
     "cli.arguments",
     "cli.doctor_checks",
     "lab.draw.nat_actions",

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Unpack, overload
 from simopen.clock.instant import Instant
 from simopen.clock.source import CHECK_TIMEOUT_S, ClockArgument, TimeSource
 from simopen.clock.true_time import When, good_enough_s, learn, patience_s
-from simopen.errors import LOST_AT_ONCE, LinkError, PunchError
+from simopen.errors import PunchError, lost_at_once
 from simopen.holepunch.attempts import Stream
 from simopen.holepunch.firing import in_window, stopped_by
 from simopen.holepunch.options import WINDOW_S, Common, CommonOfStreams, Keyed, Options
@@ -178,7 +178,7 @@ async def _linked(
             ends = normalise(stream.sock.getsockname()), stream.remote
             options.liveness.arrange(stream.sock)
         except OSError as error:  # it was reset, and the loop has closed it
-            raise stopped_by(LinkError(LOST_AT_ONCE), report) from error
+            raise stopped_by(lost_at_once(), report) from error
         link = await verification.link()
         link.transport.gone = partial(delayed_close.shared.note, ends)
     options.tell(Up(stream.established_ns, stream.remote, stream.via))

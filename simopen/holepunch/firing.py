@@ -18,7 +18,7 @@ from simopen import _logs
 from simopen.clock.scheduler import spin
 from simopen.clock.true_time import Learnt, zone_hint
 from simopen.clock.waiting import HANDOVER_NS, STALLED_NS, stalled
-from simopen.errors import MissedInstant, PunchError, WindowClosed
+from simopen.errors import LinkError, MissedInstant, PunchError, WindowClosed
 from simopen.holepunch.attempts import Stream
 from simopen.holepunch.budget import FIRST_NS
 from simopen.holepunch.diagnosis import ago, diagnose, stopped
@@ -26,6 +26,7 @@ from simopen.holepunch.retry import Window
 from simopen.holepunch.runner import Runner
 from simopen.holepunch.targets import budgeted, looked_up, reachable
 from simopen.holepunch.trace import Trace
+from simopen.holepunch.unproven import unproven
 from simopen.model.estimate import Estimate
 from simopen.model.nat import Profile
 from simopen.model.report import Report
@@ -93,8 +94,12 @@ async def in_window(runner: Runner, trace: Trace) -> Stream:
 
 def stopped_by(error: PunchError, report: Report) -> PunchError:
     error.report = report
-    missed = isinstance(error, MissedInstant)
-    error.diagnosis = diagnose(report) if missed else stopped(report, str(error))
+    if isinstance(error, MissedInstant):
+        error.diagnosis = diagnose(report)
+    elif isinstance(error, LinkError):
+        error.diagnosis = unproven(report, error)
+    else:
+        error.diagnosis = stopped(report, str(error))
     return error
 
 

@@ -20,16 +20,16 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from simopen.clock.scheduler import Fired as Called
-from simopen.errors import LOST_AT_ONCE, LinkError, LocalEndpointError, PunchError
+from simopen.errors import LocalEndpointError, PunchError
 from simopen.holepunch import engine_events as told
 from simopen.holepunch.attempts import Attempts, Stream, accept_took_ns, condition, up_since_ns
 from simopen.holepunch.callback import NOBODY, Teller
 from simopen.holepunch.engine import Engine
-from simopen.holepunch.listener import Listener
+from simopen.holepunch.lookout import Lookout
 from simopen.holepunch.pair import Pair
 from simopen.holepunch.preparation import Preparation
 from simopen.holepunch.retry import Window
-from simopen.model.endpoint import Endpoint, normalise
+from simopen.model.endpoint import Endpoint
 from simopen.model.event import Answered
 from simopen.model.event import Fired as SynFired
 from simopen.model.outcome import SENT, UNDER_WAY, outcome_of
@@ -61,11 +61,9 @@ class Runner:
         self.arrivals: list[Arrival] = []
         self.earlier: str | None = None
         self.fired_ns = 0
-        self.early_ns: int | None = None
-        self.early_doubt_ns = 0
+        self.lookout = Lookout()
         self.prepared: Preparation
         self._prepare = prepare
-        self._looked_ns = time.monotonic_ns()
         self._loop = asyncio.get_running_loop()
         self._chooses = chooses
         self._ports = ports
@@ -84,9 +82,8 @@ class Runner:
         self._taken = False
         self._ended = False
         self._verification = verification
-        self._doom: PunchError | None = None  # why nothing can be fired any more
         if verification is not None:
-            verification.decided = self._decided
+            verification.begin(self)
 
     @classmethod
     @contextlib.contextmanager
@@ -170,7 +167,7 @@ class Runner:
 
     def last(self) -> Stream | None:
         """As `stream`, once its waiter has run out of time: what came up late, and was waiting for a better one."""
-        self._tell(told.TimeUp())
+        self.tell(told.TimeUp())
         self._taken = self._kept is not None
         return self._kept
 
@@ -178,37 +175,17 @@ class Runner:
         """As `last`, for the streams that are being verified as the time runs out: each has its own time."""
         if self._verification is None:
             return None
-        await self._verification.settled()
-        self._taken = (stream := self._verification.stream()) is not None
+        stream = await self._verification.last()
+        self._taken = stream is not None
         return stream
 
     def look_out(self) -> bool:
-        """Look whether a SYN of the peers' has come by now, before the instant. Nobody is let in.
-
-        Returns whether there is any sense in looking again.
-        """
-        looking = False
-        for listener in self.prepared.listeners.values():
-            addresses = dict.fromkeys(peer.address for peer in self.prepared.peers if peer.family == listener.family)
-            if listener.look_out(addresses):
-                self._look_early(listener)
-                looking = True
-        self._looked_ns = time.monotonic_ns()
-        return looking
-
-    def _look_early(self, listener: Listener) -> None:
-        if not listener.saw_early():
-            return
-        if self.early_ns is None:  # it came between two looks
-            now_ns = time.monotonic_ns()
-            self.early_ns, self.early_doubt_ns = (self._looked_ns + now_ns) // 2, (now_ns - self._looked_ns) // 2
-        listener.stop_looking()
+        """Look for a SYN of the peers' before the instant; nobody is let in. Returns whether to look again."""
+        return self.lookout.look(self.prepared.listeners.values(), self.prepared.peers)
 
     def stop_looking(self) -> None:
         """After a last look, leave the port to those who listen from the instant on."""
-        for listener in self.prepared.listeners.values():
-            self._look_early(listener)
-            listener.stop_looking()
+        self.lookout.stop(self.prepared.listeners.values())
 
     def fire_at(self, shots: Sequence[Shot], left: int | None = None, resends: int = 0) -> None:
         """Before the instant: have these shots, and let go of the others. `left`, `resends`: as in `opened`.
@@ -251,7 +228,7 @@ class Runner:
         """After `fired`: follow every shot up, and fire the later ones, until there is a stream."""
         window = replace(window, left=self._left, resends=self._resends)
         self._engine, self._told = Engine(self.prepared.attempts, chooses=self._chooses), 0
-        self._tell(told.Begun(window, self._planned_ns, self.fired_ns))
+        self.tell(told.Begun(window, self._planned_ns, self.fired_ns))
         for listener in self.prepared.listeners.values():  # first, or our own stream is taken for a stranger's
             listener.join(self._loop, self)
         for attempts, (at_ns, error) in self._called:
@@ -259,7 +236,7 @@ class Runner:
             self._left_at(attempts, at_ns, error)
         for pair, refused in self._unarmed.items():
             if not self.prepared.attempts[pair].loaded:
-                self._tell(told.NoSocket(pair, refused))
+                self.tell(told.NoSocket(pair, refused))
 
     def _left_at(self, attempts: Attempts, at_ns: int, error: int) -> None:
         """`connect` was called."""
@@ -268,9 +245,9 @@ class Runner:
             self._tell_user(SynFired(at_ns, attempts.peer))
         if outcome in UNDER_WAY:
             attempts.watch(self._loop, self._answered)
-        self._tell(told.Fired(attempts.pair, at_ns, error))
+        self.tell(told.Fired(attempts.pair, at_ns, error))
 
-    def _tell(self, event: told.Event) -> None:
+    def tell(self, event: told.Event) -> None:
         """Have the engine decide, and carry that out; what comes of it is told in its turn."""
         self._events.append(event)
         if len(self._events) > 1:  # who tells already goes on with it
@@ -301,13 +278,14 @@ class Runner:
             case told.Look(pair):
                 self._look(self.prepared.attempts[pair])
             case told.Check(streams):
-                self._tell(told.Checked({stream: condition(stream.sock) for stream in streams}))
+                self.tell(told.Checked({stream: condition(stream.sock) for stream in streams}))
             case told.Reset(stream):
                 stream.sock.close()  # with its SO_LINGER
             case told.Keep(stream):
-                self._keep(stream)
+                self.keep(stream)
             case told.Fail(error):
-                self._fail(error)
+                give_up = self.fail if self._verification is None else self._verification.doomed
+                give_up(error)
 
     def _fire(self, attempts: Attempts) -> None:
         try:
@@ -316,7 +294,7 @@ class Runner:
                 listener.join(self._loop, self)
             at_ns, error = attempts.load_and_fire()
         except LocalEndpointError as refused:
-            self._tell(told.NoSocket(attempts.pair, refused))
+            self.tell(told.NoSocket(attempts.pair, refused))
         else:
             self._left_at(attempts, at_ns, error)
 
@@ -326,21 +304,20 @@ class Runner:
         wait_s = (at_ns - time.monotonic_ns()) / 1e9
         # At once still means one turn of the loop: that is the floor between two shots.
         if wait_s <= 0:
-            self._timer = self._loop.call_soon(self._tell, told.Time())
+            self._timer = self._loop.call_soon(self.tell, told.Time())
         else:
-            self._timer = self._loop.call_later(max(wait_s, _SHORTEST_S), self._tell, told.Time())
+            self._timer = self._loop.call_later(max(wait_s, _SHORTEST_S), self.tell, told.Time())
 
     def _look(self, attempts: Attempts) -> None:
         pair, local, peer = attempts.pair, attempts.local, attempts.peer
         if attempts.loaded:
-            self._tell(told.Seen(pair, attempts.state))
+            self.tell(told.Seen(pair, attempts.state))
             return
         state = sock_diag.state(local, peer)
-        for (
-            listener
-        ) in self.prepared.listeners.values():  # it may be in a queue, where the loop has not come round to it yet
+        # It may be in a queue, where the loop has not come round to it yet.
+        for listener in self.prepared.listeners.values():
             listener.collect(self._loop)
-        self._tell(told.Seen(pair, state, passing=self._holds(local[1], peer)))
+        self.tell(told.Seen(pair, state, passing=self._holds(local[1], peer)))
 
     def _holds(self, port: int, peer: Endpoint) -> bool:
         """Whether the 5-tuple is taken by what will pass: a stream that is being closed, or verified."""
@@ -355,56 +332,25 @@ class Runner:
         except OSError:  # reset meanwhile: there is nothing to be verified any more
             error = error if self._verification is None else errno.ECONNRESET
         if error:
-            self._tell(told.Answered(pair, error, resent))
+            self.tell(told.Answered(pair, error, resent))
         elif selfish:
-            self._tell(told.SelfConnected(pair))
+            self.tell(told.SelfConnected(pair))
         else:
             sock, took_ns = attempts.take(), time.monotonic_ns() - pair.started_ns
             up_ns = up_since_ns(sock, pair.started_ns)
             stream = Stream(sock, attempts.peer, Via.CONNECT, up_ns, took_ns)
             if self._verification is None:
-                self._tell(told.CameUp(pair, stream, up_ns, resent))
+                self.tell(told.CameUp(pair, stream, up_ns, resent))
             else:
-                again = partial(self._tell, told.Answered(pair, errno.ECONNRESET, resent))
-                self._verify(self._verification, stream, again)
+                self._verification.offer(stream, pair, resent)
 
     def accepted(self, sock: socket.socket, remote: Endpoint) -> None:
         """Take what the listener let in for one of this runner's peers."""
         stream = Stream(sock, remote, Via.ACCEPT, up_since_ns(sock, self.fired_ns), accept_took_ns(sock))
         if self._verification is None:
-            self._tell(told.Accepted(stream, remote, stream.established_ns, stream.took_ns))
+            self.tell(told.Accepted(stream, remote, stream.established_ns, stream.took_ns))
         else:
-            self._verify(self._verification, stream, None)
-
-    def _verify(self, verification: Verification, stream: Stream, again: Callable[[], object] | None) -> None:
-        if self._ended:
-            stream.sock.close()
-            return
-        port = normalise(stream.sock.getsockname()).port
-        verification.offer(stream, port, named=stream.remote in self.peers, again=again)
-
-    def _decided(self) -> None:
-        """One stream is verified, or it is certain that none will be."""
-        assert self._verification is not None
-        if self._ended:
-            return
-        try:
-            stream = self._verification.stream()
-        except PunchError as error:
-            self._fail_now(error)
-            return
-        assert stream is not None
-        if stream.sock.fileno() < 0:  # it was reset while the choice was sent, and the loop has closed it
-            self._fail_now(LinkError(LOST_AT_ONCE))
-            return
-        ends = normalise(stream.sock.getsockname()).port, stream.remote
-        pairs = (
-            pair for pair, attempts in self.prepared.attempts.items() if (attempts.local[1], attempts.peer) == ends
-        )
-        pair = next(pairs, None) if stream.via is Via.CONNECT else None
-        self._tell(told.Verified(pair, stream, stream.established_ns))
-        if self._kept is None:  # nothing was left to fire, but the stream is there
-            self._keep(stream)
+            self._verification.offer(stream)
 
     def turned_away(self, remote: Endpoint) -> None:
         """Count a stranger, and keep the first few: of those from a peer's address, and of the others."""
@@ -414,19 +360,18 @@ class Runner:
         if sum((each.remote.address in addresses) is ours for each in self.arrivals) < MOST_ARRIVALS:
             self.arrivals.append(Arrival(remote, time.monotonic_ns()))
 
-    def _keep(self, stream: Stream) -> None:
+    def keep(self, stream: Stream) -> None:
+        """Have this stream, unless there is one."""
+        if self._kept is not None:
+            return
         self._ports.give_to_children(stream.sock)
         keep(stream.sock)
         self._kept = stream
         if not self._won.done():  # its waiter may be cancelled at that moment: then `last` or `end` sees to it
             self._won.set_result(stream)
 
-    def _fail(self, error: PunchError) -> None:
-        self._doom = error
-        if self._verification is None or not self._verification.handshake.pending:
-            self._fail_now(error)
-
-    def _fail_now(self, error: PunchError) -> None:
+    def fail(self, error: PunchError) -> None:
+        """Trying on is useless: have the waiter told."""
         if not self._won.done():
             self._won.set_exception(error)
 
@@ -437,7 +382,7 @@ class Runner:
         self._ended = True
         if self._timer is not None:
             self._timer.cancel()
-        self._tell(told.Ended())
+        self.tell(told.Ended())
         self.prepared.let_go(self._loop, self)
         if self._verification is not None:
             self._verification.end()

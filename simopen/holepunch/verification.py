@@ -8,28 +8,53 @@ at again, after a pause, since a stranger at the peer's address answers as fast 
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
-from simopen.errors import LinkError
+from simopen.errors import LinkError, PunchError, lost_at_once
+from simopen.holepunch import engine_events as told
 from simopen.holepunch.attempts import Stream
+from simopen.holepunch.pair import Pair
 from simopen.link.handshake import Handshake, Link
 from simopen.link.session import Session
-from simopen.model.endpoint import Endpoint
+from simopen.model.endpoint import Endpoint, normalise
 
 _PAUSE_S, _LONGEST_PAUSE_S = 0.1, 1.6
+
+
+class Side(Protocol):
+    """The punch whose streams these are (`runner.Runner`)."""
+
+    @property
+    def peers(self) -> tuple[Endpoint, ...]:
+        """The endpoints that are fired at."""
+        raise NotImplementedError
+
+    def tell(self, event: told.Event) -> None:
+        """The engine."""
+        raise NotImplementedError
+
+    def keep(self, stream: Stream) -> None:
+        """Have this one, if there is none yet."""
+        raise NotImplementedError
+
+    def fail(self, error: PunchError) -> None:
+        """Trying on is useless."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
 class _Offered:
     stream: Stream
     local_port: int
-    again: Callable[[], object] | None
+    pair: Pair | None
+    resent: int
 
 
 class Verification:
-    """Made before the instant, as it makes TLS's contexts. `decided`: called once there is a link, or can be none.
+    """Made before the instant, as it makes TLS's contexts. Then `begin` it.
 
     `ends_early`: whether another key at the named endpoint ends it, as only one was named, and by somebody who knows.
 
@@ -37,49 +62,83 @@ class Verification:
         LinkError: this host's TLS cannot do it.
     """
 
-    def __init__(
-        self, session: Session, *, ends_early: bool = True, decided: Callable[[], object] = lambda: None
-    ) -> None:
-        self.decided = decided
+    def __init__(self, session: Session, *, ends_early: bool = True) -> None:
         self.handshake = Handshake(session, refused=self._refused, ends_early=ends_early)
-        self.handshake.won.add_done_callback(self._is_decided)
+        self.handshake.won.add_done_callback(self._decided)
         self._loop = asyncio.get_running_loop()
+        self._side: Side
         self._offered: dict[socket.socket, _Offered] = {}
         self._again: set[asyncio.TimerHandle] = set()
         self._refusals = 0
+        self._doom: PunchError | None = None  # why nothing can be fired any more
+        self._ended = False
 
-    def offer(self, stream: Stream, local_port: int, *, named: bool, again: Callable[[], object] | None = None) -> None:
-        """Verify this stream. `again`: what is called some time after it was refused."""
+    def begin(self, side: Side) -> None:
+        """Say whose streams will come."""
+        self._side = side
+
+    def offer(self, stream: Stream, pair: Pair | None = None, resent: int = 0) -> None:
+        """Verify this stream. `pair`, `resent`: of the SYN that it came by; if it is refused, that is fired again."""
+        if self._ended:
+            stream.sock.close()
+            return
         self._offered = {sock: each for sock, each in self._offered.items() if sock.fileno() >= 0}
-        self._offered[stream.sock] = _Offered(stream, local_port, again)
-        self.handshake.offer(stream.sock, named=named, up_ns=stream.established_ns)
+        self._offered[stream.sock] = _Offered(stream, _local_port(stream), pair, resent)
+        self.handshake.offer(stream.sock, named=stream.remote in self._side.peers, up_ns=stream.established_ns)
 
     def holds(self, local_port: int, remote: Endpoint) -> bool:
         """Whether a stream from this local port to that endpoint is being verified, or not yet closed since."""
         ends = ((each.local_port, each.stream.remote) for sock, each in self._offered.items() if sock.fileno() >= 0)
         return (local_port, remote) in ends
 
+    def doomed(self, error: PunchError) -> None:
+        """Nothing can be fired any more, which is an end as soon as no stream is being verified."""
+        self._doom = error
+        self._give_up_if_none_is_left()
+
+    def _give_up_if_none_is_left(self) -> None:
+        if self._doom is None or self.handshake.pending or self.handshake.won.done():
+            return
+        if self.error is not None:
+            self._doom.add_note(str(self.error))
+        self._side.fail(self._doom)
+
     def _refused(self, sock: socket.socket) -> None:
         offered = self._offered.get(sock)
-        if offered is None or offered.again is None:
-            return
+        if offered is not None and offered.pair is not None:
+            self._call_later(told.Answered(offered.pair, errno.ECONNRESET, offered.resent))
+        self._give_up_if_none_is_left()
+
+    def _call_later(self, again: told.Event) -> None:
         pause_s = min(_PAUSE_S * 2**self._refusals, _LONGEST_PAUSE_S)
         self._refusals += 1
         self._again = {each for each in self._again if not each.cancelled() and each.when() > self._loop.time()}
-        self._again.add(self._loop.call_later(pause_s, offered.again))
+        self._again.add(self._loop.call_later(pause_s, self._side.tell, again))
 
-    def _is_decided(self, won: asyncio.Future[Link]) -> None:
-        if not won.cancelled():
-            self.decided()
+    def _decided(self, won: asyncio.Future[Link]) -> None:
+        """One stream is verified, or it is certain that none will be."""
+        if won.cancelled() or self._ended:
+            return
+        try:
+            offered = self._offered[won.result().sock]
+        except PunchError as error:
+            self._side.fail(error)
+            return
+        stream = offered.stream
+        if stream.sock.fileno() < 0:  # reset just now: no other is open any more, and the peer takes it that it is met
+            self._side.fail(lost_at_once())
+            return
+        self._side.tell(told.Verified(offered.pair, stream, stream.established_ns))
+        self._side.keep(stream)  # where nothing was left to fire, the engine is over
 
-    def stream(self) -> Stream | None:
-        """The stream that became the link; None where there is none yet. Raises: LinkError where none will be."""
+    async def last(self) -> Stream | None:
+        """The stream that became the link of those that are being verified now; what comes up from here on is closed.
+
+        Raises: LinkError where it is certain that there is none.
+        """
+        await self.handshake.settled()
         won = self.handshake.won
         return self._offered[won.result().sock].stream if won.done() and not won.cancelled() else None
-
-    async def settled(self) -> None:
-        """Wait for those that are being verified now; what comes up from here on is closed."""
-        await self.handshake.settled()
 
     async def link(self) -> Link:
         """The link; from here on it is the caller's to close."""
@@ -92,6 +151,11 @@ class Verification:
 
     def end(self) -> None:
         """Close all but a link that was taken."""
+        self._ended = True
         for timer in self._again:
             timer.cancel()
         self.handshake.end()
+
+
+def _local_port(stream: Stream) -> int:
+    return normalise(stream.sock.getsockname()).port

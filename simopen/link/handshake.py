@@ -199,7 +199,8 @@ class Handshake:
         """What there is to say where no link has come."""
         count = sum(self.reasons.values())
         if not count:
-            return LinkError("nobody proved the key: a stream came up, and then there was no time left")
+            none = "nobody proved the key: a stream came up, and then there was no time left"
+            return LinkError(none, reasons=(Reason.SILENT,))
         streams = "one stream came up" if count == 1 else f"{count} streams came up"
         why = "; ".join(
             f"{reason.value}{'' if times == 1 else f' ({times} times)'}" for reason, times in self.reasons.most_common()

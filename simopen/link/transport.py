@@ -23,6 +23,7 @@ from typing import Any
 from simopen.errors import LinkBroken, LinkError
 from simopen.link.channel import Channel, Refused
 from simopen.link.frames import Bytes
+from simopen.model.proof import Reason
 
 _PIECE = 2**18  # of one write: a sealed copy of all of a large one would take its size again
 _HIGH_WATER = 2**19  # asyncio's own for TLS; with a socket's 64 KiB, each write of that size would wait for the kernel
@@ -108,7 +109,7 @@ class LinkTransport(asyncio.Transport):
         if error is None or (self._channel.ended and self._own_end):
             return None
         if not self._channel.answered:
-            refused = LinkError("the peer has not taken this link: its stream was reset")
+            refused = _not_taken("its stream was reset")
             refused.__cause__ = error
             return refused
         if not isinstance(error, ConnectionError):
@@ -121,7 +122,7 @@ class LinkTransport(asyncio.Transport):
         try:
             call(*args)
         except Refused as refused:
-            self._fail(LinkError(f"the peer has not taken this link: {refused}"))
+            self._fail(_not_taken(str(refused)))
         except LinkBroken as broken:
             self._fail(broken)
 
@@ -313,6 +314,10 @@ class LinkTransport(asyncio.Transport):
         if tls is not None and name in ("cipher", "peercert"):
             return tls.cipher() if name == "cipher" else tls.getpeercert()
         return default if name in ("sslcontext", "compression") else self._lower.get_extra_info(name, default)
+
+
+def _not_taken(why: str) -> LinkError:
+    return LinkError(f"the peer has not taken this link: {why}", reasons=(Reason.NOT_CHOSEN,))
 
 
 _rooms: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, bytearray] = weakref.WeakKeyDictionary()

@@ -208,6 +208,7 @@ class Cause(StrEnum):
     UNREACHABLE = "unreachable"
     EARLIER_STREAM = "earlier stream"
     SILENCE = "silence"
+    UNPROVEN = "unproven"
 
 
 @dataclass(frozen=True, slots=True)

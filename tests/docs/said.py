@@ -12,7 +12,8 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
-from simopen import Attempt, Cause, Diagnosis, Endpoint, Report
+from simopen import Attempt, Cause, Diagnosis, Endpoint, LinkError, Report
+from simopen.holepunch import unproven
 from simopen.holepunch.diagnosis import diagnose, impossible, stopped
 from simopen.model.report import Arrival
 from tests.docs.blocks import ROOT
@@ -52,11 +53,19 @@ OTHERS = (
     impossible("both sides' public ports differ for each destination and cannot be told: 2^32 pairs of them to guess"),
     stopped(_failed(), "this process has no descriptors left (ulimit -n)"),
 )
+# Of the reasons with one advice, the first.
+UNPROVEN = tuple(case.reasons[0] for case in unproven._CASES)
 
 
 def said() -> Iterator[tuple[Diagnosis, Diagnosis | None]]:
     """Each diagnosis; and the same where tickets made the plan, if it says something else then."""
     yield from ((each, None) for each in OTHERS)
+    for reason in UNPROVEN:
+        error = LinkError(
+            f"one stream came up, and nobody proved the key; of who was there: {reason.value}", reasons=(reason,)
+        )
+        alone, planned = (unproven.unproven(_failed(0, by_ticket=by), error) for by in (False, True))
+        yield alone, planned if planned.advice != alone.advice else None
     for made in REPORTS:
         alone, planned = diagnose(made), diagnose(replace(made, plan="a plan", by_ticket=True, spray=False))
         yield alone, planned if planned.sentence == alone.sentence and planned.advice != alone.advice else None

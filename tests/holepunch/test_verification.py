@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import socket
 import struct
+import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
@@ -14,11 +16,17 @@ import pytest
 
 import simopen
 from simopen.clock.source import plain
-from simopen.errors import LinkBroken, LinkError, WindowClosed
+from simopen.errors import LinkError, LocalEndpointError, WindowClosed
+from simopen.holepunch.attempts import Stream
+from simopen.holepunch.verification import Verification
 from simopen.link.channel import Channel, State
+from simopen.link.handshake import Handshake
 from simopen.link.nonces import Nonces
 from simopen.link.session import Session
+from simopen.model.endpoint import Endpoint, normalise
 from simopen.model.event import Event
+from simopen.model.report import Via
+from tests.link.peers import connected
 from tests.loopback import HERE, THERE, ports
 
 __all__ = ["ports"]
@@ -85,16 +93,81 @@ async def chosen_and_reset(ports: tuple[int, int]) -> None:
         sock.send(channel.outgoing())
 
 
-async def test_a_link_that_is_reset_as_it_is_chosen_is_an_error_at_once(ports: tuple[int, int]) -> None:
+async def test_a_link_that_is_reset_as_it_is_chosen_is_none_and_the_peer_may_come_again(ports: tuple[int, int]) -> None:
     ours = asyncio.ensure_future(one_side(ports, 0, window=60))
     while not ours.done():
         with contextlib.suppress(OSError):
             await chosen_and_reset(ports)
             break
         await asyncio.sleep(0.01)
-    async with asyncio.timeout(30):
-        with pytest.raises((LinkError, LinkBroken)):
-            await (await ours)[0].read()
+    await talk(*await asyncio.gather(ours, one_side(ports, 1, window=60)))
+
+
+@dataclass
+class Punch:
+    """What a verification is of, without a socket that fires."""
+
+    peers: tuple[Endpoint, ...] = ()
+    told: list[Any] = field(default_factory=list)
+    ends: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)
+
+    def tell(self, event: Any) -> None:
+        self.told.append(event)
+
+    def keep(self, stream: Stream) -> None:
+        self.ends.put_nowait(stream)
+
+    def fail(self, error: Exception) -> None:
+        self.ends.put_nowait(error)
+
+
+def offered(verification: Verification, sock: socket.socket) -> None:
+    remote = normalise(sock.getpeername())
+    verification.offer(Stream(sock, remote, Via.ACCEPT, time.monotonic_ns(), 1))
+
+
+DOOM = LocalEndpointError("nothing can be fired any more")
+
+
+async def test_a_punch_that_cannot_fire_any_more_ends_as_its_last_stream_is_refused() -> None:
+    """Not when its window does: nobody else can come."""
+    punch, verification = Punch(), Verification(Session.bare(KEY))
+    verification.begin(punch)
+    pairs = [connected() for _ in range(2)]
+    for mine, _ in pairs:
+        offered(verification, mine)
+    verification.doomed(DOOM)
+    for _, stranger in pairs:
+        assert punch.ends.empty()
+        stranger.close()
+    error = await asyncio.wait_for(punch.ends.get(), 30)
+    assert error is DOOM
+    assert "it closed the stream" in error.__notes__[0]
+    verification.end()
+
+
+async def test_a_punch_that_cannot_fire_any_more_takes_the_peer_that_is_there_already() -> None:
+    punch, verification, peer = Punch(), Verification(Session.bare(KEY)), Handshake(Session.bare(KEY))
+    verification.begin(punch)
+    (mine, theirs), (other, stranger) = connected(), connected()
+    offered(verification, mine)
+    offered(verification, other)
+    verification.doomed(DOOM)
+    stranger.close()
+    peer.offer(theirs)
+    link = await peer.link()
+    assert (await asyncio.wait_for(punch.ends.get(), 30)).sock is mine
+    verification.end()
+    peer.end()
+    link.transport.abort()
+
+
+async def test_where_nothing_can_be_fired_and_nobody_is_there_it_ends_at_once() -> None:
+    punch, verification = Punch(), Verification(Session.bare(KEY))
+    verification.begin(punch)
+    verification.doomed(DOOM)
+    assert punch.ends.get_nowait() is DOOM
+    verification.end()
 
 
 async def test_another_key_is_refused_on_both_sides_and_said(ports: tuple[int, int]) -> None:
@@ -104,6 +177,7 @@ async def test_another_key_is_refused_on_both_sides_and_said(ports: tuple[int, i
         assert "another key" in str(error) or "closed the stream" in str(error)
         assert error.report is not None
         assert error.diagnosis is not None
+        assert error.diagnosis.cause is simopen.Cause.UNPROVEN
         for key in (KEY, OTHER_KEY):
             assert key.hex() not in str(error)
 
