@@ -27,6 +27,7 @@ PLAN: dict[str, tuple[str, str]] = {
     "establish": ("", "--runs 3 --rival-runs 1 --rtt 80 --apart 0 45 --answer none drop reset --loop uvloop"),
     "many": ("", "--connects 1 300 --loop uvloop"),
     "link": ("", "--runs 1 --links 100 --mib 16 --loop uvloop"),
+    "http": ("", "--runs 1 --requests 20 --mib 16 --loop uvloop"),
     "matrix": ("", "--short --runs 2"),
     "again": ("", "--short --meetings 3"),
     "peers": ("", "--here --runs 1 --apart 0 30 --at-once 9"),

@@ -232,6 +232,21 @@ def link(result: Result) -> str:
     return _plain(result, fields | costs | more | {"bare_key_responders_RTT": "the other way"})
 
 
+def http(result: Result) -> str:
+    near = {"loop": "loop, on loopback", "simopen_gets_s": "GETs a second", "gets_s_share": "of httpx's own"}
+    large = {"simopen_MB_s": "download, MB/s", "MB_s_share": "of httpx's own"}
+    far = {"loop": "loop, in the lab", "requests": "GETs", "one_punched_s": "s, one punched connection"}
+    beside = {
+        "of_plain": "of plain Keep-Alive's",
+        "ms_each": "ms each",
+        "punched_for_each_p50_ms": "ms, punched for each",
+    }
+    parts = {where: {**result, "rows": rows} for (where,), rows in _groups(result["rows"], "where").items()}
+    return "\n\n".join(
+        _plain(parts[where], fields) for where, fields in (("loopback", near | large), ("lab", far | beside))
+    )
+
+
 def lab_error(result: Result) -> str:
     fields = {"link": "link", "path": "path", "figure": "measured", "packets": "packets", "delivered": "delivered"}
     return _plain(result, fields | {"p50_us": "µs late, median", "p99_us": "p99", "max_us": "most"})
@@ -360,6 +375,7 @@ RENDERERS: dict[str, Callable[[Result], str]] = {
     "imports": imports,
     "lab_error": lab_error,
     "link": link,
+    "http": http,
     "simulate": simulate,
 }
 

@@ -1,0 +1,216 @@
+"""HTTP over one punched connection: small requests and a large download, beside httpx's own Keep-Alive.
+
+    python -m benchmarks.http [--runs 10] [--requests 1000] [--mib 1024] [--rtt 80] [--loop uvloop] [--json FILE]
+
+On loopback the server is another process; `simopen.http.Transport` over a plain TCP stream and httpx's own transport
+ask it by turns, for small answers one after the other and for one large one. In the lab two hosts behind NATs are that
+far apart: requests over one punched connection; over a connection punched for each, of which a few are measured, from
+the first SYN on; and over plain TCP to a host that anybody can reach, by httpx's own Keep-Alive.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import sys
+import time
+from functools import partial
+from typing import TypeAlias
+
+import httpx2
+
+import simopen
+import simopen.http
+from benchmarks.agent import serve as obeying
+from benchmarks.common import LOOPS, Row, measuring, median, options_parser, rounded, run_on, save, shape, table
+from benchmarks.orders import Agent, Order
+from simopen import lab
+from simopen.model.times import MonoNs
+
+Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+PORT = 1314
+_SMALL = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nyes"
+_PIECE = bytes(2**18)
+_EACH = 12  # connections that are punched for one request
+_LEAD_S = 0.3
+
+
+async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """As small a server as there can be: `/` is answered by three bytes, `/N` by N MiB."""
+    with contextlib.suppress(asyncio.IncompleteReadError, OSError, asyncio.CancelledError):  # the program ends
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            mib = int(head.split()[1][1:] or 0)
+            if not mib:
+                writer.write(_SMALL)
+                continue
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (mib * 2**20))
+            for _ in range(mib * 4):
+                writer.write(_PIECE)
+                await writer.drain()
+    writer.close()
+
+
+async def listening(_: Order, __: simopen.Estimate) -> Order:
+    """Serve on every address; the answer has the port."""
+    server = await asyncio.start_server(answer, "0.0.0.0", 0)
+    _servers.append(server)
+    return {"port": server.sockets[0].getsockname()[1]}
+
+
+async def answering(order: Order, now: simopen.Estimate) -> Order:
+    """Answer on one punched stream after the other, until the peer ends each."""
+    for at_ns in order["at_ns"]:
+        await answer(*await _connected(order, at_ns, now))
+    return {}
+
+
+async def asking(order: Order, now: simopen.Estimate) -> Order:
+    """So many requests over each punched stream: seconds, from its first SYN and from when it was up."""
+    since_syn, since_up = [], []
+    for at_ns in order["at_ns"]:
+        reader, writer = await _connected(order, at_ns, now)
+        report: simopen.Report = writer.get_extra_info("simopen")
+        took_s = await _ask(simopen.http.Transport.over(reader, writer), "http://peer", order["requests"])
+        since_up.append(took_s)
+        since_syn.append((report.elapsed_s or 0.0) + took_s)
+    return {"since_syn_s": since_syn, "since_up_s": since_up}
+
+
+async def asking_plainly(order: Order, _: simopen.Estimate) -> Order:
+    """The same over httpx's own connection, once that is open."""
+    return {"since_up_s": [await _ask(None, order["url"], order["requests"])]}
+
+
+METHODS = {"listen": listening, "answer": answering, "ask": asking, "ask plainly": asking_plainly}
+_servers: list[asyncio.Server] = []
+
+
+async def _connected(order: Order, at_ns: int, now: simopen.Estimate) -> Streams:
+    return await simopen.connect((order["peer"], PORT), at=now.utc_at(MonoNs(at_ns)) / 1e9, local=PORT, clock=now)
+
+
+async def _ask(transport: httpx2.AsyncBaseTransport | None, base: str, requests: int, path: str = "/") -> float:
+    """Seconds, after a first request that opens the connection."""
+    async with httpx2.AsyncClient(transport=transport, base_url=base, timeout=None) as client:
+        await client.get("/")
+        begun_s = time.perf_counter()
+        for _ in range(requests):
+            async with client.stream("GET", path) as response:
+                async for _piece in response.aiter_raw():
+                    pass
+        return time.perf_counter() - begun_s
+
+
+async def in_the_lab(rtt_ms: float, requests: int, loop: str) -> Row:
+    """Three ways of asking, between the same two hosts' programs."""
+    async with lab.Network(seed=1) as net:
+        way_s = rtt_ms / 4e3
+        left, right = [await net.host(name, delay_s=way_s, nat=lab.Nat()) for name in ("left", "right")]
+        public = await net.host("public", delay_s=way_s)
+        command = [sys.executable, "-m", "benchmarks.http", "--obey", loop]
+        asks, answers, serves = [await Agent.start(host, command) for host in (left, right, public)]
+        try:
+            port = (await serves.ask({"method": "listen"}))["port"]
+            one = await _both(asks, answers, (left, right), 1, requests)
+            each = await _both(asks, answers, (left, right), _EACH, 1)
+            url = f"http://{public.public_address}:{port}"
+            plain = await asks.ask({"method": "ask plainly", "url": url, "requests": requests})
+        finally:
+            await asyncio.gather(*(agent.close() for agent in (asks, answers, serves)))
+    punched_s, plain_s = one["since_up_s"][0], plain["since_up_s"][0]
+    return {
+        "loop": loop,
+        "requests": requests,
+        "one_punched_s": rounded(punched_s),
+        "plain_s": rounded(plain_s),
+        "of_plain": rounded(punched_s / plain_s),
+        "ms_each": rounded(punched_s / requests * 1e3),
+        **shape([took_s * 1e3 for took_s in each["since_syn_s"]], "punched_for_each", "ms"),
+    }
+
+
+async def _both(asks: Agent, answers: Agent, hosts: tuple[lab.Host, lab.Host], streams: int, requests: int) -> Order:
+    """So many streams in a row, at instants that leave time for what is asked over each."""
+    apart_ns = round((_LEAD_S + 1.0) * 1e9)
+    at_ns = [time.monotonic_ns() + round(_LEAD_S * 1e9) + number * apart_ns for number in range(streams)]
+    order = {"at_ns": at_ns, "requests": requests}
+    told, other = await asyncio.gather(
+        asks.ask({"method": "ask", "peer": hosts[1].public_address, **order}),
+        answers.ask({"method": "answer", "peer": hosts[0].public_address, **order}),
+    )
+    if error := told.get("error") or other.get("error"):
+        raise RuntimeError(error)
+    return told
+
+
+async def on_loopback(runs: int, requests: int, mib: int, loop: str) -> Row:
+    """Punched and plain by turns, against one server in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.http", "--serve", loop]
+    server = await asyncio.create_subprocess_exec(
+        *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    assert server.stdout is not None
+    try:
+        address = "127.0.0.1", int(await server.stdout.readline())
+        base, meet = f"http://{address[0]}:{address[1]}", partial(asyncio.open_connection, *address)
+        small: dict[str, list[float]] = {"simopen": [], "httpx": []}
+        large: dict[str, list[float]] = {"simopen": [], "httpx": []}
+        for _ in range(runs):
+            for name, found in small.items():
+                found.append(requests / await _ask(_transport(name, meet), base, requests))
+        for _ in range(max(1, runs // 3)):
+            for name, found in large.items():
+                found.append(mib * 2**20 / 1e6 / await _ask(_transport(name, meet), base, 1, f"/{mib}"))
+    finally:
+        server.terminate()
+        await server.wait()
+    row: Row = {"loop": loop}
+    for what, both in (("gets_s", small), ("MB_s", large)):
+        row |= {f"{name}_{what}": rounded(median(values)) for name, values in both.items()}
+        row[f"{what}_share"] = rounded(median(both["simopen"]) / median(both["httpx"]))
+    return row
+
+
+def _transport(name: str, meet: simopen.http.Meet) -> httpx2.AsyncBaseTransport | None:
+    return simopen.http.Transport(meet) if name == "simopen" else None
+
+
+async def _serving() -> None:
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    async with server:
+        await server.serve_forever()
+
+
+def main() -> int:
+    parser = options_parser(__doc__)
+    parser.add_argument("--runs", type=int, default=10)
+    parser.add_argument("--requests", type=int, default=1000)
+    parser.add_argument("--mib", type=int, default=1024, help="of the large answer")
+    parser.add_argument("--rtt", type=float, default=80, metavar="MS")
+    parser.add_argument("--loop", nargs="*", default=list(LOOPS))
+    parser.add_argument("--serve", metavar="LOOP", help=argparse.SUPPRESS)
+    parser.add_argument("--obey", metavar="LOOP", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve or options.obey:
+        run_on(options.serve or options.obey, _serving() if options.serve else obeying(METHODS))
+        return 0
+    with measuring(requests=options.requests, runs=options.runs, mib=options.mib, rtt_ms=options.rtt) as given:
+        near = [run_on(loop, on_loopback(options.runs, options.requests, options.mib, loop)) for loop in options.loop]
+        far = [run_on("asyncio", in_the_lab(options.rtt, options.requests, loop)) for loop in options.loop]
+    table("on loopback, beside httpx's own transport", near)
+    table("in the lab, beside a connection for each request and plain TCP", far)
+    save(
+        options.json,
+        "http",
+        given,
+        [{"where": "loopback", **row} for row in near] + [{"where": "lab", **row} for row in far],
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,301 @@
+"""What httpx sends its requests through: one punched stream, kept alive, and met for again where it has broken.
+
+Theory of operation: `httpcore2.AsyncHTTP11Connection` speaks HTTP/1.1 over a stream. This adds whose turn it is, and
+what becomes of the stream:
+
+- There is one connection, which never expires. Requests take turns, in the order of their coming: httpx's limits and
+  its time-outs for a pool and for connecting have no say, as there is no pool, and a meeting has a window of its own.
+- A response that is closed before its end is read on, up to a limit, so that the stream can be kept.
+- Where the stream has broken, whoever comes next meets again. A request that had been sent by then is sent again only
+  if doing it twice is as good as once (RFC 9110 §9.2.2), nothing of the answer has come, and its body is still there.
+
+httpx2 and httpx are used alike: what a request's class is from, its response's and errors' classes are from, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from types import TracebackType
+from typing import Any, TypeAlias
+
+import httpcore2
+import httpx2
+
+from simopen.errors import SimopenError
+from simopen.net.os_errors import reason
+
+Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Meet: TypeAlias = Callable[[], Awaitable[Streams]]
+
+MOST_DRAINED = 2**20
+"""Bytes of a body that nobody wants, which are read so that the stream can be kept."""
+DRAINED_S = 2.0
+"""For how long at most."""
+_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", "QUERY"})
+_TRIES = 3
+_CLOSE_S = 5.0  # for what was written to leave
+_FAILURES = (
+    *(httpcore2.TimeoutException, httpcore2.NetworkError),
+    *(httpcore2.ProtocolError, httpcore2.UnsupportedProtocol),
+)
+_ORIGIN = httpcore2.URL(scheme=b"http", host=b"peer", port=80, target=b"/").origin
+
+
+class Transport(httpx2.AsyncBaseTransport):
+    """Requests over one connection: `httpx2.AsyncClient(transport=Transport(meet))`.
+
+    Whatever host a URL names, the request goes to the peer, which sees the name in the header `Host`. The scheme is
+    `http`: a stream with a key is encrypted already.
+
+    Args:
+        meet: opens a stream to the peer, as `functools.partial(simopen.connect, …)` does. Called with the first
+            request, and again where the stream has broken.
+        most_drained: how much of a body that nobody wants is read so that the stream can be kept, in bytes. Where more
+            is left the stream is closed, and the next request meets again.
+    """
+
+    def __init__(self, meet: Meet, *, most_drained: int = MOST_DRAINED) -> None:
+        self.connections = 0
+        """How many streams there have been."""
+        self._meet = meet
+        self._most_drained = most_drained
+        self._turn = asyncio.Lock()
+        self._connection: httpcore2.AsyncHTTP11Connection | None = None
+        self._stream: _Stream | None = None
+        self._closed = False
+
+    @classmethod
+    def over(cls, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, **options: Any) -> Transport:
+        """A transport over a stream that is up, and over no other: once it has broken, requests fail.
+
+        `options`: those of `Transport`. The stream is closed with the transport.
+        """
+        return cls(_Once(reader, writer), **options)
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Called by httpx."""
+        library = _library_of(request)
+        with _raising(library, request):
+            if request.url.scheme != "http":
+                raise httpcore2.UnsupportedProtocol(
+                    f"{request.url.scheme}:// is not spoken over a punched stream: use http://, and a key or a ticket"
+                )
+            await self._turn.acquire()
+            try:
+                answer = await self._ask(request, library)
+            except BaseException:
+                self._turn.release()
+                raise
+        body = _body_class(library)(answer.stream, self._finish, functools.partial(_raising, library, request))
+        response: httpx2.Response = library.Response(
+            status_code=answer.status, headers=answer.headers, stream=body, extensions=answer.extensions
+        )
+        return response
+
+    async def _ask(self, request: httpx2.Request, library: Any) -> httpcore2.Response:
+        url = httpcore2.URL(scheme=b"http", host=b"peer", port=80, target=request.url.raw_path)
+        asked = httpcore2.Request(
+            request.method,
+            url,
+            headers=request.headers.raw,
+            content=request.stream,
+            extensions=request.extensions,
+        )
+        repeatable = request.method in _IDEMPOTENT and isinstance(request.stream, library.ByteStream)
+        for tried in range(1, _TRIES + 1):
+            connection, stream = await self._connected()
+            try:
+                return await connection.handle_async_request(asked)
+            except (httpcore2.NetworkError, httpcore2.RemoteProtocolError) as error:
+                if not stream.broken or stream.answered or isinstance(self._meet, _Once):
+                    raise
+                if not repeatable:
+                    raise type(error)(
+                        f"{error} (the {request.method} was sent, and is not sent again: the peer "
+                        "may have carried it out)"
+                    ) from error
+                if tried == _TRIES:
+                    raise
+        raise AssertionError("unreachable")
+
+    async def _connected(self) -> tuple[httpcore2.AsyncHTTP11Connection, _Stream]:
+        """The connection, met for where there is none that is fit for a request."""
+        if self._closed:
+            raise httpcore2.ConnectError("this transport is closed")
+        if self._connection is not None and not self._connection.is_closed() and self._connection.has_expired():
+            await self._connection.aclose()
+        if self._connection is None or self._connection.is_closed() or self._stream is None:
+            self._connection = None
+            try:
+                reader, writer = await self._meet()
+            except (SimopenError, OSError) as error:
+                raise httpcore2.ConnectError(reason(error) if isinstance(error, OSError) else str(error)) from error
+            self.connections += 1
+            self._stream = _Stream(reader, writer)
+            self._connection = httpcore2.AsyncHTTP11Connection(_ORIGIN, self._stream, keepalive_expiry=None)
+        self._stream.answered = False
+        return self._connection, self._stream
+
+    async def _finish(self, body: Any, rest: AsyncIterator[bytes] | None) -> None:
+        """A response is over: read what is left, if that is not too much, and let the next request have its turn."""
+        try:
+            if rest is not None and self._connection is not None and not self._connection.is_closed():
+                await self._drain(rest)
+            await body.aclose()
+        finally:
+            self._turn.release()
+
+    async def _drain(self, rest: AsyncIterator[bytes]) -> None:
+        left = self._most_drained
+        with contextlib.suppress(TimeoutError, *_FAILURES):
+            async with asyncio.timeout(DRAINED_S):
+                async for piece in rest:
+                    left -= len(piece)
+                    if left < 0:
+                        break
+                else:
+                    return
+        if isinstance(self._meet, _Once):
+            self._meet.ended_by = (
+                f"a response was closed before its end, {self._most_drained:,} bytes and {DRAINED_S:g} s more did not "
+                "reach that, and so the stream was closed with it: read responses to their end, or give `most_drained`"
+            )
+
+    async def aclose(self) -> None:
+        """Close the stream; requests that are under way fail."""
+        self._closed = True
+        if self._connection is not None:
+            await self._connection.aclose()
+        if isinstance(self._meet, _Once) and (unused := self._meet.streams) is not None:
+            self._stream = _Stream(*unused)
+        if self._stream is not None:
+            await self._stream.closed()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        await self.aclose()
+
+
+class _Once:
+    """The meeting of who has met already."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.streams: Streams | None = (reader, writer)
+        self.ended_by = "the stream has ended, and this transport has no other"
+
+    async def __call__(self) -> Streams:
+        streams, self.streams = self.streams, None
+        if streams is None:
+            raise ConnectionResetError(self.ended_by)
+        return streams
+
+
+class _Stream(httpcore2.AsyncNetworkStream):
+    """What httpcore reads and writes. `broken`: it has ended, in order or not; `answered`: something has come."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+        self.broken = self.answered = False
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        with self._noting(httpcore2.ReadError):
+            try:
+                async with asyncio.timeout(timeout):
+                    data = await self._reader.read(max_bytes)
+            except TimeoutError as error:
+                if error.errno is None:  # ours; the kernel's ETIMEDOUT is a stream that has broken
+                    raise httpcore2.ReadTimeout(f"the peer sent nothing for {timeout:g} s") from None
+                raise
+        self.answered = self.answered or bool(data)
+        self.broken = self.broken or not data
+        return data
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        with self._noting(httpcore2.WriteError):
+            if self._writer.is_closing():
+                raise ConnectionResetError("the stream has ended")
+            try:
+                async with asyncio.timeout(timeout):
+                    self._writer.write(buffer)
+                    await self._writer.drain()
+            except TimeoutError as error:
+                if error.errno is None:
+                    raise httpcore2.WriteTimeout(f"the peer took nothing for {timeout:g} s") from None
+                raise
+
+    @contextlib.contextmanager
+    def _noting(self, kind: type[Exception]) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.broken = True
+            raise kind(reason(error)) from error
+
+    async def aclose(self) -> None:
+        self._writer.close()
+
+    async def closed(self) -> None:
+        """Close it, and see that off."""
+        self._writer.close()
+        try:
+            async with asyncio.timeout(_CLOSE_S):
+                await self._writer.wait_closed()
+        except OSError:  # a time-out, too
+            self._writer.transport.abort()
+
+    def get_extra_info(self, info: str) -> Any:
+        if info == "is_readable":  # asked of an idle connection: the peer has ended it
+            return self._reader.at_eof() or self._writer.is_closing()
+        return self._writer.get_extra_info(info)
+
+
+# --- httpx2 and httpx alike
+
+
+def _library_of(request: object) -> Any:
+    """What this request's class is from: httpx2, or httpx."""
+    return sys.modules[type(request).__module__.partition(".")[0]]
+
+
+@contextlib.contextmanager
+def _raising(library: Any, request: httpx2.Request) -> Iterator[None]:
+    """Raise httpcore's errors as the library's own, which have the same names."""
+    try:
+        yield
+    except _FAILURES as error:
+        names = (each.__name__ for each in type(error).__mro__)
+        kind = next(getattr(library, name) for name in names if hasattr(library, name))
+        raise kind(str(error), request=request) from error
+
+
+@functools.cache
+def _body_class(library: Any) -> Any:
+    """The class of a response's body, for the library that asks whether it is of its own."""
+
+    class Body(library.AsyncByteStream):  # type: ignore[misc]
+        def __init__(self, body: Any, finish: Callable[..., Awaitable[None]], raising: Callable[[], Any]) -> None:
+            self._body, self._finish, self._raising = body, finish, raising
+            self._pieces: AsyncIterator[bytes] | None = None
+            self._over = False
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            self._pieces = aiter(self._body)
+            with self._raising():
+                async for piece in self._pieces:
+                    yield piece
+
+        async def aclose(self) -> None:
+            if self._over:
+                return
+            self._over = True
+            await self._finish(self._body, self._pieces or aiter(self._body))
+
+    return Body

@@ -1,0 +1,315 @@
+"""httpx's requests over one stream, which breaks, ends, or is left with a body that nobody wants."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeAlias
+
+import httpcore2
+import httpx
+import httpx2
+import pytest
+
+import simopen.http
+from simopen.errors import WindowClosed
+
+Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Peer: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+LIBRARIES = [httpx2, httpx]
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+
+
+async def request(reader: asyncio.StreamReader) -> bytes:
+    """The head of a request, and its body where it says how long that is."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = next((line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), b":0")
+    return head + await reader.readexactly(int(length.partition(b":")[2]))
+
+
+async def good(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+        while await request(reader):
+            writer.write(OK)
+
+
+@contextlib.asynccontextmanager
+async def meeting(*peers: Peer) -> AsyncIterator[Callable[[], Awaitable[Streams]]]:
+    """What opens a stream to the next of these peers."""
+    coming, tasks = iter(peers), list[asyncio.Task[None]]()
+
+    async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await next(coming)(reader, writer)
+        finally:
+            writer.close()
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.append(asyncio.create_task(one(reader, writer)))
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    try:
+        yield lambda: asyncio.open_connection(*server.sockets[0].getsockname())
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await server.wait_closed()
+
+
+def client(library: Any, transport: simopen.http.Transport) -> Any:
+    return library.AsyncClient(transport=transport, base_url="http://peer")
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+async def test_a_hundred_requests_of_all_kinds_take_one_connection(library: Any) -> None:
+    asked = []
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while head := await request(reader):
+                asked.append(head)
+                writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")
+
+    async with meeting(echo) as meet, client(library, transport := simopen.http.Transport(meet)) as http:
+        answers = await asyncio.gather(*(http.get(f"/{number}") for number in range(50)))
+        answers += await asyncio.gather(*(http.post("http://another.name/", content=b"body") for _ in range(50)))
+        assert [answer.text for answer in answers] == ["ok"] * 100
+        assert transport.connections == 1
+    assert [head.split()[1] for head in asked[:50]] == [b"/%d" % number for number in range(50)]
+    assert all(b"host: another.name" in head.lower() and head.endswith(b"body") for head in asked[50:])
+
+
+async def leaves(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await request(reader)
+
+
+async def resets(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await request(reader)
+    writer.transport.abort()
+
+
+async def answers_and_leaves(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await request(reader)
+    writer.write(OK)
+
+
+async def says_that_it_closes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await request(reader)
+    writer.write(OK.replace(b"OK\r\n", b"OK\r\nconnection: close\r\n", 1))
+
+
+async def breaks_off_in_the_head(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await request(reader)
+    writer.write(OK[:20])
+
+
+async def breaks_off_in_the_body(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await request(reader)
+    writer.write(OK[:-1])
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("peer", [leaves, resets])
+async def test_what_may_be_repeated_is_asked_again_over_a_new_stream(library: Any, peer: Peer) -> None:
+    async with meeting(peer, good) as meet, client(library, transport := simopen.http.Transport(meet)) as http:
+        assert (await http.put("/", content=b"whole")).text == "ok"
+        assert transport.connections == 2
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("peer", [leaves, resets])
+async def test_what_may_not_be_repeated_is_not_and_that_is_said(library: Any, peer: Peer) -> None:
+    async with meeting(peer, good) as meet, client(library, transport := simopen.http.Transport(meet)) as http:
+        with pytest.raises(library.TransportError, match=r"the POST was sent, and is not sent again"):
+            await http.post("/", content=b"order")
+        assert transport.connections == 1
+        assert (await http.post("/", content=b"another order")).text == "ok"
+        assert transport.connections == 2
+
+
+async def test_a_body_that_is_gone_is_not_sent_again() -> None:
+    async def once() -> AsyncIterator[bytes]:
+        yield b"whole"
+
+    async with meeting(leaves, good) as meet, client(httpx2, simopen.http.Transport(meet)) as http:
+        with pytest.raises(httpx2.RemoteProtocolError, match="is not sent again"):
+            await http.put("/", content=once(), headers={"content-length": "5"})
+
+
+@pytest.mark.parametrize("peer", [answers_and_leaves, says_that_it_closes])
+async def test_a_server_that_closes_after_each_response_is_met_again_each_time(peer: Peer) -> None:
+    async with meeting(peer, peer, peer) as meet, client(httpx2, transport := simopen.http.Transport(meet)) as http:
+        for _ in range(3):
+            assert (await http.get("/")).text == "ok"
+        assert transport.connections == 3
+
+
+@pytest.mark.parametrize("peer", [breaks_off_in_the_head, breaks_off_in_the_body])
+async def test_an_answer_that_has_begun_is_not_asked_for_again_unseen(peer: Peer) -> None:
+    async with meeting(peer, good) as meet, client(httpx2, transport := simopen.http.Transport(meet)) as http:
+        with pytest.raises(httpx2.RemoteProtocolError):
+            await http.get("/")
+        assert transport.connections == 1
+        assert (await http.get("/")).text == "ok"
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [b"\x16\x03\x01" * 50, b"HTTP/1.1 200 OK\r\nx: " + b"y" * 2**18 + b"\r\n\r\n", b"HTTP/9 what\r\n\r\n"],
+    ids=["TLS", "a header of 256 KiB", "no HTTP"],
+)
+async def test_nonsense_is_an_error_and_the_next_request_meets_again(nonsense: bytes) -> None:
+    async def talks_nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        writer.write(nonsense)
+        await reader.read()
+
+    async with meeting(talks_nonsense, good) as meet, client(httpx2, simopen.http.Transport(meet)) as http:
+        with pytest.raises(httpx2.RemoteProtocolError):
+            await http.get("/")
+        assert (await http.get("/")).text == "ok"
+
+
+async def test_chunks_of_nonsense_are_an_error() -> None:
+    async def talks_nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nok\r\n")
+        await reader.read()
+
+    async with meeting(talks_nonsense, good) as meet, client(httpx2, simopen.http.Transport(meet)) as http:
+        with pytest.raises(httpx2.RemoteProtocolError):
+            await http.get("/")
+        assert (await http.get("/")).text == "ok"
+
+
+def long(size: int) -> Peer:
+    async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while await request(reader):
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size + bytes(size))
+                await writer.drain()
+
+    return answers
+
+
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize(("size", "connections"), [(900_000, 1), (9_000_000, 2)])
+async def test_a_body_that_is_left_is_read_on_up_to_a_limit(size: int, connections: int, *, begun: bool) -> None:
+    async with meeting(long(size), good) as meet, client(httpx2, transport := simopen.http.Transport(meet)) as http:
+        async with http.stream("GET", "/") as response:
+            if begun:
+                async for _ in response.aiter_raw():
+                    break
+        assert (await http.get("/")).is_success
+        assert transport.connections == connections
+
+
+async def test_over_one_stream_alone_the_requests_after_its_end_say_why() -> None:
+    async with meeting(long(9_000_000)) as meet:
+        transport = simopen.http.Transport.over(*await meet())
+        async with client(httpx2, transport) as http:
+            async with http.stream("GET", "/"):
+                pass
+            with pytest.raises(httpx2.ConnectError, match=r"closed before its end, 1,048,576 bytes .* read responses"):
+                await http.get("/")
+
+
+async def test_over_one_stream_alone_nothing_is_repeated() -> None:
+    async with meeting(leaves) as meet, client(httpx2, simopen.http.Transport.over(*await meet())) as http:
+        with pytest.raises(httpx2.RemoteProtocolError):
+            await http.get("/")
+        with pytest.raises(httpx2.ConnectError, match="this transport has no other"):
+            await http.get("/")
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+async def test_a_meeting_that_fails_is_httpx_s_error_and_the_next_request_tries_again(library: Any) -> None:
+    async with meeting(good) as meet:
+        tries = iter([WindowClosed("no stream within 10 s: silence"), OSError(101, "Network is unreachable")])
+
+        async def fails_twice() -> Streams:
+            if (error := next(tries, None)) is not None:
+                raise error
+            return await meet()
+
+        async with client(library, simopen.http.Transport(fails_twice)) as http:
+            for words in ("no stream within 10 s: silence", "Network is unreachable"):
+                with pytest.raises(library.ConnectError, match=words):
+                    await http.get("/")
+            assert (await http.get("/")).text == "ok"
+
+
+async def test_cancelled_in_the_middle_the_next_request_meets_again() -> None:
+    got = asyncio.Event()
+
+    async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        got.set()
+        await reader.read()
+
+    async with meeting(mute, good) as meet, client(httpx2, transport := simopen.http.Transport(meet)) as http:
+        asking = asyncio.create_task(http.get("/"))
+        waiting = asyncio.create_task(http.get("/"))
+        await got.wait()
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert (await waiting).text == "ok"
+        assert transport.connections == 2
+
+
+async def test_a_time_out_is_told_in_httpx_s_words() -> None:
+    async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with meeting(mute) as meet, client(httpx2, simopen.http.Transport(meet)) as http:
+        with pytest.raises(httpx2.ReadTimeout, match=r"the peer sent nothing for 0\.02 s"):
+            await http.get("/", timeout=0.02)
+
+
+@pytest.mark.parametrize("url", ["https://peer/", "ftp://peer/"])
+async def test_another_scheme_is_refused_before_anybody_is_met(url: str) -> None:
+    async with client(httpx2, transport := simopen.http.Transport(_never)) as http:
+        with pytest.raises(httpx2.UnsupportedProtocol, match="use http://"):
+            await http.get(url)
+        assert transport.connections == 0
+
+
+async def _never() -> Streams:
+    raise AssertionError("nobody is to be met")
+
+
+async def test_a_closed_transport_meets_nobody() -> None:
+    transport = simopen.http.Transport(_never)
+    await transport.aclose()
+    with pytest.raises(httpx2.ConnectError, match="this transport is closed"):
+        await transport.handle_async_request(httpx2.Request("GET", "http://peer/"))
+
+
+async def test_a_stream_that_no_request_came_for_is_closed_with_its_transport() -> None:
+    ended = asyncio.Event()
+
+    async def waits(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert await reader.read() == b""
+        ended.set()
+
+    async with meeting(waits) as meet:
+        await simopen.http.Transport.over(*await meet()).aclose()
+        await ended.wait()
+
+
+def test_the_errors_of_httpcore_have_names_that_both_libraries_know() -> None:
+    for name in (
+        "ReadError",
+        "WriteError",
+        "ConnectError",
+        "ReadTimeout",
+        "RemoteProtocolError",
+        "UnsupportedProtocol",
+    ):
+        assert issubclass(getattr(httpcore2, name), Exception)
+        assert all(issubclass(getattr(library, name), library.TransportError) for library in LIBRARIES)

@@ -1,0 +1,178 @@
+"""An application, or a server of this host, behind a stream: asked by httpx, by WebSocket's handshake, and by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any, TypeAlias
+
+import httpx2
+import pytest
+
+import simopen.http
+from tests.apps.http.test_client import good, meeting
+
+Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
+Receive: TypeAlias = Callable[[], Awaitable[dict[str, Any]]]
+
+
+async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    """Says what was asked for, and how long the body was."""
+    if scope["type"] == "lifespan":
+        await _lives(receive, send)
+        return
+    length, more = 0, True
+    while more:
+        message = await receive()
+        length, more = length + len(message.get("body", b"")), message.get("more_body", False)
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    await send({"type": "http.response.body", "body": f"{scope['method']} {scope['path']} {length}".encode()})
+
+
+async def _lives(receive: Receive, send: Send) -> None:
+    for what in ("startup", "shutdown"):
+        assert (await receive())["type"] == f"lifespan.{what}"
+        await send({"type": f"lifespan.{what}.complete"})
+
+
+@contextlib.asynccontextmanager
+async def served(
+    what: Any, serve: Callable[..., Coroutine[Any, Any, None]] = simopen.http.serve
+) -> AsyncIterator[Streams]:
+    """A stream whose other end is served."""
+
+    async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await serve(what, (reader, writer))
+
+    async with meeting(one) as meet:
+        reader, writer = await meet()
+        try:
+            yield reader, writer
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+
+def client(streams: Streams) -> httpx2.AsyncClient:
+    return httpx2.AsyncClient(transport=simopen.http.Transport.over(*streams))
+
+
+async def test_an_application_answers_many_requests_over_one_stream() -> None:
+    async with (
+        served(application) as streams,
+        client(streams) as http,
+    ):
+        for number in range(20):
+            answer = await http.post(f"http://peer/{number}", content=bytes(number * 10_000))
+            assert answer.text == f"POST /{number} {number * 10_000}"
+
+
+async def test_a_server_of_this_host_is_asked_over_one_connection_of_its_own() -> None:
+    async with meeting(good) as meet:  # the second connection would find nobody
+        _, probe = await meet()
+        address = probe.get_extra_info("peername")
+        probe.close()
+    connections = 0
+
+    async def counts(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await good(reader, writer)
+        writer.close()
+
+    async with await asyncio.start_server(counts, *address[:2]):
+        for where in (tuple(address[:2]), f"{address[0]}:{address[1]}"):
+            async with served(where) as streams, client(streams) as http:
+                for _ in range(5):
+                    assert (await http.get("http://peer/")).text == "ok"
+    assert connections == 2
+
+
+async def test_where_no_server_is_the_peer_is_answered_and_this_side_told() -> None:
+    told: list[BaseException] = []
+
+    async def serve(*arguments: Any) -> None:
+        try:
+            await simopen.http.serve(*arguments)
+        except OSError as error:
+            told.append(error)
+
+    async with served("127.0.0.1:1", serve) as streams, client(streams) as http:
+        answer = await http.get("http://peer/")
+    assert (answer.status_code, answer.text) == (502, "the server behind this peer is not there\n")
+    assert [str(each) for each in told] == [
+        "[Errno 111] no HTTP server can be reached at 127.0.0.1:1: it refused the connection"
+    ]
+
+
+async def test_of_many_streams_one_that_is_not_served_harms_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    streams: asyncio.Queue[Streams | None] = asyncio.Queue()
+
+    async def coming() -> AsyncIterator[Streams]:
+        while (each := await streams.get()) is not None:
+            yield each
+
+    async def hands_over(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await streams.put((reader, writer))
+        await asyncio.Event().wait()
+
+    async with meeting(hands_over, hands_over) as meet:
+        with caplog.at_level(logging.WARNING, "simopen"):
+            serving = asyncio.create_task(simopen.http.serve("127.0.0.1:1", coming()))
+            for _ in range(2):
+                async with client(await meet()) as http:
+                    assert (await http.get("http://peer/")).status_code == 502
+            await streams.put(None)
+            await serving
+    assert len(caplog.records) == 2
+
+
+async def test_what_is_not_http_passes_and_half_closes_travel() -> None:
+    async def upper(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write((await reader.read()).upper())
+        writer.close()
+
+    server = await asyncio.start_server(upper, "127.0.0.1", 0)
+    async with server, served(server.sockets[0].getsockname()) as (reader, writer):
+        writer.write(b"words" * 100_000)
+        writer.write_eof()
+        assert await reader.read() == b"WORDS" * 100_000
+
+
+async def test_a_stream_that_breaks_ends_the_serving_quietly() -> None:
+    ended = asyncio.Event()
+
+    async def serve(*arguments: Any) -> None:
+        await simopen.http.serve(*arguments)
+        ended.set()
+
+    async with served(application, serve) as (_, writer):
+        writer.write(b"POST / HTTP/1.1\r\ncontent-length: 100\r\n\r\nhalf")
+        await writer.drain()
+        writer.transport.abort()
+        await ended.wait()
+
+
+async def test_an_application_that_fails_to_start_is_an_error() -> None:
+    async def broken(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": "no database"})
+
+    async with meeting(good) as meet:
+        streams = await meet()
+        with pytest.raises(RuntimeError, match="did not start"):
+            await simopen.http.serve(broken, streams, log_level="critical")
+        assert streams[1].is_closing()
+
+
+@pytest.mark.parametrize(("what", "kind"), [("127.0.0.1", ValueError), (8000, TypeError), (("host", 0), ValueError)])
+async def test_what_cannot_be_served_is_refused(what: Any, kind: type[Exception]) -> None:
+    async with meeting(good) as meet:
+        streams = await meet()
+        with pytest.raises(kind):
+            await simopen.http.serve(what, streams)
+        streams[1].close()
