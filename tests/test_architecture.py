@@ -33,6 +33,7 @@ ROOMS = (
     "holepunch",
     "apps",
     "simopen",  # `__init__.py`: the public names
+    "http",  # and those that need the extra of that name
     "lab",
     "cli",
     "__main__",
@@ -118,7 +119,19 @@ SCENARIOS = {
 }
 """Tests of several modules together, in the room of the uppermost, and what they are of."""
 IMPURE = {"socket", "asyncio", "select", "threading", "subprocess"}
-HEAVY = {"ntplib", "uvloop", "rich", "dpkt", "pyroute2", "matplotlib", "cryptography", "aioice", "simopen.lab"}
+HEAVY = {
+    "ntplib",
+    "uvloop",
+    "rich",
+    "dpkt",
+    "pyroute2",
+    "matplotlib",
+    "cryptography",
+    "aioice",
+    "simopen.lab",
+    "httpx2",
+    "uvicorn",
+}
 
 
 def name_of(path: Path) -> str:
@@ -250,4 +263,4 @@ def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
 def test_an_example_needs_nothing_but_the_public_face(path: Path) -> None:
-    assert {name for name in imports_of(path) if name in FILES} <= {"simopen", "lab"}
+    assert {name for name in imports_of(path) if name in FILES} <= {"simopen", "lab", "http"}
