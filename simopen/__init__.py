@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from simopen.model.outcome import Outcome
     from simopen.model.report import Attempt, Cause, Diagnosis, Report, Via
     from simopen.nat.discovery import discover
+    from simopen.signalling.server import serve
     from simopen.ticket.codec import Ticket, parse_ticket
     from simopen.ticket.hold import holding
 
@@ -101,6 +102,7 @@ __all__ = [
     "parse_ticket",
     "punch",
     "read_instant",
+    "serve",
     "unchecked_clock",
 ]
 
@@ -158,6 +160,7 @@ _HOMES = {
     "parse_ticket": "ticket.codec",
     "punch": "holepunch.api",
     "read_instant": "clock.instant",
+    "serve": "signalling.server",
     "unchecked_clock": "clock.source",
 }
 

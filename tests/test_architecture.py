@@ -31,6 +31,7 @@ ROOMS = (
     "link",
     "ticket",
     "holepunch",
+    "signalling",
     "apps",
     "simopen",  # `__init__.py`: the public names
     "http",  # and those that need the extra of that name
@@ -84,6 +85,10 @@ PURE = (
     "holepunch.retry",
     "holepunch.strategies",
     "holepunch.unproven",
+    "signalling.server_conversation",
+    "signalling.server_limits",
+    "signalling.server_messages",
+    "signalling.server_rooms",
     "cli.arguments",
     "cli.doctor_checks",
     "lab.draw.nat_actions",
@@ -114,6 +119,7 @@ SCENARIOS = {
     "lab/process/test_cleanup": "nothing of a lab is left, however its owner ends",
     "lab/process/test_descriptors": "a lab with few descriptors",
     "lab/test_lab_command": "`simopen lab`",
+    "signalling/test_wormhole": "magic-wormhole's own client through our server",
     "nat/test_coturn": "discovery by a real STUN server",
     "nat/test_discovery_in_lab": "discovery behind modelled NATs, in the lab",
 }
@@ -131,6 +137,7 @@ HEAVY = {
     "simopen.lab",
     "httpx2",
     "uvicorn",
+    "websockets",
 }
 
 

@@ -1,0 +1,210 @@
+"""A rendezvous server: `async with simopen.serve() as server:`. It speaks magic-wormhole's mailbox protocol.
+
+Theory of operation. `server_conversation` decides what each message makes go out, `server_door` lets connections in,
+`server_line` is one of them, and here they are put together: each message to its line, what changed to the store, and
+a look at every line and room when its time comes. All that is one task and one loop.
+
+What the server learns: from where somebody comes, when, and how much is said. What is said it cannot read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import replace
+
+from websockets.frames import CloseCode
+
+from simopen import _logs
+from simopen.errors import LocalEndpointError
+from simopen.model.endpoint import Endpoint, normalise, own_address
+from simopen.net.sockets import make_room
+from simopen.signalling.server_conversation import Conversation, House, Sending
+from simopen.signalling.server_door import Door, listeners
+from simopen.signalling.server_limits import Limits, owner
+from simopen.signalling.server_line import CLOSING_S, PATH, Line, lines_of
+from simopen.signalling.server_rooms import Agenda
+
+logger = _logs.logger("signalling.server")
+
+DEFAULT_LIMITS = Limits()
+PORT = 4000
+"""magic-wormhole's mailbox servers have it."""
+LOOK_S = 0.25
+LOOKS = 500
+"""Lines and rooms looked at in one go, so that nobody has to wait for it."""
+SWEEP_S = 60.0
+EXPIRED = "the room is too old: make a new code"
+GOING = "this server is shutting down, and keeps no rooms: make a new code once it is back"
+_OTHER_FILES = 64
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+@contextlib.asynccontextmanager
+async def serve(
+    host: str | Sequence[str] = (),
+    port: int = PORT,
+    *,
+    tls: ssl.SSLContext | None = None,
+    motd: str | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> AsyncIterator[RendezvousServer]:
+    """A rendezvous server, as long as this is inside. Leaving tells those who wait that it ends.
+
+    Args:
+        host: this host's IP addresses to listen at; none: all.
+        port: 0 for one that is free.
+        tls: the server's certificate and key; None: in the clear, for loopback or behind what speaks TLS.
+        motd: a line that clients show their users.
+        limits: what one client, one address and all together may take.
+
+    Raises:
+        LocalEndpointError: an address or port cannot be had; the message names it.
+        TypeError, ValueError: a bad argument.
+    """
+    hosts = [own_address(each) for each in ([host] if isinstance(host, str) else host)]
+    server = RendezvousServer(_as_far_as_descriptors_go(limits), motd=motd)
+    server._open(listeners(hosts, port), tls)
+    try:
+        yield server
+    finally:
+        await server._close()
+
+
+def _as_far_as_descriptors_go(limits: Limits) -> Limits:
+    """As many connections as this process may have open."""
+    try:
+        make_room(limits.connections + _OTHER_FILES)
+    except LocalEndpointError as error:
+        import resource
+
+        most = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[1] - _OTHER_FILES)
+        logger.warning("%s; until then, at most %d connections", error, most)
+        limits = replace(limits, connections=most)
+        make_room(most)
+    return limits
+
+
+class RendezvousServer:
+    """One that is up. `url`: how to reach it from this host; `addresses`: where it listens. Made by `serve`."""
+
+    def __init__(self, limits: Limits, *, motd: str | None = None) -> None:
+        self.limits = limits
+        self._house = House(limits)
+        self._motd = motd
+        self._lines: dict[Conversation, Line] = {}
+        self._agenda: Agenda[Line] = Agenda()
+        self._to_write: set[Line] = set()
+        self._ending = False
+        self._empty = asyncio.Event()  # set, while ending, once nobody is connected
+
+    @property
+    def port(self) -> int:
+        """The port that was asked for, or the free one that was found."""
+        return self.addresses[0].port
+
+    @property
+    def url(self) -> str:
+        """The first address as a `via`; any of this host's is loopback."""
+        address, port = self.addresses[0]
+        host = _LOOPBACK.get(address, address)
+        return f"{'ws' if self._tls is None else 'wss'}://{Endpoint(host, port)}{PATH}"
+
+    def _open(self, socks: list[socket.socket], tls: ssl.SSLContext | None) -> None:
+        self._tls = tls
+        self.addresses = tuple(normalise(each.getsockname()) for each in socks)
+        self._door = Door(socks, self._admit, self._mute, tls=tls, handshake_s=self.limits.handshake_s)
+        self._tending = asyncio.create_task(self._tend())
+        logger.info("listening at %s", ", ".join(map(str, self.addresses)))
+
+    def _admit(self, peer: Endpoint) -> Line | None:
+        whose, now = owner(peer.address), time.monotonic()
+        if self._ending or (why := self._house.accounts.connect(whose)) is not None:
+            self._house.counts["turned_away"] += 1
+            logger.debug("%s is not let in: %s", peer, "going down" if self._ending else why)
+            return None
+        line = Line(self, whose, now)
+        self._agenda.put(now + self.limits.handshake_s, line)
+        return line
+
+    def _mute(self, line: Line) -> None:
+        """It ended before it was any connection."""
+        self._uncount(line)
+
+    def _uncount(self, line: Line) -> None:
+        self._house.accounts.disconnect(line.whose)
+        if self._ending and not self._house.accounts.connections:
+            self._empty.set()
+
+    def opened(self, line: Line, host: str | None) -> None:
+        """Say who this is."""
+        line.conversation = Conversation(self._house, line.whose, line.heard_s)
+        self._lines[line.conversation] = line
+        self._house.counts["clients"] += 1
+        self._agenda.put(line.heard_s + self.limits.ping_s, line)
+        self._send([line.conversation.welcome(self._welcome(host), time.time())])
+
+    def heard(self, line: Line, data: bytes, now: float) -> None:
+        """One message; what it makes go out is written by `settle`."""
+        assert line.conversation is not None
+        self._send(line.conversation.hear(data, now, time.time()))
+
+    def settle(self) -> None:
+        """What has changed is kept first, and then said."""
+        self._house.rooms.changes()
+        lines, self._to_write = self._to_write, set()
+        for line in lines:
+            line.flush()
+
+    def closing(self, line: Line) -> None:
+        """See that it ends."""
+        self._agenda.put(time.monotonic() + CLOSING_S, line)
+
+    def lost(self, line: Line) -> None:
+        """Nobody is there any more; the side keeps its place."""
+        self._uncount(line)
+        if line.conversation is not None:
+            line.conversation.leave(time.monotonic())
+            del self._lines[line.conversation]
+
+    def _welcome(self, host: str | None) -> dict[str, object]:
+        return {} if self._motd is None else {"motd": self._motd}
+
+    def _send(self, sendings: Iterable[Sending]) -> None:
+        self._to_write |= lines_of(sendings, self._lines)
+
+    async def _tend(self) -> None:
+        swept_s = time.monotonic()
+        while True:
+            await asyncio.sleep(LOOK_S)
+            now = time.monotonic()
+            for line in self._agenda.due(now, LOOKS):
+                if (again_s := line.look(now)) is not None:
+                    self._agenda.put(again_s, line)
+            for room in self._house.rooms.expire(now, LOOKS):
+                members = [each for each in room.members if isinstance(each, Conversation)]
+                self._send([each.end(EXPIRED, time.time()) for each in members])
+            self.settle()
+            if now >= swept_s + SWEEP_S:
+                self._house.accounts.sweep(now)
+                swept_s = now
+
+    async def _close(self) -> None:
+        """Tell all, wait until they have heard it or do not want to, and end the rest."""
+        self._ending = True
+        self._tending.cancel()
+        await asyncio.wait({self._tending})
+        await self._door.close()
+        for conversation, line in tuple(self._lines.items()):
+            line.send(conversation.end(GOING, time.time()).data)
+            line.close(CloseCode.GOING_AWAY, GOING)
+        if self._house.accounts.connections:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), CLOSING_S)
+        for line in tuple(self._lines.values()):
+            line.abort()
+        await asyncio.sleep(0)

@@ -1,0 +1,210 @@
+"""The listening sockets of a rendezvous server: who comes in, and when TLS begins.
+
+Theory of operation. A connection that says nothing is nothing but a socket: only its first byte makes a transport, and
+TLS, whose buffers are a hundred times as large. So ten thousand that come and stay mute cost the kernel's share and a
+record here. TLS handshakes (1 to 2 ms of CPU each) go on so many at a time; the rest wait their turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+import ssl
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Generic, TypeVar
+
+from simopen import _logs
+from simopen.errors import LocalEndpointError
+from simopen.model.endpoint import ANY, Endpoint, normalise
+from simopen.net.os_errors import local_error, reason
+from simopen.net.sockets import sockaddr
+
+logger = _logs.logger("signalling.server")
+
+BACKLOG = 4096
+"""Connections that the kernel keeps for us; it cuts this down to net.core.somaxconn."""
+AT_ONCE = 64
+"""Connections taken from one listener before the others have their turn."""
+HANDSHAKES = 128
+"""TLS handshakes under way at a time."""
+PAUSE_S = 0.5
+"""Where this process or host has no descriptor left, until the next try."""
+_NO_MORE = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_NO_SUCH_FAMILY = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
+
+
+def listeners(hosts: Iterable[str], port: int) -> list[socket.socket]:
+    """Listening sockets at one port: at these IP addresses, or, where there are none, at any of either family.
+
+    `port`: 0 takes one that is free, the same for all.
+
+    Raises:
+        LocalEndpointError: one cannot be had; the message names it.
+    """
+    named = tuple(hosts)
+    made: list[socket.socket] = []
+    try:
+        for host in named or tuple(ANY.values()):
+            try:
+                made.append(_listener(host, port))
+            except LocalEndpointError as error:
+                if named or not made or error.errno not in _NO_SUCH_FAMILY:
+                    raise
+                logger.info("%s: listening on IPv4 alone", error)
+            port = port or made[0].getsockname()[1]
+    except BaseException:
+        for sock in made:
+            sock.close()
+        raise
+    return made
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    family = Endpoint(host, port).family
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    except OSError as error:
+        raise local_error(error, (host, port)) from error
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # not SO_REUSEPORT: a second server is a mistake
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(sockaddr(Endpoint(host, port)))
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise local_error(error, (host, port)) from error
+    return sock
+
+
+P = TypeVar("P", bound=asyncio.Protocol)
+
+
+class Door(Generic[P]):
+    """Takes connections at these sockets, which are its own from now on.
+
+    `admit`: makes the protocol of a connection from this endpoint, or says None to those that are not let in.
+    `mute`: called for each that ends before it has said anything, with what `admit` made.
+    """
+
+    def __init__(
+        self,
+        socks: Iterable[socket.socket],
+        admit: Callable[[Endpoint], P | None],
+        mute: Callable[[P], None],
+        *,
+        tls: ssl.SSLContext | None,
+        handshake_s: float,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._listeners = list(socks)
+        self._admit = admit
+        self._mute = mute
+        self._tls = tls
+        self._handshake_s = handshake_s
+        self._waiting: dict[socket.socket, tuple[P, asyncio.TimerHandle]] = {}
+        self._spoken: deque[tuple[socket.socket, P]] = deque()
+        self._starting: set[asyncio.Task[None]] = set()
+        for sock in self._listeners:
+            self._loop.add_reader(sock, self._come, sock)
+
+    @property
+    def waiting(self) -> int:
+        """Connections that have not begun: mute ones, and those whose TLS has to wait."""
+        return len(self._waiting) + len(self._spoken)
+
+    async def close(self) -> None:
+        """Take no more, and let those go that have not begun."""
+        for sock in self._listeners:
+            self._loop.remove_reader(sock)
+            sock.close()
+        for sock in tuple(self._waiting):
+            self._give_up(sock)
+        while self._spoken:
+            sock, protocol = self._spoken.popleft()
+            sock.close()
+            self._mute(protocol)
+        for task in self._starting:
+            task.cancel()
+        if self._starting:
+            await asyncio.wait(self._starting)
+
+    def _come(self, listener: socket.socket) -> None:
+        for _ in range(AT_ONCE):
+            try:
+                sock, address = listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                self._cannot(listener, error)
+                return
+            self._take(sock, normalise(address))
+
+    def _cannot(self, listener: socket.socket, error: OSError) -> None:
+        """The kernel would say so again at once, as long as somebody waits."""
+        if error.errno not in _NO_MORE:
+            logger.warning("a connection could not be accepted: %s", reason(error))
+            return
+        logger.warning("no connection can be accepted for now: %s", reason(error))
+        self._loop.remove_reader(listener)
+        self._loop.call_later(PAUSE_S, self._again, listener)
+
+    def _again(self, listener: socket.socket) -> None:
+        if listener.fileno() >= 0:
+            self._loop.add_reader(listener, self._come, listener)
+
+    def _take(self, sock: socket.socket, peer: Endpoint) -> None:
+        protocol = self._admit(peer)
+        if protocol is None:
+            sock.close()
+            return
+        sock.setblocking(False)
+        with contextlib.suppress(OSError):  # it has been reset already
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        timer = self._loop.call_later(self._handshake_s, self._give_up, sock)
+        self._waiting[sock] = (protocol, timer)
+        self._loop.add_reader(sock, self._speaks, sock)
+
+    def _give_up(self, sock: socket.socket) -> None:
+        protocol, timer = self._waiting.pop(sock)
+        timer.cancel()
+        self._loop.remove_reader(sock)
+        sock.close()
+        self._mute(protocol)
+
+    def _speaks(self, sock: socket.socket) -> None:
+        self._loop.remove_reader(sock)
+        protocol, timer = self._waiting.pop(sock)
+        timer.cancel()
+        self._spoken.append((sock, protocol))
+        self._start_next()
+
+    def _start_next(self) -> None:
+        while self._spoken and (self._tls is None or len(self._starting) < HANDSHAKES):
+            sock, protocol = self._spoken.popleft()
+            task = self._loop.create_task(self._start(sock, protocol))
+            self._starting.add(task)
+            task.add_done_callback(self._started)
+
+    def _started(self, task: asyncio.Task[None]) -> None:
+        self._starting.discard(task)
+        self._start_next()
+
+    async def _start(self, sock: socket.socket, protocol: P) -> None:
+        limit_s = None if self._tls is None else self._handshake_s
+        shut_s = None if self._tls is None else 1.0
+        try:
+            await self._loop.connect_accepted_socket(
+                lambda: protocol,
+                sock,
+                ssl=self._tls,
+                ssl_handshake_timeout=limit_s,
+                ssl_shutdown_timeout=shut_s,
+            )
+        except (OSError, ssl.SSLError, asyncio.CancelledError):  # a client that speaks no TLS, has gone, or is too slow
+            sock.close()
+            self._mute(protocol)
