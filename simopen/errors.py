@@ -4,6 +4,7 @@
 
     SimopenError
     ├── ClockError               nobody could say what time it is
+    ├── ForwardError             connections cannot be carried: not allowed, or the stream broke
     ├── LabError                 the lab cannot be had here, or a host of it failed
     ├── LinkBroken               a link ended, and the peer did not end it; also a ConnectionResetError, so an OSError
     ├── PunchError               no stream; also a ConnectionError, so an OSError
@@ -71,6 +72,10 @@ def no_names(count: int, kind: str) -> str:
 
 class LabError(SimopenError):
     """The lab cannot be had here, or something in it failed. The message says what is missing."""
+
+
+class ForwardError(SimopenError):
+    """Connections cannot be carried over this stream, or not any longer. The message says why, and what to do."""
 
 
 class LinkBroken(SimopenError, ConnectionResetError):  # noqa: N818 - says what happened

@@ -1,0 +1,257 @@
+"""Connections over one stream: both ways, many at once, slow ones, refused ones; and peers that ask for more."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, TypeAlias
+
+import pytest
+
+from simopen.apps.forward import MOST_FORWARDS, Forward, Target, forward
+from simopen.errors import ForwardError, LocalEndpointError
+
+Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Serve: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+HERE = "127.0.0.1"
+
+
+@contextlib.asynccontextmanager
+async def stream() -> AsyncIterator[tuple[Streams, Streams]]:
+    """Both ends of one; they are closed by who has them."""
+    came: asyncio.Future[Streams] = asyncio.get_running_loop().create_future()
+    server = await asyncio.start_server(lambda *streams: came.set_result(streams), HERE, 0)
+    async with server:
+        ours = await asyncio.open_connection(*server.sockets[0].getsockname())
+        theirs = await came
+        try:
+            yield ours, theirs
+        finally:
+            for _, writer in (ours, theirs):
+                writer.close()
+                with contextlib.suppress(OSError):
+                    await writer.wait_closed()
+
+
+@contextlib.asynccontextmanager
+async def target(serve: Serve) -> AsyncIterator[tuple[str, int]]:
+    """Where that is served."""
+    tasks = set[asyncio.Task[None]]()
+
+    async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.CancelledError):
+            await serve(reader, writer)
+        writer.close()
+
+    def accept(*streams: Any) -> None:
+        tasks.add(task := asyncio.create_task(one(*streams)))
+        task.add_done_callback(tasks.discard)
+
+    async with await asyncio.start_server(accept, HERE, 0) as server:
+        try:
+            yield server.sockets[0].getsockname()[:2]
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+async def upper(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answers once its peer has ended, so that half-closes have to travel."""
+    writer.write((await reader.read()).upper())
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.create_server((HERE, 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@contextlib.asynccontextmanager
+async def carrying(
+    ours: Sequence[Forward] = (), theirs: Sequence[Forward] = (), allow: Sequence[Target] = (Target(HERE),)
+) -> AsyncIterator[tuple[asyncio.Task[None], asyncio.Task[None]]]:
+    """Both sides, once both listen."""
+    async with stream() as both:
+        ready = [asyncio.Event(), asyncio.Event()]
+        one = asyncio.create_task(
+            forward(both[0], forwards=ours, allow=allow, begins=True, ready=lambda _: ready[0].set())
+        )
+        other = asyncio.create_task(
+            forward(both[1], forwards=theirs, allow=allow, begins=False, ready=lambda _: ready[1].set())
+        )
+        waits = [asyncio.create_task(event.wait()) for event in ready]
+        up = asyncio.ensure_future(asyncio.gather(*waits))
+        futures: list[asyncio.Future[Any]] = [up, one, other]
+        await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+        try:
+            yield one, other
+        finally:
+            for each in futures:
+                each.cancel()
+            await asyncio.gather(*futures, return_exceptions=True)
+
+
+async def asked(port: int, words: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection(HERE, port)
+    writer.write(words)
+    writer.write_eof()
+    answer = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    return answer
+
+
+@pytest.mark.parametrize("side", ["who begins", "the other", "both"])
+async def test_connections_go_both_ways_and_half_closes_travel(side: str) -> None:
+    async with target(upper) as to:
+        ours = [Forward((HERE, free_port()), to)] if side != "the other" else []
+        theirs = [Forward((HERE, free_port()), to)] if side != "who begins" else []
+        async with carrying(ours, theirs):
+            for wanted in ours + theirs:
+                answers = await asyncio.gather(*(asked(wanted.listen[1], b"words%d" % n) for n in range(20)))
+                assert answers == [b"WORDS%d" % n for n in range(20)]
+
+
+async def test_large_ones_come_whole_while_a_slow_reader_and_a_broken_one_are_there() -> None:
+    size, digests = 2_000_000, list[bytes]()
+
+    async def floods(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        what = await reader.readexactly(1)
+        body = what * size
+        if what in b"0123456789":
+            digests.append(hashlib.sha256(body).digest())
+        writer.write(body)
+        await writer.drain()
+
+    async with target(floods) as to, carrying([wanted := Forward((HERE, free_port()), to)]):
+        slow_reader, slow = await asyncio.open_connection(HERE, wanted.listen[1], limit=1)
+        slow.write(b"s")  # and never reads
+        _, broken = await asyncio.open_connection(HERE, wanted.listen[1])
+        broken.write(b"b")
+        await broken.drain()
+        broken.transport.abort()
+        found = await asyncio.gather(*(asked(wanted.listen[1], b"%d" % n) for n in range(10)))
+        assert {len(each) for each in found} == {size}
+        assert {hashlib.sha256(each).digest() for each in found} == set(digests)
+        slow.transport.abort()
+        del slow_reader
+
+
+async def test_what_is_not_allowed_is_said_to_both_before_anything_is_carried() -> None:
+    wanted = Forward((HERE, free_port()), ("192.168.1.1", 22))
+    async with carrying([wanted], allow=[Target(HERE), Target("192.168.1.1", 23)]) as (asks, refuses):
+        with pytest.raises(ForwardError, match=r"the peer does not allow connections to '?192\.168\.1\.1:22'?"):
+            await asks
+        with pytest.raises(ForwardError, match=r"the peer wants connections to '?192\.168\.1\.1:22'?, which were not"):
+            await refuses
+
+
+@pytest.mark.parametrize("begins", [True, False])
+async def test_a_port_that_is_taken_is_said(*, begins: bool) -> None:
+    async with target(upper) as taken:
+        wanted = [Forward(taken, (HERE, 1))]
+        async with carrying(*((wanted, []) if begins else ([], wanted))) as tasks:
+            with pytest.raises(LocalEndpointError, match=f"{HERE}:{taken[1]}"):
+                await tasks[not begins]
+
+
+async def test_a_target_that_refuses_ends_its_own_connection_alone() -> None:
+    async with (
+        target(upper) as to,
+        carrying([dead := Forward((HERE, free_port()), (HERE, 1)), alive := Forward((HERE, free_port()), to)]),
+    ):
+        with contextlib.suppress(ConnectionError):
+            assert await asked(dead.listen[1], b"") == b""
+        assert await asked(alive.listen[1], b"words") == b"WORDS"
+
+
+async def test_cancelled_the_other_side_ends_in_order() -> None:
+    async with carrying([Forward((HERE, free_port()), (HERE, 1))]) as (one, other):
+        one.cancel()
+        await other
+        with pytest.raises(asyncio.CancelledError):
+            await one
+
+
+async def test_a_stream_that_breaks_is_told() -> None:
+    async with stream() as (ours, theirs):
+        ready = [asyncio.Event(), asyncio.Event()]
+        one = asyncio.create_task(forward(ours, begins=True, ready=lambda _: ready[0].set()))
+        other = asyncio.create_task(forward(theirs, begins=False, ready=lambda _: ready[1].set()))
+        await asyncio.gather(*(event.wait() for event in ready))
+        theirs[1].transport.abort()
+        for task in (one, other):
+            with pytest.raises(ForwardError, match="broke"):
+                await task
+
+
+SAYS = {"simopen forward": 1, "forwards": []}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"SSH-2.0-OpenSSH\r\n",
+        b"[" * 5000 + b"\n",
+        b"x" * 2**18,
+        json.dumps({**SAYS, "simopen forward": 2}).encode() + b"\n",
+        json.dumps({**SAYS, "forwards": [{"listen": ["h", 1], "to": ["h", 2**40]}]}).encode() + b"\n",
+        json.dumps({**SAYS, "forwards": [{"listen": ["h", 1], "to": ["", 1]}]}).encode() + b"\n",
+        json.dumps({**SAYS, "forwards": [{"listen": ["h", 1], "to": ["h", 1]}] * 65}).encode() + b"\n",
+        json.dumps(SAYS).encode() + b"\n" + b"{}\n",
+        json.dumps(SAYS).encode() + b"\nnull\n",
+    ],
+)
+async def test_a_peer_that_speaks_something_else_is_told_apart(said: bytes) -> None:
+    async with stream() as (ours, theirs):
+        theirs[1].write(said)
+        with pytest.raises(ForwardError, match="speaks something else"):
+            await forward(ours, begins=True)
+
+
+async def test_a_peer_that_ends_at_once_is_told() -> None:
+    async with stream() as (ours, theirs):
+        theirs[1].close()
+        with pytest.raises(ForwardError, match=r"ended the stream|broke"):
+            await forward(ours, begins=True)
+
+
+async def test_a_stream_on_which_nobody_is_proven_is_refused() -> None:
+    async with stream() as (ours, _):
+        with pytest.raises(ValueError, match="nobody is proven"):
+            await forward(ours)
+
+
+async def test_too_many_are_refused() -> None:
+    async with stream() as (ours, _):
+        with pytest.raises(ValueError, match="64 at most"):
+            await forward(ours, forwards=[Forward((HERE, 1), (HERE, 2))] * (MOST_FORWARDS + 1), begins=True)
+
+
+@pytest.mark.parametrize(
+    ("listen", "to", "found"),
+    [
+        ("8080", "127.0.0.1:80", Forward((HERE, 8080), (HERE, 80))),
+        ("0.0.0.0:8080", "nas.local:80", Forward(("0.0.0.0", 8080), ("nas.local", 80))),
+        ("[::1]:8080", "[fd00::1]:80", Forward(("::1", 8080), ("fd00::1", 80))),
+    ],
+)
+def test_what_is_typed_is_read(listen: str, to: str, found: Forward) -> None:
+    assert Forward.read(listen, to) == found
+
+
+@pytest.mark.parametrize(("listen", "to"), [("0", "h:1"), ("8080", "h"), ("h", "h:1"), ("70000", "h:1"), ("", "h:1")])
+def test_what_cannot_be_read_is_refused(listen: str, to: str) -> None:
+    with pytest.raises(ValueError, match=r"port|host|address"):
+        Forward.read(listen, to)
+
+
+def test_a_target_covers_what_it_says() -> None:
+    assert Target.read("nas:80").covers("nas", 80)
+    assert not Target.read("nas:80").covers("nas", 81)
+    assert Target.read("nas").covers("nas", 81)
+    assert not Target.read("nas").covers("nas.evil", 80)
