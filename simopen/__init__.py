@@ -13,11 +13,13 @@ from simopen._lazy import loader
 
 TYPE_CHECKING = False  # `typing` takes five times as long to load as this
 if TYPE_CHECKING:
+    from simopen.apps.forward import Forward, Target, forward
     from simopen.clock.instant import Instant, next_slot, parse_instant, read_instant
     from simopen.clock.source import Clock, check_clock, unchecked_clock
     from simopen.errors import (
         ClockError,
         Flaw,
+        ForwardError,
         ImpossiblePair,
         LabError,
         LinkBroken,
@@ -64,6 +66,8 @@ __all__ = [
     "Filtering",
     "Fired",
     "Flaw",
+    "Forward",
+    "ForwardError",
     "ImpossiblePair",
     "Instant",
     "LabError",
@@ -84,6 +88,7 @@ __all__ = [
     "SimopenError",
     "Source",
     "StunError",
+    "Target",
     "Ticket",
     "TicketError",
     "Up",
@@ -95,6 +100,7 @@ __all__ = [
     "connect",
     "connect_self",
     "discover",
+    "forward",
     "holding",
     "new_key",
     "next_slot",
@@ -122,6 +128,8 @@ _HOMES = {
     "Filtering": "model.nat",
     "Fired": "model.event",
     "Flaw": "errors",
+    "Forward": "apps.forward",
+    "ForwardError": "errors",
     "ImpossiblePair": "errors",
     "Instant": "clock.instant",
     "LabError": "errors",
@@ -142,6 +150,7 @@ _HOMES = {
     "SimopenError": "errors",
     "Source": "model.estimate",
     "StunError": "errors",
+    "Target": "apps.forward",
     "Ticket": "ticket.codec",
     "TicketError": "errors",
     "Up": "model.event",
@@ -153,6 +162,7 @@ _HOMES = {
     "connect": "holepunch.api",
     "connect_self": "holepunch.api",
     "discover": "nat.discovery",
+    "forward": "apps.forward",
     "holding": "ticket.hold",
     "new_key": "link.session",
     "next_slot": "clock.instant",
