@@ -213,6 +213,9 @@ async def punch(
 ) -> tuple[socket, Report]:
     """Open one direct TCP stream to a peer that does the same at the same instant; returns (socket, report).
 
+    It is in the clear and proves nothing, with tickets, too: whoever answers at the peer's address is taken for it.
+    Where both ends are to be proven, and a library takes only a socket, `bridge(await connect(...))` gives one.
+
     The socket is connected and non-blocking; pass it as `sock=` to any library. It is the caller's to close. What it is
     closed with, or shut down, leaves about one round trip after the stream came up at the earliest, or the routers on
     the way could not follow it, and would let no next stream between the same two endpoints in for a minute or more.

@@ -14,8 +14,9 @@ import socket
 from simopen.net.sockets import drop
 
 _PIECE = 2**16
-_BACKLOG = 8
+_BACKLOG = 128
 Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Ends = tuple[socket.socket, socket.socket]
 _running: set[asyncio.Task[None]] = set()
 """A task lives as long as somebody refers to it."""
 
@@ -29,7 +30,7 @@ async def bridge(stream: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> s
     Raises:
         OSError: no socket can be had on loopback.
     """
-    mine, theirs = _loopback_pair()
+    mine, theirs = await _loopback_pair()
     try:
         inner = await asyncio.open_connection(sock=mine)
     except BaseException:
@@ -42,24 +43,51 @@ async def bridge(stream: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> s
     return theirs
 
 
-def _loopback_pair() -> tuple[socket.socket, socket.socket]:
+async def _loopback_pair() -> Ends:
     """Two connected ends, of which nobody else has one."""
     with socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG) as server:
-        client = socket.create_connection(server.getsockname())
+        return await pair_by(server)
+
+
+async def pair_by(server: socket.socket) -> Ends:
+    """Two connected ends by way of this listening socket: the one that it has let in, and its own client.
+
+    Whoever else is, or comes, in its queue is closed; meanwhile the loop goes on. Raises: OSError.
+    """
+    server.setblocking(False)
+    with contextlib.ExitStack() as undone:
+        client = undone.enter_context(socket.socket(server.family))
+        client.setblocking(False)
+        client.bind((server.getsockname()[0], 0))
+        admitting = asyncio.ensure_future(_admitted(server, client.getsockname()))
+        undone.callback(_drop_result, admitting)
         try:
-            while True:
-                sock, remote = server.accept()
-                if remote == client.getsockname():
-                    break
-                drop(sock)
-                sock.close()  # another program of this host's
-        except BaseException:
-            client.close()
-            raise
+            await asyncio.get_running_loop().sock_connect(client, server.getsockname())
+            await asyncio.wait({admitting})
+        finally:
+            admitting.cancel()
+            await asyncio.wait({admitting})
+        sock = admitting.result()
+        undone.pop_all()
     for each in (sock, client):
-        each.setblocking(False)
         each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock, client
+
+
+def _drop_result(admitting: asyncio.Task[socket.socket]) -> None:
+    if admitting.done() and not admitting.cancelled() and admitting.exception() is None:
+        admitting.result().close()
+
+
+async def _admitted(server: socket.socket, client: object) -> socket.socket:
+    """The stream from there; any other is another program's of this host."""
+    while True:
+        with contextlib.suppress(ConnectionAbortedError):  # it is gone already
+            sock, remote = await asyncio.get_running_loop().sock_accept(server)
+            if remote == client:
+                return sock
+            drop(sock)
+            sock.close()
 
 
 async def _carry(outer: Pair, inner: Pair, sock: socket.socket) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 import simopen
 from simopen.errors import LinkBroken
+from simopen.link.bridge import pair_by
 from tests.link.peers import Pair, stream_pair
 
 
@@ -104,3 +105,72 @@ async def test_a_plain_stream_is_bridged_as_well() -> None:
     assert await reader.read() == b""
     writer.close()
     await writer.wait_closed()
+
+
+@contextlib.contextmanager
+def crowded(count: int) -> Iterator[tuple[socket.socket, list[socket.socket]]]:
+    """A listening socket in whose queue strangers wait already."""
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as server, contextlib.ExitStack() as stack:
+        yield (
+            server,
+            [stack.enter_context(socket.create_connection(server.getsockname())) for _ in range(count)],
+        )
+
+
+async def test_strangers_who_are_first_at_its_port_are_turned_away_and_block_nobody() -> None:
+    loop = asyncio.get_running_loop()
+    with crowded(100) as (server, strangers):
+        strangers[0].send(b"me, me")
+        strangers[1].close()
+        inner, outer = await pair_by(server)
+        with inner, outer:
+            assert outer.getpeername() == inner.getsockname()
+            assert inner.getpeername() == outer.getsockname()
+            assert not inner.getblocking()
+            assert not outer.getblocking()
+            await loop.sock_sendall(outer, b"mine")
+            assert await loop.sock_recv(inner, 10) == b"mine"
+        for stranger in strangers[2:]:
+            stranger.setblocking(False)
+            with pytest.raises(ConnectionResetError):
+                await loop.sock_recv(stranger, 1)
+
+
+async def test_while_it_waits_for_its_own_client_the_loop_goes_on() -> None:
+    """Nothing of it blocks: another task has its turns until the pair is there."""
+    turns, done = 0, asyncio.Event()
+
+    async def count() -> None:
+        nonlocal turns
+        while not done.is_set():
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    with crowded(100) as (server, _):
+        for each in await pair_by(server):
+            each.close()
+    done.set()
+    await counting
+    assert turns > 1
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_bridge_whose_making_is_cancelled_leaves_nothing(turns: int) -> None:
+    one, other = await stream_pair()
+    making = asyncio.ensure_future(simopen.bridge(one))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    making.cancel()
+    for made in await asyncio.gather(making, return_exceptions=True):
+        if isinstance(made, socket.socket):
+            made.close()
+    for _, writer in (one, other):
+        writer.transport.abort()
+
+
+async def test_where_no_client_can_be_had_nothing_waits_for_one() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.close()
+        with pytest.raises(OSError, match="descriptor"):
+            await pair_by(server)
