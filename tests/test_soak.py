@@ -22,6 +22,9 @@ SOME = {
     "errors": 8,
     "descriptors": 3,
     "strangers": 1,
+    "spoilt": 60,
+    "garbage": 1,
+    "link-cancellations": 40,
     "threads": 1,
 }
 

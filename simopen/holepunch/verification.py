@@ -20,6 +20,7 @@ from simopen.holepunch.pair import Pair
 from simopen.link.handshake import Handshake, Link
 from simopen.link.session import Session
 from simopen.model.endpoint import Endpoint, normalise
+from simopen.model.proof import Reason
 
 _PAUSE_S, _LONGEST_PAUSE_S = 0.1, 1.6
 
@@ -83,7 +84,13 @@ class Verification:
             stream.sock.close()
             return
         self._offered = {sock: each for sock, each in self._offered.items() if sock.fileno() >= 0}
-        self._offered[stream.sock] = _Offered(stream, _local_port(stream), pair, resent)
+        try:
+            self._offered[stream.sock] = _Offered(stream, _local_port(stream), pair, resent)
+        except OSError:  # this host is short of buffers
+            stream.sock.close()
+            self.handshake.reasons[Reason.NO_ROOM] += 1
+            self._fire_again(pair, resent)
+            return
         self.handshake.offer(stream.sock, named=stream.remote in self._side.peers, up_ns=stream.established_ns)
 
     def holds(self, local_port: int, remote: Endpoint) -> bool:
@@ -105,14 +112,18 @@ class Verification:
 
     def _refused(self, sock: socket.socket) -> None:
         offered = self._offered.get(sock)
-        if offered is not None and offered.pair is not None:
-            self._call_later(told.Answered(offered.pair, errno.ECONNRESET, offered.resent))
+        if offered is not None:
+            self._fire_again(offered.pair, offered.resent)
         self._give_up_if_none_is_left()
 
-    def _call_later(self, again: told.Event) -> None:
+    def _fire_again(self, pair: Pair | None, resent: int) -> None:
+        """After a pause, where it came by a SYN of this side's."""
+        if pair is None:
+            return
         pause_s = min(_PAUSE_S * 2**self._refusals, _LONGEST_PAUSE_S)
         self._refusals += 1
         self._again = {each for each in self._again if not each.cancelled() and each.when() > self._loop.time()}
+        again = told.Answered(pair, errno.ECONNRESET, resent)
         self._again.add(self._loop.call_later(pause_s, self._side.tell, again))
 
     def _decided(self, won: asyncio.Future[Link]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import socket
 import struct
 import time
@@ -17,6 +19,7 @@ import pytest
 import simopen
 from simopen.clock.source import plain
 from simopen.errors import LinkError, LocalEndpointError, WindowClosed
+from simopen.holepunch import pair as pairs
 from simopen.holepunch.attempts import Stream
 from simopen.holepunch.verification import Verification
 from simopen.link.channel import Channel, State
@@ -26,6 +29,7 @@ from simopen.link.session import Session
 from simopen.model.endpoint import Endpoint, normalise
 from simopen.model.event import Event
 from simopen.model.report import Via
+from simopen.model.shot import Shot
 from tests.link.peers import connected
 from tests.loopback import HERE, THERE, ports
 
@@ -108,11 +112,11 @@ class Punch:
     """What a verification is of, without a socket that fires."""
 
     peers: tuple[Endpoint, ...] = ()
-    told: list[Any] = field(default_factory=list)
+    told: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)
     ends: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)
 
     def tell(self, event: Any) -> None:
-        self.told.append(event)
+        self.told.put_nowait(event)
 
     def keep(self, stream: Stream) -> None:
         self.ends.put_nowait(stream)
@@ -287,3 +291,24 @@ async def test_a_bridge_over_it(ports: tuple[int, int]) -> None:
     assert await other[0].read() == b""
     other[1].close()
     await other[1].wait_closed()
+
+
+class Short(socket.socket):
+    """A socket of which the kernel tells nothing, as it has no buffer for it."""
+
+    def getsockname(self) -> Any:
+        raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+
+
+async def test_a_stream_of_which_the_kernel_does_not_tell_the_port_is_closed_and_its_way_fired_at_again() -> None:
+    punch, verification = Punch(), Verification(Session.bare(KEY))
+    verification.begin(punch)
+    mine, theirs = connected()
+    remote, pair = normalise(mine.getpeername()), pairs.Pair(Shot(1, Endpoint(THERE, 2)))
+    with theirs, Short(fileno=mine.detach()) as short:
+        verification.offer(Stream(short, remote, Via.CONNECT, time.monotonic_ns(), 1), pair)
+        assert short.fileno() == -1
+    again = await asyncio.wait_for(punch.told.get(), 30)
+    assert again.pair is pair
+    assert "no memory or no descriptor" in str(verification.error)
+    verification.end()

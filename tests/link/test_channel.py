@@ -11,19 +11,11 @@ import pytest
 from simopen.errors import LinkBroken
 from simopen.link.channel import MOST_HANDSHAKE, Channel, Refused, State
 from simopen.link.contexts import ready
-from simopen.link.nonces import NONCE_BYTES, new_nonce
+from simopen.link.nonces import new_nonce
 from simopen.link.session import Kind, Session
 from simopen.model.proof import Reason
-from tests.link.peers import KEY, OTHER_KEY, bare, carry, channel, refusal, sessions
-
-WAYS: dict[str, Callable[..., tuple[Session, Session]]] = {"session": sessions, "bare": bare}
-Channels = tuple[Channel, Channel]
-
-
-def channels(way: str = "session", key: bytes = KEY) -> Channels:
-    """The initiator's and the responder's, silent so far."""
-    one, other = WAYS[way](key)
-    return channel(one, b"\xf0" * NONCE_BYTES), channel(other, b"\x0f" * NONCE_BYTES)
+from tests.link.peers import KEY, OTHER_KEY, carry, channel, refusal, sessions
+from tests.link.spoils import SPOILS, WAYS, Channels, channels, never_taken_for_the_peers, positions, spoilt
 
 
 def up(way: str = "session") -> Channels:
@@ -245,73 +237,6 @@ def conversation(both: Channels) -> Iterator[tuple[int, bytes]]:
                     both[1].write(b"from the responder")
 
 
-SPOILS: dict[str, Callable[[bytes, int], bytes]] = {
-    "flipped": lambda data, at: data[:at] + bytes([data[at] ^ 0x41]) + data[at + 1 :],
-    "dropped": lambda data, at: data[:at] + data[at + 1 :],
-    "repeated": lambda data, at: data[: at + 1] + data[at:],
-    "cut": lambda data, at: data[:at],
-}
-
-
-def spoilt(way: str, speaker: int, at: int, spoil: Callable[[bytes, int], bytes]) -> tuple[list[bytes], list[str]]:
-    """Play a conversation in which one byte of a side's is spoilt: what each application gets, and what ends each."""
-    both = channels(way)
-    got, ends, passed = [b"", b""], ["", ""], 0
-    for side, data in tolerant(both, got, ends):
-        if side == speaker and passed <= at < passed + len(data):
-            data[:] = spoil(bytes(data), at - passed)
-            passed = -(2**30)
-        elif side == speaker:
-            passed += len(data)
-    return got, ends
-
-
-def tolerant(both: Channels, got: list[bytes], ends: list[str]) -> Iterator[tuple[int, bytearray]]:
-    """As `conversation`, but each piece may be changed on its way; then a FIN comes for whoever still waits."""
-    wrote = [False, False]
-    for _ in range(12):
-        for side in (0, 1):
-            mine, theirs = both[side], both[1 - side]
-            if side == 0 and mine.state is State.PROVEN:
-                mine.choose()
-            if mine.state is State.UP and not wrote[side]:
-                wrote[side] = True
-                mine.write(b"from %d" % side)
-                mine.write_end()
-            if data := bytearray(mine.outgoing()):
-                yield side, data
-                if not ends[1 - side]:
-                    take(theirs, bytes(data), got, ends, 1 - side)
-    for side in (0, 1):
-        if not ends[side]:
-            ended(both[side], ends, side)
-
-
-def take(channel: Channel, data: bytes, got: list[bytes], ends: list[str], side: int) -> None:
-    try:
-        channel.receive(data)
-        while channel.state is State.UP and (read := channel.read()) is not None:
-            got[side] += read
-    except (Refused, LinkBroken) as error:
-        ends[side] = type(error).__name__
-
-
-def ended(channel: Channel, ends: list[str], side: int) -> None:
-    try:
-        channel.receive_eof()
-        ends[side] = "end"
-    except (Refused, LinkBroken) as error:
-        ends[side] = type(error).__name__
-
-
-def lengths(way: str) -> tuple[int, int]:
-    """How much each side says in a conversation as `spoilt` plays it."""
-    count = [0, 0]
-    for side, data in tolerant(channels(way), [b"", b""], ["", ""]):
-        count[side] += len(data)
-    return count[0], count[1]
-
-
 def test_a_conversation_that_nobody_spoils_ends_well() -> None:
     for way in WAYS:
         assert spoilt(way, 0, 2**20, SPOILS["cut"]) == ([b"from 1", b"from 0"], ["end", "end"])
@@ -322,19 +247,10 @@ def test_a_conversation_that_nobody_spoils_ends_well() -> None:
 @pytest.mark.parametrize("speaker", [0, 1])
 def test_a_byte_spoilt_anywhere_is_never_taken_for_the_peers(how: str, way: str, speaker: int) -> None:
     """At every position, from the first byte of the handshake to the last of the first frames."""
-    # A byte more or less is a flip of the next, and nonces make a session: of those, some.
+    # A byte more or less is a flip of the next, and nonces make a session: of those, some. All are the soak's.
     step = 7 if how != "flipped" else 5 if way == "bare" else 1
-    for at in range(0, lengths(way)[speaker] - (how == "repeated"), step):
-        got, ends = spoilt(way, speaker, at, SPOILS[how])
-        listener = 1 - speaker
-        where = f"{how} at {at}: {got} {ends}"
-        assert ends[listener] in ("Refused", "LinkBroken"), where
-        assert b"from %d" % speaker in (b"from %d" % speaker, got[listener]), where
-        assert (b"from %d" % speaker).startswith(got[listener]), where
-        # The other one is told so before it has taken anything for answered, or sees that its peer has gone.
-        assert ends[speaker] in ("Refused", "LinkBroken", "end"), where
-        if ends[listener] == "Refused":
-            assert got[listener] == b"", where
+    for at in positions(how, way, speaker)[::step]:
+        never_taken_for_the_peers(how, way, speaker, at)
 
 
 def test_an_answer_that_makes_no_sense_is_no_link() -> None:

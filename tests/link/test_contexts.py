@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import _ssl
 import contextlib
+import ctypes
 import os
 import ssl
 import subprocess
@@ -14,6 +16,7 @@ import pytest
 
 from simopen.errors import LinkError
 from simopen.link import contexts
+from simopen.link.contexts import Ready
 from simopen.link.keys import identity
 from simopen.link.session import Role, Session
 from tests.link.peers import sessions
@@ -73,3 +76,33 @@ def test_a_host_that_cannot_says_so_before_anything_is_sent(policy: str, tmp_pat
     )
     assert done.stdout.startswith("no link can be made: this Python's TLS (OpenSSL"), done.stderr
     assert "Ed25519" in done.stdout
+
+
+def set_clock(made: Ready, now_s: int) -> None:
+    """Have OpenSSL take this for the time, in seconds since 1970, as it verifies certificates with this context."""
+    openssl = ctypes.CDLL(_ssl.__file__)  # with all that it was linked with
+    openssl.SSL_CTX_get0_param.restype = ctypes.c_void_p
+    inside = ctypes.c_void_p.from_address(id(made.context) + object.__basicsize__)  # CPython's first member: SSL_CTX *
+    parameters = ctypes.c_void_p(openssl.SSL_CTX_get0_param(inside))
+    openssl.X509_VERIFY_PARAM_set_time(parameters, ctypes.c_int64(now_s))
+
+
+def verify_each_other(*clocks_s: int) -> None:
+    """Raises: ssl.SSLError."""
+    both = [contexts.ready(session) for session in sessions()]
+    for made, now_s in zip(both, clocks_s, strict=True):
+        set_clock(made, now_s)
+    contexts._shake_hands(*both)
+
+
+@pytest.mark.parametrize("mine_s", [0, 2**31 - 1, 2**31, 2**32, 253402300700])
+@pytest.mark.parametrize("theirs_s", [0, 2**31, 2_000_000_000])
+def test_a_link_comes_up_whatever_the_two_clocks_say(mine_s: int, theirs_s: int) -> None:
+    """1970, either side of 2038, 2106, the end of 9999."""
+    verify_each_other(mine_s, theirs_s)
+
+
+@pytest.mark.parametrize("beyond_s", [-1, 253402300800])
+def test_the_clock_of_that_test_is_the_one_that_counts(beyond_s: int) -> None:
+    with pytest.raises(ssl.SSLError, match="certificate"):
+        verify_each_other(beyond_s, 0)

@@ -7,6 +7,8 @@ import contextlib
 import errno
 import os
 import socket
+import subprocess
+import sys
 from collections import Counter
 from functools import partial
 from random import Random
@@ -14,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from simopen.errors import LinkError
+from simopen.errors import LinkBroken, LinkError
 from simopen.link.channel import Channel, State
 from simopen.link.contexts import Ready, ready
 from simopen.link.handshake import Handshake, Link
@@ -22,6 +24,7 @@ from simopen.link.own_nonces import OwnNonces
 from simopen.link.session import Role, Session
 from simopen.link.streams import streams
 from simopen.model.proof import Reason
+from tests.docs.blocks import ROOT
 from tests.link.peers import KEY, OTHER_KEY, bare, channel, connected, handshakes, sessions
 
 WAYS: dict[str, Any] = {"session": sessions, "bare": bare}
@@ -499,3 +502,107 @@ async def test_calls_of_two_threads_spliced_are_refused() -> None:
     first, second = await asyncio.gather(*calls)
     await splice.end()
     assert Reason.OWN in first + second
+
+
+STEPS = 5
+"""Sendings of either side by nonces, at most: the nonce, a hello, a proof, and the choice or its answer."""
+ENDS: dict[str, bytes] = {"FIN": b"\0" * 8, "RST": b"\1\0\0\0\0\0\0\0"}
+
+
+async def peer_until(step: int, sock: socket.socket, peer: Channel) -> None:
+    """Take part, and stop before the so-manieth sending."""
+    loop, sent = asyncio.get_running_loop(), 0
+    while True:
+        if peer.state is State.PROVEN and peer.role is Role.INITIATOR:
+            peer.choose()
+        if said := peer.outgoing():
+            if sent == step:
+                return
+            await loop.sock_sendall(sock, said)
+            sent += 1
+        if peer.answered or not (data := await loop.sock_recv(sock, 2**16)):
+            return
+        peer.receive(data)
+        peer.answered = peer.state is State.UP and (peer.answered or peer.take_answer())
+
+
+@pytest.mark.parametrize("how", ENDS)
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize("step", range(STEPS))
+async def test_a_peer_that_is_killed_in_any_step_is_no_link_or_a_broken_one(
+    how: str, way: str, side: int, step: int
+) -> None:
+    """Said at once, and not when its time is up."""
+    both = WAYS[way]()
+    nonces = [b"\xff" * 16, b"\0" * 16]  # greater or less than any other
+    async with handshakes(both[side]) as (mine,):
+        sock, theirs = connected()
+        mine.offer(sock)
+        with theirs:
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ENDS[how])
+            await asyncio.wait_for(peer_until(step, theirs, channel(both[1 - side], nonces[1 - side])), 20)
+        await settled(mine)
+        if not mine.won.done():
+            assert set(mine.reasons) <= {Reason.GONE, Reason.NOT_CHOSEN}
+            return
+        reader, writer = streams(await mine.link())
+        with pytest.raises((LinkError, LinkBroken)):
+            await asyncio.wait_for(reader.read(), 20)
+        writer.transport.abort()
+
+
+async def test_a_hundred_links_at_once_come_up_and_talk() -> None:
+    """A thousand, with what they cost: `benchmarks/link.py`."""
+    async with contextlib.AsyncExitStack() as stack:
+        made = [await stack.enter_async_context(handshakes(*sessions())) for _ in range(100)]
+        for both in made:
+            for each, sock in zip(both, connected(), strict=True):
+                each.offer(sock)
+        links = await asyncio.gather(*(each.link() for both in made for each in both))
+        await asyncio.gather(*(talk(*pair) for pair in zip(links[::2], links[1::2], strict=True)))
+
+
+def test_nothing_of_it_is_left_out_where_python_optimises() -> None:
+    """Without a single `assert`: a peer with the key is met, and one with another is refused, both ways."""
+    code = """
+import asyncio
+from simopen.link.streams import streams
+from tests.link import test_handshake as here
+def require(told):
+    if not told:
+        raise SystemExit("not so")
+async def refused(one, other, reason):
+    async with here.handshakes(one, other) as both:
+        for each, sock in zip(both, here.connected()):
+            each.offer(sock)
+        await here.settled(*both)
+        require(not any(each.won.done() for each in both))
+        require(reason in both[0].reasons + both[1].reasons)
+async def main():
+    for way in here.WAYS.values():
+        await refused(way(here.KEY)[0], way(here.OTHER_KEY)[1], here.Reason.OTHER_KEY)
+        async with here.handshakes(*way()) as both:
+            sock, stranger = here.connected()
+            both[1].offer(sock, named=False)
+            stranger.send(bytes(10**5))
+            for each, sock in zip(both, here.connected()):
+                each.offer(sock)
+            (_, writer), (reader, other) = [streams(await each.link()) for each in both]
+            writer.write(b"hello")
+            require(await reader.readexactly(5) == b"hello")
+            for each in (writer, other):
+                each.transport.abort()
+            stranger.close()
+    await refused(here.sessions()[0], here.sessions()[0], here.Reason.SAME_ROLE)
+    async with here.handshakes(*here.bare()) as (one, other):
+        splice = await here.spliced(one, other)
+        await here.settled(one, other)
+        await splice.end()
+        require(not one.won.done() and not other.won.done() and here.Reason.OWN in one.reasons + other.reasons)
+asyncio.run(main())
+assert not print("asserts are not left out")
+"""
+    command = [sys.executable, "-OO", "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr

@@ -129,6 +129,23 @@ async def _met(place: Place, chance: Random) -> object:
         await _closed(other)
 
 
+async def _proven(place: Place, chance: Random) -> object:
+    """Both sides, with one key: a link."""
+    ends = [(HERE, place.ports[0]), (THERE, place.ports[1])]
+    at, listen = _instant(chance), chance.random() < 0.8
+    sides = [
+        asyncio.ensure_future(
+            simopen.connect(peer, local=local, at=at, listen=listen, clock=plain(), window=0.5, key=bytes(range(32)))
+        )
+        for peer, local in (ends, ends[::-1])
+    ]
+    try:
+        return await sides[0]
+    finally:
+        sides[1].cancel()
+        await _closed(sides[1])
+
+
 async def _by_checked_clock(place: Place, chance: Random) -> object:
     mine, theirs = place.ports
     at = time.time() + chance.uniform(0.1, 0.8)
@@ -158,6 +175,7 @@ Call = Callable[[Place, Random], Awaitable[object]]
 CALLS: tuple[Call, ...] = (
     _one_side,
     _met,
+    _proven,
     _by_checked_clock,
     _checked_clock,
     _discovered,

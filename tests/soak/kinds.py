@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from random import Random
 
-from tests.soak import calls, parsers, programs
+from tests.soak import calls, links, parsers, programs
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,9 @@ KINDS = {
     "errors": Kind(122, calls.injected_error),
     "descriptors": Kind(268, programs.few_descriptors),
     "strangers": Kind(53_311, calls.strangers, calls.AT_ONCE),
+    "spoilt": Kind(30_000, links.spoilt),
+    "garbage": Kind(160, links.garbage, links.STRANGERS),
+    "link-cancellations": Kind(600, links.cancellation),
     "threads": Kind(12, calls.threads, calls.THREADS),
 }
 
