@@ -4,7 +4,8 @@
 
 All of it is in one process, on loopback. Throughput is one way, in writes of 64 KiB, link and bare TLS by turns; as the
 wall clock counts other programs' work too, the CPU time of both is told beside it. Round trips are from established to
-the first byte at the other side, over a relay that holds each piece for 50 ms. Memory is the resident set's growth.
+the first byte at the other side, over a relay that holds each piece for 50 ms. Memory is the resident set's growth. A
+hundred strangers that send a nonce at once cost a context each: `held_ms` is how long they keep the loop at most.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from benchmarks.common import LOOPS, Row, measuring, median, options_parser, rou
 from benchmarks.many import resident_bytes
 from simopen.link.contexts import ready
 from simopen.link.handshake import Handshake
+from simopen.link.nonces import new_nonce
+from simopen.link.own_nonces import OwnNonces
 from simopen.link.session import Kind, Role, Session, new_key
 from simopen.link.streams import streams
 from simopen.net.sockets import make_room
@@ -33,6 +36,7 @@ Ends: TypeAlias = tuple[socket.socket, socket.socket]
 WRITE = bytes(2**16)
 WAY_S = 0.05
 _CONTEXTS = 20
+_STRANGERS, _WATCHED_S = 100, 1.0
 
 
 def sessions(kind: str) -> tuple[Session, Session]:
@@ -154,7 +158,7 @@ async def first_bytes(kind: str) -> tuple[float, float]:
         begun_s = asyncio.get_running_loop().time()
 
         async def side(sock: socket.socket, session: Session) -> tuple[str, float]:
-            handshake = Handshake(session)
+            handshake = Handshake(session, own=OwnNonces())  # as in two programs
             handshake.offer(sock)
             link = await handshake.link()
             reader, writer = streams(link)
@@ -167,6 +171,26 @@ async def first_bytes(kind: str) -> tuple[float, float]:
 
         told = dict(await asyncio.gather(*(side(*each) for each in zip(ends, sessions(kind), strict=True))))
         return told["responder"], told["initiator"]
+
+
+async def held_ms() -> float:
+    """The longest time between two turns of the loop."""
+    handshake, others = Handshake(Session.bare(new_key())), []
+    for _ in range(_STRANGERS):
+        sock, stranger = connected()
+        stranger.send(new_nonce())
+        handshake.offer(sock, named=False)
+        others.append(stranger)
+    longest_s, begun_s = 0.0, time.perf_counter()
+    last_s = begun_s
+    while last_s < begun_s + _WATCHED_S:
+        await asyncio.sleep(0)
+        now_s = time.perf_counter()
+        longest_s, last_s = max(longest_s, now_s - last_s), now_s
+    handshake.end()
+    for stranger in others:
+        stranger.close()
+    return longest_s * 1e3
 
 
 async def measure(runs: int, links: int, mib: int) -> Row:
@@ -183,6 +207,7 @@ async def measure(runs: int, links: int, mib: int) -> Row:
     row["throughput_share"] = rounded(median([a / b for (a, _), (b, _) in zip(*speeds.values(), strict=True)]))
     row["memory_share"] = rounded(many["link"][1] / max(1e-9, many["TLS"][1]))
     row["up"] = many["link"][2]
+    row["held_ms"] = rounded(median([await held_ms() for _ in range(runs)]))
     for kind, name in (("tickets", "session"), ("bare key", "bare_key")):
         found = [await first_bytes(kind) for _ in range(runs)]
         row[f"{name}_initiators_RTT"] = rounded(median([first for first, _ in found]))

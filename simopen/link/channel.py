@@ -128,10 +128,8 @@ class Channel:
 
     def outgoing(self) -> bytes:
         """What is to be sent now."""
-        return b"" if self._holds_back() else self._outgoing.read()
-
-    def _holds_back(self) -> bool:
-        return self.state is State.PROVEN and self.role is Role.INITIATOR
+        holds_back = self.state is State.PROVEN and self.role is Role.INITIATOR
+        return b"" if holds_back else self._outgoing.read()
 
     def receive(self, data: Bytes) -> None:
         """Take what came from the socket. Where this raises, what `outgoing` holds tells the peer so.

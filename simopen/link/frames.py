@@ -27,9 +27,8 @@ _JOINED = 2**14 - _HEAD
 
 def data_frames(data: Bytes) -> Iterator[Bytes]:
     """The pieces that carry this data, in order; none for none."""
-    whole = memoryview(data).cast("B")
-    for start in range(0, len(whole), MOST_DATA):
-        part = whole[start : start + MOST_DATA]
+    for start in range(0, len(data), MOST_DATA):
+        part = memoryview(data)[start : start + MOST_DATA] if len(data) > MOST_DATA else data
         head = bytes([DATA]) + len(part).to_bytes(3, "big")
         if len(part) <= _JOINED:
             yield head + part
@@ -59,6 +58,9 @@ class Decoder:
         if (left := self._left - len(data)) >= 0:  # most of a long frame's pieces
             self._left = left
             return data
+        if len(data) == _HEAD and not (self._left or self._head or self.ended):  # a long frame's, alone in a record
+            self._begin(data[0], int.from_bytes(data[1:], "big"))
+            return b""
         return b"".join(self._pieces(data))
 
     def _pieces(self, data: bytes) -> Iterator[bytes]:

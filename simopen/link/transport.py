@@ -225,7 +225,7 @@ class LinkTransport(asyncio.Transport):
             return
         whole = memoryview(data).cast("B")
         for start in range(0, len(whole), _PIECE):
-            self._channel.write(whole[start : start + _PIECE])
+            self._channel.write(whole[start : start + _PIECE] if len(whole) > _PIECE else whole)
             self._flush()
 
     def write_eof(self) -> None:
@@ -240,8 +240,7 @@ class LinkTransport(asyncio.Transport):
         return True
 
     def _flush(self) -> None:
-        data = self._channel.outgoing()
-        if data and not self._lower.is_closing():
+        if (data := self._channel.outgoing()) and not self._lower.is_closing():
             self._lower.write(data)
 
     def close(self) -> None:
