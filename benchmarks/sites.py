@@ -76,11 +76,13 @@ class Punch(NamedTuple):
 class Meanwhile(NamedTuple):
     """What else each user's program does: learn another port's profile at once with this one's, and ask for the time.
 
+    `by_ticket`: they swap tickets, and so bring up a link.
     The time servers are silent: that they were asked takes ports of a NAT, what they say does not.
     """
 
     discovers: bool = False
     asks_the_time: bool = False
+    by_ticket: bool = False
 
 
 NOTHING_ELSE = Meanwhile()
@@ -122,7 +124,8 @@ class Sites:
     async def _discover(self, site: Site, port: int) -> Order:
         # From this address alone: with IPv6 there would be no NAT to get through.
         order: Order = {"method": "discover", "local": (site.host.address, port), "servers": self.servers}
-        return await site.agent.ask({**order, "beside": port + _BESIDE if self.meanwhile.discovers else None})
+        order |= {"beside": port + _BESIDE if self.meanwhile.discovers else None, "by_ticket": self.meanwhile.by_ticket}
+        return await site.agent.ask(order)
 
 
 def _unseen(pair: Sequence[Site], error: str) -> Punch:
@@ -132,6 +135,7 @@ def _unseen(pair: Sequence[Site], error: str) -> Punch:
 
 async def _punch(site: Site, port: int, theirs: Order, at_ns: int, allowed: Order) -> Order:
     order = {"method": "punch", "port": port, "theirs": theirs["profile"], "at_ns": at_ns}
+    order["ticket"] = theirs.get("ticket")
     answer = await site.agent.ask(order | allowed)
     return {**answer, "answered_ns": time.monotonic_ns()}
 

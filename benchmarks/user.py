@@ -1,12 +1,13 @@
 """Does on a lab host what a user would: `python -m benchmarks.user`, a JSON object per line on stdin.
 
-{"id", "method": "discover", "local": [address, port], "servers", "beside": port or null} finds out what the NATs do to
-that port, and holds the mapping; the answer has the "profile", as text that another such program reads, and its
-"mapping". Meanwhile it does the same for the port "beside" that one.
+{"id", "method": "discover", "local": [address, port], "servers", "beside": port or null, "by_ticket"} finds out what
+the NATs do to that port, and holds the mapping; the answer has the "profile", as text that another such program reads,
+and its "mapping", and a "ticket" where that is wanted. Meanwhile it does the same for the port "beside" that one.
 
-{"id", "method": "punch", "port", "theirs": their profile, "at_ns" (CLOCK_MONOTONIC), "spray", "first_ttl", "ntp": time
-servers or null} punches from that port, and lets go of the mapping once that is over. The answer has "established_ns"
-(CLOCK_MONOTONIC) and "plan"; or "error", and "refused": whether the pair was called impossible.
+{"id", "method": "punch", "port", "theirs": their profile, "ticket": theirs or null, "at_ns" (CLOCK_MONOTONIC), "spray",
+"first_ttl", "ntp": time servers or null} punches from that port, and lets go of the mapping once that is over. The
+answer has "established_ns" (CLOCK_MONOTONIC) and "plan"; by ticket, it is when this side had the link. Or it has
+"error", and "refused": whether the pair was called impossible.
 
 All hosts of a lab share one clock, so that nobody need ask for the time.
 """
@@ -19,6 +20,7 @@ import contextlib
 import pickle
 import socket
 import sys
+import time
 
 import simopen
 from benchmarks.agent import serve
@@ -28,7 +30,7 @@ from simopen.errors import ImpossiblePair
 from simopen.model.nat import Profile
 from simopen.model.times import MonoNs
 from simopen.ticket import hold
-from simopen.ticket.codec import in_utc
+from simopen.ticket.codec import Ticket, in_utc
 
 _GREETING = b"simopen"
 _PATIENCE_S = 5.0  # a greeting lost twice (the kernel resends it after 0.2, 0.4, ... s), on a busy machine
@@ -38,7 +40,7 @@ class User:
     """One host's user, with the profiles whose mappings are held, by local port."""
 
     def __init__(self) -> None:
-        self._held: dict[int, tuple[contextlib.AsyncExitStack, Profile]] = {}
+        self._held: dict[int, tuple[contextlib.AsyncExitStack, Profile, Ticket]] = {}
 
     async def discover(self, order: Order, now: simopen.Estimate) -> Order:
         address, port = order["local"]
@@ -47,14 +49,18 @@ class User:
                 others.create_task(simopen.discover((address, order["beside"]), servers=order["servers"]))
             found = await stack.enter_async_context(hold.holding((address, port), servers=order["servers"]))
             ours = in_utc(found.profile, now.utc_at(MonoNs(0)))  # what means the same on the other host
-            self._held[port] = stack.pop_all(), ours
-        return {"profile": written(ours), "mapping": ours.mapping.value}
+            ticket = found.ticket(now=now)
+            self._held[port] = stack.pop_all(), ours, ticket
+        told = {"profile": written(ours), "mapping": ours.mapping.value}
+        return told | ({"ticket": ticket.encode()} if order["by_ticket"] else {})
 
     async def punch(self, order: Order, now: simopen.Estimate) -> Order:
-        holding, ours = self._held.pop(order["port"])
+        holding, ours, ticket = self._held.pop(order["port"])
         at = now.utc_at(order["at_ns"]) / 1e9
         async with holding:
             try:
+                if order["ticket"] is not None:
+                    return await linked(ticket, order, at, now)
                 sock, report = await simopen.punch(
                     read(order["theirs"]),
                     mine=ours,
@@ -68,6 +74,28 @@ class User:
             with sock:
                 await greet(sock)
         return {"established_ns": report.established_ns, "plan": report.plan}
+
+
+async def linked(mine: Ticket, order: Order, at: float, now: simopen.Estimate) -> Order:
+    """By two tickets. Raises: PunchError."""
+    reader, writer = await simopen.connect(
+        simopen.parse_ticket(order["ticket"]),
+        mine=mine,
+        at=at,
+        spray=order["spray"],
+        first_ttl=order["first_ttl"],
+        clock=order["ntp"] or now,
+    )
+    had_ns, report = time.monotonic_ns(), writer.get_extra_info("simopen")
+    try:
+        async with asyncio.timeout(_PATIENCE_S):
+            writer.write(_GREETING)
+            heard = await reader.readexactly(len(_GREETING))
+    finally:
+        writer.close()
+    if heard != _GREETING:
+        raise ConnectionError(f"the link came up, and said {heard!r}")
+    return {"established_ns": had_ns, "plan": report.plan}
 
 
 def written(profile: Profile) -> str:

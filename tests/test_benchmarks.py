@@ -145,6 +145,12 @@ def test_what_of_a_bar_is_missed(tries: list[matrix.Try], lone: bool, words: lis
     assert matrix.missed(BAR, tries, 80, lone=lone) == words
 
 
+def test_a_link_may_take_two_round_trips_more_than_a_bare_stream() -> None:
+    by_ticket = [tried(285.0)._replace(more_rtt=matrix.LINK_RTT)]
+    assert matrix.missed(BAR, by_ticket, 80, lone=True) == []
+    assert any("RTT" in words for words in matrix.missed(BAR, [tried(285.0)], 80, lone=True))
+
+
 def test_where_no_tcp_can_a_refusal_is_what_is_asked_for() -> None:
     refused, hung = tried(None, 20.0, 0, IMPOSSIBLE), tried(None, None, 0, IMPOSSIBLE)
     assert refused.took_ms == 20.0
