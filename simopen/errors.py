@@ -15,6 +15,9 @@
     │   ├── LocalEndpointError   the local endpoint cannot be had: taken, foreign, or not permitted
     │   ├── SelfConnection       the peer is this very socket
     │   └── WindowClosed         the window ended without a stream; also a TimeoutError
+    ├── SignallingError          the rendezvous was of no use; also a ConnectionError, so an OSError
+    │   ├── RendezvousUnreachable    nobody answers there, or not any longer, or what answers is no rendezvous
+    │   └── RoomCrowded          two are in that room already
     ├── StunError                no STUN server told this host's mapping
     └── TicketError              a ticket that cannot be used; also a ValueError
 
@@ -83,6 +86,18 @@ class LinkBroken(SimopenError, ConnectionResetError):  # noqa: N818 - says what 
 
     What was read until then is the peer's, and is not all of it.
     """
+
+
+class SignallingError(SimopenError, ConnectionError):
+    """A rendezvous was of no use. The message names it, and says what was tried, what came, and what to do."""
+
+
+class RendezvousUnreachable(SignallingError):  # noqa: N818 - says what is the matter
+    """Nobody answers at the rendezvous, or not any longer, or what answers there is no rendezvous."""
+
+
+class RoomCrowded(SignallingError):  # noqa: N818 - says what is the matter
+    """Two are in that room already: the code has been used, or somebody tries to guess it. Make a new one."""
 
 
 class StunError(SimopenError):

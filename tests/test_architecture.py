@@ -85,6 +85,7 @@ PURE = (
     "holepunch.retry",
     "holepunch.strategies",
     "holepunch.unproven",
+    "signalling.base",
     "signalling.server_conversation",
     "signalling.server_limits",
     "signalling.server_messages",
