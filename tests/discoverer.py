@@ -26,6 +26,7 @@ async def discover(local: int, servers: list[str], **options: Any) -> dict[str, 
     return {
         "mapping": profile.mapping.value,
         "allocation": profile.allocation.value,
+        "filtering": profile.filtering.value,
         "pooling": profile.pooling.value,
         "hairpinning": profile.hairpinning,
         "layers": profile.layers,

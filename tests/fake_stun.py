@@ -13,8 +13,8 @@ import struct
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Self
 
-from simopen.lab.trial.stun_server import ERROR, ERROR_CODE, attribute, message, success
 from simopen.model.endpoint import Endpoint, normalise
+from simopen.nat.stun_answer import ERROR, ERROR_CODE, attribute, message, success
 
 Translation = Callable[[Endpoint, Endpoint], Endpoint]
 """(the endpoint that the server sees, its own) -> the one that it tells."""

@@ -217,7 +217,7 @@ async def _stun(servers: Names, timeout_s: float) -> Finding:
 
     ports = [each.port for each in parse_servers(servers)]
     try:
-        async with holding(servers=servers, timeout=timeout_s) as found:
+        async with holding(servers=servers, timeout=timeout_s, filtering=True) as found:
             found.give_up()
             return doctor_checks.judge_stun(ports, found.servers, found.profile, found.notes)
     except StunError as error:

@@ -16,7 +16,7 @@ from enum import StrEnum
 
 from simopen.model.endpoint import Endpoint
 from simopen.model.estimate import Estimate
-from simopen.model.nat import Mapping, Profile
+from simopen.model.nat import Filtering, Mapping, Profile
 from simopen.model.server import Heard
 
 OFF_S = 0.1
@@ -242,7 +242,8 @@ def judge_stun(
 
 def _heard(answered: Sequence[Endpoint], profile: Profile) -> str:
     translated = "no translation" if profile.mapping is Mapping.NONE else f"{profile.mapping.value} mapping"
-    return f"{len(answered)} endpoints answered: {translated}, seen as {profile.mapped}"
+    filtered = "" if profile.filtering is Filtering.UNKNOWN else f", {profile.filtering.value} filtering"
+    return f"{len(answered)} endpoints answered: {translated}{filtered}, seen as {profile.mapped}"
 
 
 _TOLD = "told this host's mapping"

@@ -1,9 +1,9 @@
-"""The command line: `simopen meet`, `connect`, `clock`, `nat`, `doctor`, `self`, `demo`, `lab`.
+"""The command line: `simopen meet`, `connect`, `clock`, `nat`, `doctor`, `self`, `demo`, `lab`, `serve`.
 
 Theory of operation: each command is one coroutine over the public calls, in a module of its name that declares its
 arguments, too (`self` is `connect_self.py`). What is typed is read by `arguments.py`. Standard output carries the
-stream's data, or the answer of `clock`, `nat`, `doctor`, `demo` and `lab`; what else is said to people goes to standard
-error.
+stream's data, or the answer of `clock`, `nat`, `doctor`, `demo`, `lab` and `serve`; what else is said to people goes to
+standard error.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import NoReturn
 
 from simopen import __version__, _logs
-from simopen.cli import arguments, clock, connect, connect_self, doctor, key, lab, meet, nat
+from simopen.cli import arguments, clock, connect, connect_self, doctor, key, lab, meet, nat, serve
 from simopen.cli.arguments import UsageError, argument, judged
 from simopen.cli.carry import carry, ended
 from simopen.cli.console import Screen, answer, print_json, printable, write_in_any_encoding
@@ -48,8 +48,15 @@ _FAILURES = {
     "self": _NO_STREAM,
     "demo": _NO_STREAM,
     "lab": "not every run connected",
+    "serve": "it cannot serve",
 }
-_EXAMPLES = {"connect": connect.EXAMPLE, "meet": meet.EXAMPLE, "nat": nat.EXAMPLE, "lab": lab.EXAMPLES}
+_EXAMPLES = {
+    "connect": connect.EXAMPLE,
+    "meet": meet.EXAMPLE,
+    "nat": nat.EXAMPLE,
+    "lab": lab.EXAMPLES,
+    "serve": serve.EXAMPLE,
+}
 _SECONDS = "S: seconds, or 250ms, 2m, 1h\n"
 
 
@@ -237,6 +244,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(_command(commands, "demo", _demo, "two hosts behind two NATs on this machine, and the SYNs crossing"))
     trying = _command(commands, "lab", lab.run, "two hosts behind the NATs that you name punch, and why it went so")
     lab.add_arguments(trying)
+    serving = _command(commands, "serve", serve.run, "serve peers that meet by a code, and STUN to all")
+    serve.add_arguments(serving)
     return parser
 
 
@@ -250,7 +259,7 @@ def _command(
     parser = commands.add_parser(
         name, help=what, description=what[0].upper() + what[1:] + ".", formatter_class=formatter
     )
-    parser.epilog = _EXAMPLES.get(name, "") + _SECONDS * (name != "self") + _STATUS.format(_FAILURES[name])
+    parser.epilog = _EXAMPLES.get(name, "") + _SECONDS * (name not in _WITHOUT_TIMES) + _STATUS.format(_FAILURES[name])
     parser.set_defaults(command=run, room=_ROOM.get(name, _USUAL_ROOM))
     where = ", at the end and on standard error, as standard output carries the data" if name in _CARRYING else ""
     parser.add_argument("--json", action="store_true", help=f"tell the result as one line of JSON{where}")
@@ -268,6 +277,7 @@ def _command(
 _ROOM = {"lab": 96, "demo": 56, "doctor": 24, "meet": 24}
 # 9 are an event loop's own: with less uvloop ends the process by SIGABRT, or cannot be closed again.
 _USUAL_ROOM = 12
+_WITHOUT_TIMES = ("self", "serve")
 _CARRYING = ("connect", "meet", "self")
 
 

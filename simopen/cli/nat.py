@@ -58,6 +58,12 @@ _HAIRPINNING = {
     False: ("no", "peers behind the same NAT must meet at their own addresses"),
     None: ("unknown", "it was not tried, or what came of it does not tell"),
 }
+_FILTERING = {
+    "endpoint-independent": "whoever knows the public endpoint gets in",
+    "address-dependent": "any port of an address that was fired at gets in",
+    "address-and-port-dependent": "only the very endpoint that was fired at gets in",
+    "unknown": "to tell, a server must connect back: those of `simopen serve` do, at two addresses",
+}
 _LAYERS = {
     0: ("none", "nothing is translated"),
     1: ("one", "a port that is opened on the nearest router is open to the world"),
@@ -118,7 +124,8 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
     at = await learn_the_time(source, screen, options.at) if options.ticket else None
     async with contextlib.AsyncExitStack() as stack:
         with screen.line("asking the STUN servers ..."):
-            held = holding(options.local_port, servers=servers, timeout=options.timeout)
+            wanted = not options.ticket
+            held = holding(options.local_port, servers=servers, timeout=options.timeout, filtering=wanted)
             found = await stack.enter_async_context(held)
         if options.ticket:
             await _invite(found, source, at, options, screen)
@@ -189,11 +196,7 @@ def rows(profile: Profile) -> list[Row]:
         ("mapping", profile.mapping.value, _MAPPING[profile.mapping.value]),
         ("port allocation", _allocation(profile), _ALLOCATION[profile.allocation.value]),
         ("address pooling", profile.pooling.value, _POOLING[profile.pooling.value]),
-        (
-            "filtering",
-            profile.filtering.value,
-            "to tell, somebody must connect back, which no STUN server does over TCP",
-        ),
+        ("filtering", profile.filtering.value, _FILTERING[profile.filtering.value]),
         ("hairpinning", *_HAIRPINNING[profile.hairpinning]),
         ("NATs in a row", *_LAYERS[profile.layers]),
         ("sure of the first two", f"{profile.confidence:.0%}", f"from {len(profile.observations)} answers"),

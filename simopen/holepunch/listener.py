@@ -25,9 +25,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from simopen.holepunch.early_syn import EarlySynWatch, watch
 from simopen.model.endpoint import ANY, Endpoint, normalise
 from simopen.net import local_ports
+from simopen.net.early_syn import EarlySynWatch, watch
 from simopen.net.local_ports import LocalPorts
 from simopen.net.sockets import MakeSocket, open_socket
 

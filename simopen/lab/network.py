@@ -69,6 +69,11 @@ class Host:
         return self._addresses.private
 
     @property
+    def second_address(self) -> str | None:
+        """Its further public IPv4 address; None where it was not made with `two_addresses`."""
+        return self._addresses.second
+
+    @property
     def public_address(self) -> str:
         """The IPv4 address that others see: its outermost NAT's, where it has one; of an arbitrary pool's, any one."""
         return self._addresses.public
@@ -205,11 +210,15 @@ class Network:
         bandwidth_bps: float | None = None,
         isolated: bool = False,
         beside: Host | None = None,
+        two_addresses: bool = False,
     ) -> Host:
         """Add a host. The options describe its access to the core: see `Conditions`.
 
         `nat`: several stand in a row, from the host outwards: the home's, then the carrier's. `beside`: a host that
         is on the same LAN, behind the same NATs. The two share that host's access, so no other option is given.
+
+        `two_addresses`: a host without NAT has a further public IPv4 address, `Host.second_address`, as a STUN server
+        wants it.
 
         The first, which is the host's own, may be a real router. The record then shows packets as they are on that
         router's outer side, and counts what reaches the router as delivered.
@@ -228,7 +237,9 @@ class Network:
             raise ValueError("a real router's LAN is a real one: there nobody is isolated")
         if beside is not None:
             conditions = _shared(conditions, beside, router)
-        request = AddHost(name, conditions, None if beside is None else beside.name, router)
+        if two_addresses and (conditions.nats or router is not None or beside is not None):
+            raise ValueError("only a host without NAT, and beside nobody, has two addresses")
+        request = AddHost(name, conditions, None if beside is None else beside.name, router, two_addresses)
         answer, fds = await self._request(request)
         assert isinstance(answer, HostAdded)
         self._namespaces += fds

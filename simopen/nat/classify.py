@@ -13,7 +13,7 @@ UNKNOWN. What is needed for which verdict, best made within three round trips:
 - pooling: eight mappings at one address are paired, two addresses are arbitrary.
 - none: `local` or one of the hosts is what the server saw.
 - layers: 0 without translation; else the outer address of the nearest router, where that tells (`nat_pmp.py`).
-- filtering needs somebody who connects back, so here it stays UNKNOWN; hairpinning is the caller's test.
+- filtering needs somebody who connects back (`filtering.py`), and hairpinning is the caller's test, too.
 
 What counts is what is seen from outside: NATs in a row are one NAT, and one that gives a local port the same public
 endpoint for every server is endpoint-independent, whatever its table looks like.
@@ -34,7 +34,7 @@ from itertools import combinations, groupby
 from math import exp, inf, log
 
 from simopen.model.endpoint import Endpoint
-from simopen.model.nat import Allocation, Mapping, Observation, Pooling, Profile
+from simopen.model.nat import Allocation, Filtering, Mapping, Observation, Pooling, Profile
 from simopen.nat import port_sequence
 from simopen.nat.observations import COLLISION, new_mappings, of_punch_port, runs_of_each_address, runs_of_each_port
 from simopen.nat.own_ports import own_counted
@@ -53,6 +53,7 @@ def classify(
     *,
     hosts: Sequence[Endpoint] = (),
     hairpinning: bool | None = None,
+    filtering: Filtering = Filtering.UNKNOWN,
     gateway: str | None = None,
     flows: Sequence[Flow] = (),
 ) -> Profile:
@@ -77,6 +78,7 @@ def classify(
         mapping=mapping,
         allocation=allocation,
         pooling=_pooling(seen, bool(notes)),
+        filtering=filtering,
         hairpinning=hairpinning,
         layers=_layers(mapping, seen, gateway),
         mapped=mapped,

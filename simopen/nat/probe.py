@@ -23,6 +23,7 @@ from simopen.model.nat import Observation
 from simopen.model.server import Heard, Server
 from simopen.model.wording import by_reason, human, listed
 from simopen.nat import stun
+from simopen.nat.connect_back import Backs
 from simopen.nat.hairpin import Mapped, hairpins, in_a_row
 from simopen.nat.patience import ENOUGH, Patience
 from simopen.nat.punch_port import PunchPort
@@ -39,6 +40,8 @@ MOST_OBSERVATIONS = 200
 """What is kept of a mapping that changes again and again, or of a server that says so."""
 HAIRPIN_FLOOR_S = 0.05
 """With a server nearby, a round trip to it is less than what a few tasks may take to be run."""
+BACKS = 2
+"""Servers that are to connect back: one may have but one address."""
 SILENT_S = 1.0
 """Until a name's next address is asked: three round trips to the other side of the world, or a SYN sent again."""
 AGAIN_S = 5.0
@@ -56,9 +59,11 @@ class Inquiry:
 
     `held`: the connections that hold the mapping, by server. `hairpinning`: None where that could not be seen.
     `gateway`: the nearest router's outer address; None where it did not say. `look_up`: who knows the servers' names.
+    `filtering`: whether servers that can are to connect back, which takes a second and more where they do not get in.
+    `backs`: who did.
     """
 
-    def __init__(self, punch_port: PunchPort, look_up: Ask = socket.getaddrinfo) -> None:
+    def __init__(self, punch_port: PunchPort, look_up: Ask = socket.getaddrinfo, *, filtering: bool = False) -> None:
         self._punch_port = punch_port
         self._look_up = look_up
         self.held: dict[Endpoint, Binding] = {}
@@ -68,6 +73,7 @@ class Inquiry:
         self._told_of: set[Endpoint] = set()
         self.hairpinning: bool | None = None
         self.gateway: str | None = None
+        self.backs = Backs(BACKS if filtering else 0)
         self._router: asyncio.Task[None] | None = None
         self._open: set[Binding] = set()
         self._asked: set[Endpoint] = set()
@@ -89,6 +95,7 @@ class Inquiry:
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout_s) as self._limit, asyncio.TaskGroup() as self._group:
+                    self._last_s = self._end_s = self._limit.when() or loop.time()
                     for number, server in enumerate(servers):
                         self._group.create_task(self._server(server, len(range(number, PROBES, len(servers)))))
         finally:
@@ -175,6 +182,7 @@ class Inquiry:
         hint.cancel()
         if answer is not None:
             self._second_round(server, answer.other)
+            self._have_connected_back(server, answer)
             self._hurry()
             await self._try_hairpin()
 
@@ -206,7 +214,18 @@ class Inquiry:
         """Bring the end forward, now that something is known."""
         now_s = asyncio.get_running_loop().time()
         if self.held and not self._limit.expired():
-            self._limit.reschedule(min(self._limit.when() or now_s, self._patience.end_s(self._ours(), now_s)))
+            self._end_s = min(self._end_s, self._patience.end_s(self._ours(), now_s))
+            self._limit.reschedule(self._last_s if self.backs.under_way else self._end_s)
+
+    def _have_connected_back(self, server: Endpoint, answer: stun.Answer) -> None:
+        """The end waits for what comes of it: the server's time for that is bounded, and so is this inquiry's."""
+        if self.backs.takes(answer):
+            self._group.create_task(self._connected_back(server, answer.other))
+
+    async def _connected_back(self, server: Endpoint, other: Endpoint | None) -> None:
+        if why := await self.backs.ask(self._punch_port.elsewhere(server.family), server, other):
+            self.note(f"{server}: connecting back: {why}")
+        self._hurry()
 
     def _ours(self) -> list[Observation]:
         """What servers that answer saw of the punch port, for the address family with more of their addresses."""

@@ -20,6 +20,8 @@ from typing import Any
 from simopen.errors import StunError
 from simopen.model.endpoint import Endpoint, Reach, canonical, reach, refusal
 from simopen.model.server import Heard
+from simopen.nat import stun_answer
+from simopen.nat.stun_answer import CONNECT_BACK, ConnectBack
 
 COOKIE = 0x2112A442
 """RFC 8489 §5. An answer without it is RFC 3489's, whose addresses NATs and their helpers rewrite."""
@@ -40,14 +42,24 @@ _REASON_MOST = 80
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a server said: the endpoint that it saw us come from, and its OTHER-ADDRESS (RFC 5780 §7.4), if any."""
+    """What a server said: the endpoint that it saw us come from, and its OTHER-ADDRESS (RFC 5780 §7.4), if any.
+
+    `back`: whether it could connect to us, or what came of that; None for a server that never does.
+    """
 
     mapped: Endpoint
     other: Endpoint | None
+    back: ConnectBack | None = None
 
 
-def request(transaction: bytes) -> bytes:
-    """A Binding request. `transaction`: 12 random bytes, so that nobody off the path can forge an answer."""
+def request(transaction: bytes, *, connect_back: ConnectBack | None = None) -> bytes:
+    """A Binding request. `transaction`: 12 random bytes, so that nobody off the path can forge an answer.
+
+    `connect_back`: let these ends of the server connect to where it sees us, before it answers (`stun_answer`).
+    """
+    if connect_back is not None:
+        wanted = stun_answer.attribute(CONNECT_BACK, connect_back.encode())
+        return stun_answer.message(stun_answer.REQUEST, transaction, wanted)
     from aioice import stun
 
     return bytes(stun.Message(stun.Method.BINDING, stun.Class.REQUEST, transaction))
@@ -89,7 +101,7 @@ def parse(data: bytes, transaction: bytes, server: Endpoint) -> Answer:
     attributes = _attributes(data)
     if kind == _ERROR:
         raise StunError(_refusal(attributes.get("ERROR-CODE")))
-    return Answer(_mapped(attributes, server), _other(attributes, server))
+    return Answer(_mapped(attributes, server), _other(attributes, server), _back(data))
 
 
 def _check_start(data: bytes) -> None:
@@ -109,7 +121,7 @@ def _check_attributes(data: bytes) -> None:
 
     known = aioice.stun.ATTRIBUTES_BY_TYPE
     seen: set[int] = set()
-    for kind in _kinds(data):
+    for kind, _ in _raw(data):
         if kind < _OPTIONAL and kind not in known:
             raise StunError(f"its answer has an attribute that must be understood, 0x{kind:04x}, and is not")
         if kind in seen & _OURS:
@@ -117,12 +129,14 @@ def _check_attributes(data: bytes) -> None:
         seen.add(kind)
 
 
-def _kinds(data: bytes) -> Iterator[int]:
+def _raw(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Each attribute's kind and value."""
     position = HEADER_BYTES
     while position < len(data):
         kind, length = _ATTRIBUTE.unpack_from(data, position)  # four bytes are left: the body is a multiple of four
-        position += _ATTRIBUTE.size + (length + 3) // 4 * 4
-        yield kind
+        begin = position + _ATTRIBUTE.size
+        position = begin + (length + 3) // 4 * 4
+        yield kind, data[begin : begin + length]
     if position > len(data):
         raise StunError("an attribute of its answer runs over the end")
 
@@ -172,6 +186,10 @@ def _other(attributes: dict[str, Any], server: Endpoint) -> Endpoint | None:
     if other is None or not other.port or other.family != server.family:
         return None
     return other if refusal(other, reach(server.address)) is None else None
+
+
+def _back(data: bytes) -> ConnectBack | None:
+    return next((ConnectBack.decode(value) for kind, value in _raw(data) if kind == CONNECT_BACK), None)
 
 
 def second_round(server: Endpoint, other: Endpoint) -> tuple[Endpoint, ...]:

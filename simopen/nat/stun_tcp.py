@@ -22,6 +22,7 @@ from simopen.errors import LocalEndpointError, StunError
 from simopen.model.endpoint import Endpoint, normalise
 from simopen.model.server import Heard, Server, read_servers
 from simopen.nat import stun
+from simopen.nat.stun_answer import ConnectBack
 from simopen.net import own_flows
 from simopen.net.os_errors import connection_reason
 from simopen.net.routes import NO_WAY, source_address
@@ -93,8 +94,10 @@ class Binding:
     async def __aexit__(self, *_: object) -> None:
         self.close()
 
-    async def ask(self) -> stun.Answer:
+    async def ask(self, *, connect_back: ConnectBack | None = None) -> stun.Answer:
         """Ask for the mapping; the first time, connect. Takes as long as the server does: bound it with a time-out.
+
+        `connect_back`: these ends of the server are to connect to where it sees us, first.
 
         Raises:
             StunError: no answer, or none that can be believed. The connection is of no more use then.
@@ -105,7 +108,7 @@ class Binding:
         try:
             if not self.at_ns:
                 await self._connect()
-            answer = await self._transaction()
+            answer = await self._transaction(connect_back=connect_back)
         except OSError as error:
             raise StunError(*self._judged(error)) from error
         self._under_way = False
@@ -136,9 +139,9 @@ class Binding:
         self.handshake_s = (time.monotonic_ns() - self.at_ns) / 1e9
         self.local = normalise(self._sock.getsockname())
 
-    async def _transaction(self) -> stun.Answer:
+    async def _transaction(self, *, connect_back: ConnectBack | None) -> stun.Answer:
         transaction = os.urandom(stun.TRANSACTION_BYTES)
-        await asyncio.get_running_loop().sock_sendall(self._sock, stun.request(transaction))
+        await asyncio.get_running_loop().sock_sendall(self._sock, stun.request(transaction, connect_back=connect_back))
         return stun.parse(await self._message(), transaction, self.server)
 
     async def _message(self) -> bytes:

@@ -21,13 +21,14 @@ from websockets.frames import CloseCode
 
 from simopen import _logs
 from simopen.errors import LocalEndpointError
-from simopen.model.endpoint import Endpoint, normalise, own_address
+from simopen.model.endpoint import Endpoint, host_and_port, normalise, own_address
 from simopen.net.sockets import make_room
 from simopen.signalling.server_conversation import Conversation, House, Sending
 from simopen.signalling.server_door import Door, listeners
 from simopen.signalling.server_limits import Limits, owner
 from simopen.signalling.server_line import CLOSING_S, PATH, Line, lines_of
 from simopen.signalling.server_rooms import Agenda
+from simopen.signalling.server_stun import PORTS, StunService, sites
 
 logger = _logs.logger("signalling.server")
 
@@ -51,6 +52,8 @@ async def serve(
     *,
     tls: ssl.SSLContext | None = None,
     motd: str | None = None,
+    stun_ports: tuple[int, int] | None = PORTS,
+    stun_addresses: Sequence[str] = (),
     limits: Limits = DEFAULT_LIMITS,
 ) -> AsyncIterator[RendezvousServer]:
     """A rendezvous server, as long as this is inside. Leaving tells those who wait that it ends.
@@ -60,6 +63,9 @@ async def serve(
         port: 0 for one that is free.
         tls: the server's certificate and key; None: in the clear, for loopback or behind what speaks TLS.
         motd: a line that clients show their users.
+        stun_ports: two ports for STUN over TCP and UDP, 0 for free ones; None: no STUN.
+        stun_addresses: this host's public addresses that STUN is served at, "203.0.113.7", or "203.0.113.7/10.0.0.5"
+            where it has another behind a NAT. Two tell a host all of its own NAT; none: any address.
         limits: what one client, one address and all together may take.
 
     Raises:
@@ -67,9 +73,11 @@ async def serve(
         TypeError, ValueError: a bad argument.
     """
     hosts = [own_address(each) for each in ([host] if isinstance(host, str) else host)]
-    server = RendezvousServer(_as_far_as_descriptors_go(limits), motd=motd)
-    server._open(listeners(hosts, port), tls)
+    at, limits = sites(stun_addresses), _as_far_as_descriptors_go(limits)
+    stun = None if stun_ports is None else StunService(limits, at, stun_ports)
+    server = RendezvousServer(limits, motd=motd, stun=stun)
     try:
+        await server._open(listeners(hosts, port), tls)
         yield server
     finally:
         await server._close()
@@ -89,13 +97,26 @@ def _as_far_as_descriptors_go(limits: Limits) -> Limits:
     return limits
 
 
+def _name_in(host: str | None) -> str | None:
+    """The name or address in a request's Host, as a URL has it; None where there is none."""
+    try:
+        name, _ = host_and_port(host or "")
+    except ValueError:
+        return None
+    return f"[{name}]" if ":" in name else name
+
+
 class RendezvousServer:
     """One that is up. `url`: how to reach it from this host; `addresses`: where it listens. Made by `serve`."""
 
-    def __init__(self, limits: Limits, *, motd: str | None = None) -> None:
+    def __init__(self, limits: Limits, *, motd: str | None = None, stun: StunService | None = None) -> None:
         self.limits = limits
         self._house = House(limits)
         self._motd = motd
+        self._stun = stun
+        self._tls: ssl.SSLContext | None = None
+        self._tending: asyncio.Task[None] | None = None
+        self.addresses: tuple[Endpoint, ...] = ()
         self._lines: dict[Conversation, Line] = {}
         self._agenda: Agenda[Line] = Agenda()
         self._to_write: set[Line] = set()
@@ -108,16 +129,23 @@ class RendezvousServer:
         return self.addresses[0].port
 
     @property
+    def stun_ports(self) -> tuple[int, int] | None:
+        """The two ports of STUN; None where there is none."""
+        return None if self._stun is None else self._stun.ports
+
+    @property
     def url(self) -> str:
         """The first address as a `via`; any of this host's is loopback."""
         address, port = self.addresses[0]
         host = _LOOPBACK.get(address, address)
         return f"{'ws' if self._tls is None else 'wss'}://{Endpoint(host, port)}{PATH}"
 
-    def _open(self, socks: list[socket.socket], tls: ssl.SSLContext | None) -> None:
+    async def _open(self, socks: list[socket.socket], tls: ssl.SSLContext | None) -> None:
         self._tls = tls
-        self.addresses = tuple(normalise(each.getsockname()) for each in socks)
         self._door = Door(socks, self._admit, self._mute, tls=tls, handshake_s=self.limits.handshake_s)
+        self.addresses = tuple(normalise(each.getsockname()) for each in socks)
+        if self._stun is not None:
+            await self._stun.open()
         self._tending = asyncio.create_task(self._tend())
         logger.info("listening at %s", ", ".join(map(str, self.addresses)))
 
@@ -172,7 +200,11 @@ class RendezvousServer:
             del self._lines[line.conversation]
 
     def _welcome(self, host: str | None) -> dict[str, object]:
-        return {} if self._motd is None else {"motd": self._motd}
+        """`stun` is ours: STUN servers of this host, by the name that the client knows it by."""
+        said: dict[str, object] = {} if self._motd is None else {"motd": self._motd}
+        if self._stun is not None and (name := _name_in(host)):
+            said["stun"] = [f"{name}:{self._stun.ports[0]}"]
+        return said
 
     def _send(self, sendings: Iterable[Sending]) -> None:
         self._to_write |= lines_of(sendings, self._lines)
@@ -191,14 +223,19 @@ class RendezvousServer:
             self.settle()
             if now >= swept_s + SWEEP_S:
                 self._house.accounts.sweep(now)
+                if self._stun is not None:
+                    self._stun.sweep(now)
                 swept_s = now
 
     async def _close(self) -> None:
         """Tell all, wait until they have heard it or do not want to, and end the rest."""
         self._ending = True
-        self._tending.cancel()
-        await asyncio.wait({self._tending})
+        if self._tending is not None:
+            self._tending.cancel()
+            await asyncio.wait({self._tending})
         await self._door.close()
+        if self._stun is not None:
+            await self._stun.close()
         for conversation, line in tuple(self._lines.items()):
             line.send(conversation.end(GOING, time.time()).data)
             line.close(CloseCode.GOING_AWAY, GOING)

@@ -54,6 +54,15 @@ class Limits:
     room_s: float = 86_400.0
     """How long it is kept at most, whoever waits in it."""
 
+    stun_connections: int = 10_000
+    stun_connections_an_address: int = 300
+    """`simopen.discover` takes a dozen, and keeps four while it holds a mapping."""
+    connect_backs: int = 256
+    """At a time; each takes two seconds and two ports at most."""
+    connect_backs_at_once: int = 60
+    connect_backs_a_minute: float = 60.0
+    """Of one address; `simopen.discover` asks for two."""
+
     def __post_init__(self) -> None:
         """Raises: ValueError for a bound that is not above zero."""
         for field in fields(self):

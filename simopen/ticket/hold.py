@@ -31,13 +31,15 @@ def holding(
     *,
     servers: Sequence[str | tuple[str, int]] = DEFAULT_SERVERS,
     timeout: float = TIMEOUT_S,
+    filtering: bool = False,
 ) -> AbstractAsyncContextManager[Held]:
     """`discover`, and hold the mapping while inside: `async with holding(1314) as found: print(found.profile)`.
 
     The connections to the servers stay open and are asked again every 25 s; where all servers have hung up, one is
-    connected to anew. Leaving closes them by FIN. Arguments and errors are as in `discover`.
+    connected to anew. Leaving closes them by FIN. `filtering`: whether to find that out, too, as `discover` does, which
+    may take a second more; whom this host can meet does not depend on it. Arguments and errors are as in `discover`.
     """
-    return discovering(local, servers=servers, timeout=timeout, kind=Held)
+    return discovering(local, servers=servers, timeout=timeout, kind=Held, filtering=filtering)
 
 
 class Held(Discovery):

@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simopen.errors import StunError
-from simopen.lab.trial.stun_server import (
+from simopen.model.endpoint import Endpoint
+from simopen.nat import stun
+from simopen.nat.stun_answer import (
     COOKIE,
     ERROR,
     MAPPED,
@@ -25,8 +27,6 @@ from simopen.lab.trial.stun_server import (
     message,
     success,
 )
-from simopen.model.endpoint import Endpoint
-from simopen.nat import stun
 from tests.fake_stun import error
 
 T = bytes(range(12))

@@ -14,10 +14,10 @@ import pytest
 
 from simopen.clock import ntp_client
 from simopen.errors import LocalEndpointError, StunError
-from simopen.lab.trial.stun_server import success
 from simopen.model import wording
 from simopen.model.endpoint import Endpoint
 from simopen.model.server import Server
+from simopen.nat.stun_answer import success
 from simopen.nat.stun_tcp import DEFAULT_SERVERS, STUN_PORT, Binding, other_address, parse_servers
 from simopen.net import own_flows
 from tests.fake_stun import FakeStun, Wrong, error

@@ -10,7 +10,7 @@ from tests.signalling.clients import bound
 
 
 async def test_two_sides_hear_each_other() -> None:
-    async with serve("127.0.0.1", 0) as server:
+    async with serve("127.0.0.1", 0, stun_ports=None) as server:
         one, other = await bound(server.url, "one"), await bound(server.url, "other")
         nameplate = (await one.ask("allocate", "allocated"))["nameplate"]
         assert await one.enter(nameplate) == await other.enter(nameplate)
@@ -21,7 +21,7 @@ async def test_two_sides_hear_each_other() -> None:
 
 
 async def test_those_who_wait_are_told_that_it_ends() -> None:
-    async with serve("127.0.0.1", 0) as server:
+    async with serve("127.0.0.1", 0, stun_ports=None) as server:
         client = await bound(server.url, "one")
         await client.enter("4")
     assert "shutting down" in (await client.hear("error"))["error"]

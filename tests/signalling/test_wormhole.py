@@ -42,7 +42,7 @@ async def code_of(sending: Process) -> str:
 
 
 async def test_a_text_passes() -> None:
-    async with serve("127.0.0.1", 0) as server:
+    async with serve("127.0.0.1", 0, stun_ports=None) as server:
         sending = await wormhole(server.url, "send", "--no-qr", "--code", "7-guitar-x", "--text", "hello there")
         receiving = await wormhole(server.url, "receive", "7-guitar-x")
         _, received = await asyncio.gather(ended(sending), ended(receiving))
@@ -52,7 +52,7 @@ async def test_a_text_passes() -> None:
 async def test_a_file_passes_by_a_code_that_the_server_gave(tmp_path: Path) -> None:
     data = bytes(range(256)) * 40
     (tmp_path / "sent").write_bytes(data)
-    async with serve("127.0.0.1", 0) as server:
+    async with serve("127.0.0.1", 0, stun_ports=None) as server:
         sending = await wormhole(server.url, "send", "--no-qr", str(tmp_path / "sent"))
         code = await code_of(sending)
         receiving = await wormhole(server.url, "receive", "--accept-file", "-o", "got", code, cwd=tmp_path)

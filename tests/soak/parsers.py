@@ -10,13 +10,13 @@ from random import Random
 from simopen.clock import ntp
 from simopen.errors import LinkBroken, StunError, TicketError
 from simopen.lab.nat import model as lab
-from simopen.lab.trial.stun_server import COOKIE, SUCCESS, success
 from simopen.link.frames import END_FRAME, Decoder, data_frames
 from simopen.model.endpoint import Endpoint
 from simopen.model.nat import Allocation, Mapping, Pooling, Profile
 from simopen.nat import stun
 from simopen.nat.classify import classify
 from simopen.nat.predict import predict
+from simopen.nat.stun_answer import COOKIE, SUCCESS, success
 from simopen.ticket.agreement import session
 from simopen.ticket.codec import Ticket, _digest, in_utc, parse_ticket
 from simopen.ticket.hold import issued

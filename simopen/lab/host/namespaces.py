@@ -170,6 +170,8 @@ def _configure(netlink: Any, addresses: Addresses, router: str | None = None) ->
     netlink.link("set", index=1, state="up")
     _bring_up(netlink, index)
     netlink.addr("add", index=index, address=addresses.private, prefixlen=32)
+    if addresses.second is not None:
+        netlink.addr("add", index=index, address=addresses.second, prefixlen=32)
     netlink.addr("add", index=index, address=addresses.private6, prefixlen=128, flags=_IFA_F_NODAD)
     if router is not None:
         netlink.route("add", dst=f"{router}/32", oif=index, scope=_SCOPE_LINK)

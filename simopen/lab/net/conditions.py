@@ -76,6 +76,7 @@ class Addresses:
     """A host's addresses: what it has, and what others see. Without a NAT that translates these are the same.
 
     `pools`: each of its NATs' public IPv4 addresses, from the host outwards; empty for one that does not translate.
+    `second`: a further public IPv4 address of the host's own.
     """
 
     private: str
@@ -83,6 +84,7 @@ class Addresses:
     private6: str
     public6: str
     pools: tuple[tuple[str, ...], ...] = ()
+    second: str | None = None
 
 
 def addresses_of(number: int, nats: Sequence[Nat] = (), *, lan: int | None = None) -> Addresses:
@@ -116,6 +118,11 @@ def _pool(lan: int, index: int, size: int, last: int | None) -> tuple[str, ...]:
         return tuple(f"100.{_CARRIER_RANGE + index}.{lan}.{number}" for number in range(1, size + 1))
     further = (f"{_POOL_RANGE}.{lan}.{number}" for number in range(1, size))
     return tuple(chain((_public(lan),), further))
+
+
+def second_address(number: int) -> str:
+    """A further public IPv4 address of the network's `number`-th host: the upper half of the ranges is free."""
+    return f"{_PUBLIC_RANGES[(number - 1) % 2]}.{(number + 1) // 2 + 127}"
 
 
 def router_address(hop: int, *, ipv6: bool) -> str:

@@ -168,11 +168,12 @@ class Core:
     def attach(self, name: str, conditions: Conditions, addresses: Addresses, beside: str | None = None) -> None:
         """Add a host. Its name is new, and is not the core's; `beside` is one with which it shares its access."""
         access = self._new_access(name, conditions, addresses) if beside is None else self._accesses[beside]
-        own = frozenset({addresses.private, addresses.private6})
+        own = frozenset({addresses.private, addresses.private6} | ({addresses.second} if addresses.second else set()))
         self._accesses[name], self._own[name] = access, own
         access.hosts.update(dict.fromkeys(own, name))
         outermost = next((pool for pool in reversed(addresses.pools) if pool), (addresses.public,))
-        self._routes.update(dict.fromkeys((*outermost, addresses.public6), access))
+        second = (addresses.second,) if addresses.second else ()
+        self._routes.update(dict.fromkeys((*outermost, addresses.public6, *second), access))
 
     def route_through(self, host: str, address: str) -> None:
         """What has that address is behind this host, which is a router."""

@@ -41,13 +41,15 @@ class Ready:
 class AddHost:
     """`beside`: the host with which it shares LAN, NATs and access; its conditions are then that host's.
 
-    `router`: the real one next to the host; the NATs of `conditions` are between that and the core.
+    `router`: the real one next to the host; the NATs of `conditions` are between that and the core. `two_addresses`:
+    whether it has a further public one.
     """
 
     name: str
     conditions: Conditions
     beside: str | None = None
     router: LinuxRouter | None = None
+    two_addresses: bool = False
 
 
 @dataclass(frozen=True, slots=True)

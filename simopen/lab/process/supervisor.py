@@ -20,12 +20,13 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
 from simopen.lab.host.links import Link, tun_is_open
 from simopen.lab.host.syscalls import Timer, set_timer_slack
-from simopen.lab.net.conditions import CORE, MOST_HOSTS, Addresses
+from simopen.lab.net.conditions import CORE, MOST_HOSTS, Addresses, second_address
 from simopen.lab.net.core import Core
 from simopen.lab.net.linux_router import LinuxRouter, addresses_behind, outside_of
 from simopen.lab.process.messages import (
@@ -159,6 +160,8 @@ class Supervisor:
         gateway, tun = self._gateways.get(lan), self._link is LinkKind.TUN
         routed = request.router is not None or gateway is not None
         addresses = addresses_behind(request.conditions.nats, number, lan, routed=routed)
+        if request.two_addresses:
+            addresses = replace(addresses, second=second_address(number))
         if gateway is not None:
             host = make_host_beside(gateway.namespace, number, addresses)
             self._core.route_through(gateway.name, addresses.private6)

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from simopen.holepunch import early_syn
+from simopen.net import early_syn
 from tests.connection_table import connections
 from tests.loopback import HERE, THERE, ports
 

@@ -70,6 +70,11 @@ class EarlySynWatch:
             self.close()
             raise
 
+    @property
+    def port(self) -> int:
+        """The local port that it is on."""
+        return int(self._sock.getsockname()[1])
+
     def saw(self) -> bool:
         """Whether such a SYN has come by now."""
         turned_away = 0
