@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from simopen.cli.arguments import UsageError, argument, count, judged
 from simopen.cli.console import Screen, answer
+from simopen.model.endpoint import host_and_port, own_address
 from simopen.net.os_errors import reason
 
 if TYPE_CHECKING:
@@ -41,6 +42,15 @@ def _ports(text: str) -> tuple[int, int]:
     if not comma:
         raise ValueError(f"two ports are needed, as in 3478,3479, not {text!r}")
     return _port(one), _port(other)
+
+
+def _metrics(text: str) -> tuple[str, int]:
+    if text.isdecimal():
+        return "127.0.0.1", _port(text)
+    host, number = host_and_port(text)
+    if number is None:
+        raise ValueError(f"a port is needed, as in 9100 or 127.0.0.1:9100, not {text!r}")
+    return own_address(host), number
 
 
 def _limit(text: str) -> tuple[str, float]:
@@ -91,6 +101,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="serve STUN at this public address, which on this host is LOCAL; with two of them (repeat it) peers learn "
         "the filtering of their NATs, too",
     )
+    parser.add_argument("--state", metavar="FILE", help="keep the rooms in this file, through a restart")
+    parser.add_argument(
+        "--metrics",
+        metavar="[ADDRESS:]PORT",
+        type=argument(_metrics),
+        help="tell Prometheus the numbers, at /metrics of this port (at 127.0.0.1 unless said otherwise)",
+    )
     parser.add_argument(
         "--limit",
         metavar="NAME=NUMBER",
@@ -109,13 +126,16 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
     tls = _tls(options.certificate, options.key)
     with judged():
         sites(options.stun_address)
+        hosts = [own_address(each) for each in options.host]
     serving = serve(
-        options.host,
+        hosts,
         options.port,
         tls=tls,
         motd=options.motd,
         stun_ports=None if options.no_stun else options.stun_ports,
         stun_addresses=options.stun_address,
+        state=options.state,
+        metrics=options.metrics,
         limits=_limits(options.limit),
     )
     async with serving as server:
@@ -123,7 +143,10 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
         screen.say(f"simopen: serving at {', '.join(map(str, server.addresses))}{stun}")
         if tls is None:
             screen.say("simopen: without TLS: for this host alone, or behind what speaks TLS (--certificate)")
+        if server.metrics_address is not None:
+            screen.say(f"simopen: numbers for Prometheus at http://{server.metrics_address}/metrics")
         told = {"url": server.url, "addresses": list(map(str, server.addresses)), "stun_ports": server.stun_ports}
+        told["metrics"] = None if server.metrics_address is None else str(server.metrics_address)
         answer(json.dumps(told) if options.json else server.url)
         await asyncio.get_running_loop().create_future()
     raise AssertionError("it serves until it is cancelled")

@@ -12,10 +12,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import sqlite3
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from websockets.frames import CloseCode
 
@@ -27,7 +29,9 @@ from simopen.signalling.server_conversation import Conversation, House, Sending
 from simopen.signalling.server_door import Door, listeners
 from simopen.signalling.server_limits import Limits, owner
 from simopen.signalling.server_line import CLOSING_S, PATH, Line, lines_of
-from simopen.signalling.server_rooms import Agenda
+from simopen.signalling.server_metrics import Metrics, Number
+from simopen.signalling.server_rooms import Agenda, Change
+from simopen.signalling.server_store import Store
 from simopen.signalling.server_stun import PORTS, StunService, sites
 
 logger = _logs.logger("signalling.server")
@@ -41,6 +45,14 @@ LOOKS = 500
 SWEEP_S = 60.0
 EXPIRED = "the room is too old: make a new code"
 GOING = "this server is shutting down, and keeps no rooms: make a new code once it is back"
+COMING_BACK = "this server is going down, and keeps its rooms: connect again soon"
+_COUNTED = {
+    "messages": "Messages of clients",
+    "refused": "Commands that were refused",
+    "bad": "Messages that could not be understood",
+    "turned_away": "Connections that were not let in",
+    "not_kept": "Times that rooms could not be written to disk",
+}
 _OTHER_FILES = 64
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
@@ -54,6 +66,8 @@ async def serve(
     motd: str | None = None,
     stun_ports: tuple[int, int] | None = PORTS,
     stun_addresses: Sequence[str] = (),
+    state: str | Path | None = None,
+    metrics: tuple[str, int] | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> AsyncIterator[RendezvousServer]:
     """A rendezvous server, as long as this is inside. Leaving tells those who wait that it ends.
@@ -66,21 +80,27 @@ async def serve(
         stun_ports: two ports for STUN over TCP and UDP, 0 for free ones; None: no STUN.
         stun_addresses: this host's public addresses that STUN is served at, "203.0.113.7", or "203.0.113.7/10.0.0.5"
             where it has another behind a NAT. Two tell a host all of its own NAT; none: any address.
+        state: a file that keeps the rooms through a restart (SQLite); None: they end with this.
+        metrics: this host's (address, port) for Prometheus, which needs the extra `serve`; None: no numbers are told.
         limits: what one client, one address and all together may take.
 
     Raises:
         LocalEndpointError: an address or port cannot be had; the message names it.
+        SimopenError: the state file cannot be used, or the extra is missing.
         TypeError, ValueError: a bad argument.
     """
     hosts = [own_address(each) for each in ([host] if isinstance(host, str) else host)]
     at, limits = sites(stun_addresses), _as_far_as_descriptors_go(limits)
     stun = None if stun_ports is None else StunService(limits, at, stun_ports)
-    server = RendezvousServer(limits, motd=motd, stun=stun)
-    try:
-        await server._open(listeners(hosts, port), tls)
-        yield server
-    finally:
-        await server._close()
+    with contextlib.ExitStack() as stack:
+        store = None if state is None else stack.enter_context(contextlib.closing(Store(state)))
+        server = RendezvousServer(limits, motd=motd, stun=stun, store=store)
+        server._metrics = None if metrics is None else Metrics(server, metrics)
+        try:
+            await server._open(listeners(hosts, port), tls)
+            yield server
+        finally:
+            await server._close()
 
 
 def _as_far_as_descriptors_go(limits: Limits) -> Limits:
@@ -109,11 +129,23 @@ def _name_in(host: str | None) -> str | None:
 class RendezvousServer:
     """One that is up. `url`: how to reach it from this host; `addresses`: where it listens. Made by `serve`."""
 
-    def __init__(self, limits: Limits, *, motd: str | None = None, stun: StunService | None = None) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        motd: str | None = None,
+        stun: StunService | None = None,
+        store: Store | None = None,
+    ) -> None:
         self.limits = limits
         self._house = House(limits)
+        if store is not None:
+            self._house.rooms.restore(store.rooms(), time.monotonic())
         self._motd = motd
         self._stun = stun
+        self._store = store
+        self._metrics: Metrics | None = None
+        self._door: Door[Line] | None = None
         self._tls: ssl.SSLContext | None = None
         self._tending: asyncio.Task[None] | None = None
         self.addresses: tuple[Endpoint, ...] = ()
@@ -146,6 +178,8 @@ class RendezvousServer:
         self.addresses = tuple(normalise(each.getsockname()) for each in socks)
         if self._stun is not None:
             await self._stun.open()
+        if self._metrics is not None:
+            await self._metrics.open()
         self._tending = asyncio.create_task(self._tend())
         logger.info("listening at %s", ", ".join(map(str, self.addresses)))
 
@@ -164,7 +198,9 @@ class RendezvousServer:
         self._uncount(line)
 
     def _uncount(self, line: Line) -> None:
-        self._house.accounts.disconnect(line.whose)
+        if line.counted:
+            line.counted = False
+            self._house.accounts.disconnect(line.whose)
         if self._ending and not self._house.accounts.connections:
             self._empty.set()
 
@@ -183,10 +219,20 @@ class RendezvousServer:
 
     def settle(self) -> None:
         """What has changed is kept first, and then said."""
-        self._house.rooms.changes()
+        changes = self._house.rooms.changes()
+        if self._store is not None and changes:
+            self._keep(self._store, changes)
         lines, self._to_write = self._to_write, set()
         for line in lines:
             line.flush()
+
+    def _keep(self, store: Store, changes: list[Change]) -> None:
+        """Who is here goes on where the disk does not; that is said in the log, and counted."""
+        try:
+            store.write(changes)
+        except sqlite3.Error as error:
+            self._house.counts["not_kept"] += 1
+            logger.warning("rooms could not be kept, and a restart would lose them: %s", error)
 
     def closing(self, line: Line) -> None:
         """See that it ends."""
@@ -198,6 +244,26 @@ class RendezvousServer:
         if line.conversation is not None:
             line.conversation.leave(time.monotonic())
             del self._lines[line.conversation]
+
+    @property
+    def metrics_address(self) -> Endpoint | None:
+        """Where Prometheus finds the numbers; None where it does not."""
+        return None if self._metrics is None else self._metrics.address
+
+    def numbers(self) -> Iterator[Number]:
+        """What is told Prometheus."""
+        house, counts = self._house, self._house.counts
+        yield Number("connections", "Connections that are open", house.accounts.connections)
+        yield Number("clients", "Of these, WebSockets", len(self._lines))
+        yield Number("rooms", "Rooms", len(house.rooms))
+        yield Number("rooms_waiting", "Of these, with one side alone", house.rooms.waiting)
+        yield Number("kept_bytes", "Messages that are kept", house.rooms.size)
+        for name, says in _COUNTED.items():
+            yield Number(name, says, counts[name], total=True)
+        yield Number("rooms_ended", "Rooms that ended, by mood", house.rooms.moods, total=True, by="mood")
+        if self._stun is not None:
+            yield Number("stun_answers", "Answers to Binding requests", self._stun.answered, total=True)
+            yield Number("connect_backs", "Times that hosts were connected to", self._stun.connected_back, total=True)
 
     def _welcome(self, host: str | None) -> dict[str, object]:
         """`stun` is ours: STUN servers of this host, by the name that the client knows it by."""
@@ -233,12 +299,16 @@ class RendezvousServer:
         if self._tending is not None:
             self._tending.cancel()
             await asyncio.wait({self._tending})
-        await self._door.close()
+        if self._door is not None:
+            await self._door.close()
+        if self._metrics is not None:
+            await self._metrics.close()
         if self._stun is not None:
             await self._stun.close()
         for conversation, line in tuple(self._lines.items()):
-            line.send(conversation.end(GOING, time.time()).data)
-            line.close(CloseCode.GOING_AWAY, GOING)
+            if self._store is None:  # an error ends wormhole's clients: where rooms are kept they had better come again
+                line.send(conversation.end(GOING, time.time()).data)
+            line.close(CloseCode.GOING_AWAY, GOING if self._store is None else COMING_BACK)
         if self._house.accounts.connections:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._empty.wait(), CLOSING_S)

@@ -88,7 +88,7 @@ class Door(Generic[P]):
     """Takes connections at these sockets, which are its own from now on.
 
     `admit`: makes the protocol of a connection from this endpoint, or says None to those that are not let in.
-    `mute`: called for each that ends before it has said anything, with what `admit` made.
+    `mute`: called with what `admit` made for each that ends before it is a connection, or as it becomes one.
     """
 
     def __init__(
@@ -108,7 +108,8 @@ class Door(Generic[P]):
         self._handshake_s = handshake_s
         self._waiting: dict[socket.socket, tuple[P, asyncio.TimerHandle]] = {}
         self._spoken: deque[tuple[socket.socket, P]] = deque()
-        self._starting: set[asyncio.Task[None]] = set()
+        self._starting: dict[asyncio.Task[None], tuple[socket.socket, P]] = {}
+        self._given: set[socket.socket] = set()  # of these, the loop has the socket
         for sock in self._listeners:
             self._loop.add_reader(sock, self._come, sock)
 
@@ -128,10 +129,10 @@ class Door(Generic[P]):
             sock, protocol = self._spoken.popleft()
             sock.close()
             self._mute(protocol)
-        for task in self._starting:
-            task.cancel()
-        if self._starting:
-            await asyncio.wait(self._starting)
+        if starting := tuple(self._starting):
+            for task in starting:
+                task.cancel()
+            await asyncio.wait(starting)
 
     def _come(self, listener: socket.socket) -> None:
         for _ in range(AT_ONCE):
@@ -187,24 +188,27 @@ class Door(Generic[P]):
         while self._spoken and (self._tls is None or len(self._starting) < HANDSHAKES):
             sock, protocol = self._spoken.popleft()
             task = self._loop.create_task(self._start(sock, protocol))
-            self._starting.add(task)
+            self._starting[task] = (sock, protocol)
             task.add_done_callback(self._started)
 
     def _started(self, task: asyncio.Task[None]) -> None:
-        self._starting.discard(task)
+        sock, protocol = self._starting.pop(task)
+        if task.cancelled() or task.exception() is not None:
+            if sock not in self._given:  # a task that is cancelled before its first step does nothing
+                sock.close()
+            self._mute(protocol)
+        self._given.discard(sock)
         self._start_next()
 
     async def _start(self, sock: socket.socket, protocol: P) -> None:
+        """Raises: OSError for a client that speaks no TLS, has gone, or is too slow. The loop has closed the socket."""
+        self._given.add(sock)
         limit_s = None if self._tls is None else self._handshake_s
         shut_s = None if self._tls is None else 1.0
-        try:
-            await self._loop.connect_accepted_socket(
-                lambda: protocol,
-                sock,
-                ssl=self._tls,
-                ssl_handshake_timeout=limit_s,
-                ssl_shutdown_timeout=shut_s,
-            )
-        except (OSError, ssl.SSLError, asyncio.CancelledError):  # a client that speaks no TLS, has gone, or is too slow
-            sock.close()
-            self._mute(protocol)
+        await self._loop.connect_accepted_socket(
+            lambda: protocol,
+            sock,
+            ssl=self._tls,
+            ssl_handshake_timeout=limit_s,
+            ssl_shutdown_timeout=shut_s,
+        )

@@ -57,7 +57,7 @@ class Owner(Protocol):
 class Line(asyncio.Protocol):
     """One connection, from its first byte on. `whose`: the address whose budgets it uses.
 
-    `conversation` is set once the handshake is done.
+    `conversation` is set once the handshake is done. `counted`: whether the address's budget is still to be given back.
     """
 
     __slots__ = (
@@ -68,6 +68,7 @@ class Line(asyncio.Protocol):
         "_protocol",
         "_transport",
         "conversation",
+        "counted",
         "heard_s",
         "opened_s",
         "pinged_s",
@@ -82,6 +83,7 @@ class Line(asyncio.Protocol):
         self._part: bytearray | None = None
         self._closing = False
         self.whose = whose
+        self.counted = True
         self.heard_s = now
         self.opened_s: float | None = None
         self.pinged_s: float | None = None

@@ -266,7 +266,6 @@ class Rooms:
         for room in rooms:
             room.born_s = room.touched_s = now
             room.size = 0
-            self._accounts.take_room(room.whose)
             self._by_mailbox[room.key] = room
             if room.nameplate is not None:
                 self._lead(room, room.nameplate)
@@ -338,7 +337,8 @@ class Rooms:
         self._drop_nameplate(room)
         self._resize(room, -room.size)
         del self._by_mailbox[room.key]
-        self._accounts.leave_room(room.whose)
+        if room.whose:  # what was restored is nobody's
+            self._accounts.leave_room(room.whose)
         self.moods[mood] += 1
         room.gone = True
         room.messages = []

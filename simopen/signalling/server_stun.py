@@ -159,7 +159,9 @@ class StunService:
         return None if self._accounts.connect(whose) is not None else _Asker(self, whose)
 
     def _lost(self, asker: _Asker) -> None:
-        self._accounts.disconnect(asker.whose)
+        if asker.counted:
+            asker.counted = False
+            self._accounts.disconnect(asker.whose)
 
     def _answer_datagram(self, data: bytes, seen: Endpoint, end: Endpoint) -> bytes | None:
         if self._datagrams.take(1, time.monotonic(), a_second=_UDP_A_SECOND, most=_UDP_AT_ONCE):
@@ -236,6 +238,7 @@ class _Asker(asyncio.Protocol):
         self._asking: asyncio.Task[None] | None = None
         self._idle: asyncio.TimerHandle | None = None
         self.whose = whose
+        self.counted = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -49,6 +50,14 @@ async def bound(url: str, side: str, app: str = APP, **options: Any) -> Client:
     await client.hear("welcome")
     await client.say("bind", appid=app, side=side)
     return client
+
+
+async def ended(reader: asyncio.StreamReader) -> bytes:
+    """All that came until the server hung up, by whatever means."""
+    try:
+        return await reader.read()
+    except ConnectionError:
+        return b""
 
 
 class Talk:

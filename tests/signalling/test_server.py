@@ -2,15 +2,45 @@
 
 from __future__ import annotations
 
-import pytest
-from websockets.exceptions import ConnectionClosed
+import asyncio
+import contextlib
+import json
+import socket
+import ssl
+from pathlib import Path
+from typing import Any
 
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.frames import Frame, Opcode
+
+import simopen
+from simopen.errors import LocalEndpointError
 from simopen.signalling.server import serve
-from tests.signalling.clients import bound
+from simopen.signalling.server_limits import Limits
+from tests.signalling.clients import APP, Client, bound, ended
+
+CERTIFICATE = Path(__file__).parents[1] / "certificate.pem"
+HERE = "127.0.0.1"
+
+
+def served(**options: Any) -> Any:
+    """On loopback, at a free port, without STUN."""
+    return serve(HERE, 0, stun_ports=None, **options)
+
+
+async def all_of(client: Client) -> list[str]:
+    """The kinds of all messages until the server hung up."""
+    heard = []
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            heard.append(str((await client.hear())["type"]))
+    return heard
 
 
 async def test_two_sides_hear_each_other() -> None:
-    async with serve("127.0.0.1", 0, stun_ports=None) as server:
+    async with served() as server:
         one, other = await bound(server.url, "one"), await bound(server.url, "other")
         nameplate = (await one.ask("allocate", "allocated"))["nameplate"]
         assert await one.enter(nameplate) == await other.enter(nameplate)
@@ -20,8 +50,31 @@ async def test_two_sides_hear_each_other() -> None:
             assert (message["side"], message["phase"], message["body"], message["id"]) == ("one", "pake", "00ff", "x")
 
 
+async def test_a_message_in_many_fragments_is_one() -> None:
+    async with served() as server:
+        client = await bound(server.url, "one")
+        await client.connection.send(['{"type":', '"ping"', "", ',"ping"', ":9}"])
+        assert (await client.hear("pong"))["pong"] == 9
+
+
+async def test_over_tls() -> None:
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(CERTIFICATE)
+    trusting = ssl.create_default_context(cafile=str(CERTIFICATE))
+    trusting.check_hostname = False
+    async with served(tls=tls) as server:
+        assert server.url.startswith("wss://")
+        client = await bound(server.url, "one", ssl=trusting)
+        assert (await client.ask("ping", "pong", ping=1))["pong"] == 1
+        reader, writer = await asyncio.open_connection(HERE, server.port)
+        writer.write(b"GET /v1 HTTP/1.1\r\n\r\n")  # no TLS: it is let go, and nobody else hears of it
+        await ended(reader)
+        writer.close()
+        assert (await client.ask("ping", "pong", ping=2))["pong"] == 2
+
+
 async def test_those_who_wait_are_told_that_it_ends() -> None:
-    async with serve("127.0.0.1", 0, stun_ports=None) as server:
+    async with served() as server:
         client = await bound(server.url, "one")
         await client.enter("4")
     assert "shutting down" in (await client.hear("error"))["error"]
@@ -29,3 +82,147 @@ async def test_those_who_wait_are_told_that_it_ends() -> None:
         await client.hear()
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1001
+
+
+async def test_rooms_live_through_a_restart_where_there_is_a_file(tmp_path: Path) -> None:
+    async with served(state=tmp_path / "state") as server:
+        one = await bound(server.url, "one")
+        nameplate = (await one.ask("allocate", "allocated"))["nameplate"]
+        mailbox = await one.enter(nameplate)
+        await one.say("add", phase="pake", body="aa")
+        await one.hear("message")
+    with pytest.raises(ConnectionClosed, match="keeps its rooms"):
+        await one.hear()
+    async with served(state=tmp_path / "state") as server:
+        other = await bound(server.url, "other")
+        assert await other.enter(nameplate) == mailbox
+        assert (await other.hear("message"))["body"] == "aa"
+
+
+UPGRADE = (
+    b"GET /v1 HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+def frame(kind: str, **values: object) -> bytes:
+    """One command, as a client sends it."""
+    return Frame(Opcode.TEXT, json.dumps({"type": kind, **values}).encode()).serialize(mask=True)
+
+
+async def test_a_waiter_that_vanished_is_noticed_and_its_user_let_in_again() -> None:
+    """It has closed its lid: no FIN comes, and no pong."""
+    async with served(limits=Limits(ping_s=0.2)) as server:
+        reader, writer = await asyncio.open_connection(HERE, server.port)
+        writer.write(UPGRADE + frame("bind", appid=APP, side="one") + frame("claim", nameplate="4"))
+        again, other = await bound(server.url, "one again"), await bound(server.url, "other")
+        assert b"claimed" in await ended(reader), "it has its place until it is missed"
+        await again.enter("4")
+        await other.enter("4")
+        assert (await (await bound(server.url, "third")).ask("claim", "error", nameplate="4"))["error"] == "crowded"
+        writer.close()
+
+
+async def test_ten_thousand_bytes_of_nothing_and_those_who_say_nothing_are_let_go() -> None:
+    """Mute ones, one that sends its request byte by byte, and one that never says who it is."""
+    async with served(limits=Limits(handshake_s=0.3, bind_s=0.3, ping_s=0.3)) as server:
+        mute = [await asyncio.open_connection(HERE, server.port) for _ in range(20)]
+        slow, writer = await asyncio.open_connection(HERE, server.port)
+        writer.write(b"GET /v1 HTTP/1.1\r\nX: ")
+        nobody = await connect(server.url, compression=None)
+        for reader, _ in mute:
+            assert await ended(reader) == b""
+        assert b"101" not in await ended(slow)
+        assert await all_of(Client(nobody)) == ["welcome"]
+        assert nobody.close_reason == "no bind came"
+        for _, each in [*mute, (slow, writer)]:
+            each.close()
+        assert (await (await bound(server.url, "one")).ask("ping", "pong", ping=1))["pong"] == 1
+
+
+async def test_too_many_of_one_address_are_turned_away_and_those_of_another_are_not() -> None:
+    async with serve((HERE, "127.0.0.2"), 0, stun_ports=None, limits=Limits(connections_an_address=5)) as server:
+        crowd = [await asyncio.open_connection(HERE, server.port) for _ in range(8)]
+        for reader, _ in crowd[5:]:
+            assert await ended(reader) == b""
+        client = await bound(f"ws://127.0.0.2:{server.port}/v1", "one", local_addr=("127.0.0.2", 0))
+        assert (await client.ask("ping", "pong", ping=1))["pong"] == 1
+        for _, writer in crowd:
+            writer.close()
+
+
+async def test_who_does_not_read_is_let_go() -> None:
+    async with served(limits=Limits(unread_bytes=100_000, room_bytes=50_000_000, bytes_at_once=50_000_000)) as server:
+        deaf, one = await bound(server.url, "deaf"), await bound(server.url, "one")
+        await deaf.enter("4")
+        await one.enter("4")
+        deaf.connection.transport.pause_reading()
+        for number in range(400):
+            await one.say("add", phase=str(number), body="00" * 25_000)
+            await one.hear("message")
+        deaf.connection.transport.resume_reading()
+        assert len(await all_of(deaf)) < 400
+
+
+async def test_a_message_that_is_too_long_ends_the_connection() -> None:
+    async with served() as server:
+        client = await bound(server.url, "one")
+        await client.say("add", phase="p", body="00" * 40_000)
+        with pytest.raises(ConnectionClosed) as closed:
+            await client.hear()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1009
+
+
+async def test_who_floods_is_slowed_down_and_loses_nothing() -> None:
+    async with served(limits=Limits(bytes_at_once=20_000, bytes_a_second=200_000)) as server:
+        client = await bound(server.url, "one")
+        await client.enter("4")
+        for number in range(10):
+            await client.say("add", phase=str(number), body="00" * 3_000)
+        assert [(await client.hear("message"))["phase"] for _ in range(10)] == [str(number) for number in range(10)]
+
+
+@pytest.mark.parametrize(("path", "status"), [("/", 200), ("/v2", 404), ("/v1", 426)])
+async def test_what_a_browser_is_told(path: str, status: int) -> None:
+    async with served() as server:
+        reader, writer = await asyncio.open_connection(HERE, server.port)
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert (await reader.readline()).split()[1] == str(status).encode()
+        await ended(reader)
+        writer.close()
+
+
+async def test_another_path_is_no_rendezvous() -> None:
+    async with served() as server:
+        with pytest.raises(InvalidStatus):
+            await connect(server.url.replace("/v1", "/other"))
+
+
+async def test_a_port_that_is_taken_is_named() -> None:
+    with socket.create_server((HERE, 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(LocalEndpointError, match=f"{HERE}:{port}"):
+            async with serve(HERE, port, stun_ports=None):
+                pass
+        with pytest.raises(LocalEndpointError, match=f"{HERE}:{port}"):
+            async with serve(HERE, 0, stun_ports=(port, 0), stun_addresses=[HERE]):
+                pass
+
+
+async def test_the_welcome_names_the_stun_servers_by_the_name_that_the_client_has() -> None:
+    async with serve(HERE, 0, motd="be kind", stun_ports=(0, 0), stun_addresses=[HERE]) as server:
+        client = await connect(f"ws://localhost:{server.port}/v1", compression=None)
+        said = json.loads(await client.recv())["welcome"]
+        assert server.stun_ports is not None
+        assert said == {"motd": "be kind", "stun": [f"localhost:{server.stun_ports[0]}"]}
+        profile = await simopen.discover(servers=[(HERE, server.stun_ports[0])])
+        assert profile.mapping is simopen.Mapping.NONE
+        await client.close()
+
+
+async def test_a_room_that_is_too_old_ends_and_whoever_waits_in_it_is_told() -> None:
+    async with served(limits=Limits(room_s=0.3)) as server:
+        client = await bound(server.url, "one")
+        await client.enter("4")
+        assert "too old" in (await client.hear("error"))["error"]

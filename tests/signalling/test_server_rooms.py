@@ -1,0 +1,186 @@
+"""Rooms: who is in which, what is kept, and when one ends."""
+
+from __future__ import annotations
+
+import pytest
+
+from simopen.signalling.server_limits import Accounts, Limits
+from simopen.signalling.server_rooms import Agenda, Kept, Refusal, Room, Rooms
+
+APP, WHOSE = "app", "192.0.2.1"
+
+
+def rooms(**limits: float) -> Rooms:
+    given = Limits(**limits)  # type: ignore[arg-type]
+    return Rooms(given, Accounts(given))
+
+
+def entered(house: Rooms, side: str, name: str = "7", *, now: float = 0.0) -> tuple[Room, object]:
+    """A side in the room, with a connection."""
+    room, member = house.claim(APP, name, side, WHOSE, now), object()
+    house.attach(room, member, side, now)
+    house.listen(room, member)
+    return room, member
+
+
+def message(side: str, body: str = "00") -> Kept:
+    return Kept(side, "p", body, None, 0.0)
+
+
+def test_two_have_a_room_and_a_third_does_not() -> None:
+    house = rooms()
+    assert entered(house, "one")[0] is entered(house, "other")[0]
+    with pytest.raises(Refusal, match="crowded"):
+        house.claim(APP, "7", "third", WHOSE, 0.0)
+    assert entered(house, "one")[0].sides.keys() == {"one", "other"}, "the two go on"
+
+
+def test_another_apps_room_is_another() -> None:
+    house = rooms()
+    assert house.claim(APP, "7", "one", WHOSE, 0.0) is not house.claim("other app", "7", "one", WHOSE, 0.0)
+
+
+def test_who_comes_back_has_its_place_and_what_was_kept() -> None:
+    house = rooms()
+    room, member = entered(house, "one")
+    entered(house, "other")
+    house.add(room, message("other"), 0.0)
+    house.detach(room, member, 1.0)
+    again = house.open(APP, room.mailbox, "one", WHOSE, 2.0)
+    assert again is room
+    assert house.listen(again, object()) == (message("other"),)
+
+
+def test_who_came_back_under_a_new_name_takes_the_place_of_the_one_that_is_gone() -> None:
+    house = rooms()
+    room, member = entered(house, "one")
+    house.add(room, message("one"), 0.0)
+    house.detach(room, member, 1.0)
+    entered(house, "one again")
+    entered(house, "other")
+    assert room.sides.keys() == {"one again", "other"}
+    assert room.messages == []
+    assert house.size == 0
+    with pytest.raises(Refusal, match="crowded"):
+        house.claim(APP, "7", "one", WHOSE, 2.0)
+
+
+def test_who_has_closed_keeps_its_place() -> None:
+    """A code is guessed once: whoever guessed wrongly makes no room for the next guess."""
+    house = rooms()
+    room, member = entered(house, "guesser")
+    entered(house, "one")
+    house.close(room, "guesser", "scary", 1.0)
+    house.detach(room, member, 1.0)
+    with pytest.raises(Refusal, match="crowded"):
+        house.claim(APP, "7", "guesser again", WHOSE, 2.0)
+
+
+def test_a_room_that_both_have_closed_is_gone_by_the_worse_mood() -> None:
+    house = rooms()
+    room, _ = entered(house, "one")
+    entered(house, "other")
+    house.close(room, "one", "happy", 1.0)
+    assert len(house) == 1
+    house.close(room, "other", "scary", 1.0)
+    assert (len(house), house.moods) == (0, {"scary": 1})
+    assert house.claim(APP, "7", "third", WHOSE, 2.0) is not room
+
+
+def test_moods_that_are_made_up_are_not_counted_apart() -> None:
+    house = rooms()
+    for number in range(3):
+        room, _ = entered(house, "one", str(number))
+        house.close(room, "one", f"mood {number}", 0.0)
+    assert house.moods == {"other": 3}
+
+
+def test_a_released_number_leads_nowhere_once_both_have_let_go_of_it() -> None:
+    house = rooms()
+    room, _ = entered(house, "one")
+    entered(house, "other")
+    house.release(APP, "7", "one", 0.0)
+    with pytest.raises(Refusal, match="reclaimed"):
+        house.claim(APP, "7", "one", WHOSE, 0.0)
+    house.release(APP, "7", "other", 0.0)
+    assert house.claim(APP, "7", "third", WHOSE, 0.0) is not room
+    assert house.find(APP, room.mailbox) is room
+
+
+def test_numbers_are_short_and_each_is_given_once() -> None:
+    house = rooms(rooms=2_000, rooms_an_address=2_000)
+    names = [house.allocate(APP, f"side {number}", WHOSE, 0.0) for number in range(1_100)]
+    assert len(set(names)) == len(names)
+    assert [max(len(name) for name in names[:most]) for most in (9, 99, 999)] == [1, 2, 3]
+    assert {len(name) for name in names[999:]} == {4}
+
+
+def test_an_empty_room_is_kept_for_a_while_and_one_with_somebody_for_longer() -> None:
+    house = rooms(unattended_s=10, room_s=100)
+    left, member = entered(house, "one", "1")
+    stayed, _ = entered(house, "one", "2")
+    house.detach(left, member, 0.0)
+    assert house.expire(9.0) == []
+    assert len(house) == 2
+    assert house.expire(11.0) == []
+    assert (left.gone, stayed.gone) == (True, False)
+    told = [room for now in range(12, 102) for room in house.expire(float(now))]
+    assert told == [stayed], "somebody is in it, and should hear that it is over"
+    assert house.moods == {"pruney": 2}
+
+
+def test_what_is_kept_is_bounded() -> None:
+    house = rooms(room_messages=3, room_bytes=1000, kept_bytes=1500)
+    room, _ = entered(house, "one")
+    for _ in range(3):
+        house.add(room, message("one"), 0.0)
+    with pytest.raises(Refusal, match="full"):
+        house.add(room, message("one"), 0.0)
+    with pytest.raises(Refusal, match="full"):
+        house.add(entered(house, "one", "8")[0], message("one", "00" * 500), 0.0)
+    house.add(entered(house, "one", "9")[0], message("one", "00" * 490), 0.0)
+    with pytest.raises(Refusal, match="server is full"):
+        house.add(entered(house, "one", "10")[0], message("one", "00" * 490), 0.0)
+
+
+def test_rooms_are_bounded_in_all_and_of_one_address() -> None:
+    house = rooms(rooms=3, rooms_an_address=2)
+    house.allocate(APP, "a", "one", 0.0)
+    house.allocate(APP, "b", "one", 0.0)
+    with pytest.raises(Refusal, match="from this address"):
+        house.allocate(APP, "c", "one", 0.0)
+    house.allocate(APP, "c", "other", 0.0)
+    with pytest.raises(Refusal, match="no room left"):
+        house.allocate(APP, "d", "other", 0.0)
+
+
+def test_guessing_is_slow_for_one_address_and_nobody_else_is_harmed() -> None:
+    house = rooms(rooms_tried_at_once=5, rooms_tried_a_minute=6)
+    waiting = house.allocate(APP, "one", "192.0.2.9", 0.0)
+    for name in range(1_000, 1_005):
+        house.claim(APP, str(name), f"guesser {name}", "the guesser", 0.0)
+    with pytest.raises(Refusal, match="too many codes"):
+        house.claim(APP, "1005", "guesser", "the guesser", 0.0)
+    assert house.claim(APP, waiting, "other", "192.0.2.10", 0.0).sides.keys() == {"one", "other"}
+    house.claim(APP, "2000", "guesser", "the guesser", 10.0)
+    assert house.claim(APP, waiting, "one", "192.0.2.9", 10.0), "its own number is no guess, however often"
+
+
+def test_changes_tell_all_that_a_restart_must_know() -> None:
+    house = rooms()
+    room, _ = entered(house, "one")
+    house.add(room, message("one"), 0.0)
+    house.close(room, "one", "happy", 0.0)
+    changes = house.changes()
+    assert [change.message for change in changes if change.message] == [message("one")]
+    assert changes[-1] == (room.key, None, None, None)
+    assert house.changes() == []
+
+
+def test_an_agenda_gives_what_is_due_and_no_more_than_is_wanted() -> None:
+    agenda = Agenda[str]()
+    for at_s, thing in ((3.0, "c"), (1.0, "a"), (2.0, "b")):
+        agenda.put(at_s, thing)
+    assert list(agenda.due(2.0, most=1)) == ["a"]
+    assert list(agenda.due(2.0, most=9)) == ["b"]
+    assert len(agenda) == 1
