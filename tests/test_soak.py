@@ -15,6 +15,8 @@ from tests.soak.kinds import KINDS, Kind, run
 SOME = {
     "tickets": 2000,
     "frames": 3000,
+    "rendezvous-server": 600,
+    "stun-requests": 3000,
     "stun": 3000,
     "ntp": 3000,
     "cancellations": 24,

@@ -28,16 +28,16 @@ class Limits:
     rooms_an_address: int = 500
     rooms_tried_at_once: int = 60
     rooms_tried_a_minute: float = 12.0
-    message_bytes: int = 65_536
+    message_bytes: int = 262_144
     messages_at_once: int = 500
     messages_a_second: float = 50.0
     bytes_at_once: int = 1_048_576
     bytes_a_second: float = 262_144.0
     room_messages: int = 1_000
-    room_bytes: int = 1_048_576
+    room_bytes: int = 4_194_304
     kept_bytes: int = 268_435_456
     """Messages that are kept for peers, of all rooms."""
-    unread_bytes: int = 262_144
+    unread_bytes: int = 1_048_576
     """What may wait for a client that does not read."""
     bad_messages: int = 16
     """After so many that cannot be understood, the connection ends."""

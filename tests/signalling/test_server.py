@@ -167,7 +167,7 @@ async def test_who_does_not_read_is_let_go() -> None:
 async def test_a_message_that_is_too_long_ends_the_connection() -> None:
     async with served() as server:
         client = await bound(server.url, "one")
-        await client.say("add", phase="p", body="00" * 40_000)
+        await client.say("add", phase="p", body="00" * 140_000)
         with pytest.raises(ConnectionClosed) as closed:
             await client.hear()
         assert closed.value.rcvd is not None

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from random import Random
 
-from tests.soak import calls, links, parsers, programs
+from tests.soak import calls, links, parsers, programs, rendezvous_server
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,8 @@ class Kind:
 KINDS = {
     "tickets": Kind(1_000_000, parsers.ticket),
     "frames": Kind(1_000_000, parsers.link_frames),
+    "rendezvous-server": Kind(1_000_000, rendezvous_server.conversation, rendezvous_server.TALKS),
+    "stun-requests": Kind(1_000_000, rendezvous_server.stun_request),
     "stun": Kind(150_000, parsers.stun_message),
     "ntp": Kind(150_000, parsers.ntp_message),
     "cancellations": Kind(1_800, calls.cancellation),
