@@ -17,8 +17,8 @@ from simopen.model.server import Server
 
 APP_ID = "simopen.org/meet/1"
 """Rooms of other programs on the same server are apart from ours."""
-BODY_MOST = 65_536
-"""Bytes of one message's body. A meeting's have some hundred; NATS takes 1 MiB, our server 256 KiB, each in hex."""
+BODY_MOST = 16_384
+"""Bytes of one message's body. A meeting's have some hundred. Our server takes 64 KiB, in which a body is in hex."""
 
 
 class Mood(StrEnum):

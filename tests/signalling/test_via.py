@@ -1,0 +1,94 @@
+"""The URL of a rendezvous: what is read, what is refused, and that no password is told."""
+
+from __future__ import annotations
+
+import pytest
+
+from simopen.signalling import connect
+from simopen.signalling.via import PUBLIC, read_via
+
+
+@pytest.mark.parametrize(
+    ("typed", "url"),
+    [
+        ("wss://rendezvous.example.org/v1", "wss://rendezvous.example.org/v1"),
+        ("wss://rendezvous.example.org", "wss://rendezvous.example.org/v1"),
+        (" WSS://Rendezvous.example.org:4000/ ", "wss://rendezvous.example.org:4000/v1"),
+        ("wss://a.example/x?token=1", "wss://a.example/x?token=1"),
+        ("ws://localhost:4000", "ws://localhost:4000/v1"),
+        ("ws://[::1]:4000/v1", "ws://[::1]:4000/v1"),
+        ("nats://127.0.0.1", "nats://127.0.0.1"),
+        ("tls://u:p@a.example,b.example:4222", "tls://u:p@a.example,b.example:4222"),
+        (PUBLIC, PUBLIC),
+    ],
+)
+def test_what_is_read(typed: str, url: str) -> None:
+    assert read_via(typed).url == url
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "",
+        "rendezvous.example.org",
+        "http://a.example",
+        "wss://",
+        "wss:///v1",
+        "wss://a.example:0/v1",
+        "wss://a.example:65536/v1",
+        "wss://a.example,b.example/v1",
+        "wss://a b.example/v1",
+        "wss://a.example/v1\r\nHost: x",
+        "tls://a.example,",
+        "tls://" + ",".join(["a.example"] * 17),
+        "ws://[::1/v1",
+    ],
+)
+def test_what_is_no_url_of_a_rendezvous(typed: str) -> None:
+    with pytest.raises(ValueError, match="via"):
+        read_via(typed)
+
+
+@pytest.mark.parametrize(
+    "typed", ["ws://a.example/v1", "nats://a.example", "nats://127.0.0.1,a.example", "nats+ws://a.example"]
+)
+def test_in_the_clear_only_where_it_is_meant(typed: str) -> None:
+    with pytest.raises(ValueError, match="in the clear"):
+        read_via(typed)
+    assert read_via(typed, allow_plain=True).url == typed
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "ws://u:hunter2@a.example/v1",
+        "ws://u:hunter2@a.example,/v1",
+        "ws://u:hun/ter2@a.example/v1",
+        "ws://u:hun#ter2@a.example/v1",
+        "ws://u:hun?ter2@a.example/v1",
+        "nats://hunter2@a.example",
+        "http://u:hunter2@a.example",
+        "nats://u:hunter2@a .example",
+        "wss://u:hunter 2@a.example",
+    ],
+)
+def test_no_error_tells_a_password(typed: str) -> None:
+    with pytest.raises(ValueError, match=r"via|in the clear") as refused:
+        read_via(typed)
+    assert "hun" not in str(refused.value)
+    assert "ter2" not in str(refused.value)
+
+
+def test_nothing_that_is_shown_tells_a_password() -> None:
+    via = read_via("wss://u:hunter2@a.example/v1?key=hunter2")
+    assert "hunter2" in via.url
+    assert "hunter2" not in f"{via} {via!r}"
+
+
+async def test_a_bad_url_is_refused_before_anything_is_sent() -> None:
+    with pytest.raises(ValueError, match="via"):
+        async with connect("http://a.example"):
+            pass
+    with pytest.raises(TypeError):
+        async with connect(None):  # type: ignore[arg-type]
+            pass
