@@ -1,7 +1,7 @@
-"""Rendezvous servers for tests, each by its `via`: ours, magic-wormhole's, and NATS.
+"""Rendezvous servers for tests, each by its `via`: magic-wormhole's, and NATS.
 
-`from tests.signalling.places import wormhole_via` makes a fixture known where it is used. Real servers are programs of
-their own, one a file of tests, at a free port of loopback.
+`from tests.signalling.places import wormhole_via` makes a fixture known where it is used. They are programs of their
+own, one a file of tests, at a free port of loopback.
 """
 
 from __future__ import annotations
@@ -11,37 +11,44 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
 BIN = Path(sys.executable).parent
 TWIST = BIN / "twist"
+UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
 
 
 @contextlib.contextmanager
 def started(command: list[str], ready: str, *, cwd: Path) -> Iterator[re.Match[str]]:
-    """A program, once it has written a line that `ready` matches: the match. It ends with this."""
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    """A program, once it has written a line that `ready` matches: the match. It ends with this.
+
+    It writes to a file, which, unlike a pipe, never fills up.
+    """
     log = cwd / "log"
     with (
-        log.open("w") as written,
-        subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=cwd, text=True, env=environment
-        ) as program,
+        log.open("wb") as written,
+        log.open() as read,
+        subprocess.Popen(command, stdout=written, stderr=written, cwd=cwd, env={**os.environ, **UNBUFFERED}) as program,
     ):
-        assert program.stdout is not None
         try:
-            for line in program.stdout:
-                written.write(line)
-                if (match := re.search(ready, line)) is not None:
-                    break
-            else:
-                pytest.fail(f"{command[0]} did not start: {log.read_text()}")
-            yield match
+            yield _waited_for(read, ready, program)
         finally:
             program.kill()
+
+
+def _waited_for(log: TextIO, ready: str, program: subprocess.Popen[bytes]) -> re.Match[str]:
+    said = ""
+    while (match := re.search(ready, said)) is None:
+        if program.poll() is not None:
+            pytest.fail(f"it did not start: {said}")
+        time.sleep(0.01)  # there is no event for a line in a file
+        said += log.read()
+    return match
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +57,5 @@ def wormhole_via(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if not TWIST.exists():
         pytest.skip("magic-wormhole-mailbox-server is not here: pip install magic-wormhole-mailbox-server")
     command = [str(TWIST), "wormhole-mailbox", "--port", "tcp:0:interface=127.0.0.1", "--channel-db=:memory:"]
-    with started(
-        command,
-        r"WebSocketServerFactory starting on (\d+)|Site starting on (\d+)",
-        cwd=tmp_path_factory.mktemp("twist"),
-    ) as said:
-        yield f"ws://127.0.0.1:{said[1] or said[2]}/v1"
+    with started(command, r"Site starting on (\d+)", cwd=tmp_path_factory.mktemp("twist")) as said:
+        yield f"ws://127.0.0.1:{said[1]}/v1"

@@ -28,7 +28,7 @@ async def via(request: pytest.FixtureRequest) -> AsyncIterator[str]:
     if request.param != "ours":
         yield request.getfixturevalue(request.param)
         return
-    async with serve("127.0.0.1", 0) as server:
+    async with serve("127.0.0.1", 0, stun_ports=None) as server:
         yield server.url
 
 
