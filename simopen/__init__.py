@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from simopen.clock.source import Clock, check_clock, unchecked_clock
     from simopen.errors import (
         ClockError,
+        CodeError,
         Flaw,
         ForwardError,
         ImpossiblePair,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         LinkError,
         LocalEndpointError,
         MissedInstant,
+        PeerLeft,
         PunchError,
         RendezvousUnreachable,
         ResolutionError,
@@ -36,17 +38,32 @@ if TYPE_CHECKING:
         StunError,
         TicketError,
         WindowClosed,
+        WrongCode,
     )
     from simopen.holepunch.api import connect, connect_self, punch
     from simopen.link.bridge import bridge
     from simopen.link.session import new_key
     from simopen.model.endpoint import Endpoint
     from simopen.model.estimate import Estimate, Source
-    from simopen.model.event import Answered, Armed, ClockKnown, Event, Fired, Resolved, Up, Verified
+    from simopen.model.event import (
+        Answered,
+        Armed,
+        ClockKnown,
+        Event,
+        Fired,
+        InRoom,
+        PeerClock,
+        PeerHere,
+        Resolved,
+        Round,
+        Up,
+        Verified,
+    )
     from simopen.model.nat import Allocation, Filtering, Mapping, Observation, Pooling, Profile
     from simopen.model.outcome import Outcome
     from simopen.model.report import Attempt, Cause, Diagnosis, Report, Via
     from simopen.nat.discovery import discover
+    from simopen.rendezvous.api import Meeting, meet, meeting
     from simopen.signalling.server import serve
     from simopen.ticket.codec import Ticket, parse_ticket
     from simopen.ticket.hold import holding
@@ -62,6 +79,7 @@ __all__ = [
     "Clock",
     "ClockError",
     "ClockKnown",
+    "CodeError",
     "Diagnosis",
     "Endpoint",
     "Estimate",
@@ -72,15 +90,20 @@ __all__ = [
     "Forward",
     "ForwardError",
     "ImpossiblePair",
+    "InRoom",
     "Instant",
     "LabError",
     "LinkBroken",
     "LinkError",
     "LocalEndpointError",
     "Mapping",
+    "Meeting",
     "MissedInstant",
     "Observation",
     "Outcome",
+    "PeerClock",
+    "PeerHere",
+    "PeerLeft",
     "Pooling",
     "Profile",
     "PunchError",
@@ -89,6 +112,7 @@ __all__ = [
     "ResolutionError",
     "Resolved",
     "RoomCrowded",
+    "Round",
     "SelfConnection",
     "SignallingError",
     "SimopenError",
@@ -101,6 +125,7 @@ __all__ = [
     "Verified",
     "Via",
     "WindowClosed",
+    "WrongCode",
     "bridge",
     "check_clock",
     "connect",
@@ -108,6 +133,8 @@ __all__ = [
     "discover",
     "forward",
     "holding",
+    "meet",
+    "meeting",
     "new_key",
     "next_slot",
     "parse_instant",
@@ -127,6 +154,7 @@ _HOMES = {
     "Clock": "clock.source",
     "ClockError": "errors",
     "ClockKnown": "model.event",
+    "CodeError": "errors",
     "Diagnosis": "model.report",
     "Endpoint": "model.endpoint",
     "Estimate": "model.estimate",
@@ -137,15 +165,20 @@ _HOMES = {
     "Forward": "apps.forward",
     "ForwardError": "errors",
     "ImpossiblePair": "errors",
+    "InRoom": "model.event",
     "Instant": "clock.instant",
     "LabError": "errors",
     "LinkBroken": "errors",
     "LinkError": "errors",
     "LocalEndpointError": "errors",
     "Mapping": "model.nat",
+    "Meeting": "rendezvous.api",
     "MissedInstant": "errors",
     "Observation": "model.nat",
     "Outcome": "model.outcome",
+    "PeerClock": "model.event",
+    "PeerHere": "model.event",
+    "PeerLeft": "errors",
     "Pooling": "model.nat",
     "Profile": "model.nat",
     "PunchError": "errors",
@@ -154,6 +187,7 @@ _HOMES = {
     "ResolutionError": "errors",
     "Resolved": "model.event",
     "RoomCrowded": "errors",
+    "Round": "model.event",
     "SelfConnection": "errors",
     "SignallingError": "errors",
     "SimopenError": "errors",
@@ -166,6 +200,7 @@ _HOMES = {
     "Verified": "model.event",
     "Via": "model.report",
     "WindowClosed": "errors",
+    "WrongCode": "errors",
     "bridge": "link.bridge",
     "check_clock": "clock.source",
     "connect": "holepunch.api",
@@ -173,6 +208,8 @@ _HOMES = {
     "discover": "nat.discovery",
     "forward": "apps.forward",
     "holding": "ticket.hold",
+    "meet": "rendezvous.api",
+    "meeting": "rendezvous.api",
     "new_key": "link.session",
     "next_slot": "clock.instant",
     "parse_instant": "clock.instant",

@@ -4,6 +4,7 @@
 
     SimopenError
     ├── ClockError               nobody could say what time it is
+    ├── CodeError                what was given is no code; also a ValueError
     ├── ForwardError             connections cannot be carried: not allowed, or the stream broke
     ├── LabError                 the lab cannot be had here, or a host of it failed
     ├── LinkBroken               a link ended, and the peer did not end it; also a ConnectionResetError, so an OSError
@@ -16,8 +17,10 @@
     │   ├── SelfConnection       the peer is this very socket
     │   └── WindowClosed         the window ended without a stream; also a TimeoutError
     ├── SignallingError          the rendezvous was of no use; also a ConnectionError, so an OSError
+    │   ├── PeerLeft             the peer ended the meeting, or is not heard of any more
     │   ├── RendezvousUnreachable    nobody answers there, or not any longer, or what answers is no rendezvous
-    │   └── RoomCrowded          two are in that room already
+    │   ├── RoomCrowded          two are in that room already
+    │   └── WrongCode            the two sides' codes differ, or somebody has guessed
     ├── StunError                no STUN server told this host's mapping
     └── TicketError              a ticket that cannot be used; also a ValueError
 
@@ -88,8 +91,20 @@ class LinkBroken(SimopenError, ConnectionResetError):  # noqa: N818 - says what 
     """
 
 
+class CodeError(SimopenError, ValueError):
+    """What was given is no code, and nothing was sent. The message says what is wrong with it."""
+
+
 class SignallingError(SimopenError, ConnectionError):
     """A rendezvous was of no use. The message names it, and says what was tried, what came, and what to do."""
+
+
+class PeerLeft(SignallingError):  # noqa: N818 - says what is the matter
+    """The peer ended the meeting before a stream came up, or is not heard of any more. The message says which."""
+
+
+class WrongCode(SignallingError):  # noqa: N818 - says what is the matter
+    """The two sides' codes differ, or somebody has guessed at this one: it is of no more use. Make a new one."""
 
 
 class RendezvousUnreachable(SignallingError):  # noqa: N818 - says what is the matter

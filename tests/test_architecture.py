@@ -32,6 +32,7 @@ ROOMS = (
     "ticket",
     "holepunch",
     "signalling",
+    "rendezvous",
     "apps",
     "simopen",  # `__init__.py`: the public names
     "http",  # and those that need the extra of that name
@@ -87,6 +88,10 @@ PURE = (
     "holepunch.retry",
     "holepunch.strategies",
     "holepunch.unproven",
+    "rendezvous.exchange",
+    "rendezvous.pake",
+    "rendezvous.peer_clock",
+    "rendezvous.sealing",
     "signalling.base",
     "signalling.hashcash",
     "signalling.mailbox_session",
@@ -144,6 +149,9 @@ HEAVY = {
     "httpx2",
     "uvicorn",
     "websockets",
+    "spake2",
+    "platformdirs",
+    "segno",
 }
 
 

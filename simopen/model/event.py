@@ -2,6 +2,7 @@
 
 Theory of operation: pure values. `at_ns` is when the step happened, in CLOCK_MONOTONIC ns, as in a `Report`: what the
 time is may be learnt only on the way. Each reads as a line of words, so `on_event=print` shows a punch step by step.
+A meeting by a code begins with `InRoom` and `PeerHere`, has a `Round` for each of its tries, and `PeerClock` once.
 In the order in which they come: `Resolved`, `ClockKnown`, `Armed`, `Fired`, `Answered`, `Up`, `Verified`. Each but
 `Armed`, `Up` and `Verified` may come several times, and more kinds may be added: pass over what you do not know.
 """
@@ -15,7 +16,7 @@ from typing import ClassVar
 from simopen.model.endpoint import Endpoint
 from simopen.model.estimate import Estimate
 from simopen.model.report import Attempt, Via
-from simopen.model.wording import listed
+from simopen.model.wording import human, listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,52 @@ class Verified(Event):
 
     def __str__(self) -> str:
         return f"verified: {self.remote} holds the key"
+
+
+@dataclass(frozen=True, slots=True)
+class InRoom(Event):
+    """The rendezvous has let this side in, and the peer may come. `motd`: what it says to its users, if anything."""
+
+    step = "in room"
+    room: str
+    motd: str | None = None
+
+    def __str__(self) -> str:
+        return f"in room {self.room}, waiting for the peer"
+
+
+@dataclass(frozen=True, slots=True)
+class PeerHere(Event):
+    """The peer is in the room, and has the same code."""
+
+    step = "peer here"
+
+    def __str__(self) -> str:
+        return "the peer is here, with the same code"
+
+
+@dataclass(frozen=True, slots=True)
+class PeerClock(Event):
+    """Add `difference_s` to this host's clock to get the peer's; right to within `bound_s`. Seconds."""
+
+    step = "peer clock"
+    difference_s: float
+    bound_s: float
+
+    def __str__(self) -> str:
+        return f"the peer's clock is {self.difference_s:+.3f} s from this host's, ± {human(self.bound_s)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Round(Event):
+    """A meeting's round begins, the first being 1: `what` it is, in words."""
+
+    step = "round"
+    number: int
+    what: str
+
+    def __str__(self) -> str:
+        return self.what
 
 
 OnEvent = Callable[[Event], object]

@@ -2,8 +2,8 @@
 
 Theory of operation: the number says in which room the two meet, and the rendezvous sees it; the words are the secret,
 and go through a PAKE (`pake`). They are of the EFF's short list 2: each is known by its first three letters, so these
-are enough, and a slip is mostly found here, before anything is sent. What people make of a code on its way (capitals,
-spaces, long dashes, wide digits) is undone.
+are enough. Two people may agree on other words, too: those count as they are typed. What people make of a code on its
+way (capitals, spaces, long dashes, wide digits) is undone.
 
 Pure, but for the list, which is read once from the file beside this one.
 """
@@ -121,7 +121,7 @@ def _plain(text: str) -> str:
 
 
 def _rejoined(found: list[str]) -> list[str]:
-    """"yo-yo" is one word, whose hyphen the list here leaves out."""
+    """ "yo-yo" is one word, whose hyphen the list here leaves out."""
     joined: list[str] = []
     for each in found:
         if joined and joined[-1] == each == "yo":
@@ -132,16 +132,16 @@ def _rejoined(found: list[str]) -> list[str]:
 
 
 def _word(typed: str) -> str:
+    if not typed.isalnum() or len(typed) < _LEAST_LETTERS:
+        raise CodeError(f"{quoted(typed)} is no word of a code: type at least {_LEAST_LETTERS} letters of each word")
     fitting = completions(typed)
-    if typed in fitting:
-        return typed
-    if len(fitting) == 1 and len(typed) >= _LEAST_LETTERS:
-        return fitting[0]
-    if len(fitting) > 1:
-        raise CodeError(f"{quoted(typed)} is too short: type at least {_LEAST_LETTERS} letters of each word")
-    meant = completions(typed[:_LEAST_LETTERS]) if len(typed) >= _LEAST_LETTERS else ()
-    hint = f"; is it {quoted(meant[0])}?" if meant else ": ask your peer to read the code again"
-    raise CodeError(f"{quoted(typed)} is no word of a code{hint}")
+    return fitting[0] if len(fitting) == 1 else typed
+
+
+def unlisted(code: Code) -> tuple[tuple[str, str | None], ...]:
+    """The words that no command has made, and of each the one that may be meant: it begins with the same letters."""
+    wrong = [each for each in code.words if each not in completions(each)]
+    return tuple((each, next(iter(completions(each[:_LEAST_LETTERS])), None)) for each in wrong)
 
 
 def completions(begun: str) -> tuple[str, ...]:

@@ -45,5 +45,3 @@ class Pake:
         except Exception as error:  # AssertionError and ValueError among them; there is no list of them
             raise BadMessage(f"no message of the key exchange ({type(error).__name__})") from error
         return key
-
-

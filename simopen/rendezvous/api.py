@@ -1,0 +1,313 @@
+"""The public calls, `meet` and `meeting`: from a code to a stream.
+
+Theory of operation: what is judged is judged before anything is sent. The PAKE's first half is worked out in a thread
+while the rendezvous is connected to. Whoever leaves tells the peer, where there is time for it; where there is a
+stream, the room is left in the background, as the stream's first byte need not wait for that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import secrets
+import time
+from asyncio import StreamReader, StreamWriter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from simopen import _logs
+from simopen.clock.instant import positive_s
+from simopen.clock.source import MACHINE, LocalClock
+from simopen.errors import CodeError, WrongCode
+from simopen.holepunch.options import Options
+from simopen.link.session import LEAST_KEY_BYTES
+from simopen.model.endpoint import Local, Reach, literal, local_endpoint, reach
+from simopen.model.event import InRoom, OnEvent
+from simopen.model.server import Server
+from simopen.nat.discovery import TIMEOUT_S
+from simopen.nat.stun_tcp import DEFAULT_SERVERS, parse_servers
+from simopen.net.tcp_keepalive import KEEPALIVE_S, USER_TIMEOUT_S
+from simopen.rendezvous import where
+from simopen.rendezvous.codes import WORDS, Code, check_count, new_code, parse_code
+from simopen.rendezvous.exchange import Exchange
+from simopen.rendezvous.meeting import Meeting as _Side
+from simopen.rendezvous.meeting import Settings
+from simopen.rendezvous.pake import Pake
+from simopen.signalling.base import Mood, Signaller
+
+logger = _logs.logger("meeting")
+
+Via: TypeAlias = "str | Callable[[], AbstractAsyncContextManager[Signaller]] | None"
+"""A rendezvous: its URL, or what opens a `Signaller` of the caller's own; None: see `where`."""
+STREAM_LIMIT = 2**16
+MOST_SERVERS = 4
+"""STUN servers that are taken from a rendezvous's word."""
+_LABEL = b"simopen room 1\0"
+_ROOM_DIGITS = 15
+_leaving: set[asyncio.Task[None]] = set()
+
+
+class Meeting:
+    """What `meeting` gives. `code`: what the peer needs, `str`; with a long secret the room's name alone."""
+
+    def __init__(self, code: str, side: _Side) -> None:
+        self.code = code
+        self.is_met = False
+        self._side = side
+
+    async def streams(self) -> tuple[StreamReader, StreamWriter]:
+        """Wait for the peer, and give asyncio's own (reader, writer), both ends proven. Once.
+
+        `writer.get_extra_info("simopen")` is the `Report`. What is raised is as for `meet`.
+        """
+        met = await self._side.streams()
+        self.is_met = True
+        return met
+
+
+async def meet(
+    code: str,
+    *,
+    via: Via = None,
+    secret: bytes | None = None,
+    local: Local = None,
+    servers: Sequence[str | tuple[str, int]] | None = None,
+    timeout: float = TIMEOUT_S,
+    spray: bool = False,
+    allow_plain: bool = False,
+    keepalive: float | None = KEEPALIVE_S,
+    user_timeout: float | None = USER_TIMEOUT_S,
+    on_event: OnEvent | None = None,
+    limit: int = STREAM_LIMIT,
+    local_clock: LocalClock = MACHINE,
+) -> tuple[StreamReader, StreamWriter]:
+    """Meet whoever has the same code: one direct, proven stream, on both sides.
+
+    Waits for the peer without an end; `asyncio.timeout` sets one. `meeting` makes a new code.
+
+    Args:
+        code: as `7-crossover-clockwork`. Capitals, spaces and long dashes do not matter, and the first three letters of
+            each word are enough. With a `secret`: the name of the room, on both sides the same.
+        via: the rendezvous's URL, the same on both sides: `wss://…` or `ws://…` of a mailbox server, `nats://…`; or
+            what opens a `Signaller` of your own. Left out: `SIMOPEN_VIA`, or what the user's configuration names.
+        secret: at least 16 random bytes that both sides have, in place of a code's words: any number of times.
+        local: the local port or (IP address, port) to meet from; left out, a free one.
+        servers: STUN servers, as for `discover`; left out, those of the rendezvous, or else the public ones.
+        timeout: seconds for the STUN servers' answers.
+        spray: as for `connect`, where the peer does so, too.
+        allow_plain: let a rendezvous on another host be spoken to in the clear: all that matters is sealed, and who is
+            on the way sees from where, when, and how much.
+        keepalive, user_timeout, limit: as for `connect`.
+        local_clock: this machine's clocks, whatever they say: the peer's are compared with them.
+        on_event: called at each step, as for `connect`; `InRoom`, `PeerHere`, `PeerClock` and `Round` come, too.
+
+    Raises:
+        TypeError, ValueError: a bad argument; CodeError: no code. Nothing has been sent then.
+        WrongCode: the peer's code is another, or somebody has guessed. This one is of no more use.
+        PeerLeft: the peer ended the meeting, or is not heard of any more.
+        SignallingError: these two, and whatever the rendezvous did: `RoomCrowded`, `RendezvousUnreachable`.
+        StunError: no STUN server answered.
+        PunchError: three rounds brought no stream; `report` and `diagnosis` are the last one's.
+    """
+    async with meeting(
+        code,
+        via=via,
+        secret=secret,
+        local=local,
+        servers=servers,
+        timeout=timeout,
+        spray=spray,
+        allow_plain=allow_plain,
+        keepalive=keepalive,
+        user_timeout=user_timeout,
+        on_event=on_event,
+        limit=limit,
+        local_clock=local_clock,
+    ) as found:
+        return await found.streams()
+
+
+@contextlib.asynccontextmanager
+async def meeting(
+    code: str | None = None,
+    *,
+    words: int = WORDS,
+    via: Via = None,
+    secret: bytes | None = None,
+    local: Local = None,
+    servers: Sequence[str | tuple[str, int]] | None = None,
+    timeout: float = TIMEOUT_S,
+    spray: bool = False,
+    allow_plain: bool = False,
+    keepalive: float | None = KEEPALIVE_S,
+    user_timeout: float | None = USER_TIMEOUT_S,
+    on_event: OnEvent | None = None,
+    limit: int = STREAM_LIMIT,
+    local_clock: LocalClock = MACHINE,
+) -> AsyncIterator[Meeting]:
+    """`meet` in two steps, for the side that makes the code and shows it before the peer can come.
+
+    `async with simopen.meeting(via=…) as found: print(found.code); reader, writer = await found.streams()`. The streams
+    are the caller's, and outlive it. Leaving without a stream ends the meeting, and tells a peer that is here.
+
+    Args:
+        code: left out, a new one is made, of a free room and so many `words` of 1,296 each.
+        words: 1 to 24. Two are worth 20.7 bits, and there is one guess.
+        via, secret, local, servers, timeout, spray: as for `meet`, and so is what is raised.
+        allow_plain, keepalive, user_timeout, on_event, limit, local_clock: as for `meet`, too.
+    """
+    told = Options.told(spray=spray, local=local, keepalive=keepalive, user_timeout=user_timeout, on_event=on_event)
+    if local is not None:
+        local_endpoint(local, 0)
+    if servers is not None:
+        parse_servers(servers)
+    check_count(words)
+    wanted = _Wanted.judged(code, secret)
+    timeout_s = positive_s("timeout", timeout)
+    opened = _opened(via, allow_plain=allow_plain)
+    early = asyncio.ensure_future(wanted.begun())
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(_put_away, early)
+        signaller = await stack.enter_async_context(opened)
+        room = wanted.room or await signaller.allocate()
+        typed = wanted.typed or (room if secret is not None else str(new_code(room, words)))
+        if (pake := await early) is None:
+            pake = await asyncio.to_thread(Pake, wanted.password(typed), room)
+        began_ns = time.monotonic_ns()
+        await signaller.enter(room)
+        said = Exchange(secrets.token_hex(8), pake.message, began_ns, is_long=secret is not None)
+        names = servers or _announced(signaller.welcome.stun, via) or DEFAULT_SERVERS
+        side = _Side(signaller, pake, said, Settings(told, names, timeout_s, limit, local_clock=local_clock))
+        found = Meeting(typed, side)
+        told.tell(InRoom(time.monotonic_ns(), room, signaller.welcome.motd))
+        try:
+            yield found
+        except BaseException as error:
+            if not found.is_met:
+                await _told_end(side, said, error)
+            raise
+        finally:
+            if found.is_met:
+                _leave_later(side, stack.pop_all())
+        if not found.is_met:
+            await side.leave(Mood.LONELY, "it did not wait")
+
+
+def _leave_later(side: _Side, rest: contextlib.AsyncExitStack) -> None:
+    async def leave() -> None:
+        async with rest:
+            await side.leave(Mood.HAPPY, None)
+
+    task = asyncio.ensure_future(leave())
+    _leaving.add(task)
+    task.add_done_callback(_leaving.discard)
+
+
+async def _told_end(side: _Side, said: Exchange, error: BaseException) -> None:
+    if isinstance(error, WrongCode):
+        await side.leave(Mood.SCARED, None)
+    elif isinstance(error, (asyncio.CancelledError, KeyboardInterrupt)):
+        await side.leave(Mood.LONELY if said.peer is None else Mood.ERRORED, "it was interrupted")
+    else:
+        await side.leave(Mood.ERRORED, str(error) or type(error).__name__)
+
+
+async def _put_away(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """`room` and `typed` code, None where they are to be made; `secret`: a long one, in place of words."""
+
+    code: Code | None
+    room: str | None
+    typed: str | None
+    secret: bytes | None
+
+    @classmethod
+    def judged(cls, code: str | None, secret: bytes | None) -> _Wanted:
+        """Raises: TypeError, ValueError, CodeError."""
+        if secret is None:
+            if code is None:
+                return cls(None, None, None, None)
+            read = parse_code(code)
+            return cls(read, read.room, str(read), None)
+        if not isinstance(secret, (bytes, bytearray, memoryview)):
+            raise TypeError(f"a secret is bytes, not {type(secret).__name__}")
+        if len(secret) < LEAST_KEY_BYTES:
+            raise ValueError(
+                f"a secret is at least {LEAST_KEY_BYTES} random bytes, not {len(secret)}: whoever comes into the room "
+                f"may guess again and again; simopen.new_key() makes one"
+            )
+        return cls(None, None if code is None else room_named(code), code, bytes(secret))
+
+    def password(self, typed: str) -> bytes:
+        """What the PAKE is given, once the code is known."""
+        if self.secret is not None:
+            return b"secret\0" + self.secret
+        return b"words\0" + (self.code or parse_code(typed)).secret
+
+    async def begun(self) -> Pake | None:
+        """The PAKE, where all is known that it needs."""
+        if self.room is None or self.typed is None:
+            return None
+        return await asyncio.to_thread(Pake, self.password(self.typed), self.room)
+
+
+def room_named(name: str) -> str:
+    """The room's number for the name that two sides agreed on; a number names itself.
+
+    Never from the secret: who runs a rendezvous could try secrets on it.
+
+    Raises: TypeError; CodeError where there is no name.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"a room's name is a string, not {type(name).__name__}")
+    plain = " ".join(name.split()).casefold()
+    if not plain:
+        raise CodeError("with a secret, the code is the name of a room, and it is empty")
+    if plain.isascii() and plain.isdecimal() and len(plain) < _ROOM_DIGITS:
+        return str(int(plain))
+    number = int.from_bytes(hashlib.sha256(_LABEL + plain.encode()).digest()) % 9 * 10 ** (_ROOM_DIGITS - 1)
+    rest = int.from_bytes(hashlib.sha256(_LABEL + b"\0" + plain.encode()).digest()) % 10 ** (_ROOM_DIGITS - 1)
+    return str(10 ** (_ROOM_DIGITS - 1) + number + rest)
+
+
+def _opened(via: Via, *, allow_plain: bool) -> AbstractAsyncContextManager[Signaller]:
+    """Raises: TypeError, ValueError; RendezvousUnreachable where none is named."""
+    if callable(via):
+        return via()
+    from simopen.signalling.via import connect, read_via
+
+    url = where.required(via)
+    read_via(url, allow_plain=allow_plain)
+    return connect(url, allow_plain=allow_plain)
+
+
+def _announced(servers: tuple[Server, ...], via: Via) -> tuple[str, ...]:
+    """Of the servers that a rendezvous recommends, those that are not nearer to this host than it is itself."""
+    host = (
+        via.partition("://")[2].partition("/")[0].rpartition("@")[2].rpartition(":")[0] if isinstance(via, str) else ""
+    )
+    nearest = _reach(host.strip("[]"))
+    kept = [each for each in servers if _reach(each.host) >= nearest]
+    if len(kept) < len(servers):
+        logger.warning("the rendezvous recommends STUN servers of this host's own network: left out")
+    return tuple(f"[{each.host}]:{each.port}" if ":" in each.host else f"{each.host}:{each.port}" for each in kept)[
+        :MOST_SERVERS
+    ]
+
+
+def _reach(host: str) -> Reach:
+    try:
+        address = literal(host)
+    except ValueError:
+        return Reach.NOBODY
+    if host in {"localhost", "ip6-localhost"}:
+        return Reach.HOST
+    return Reach.GLOBAL if address is None else reach(address)

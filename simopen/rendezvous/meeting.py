@@ -1,0 +1,345 @@
+"""One side of a meeting, from an entered room to a proven stream: thin I/O around `exchange`, which decides.
+
+Theory of operation. One task hears the peer; the rest waits for what that brings. The NATs are asked while nobody is
+here yet. Then, at most three times, each side says its ticket, the one that came later sets the instant, and both fire;
+each round changes something: the first fires, the second asks the NATs anew, the third takes another local port.
+What is said in the room goes on while they fire, so that a peer who ends it, or comes anew, is heard at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from asyncio import StreamReader, StreamWriter
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from simopen import _logs
+from simopen.clock.source import MACHINE, LocalClock
+from simopen.errors import ImpossiblePair, PeerLeft, PunchError, SimopenError, TicketError
+from simopen.holepunch import api
+from simopen.holepunch.options import Options
+from simopen.link.session import Kind, Session
+from simopen.model.estimate import Estimate, Reading, Source
+from simopen.model.event import PeerClock, PeerHere, Round
+from simopen.model.times import MonoNs
+from simopen.model.wording import human
+from simopen.rendezvous import exchange, peer_clock
+from simopen.rendezvous.exchange import ROUNDS, Derive, Exchange, Go, Peer, Send
+from simopen.rendezvous.pake import BadMessage, Pake
+from simopen.signalling.base import Mood, Signaller
+from simopen.ticket.codec import Ticket, parse_ticket
+from simopen.ticket.hold import Held, holding
+
+logger = _logs.logger("meeting")
+T = TypeVar("T")
+
+PEER_S = 30.0
+"""A peer that is here says something within this: it may have to ask STUN servers that do not answer, for 4 s."""
+WINDOWS_S = (5.0, 7.5, 10.0)
+"""Of each round. The instant is known to some ms on both sides, so what is left is SYNs lost once, twice."""
+_LONG_S = 3600.0
+_APART_S = 0.01
+_ENOUGH_S = 0.25
+_LEAVING_S = 1.0
+_ARMING_NS = 30_000_000
+_PLANNING_NS = 300_000_000
+"""A row of ports takes so long to be foreseen."""
+_CHANGES = ("", "; the NATs are asked anew", "; from another local port")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to meet. `options`: as for `connect`; the instant, the clock and the session come with each round."""
+
+    options: Options
+    servers: Sequence[str | tuple[str, int]]
+    timeout_s: float
+    limit: int
+    peer_s: float = PEER_S
+    local_clock: LocalClock = MACHINE
+
+
+class _Anew(Exception):  # noqa: N818 - no error: the peer's program has been started anew
+    pass
+
+
+class _Lost(PunchError):  # noqa: N818 - says what happened
+    """A round that the peer ended."""
+
+
+class Meeting:
+    """One side, in a room of its signaller's. `began_ns`: when it came there. Cancel `listening` at the end."""
+
+    def __init__(self, signaller: Signaller, pake: Pake, said: Exchange, settings: Settings) -> None:
+        self._signaller, self._pake, self._said, self._settings = signaller, pake, said, settings
+        self._tell = settings.options.tell
+        self._own = settings.local_clock.read()
+        self._changed = asyncio.Event()
+        self._failed: Exception | None = None
+        self._held: tuple[contextlib.AsyncExitStack, Held] | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._asking: set[str] = set()
+        self._finding = self._start(self._find(settings.options.local))
+        self._start(self._listen())
+
+    def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        return task
+
+    async def streams(self) -> tuple[StreamReader, StreamWriter]:
+        """The stream, proven. Raises: SignallingError, StunError, PunchError."""
+        while True:
+            peer = await self._until(lambda: self._said.peer, None)
+            self._tell(PeerHere(time.monotonic_ns()))
+            try:
+                met = await self._rounds(peer)
+            except _Anew:
+                logger.info("the peer has come anew")
+                continue
+            with contextlib.suppress(SimopenError):
+                await self._signaller.send(*_sent(exchange.done(peer)))
+            return met
+
+    async def leave(self, mood: Mood, why: str | None) -> None:
+        """End it. `why`: what the peer is told; None: nothing, as there is a stream."""
+        tasks, self._tasks = self._tasks, set()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._held is not None:
+            held, self._held = self._held, None
+            await held[0].aclose()
+        with contextlib.suppress(SimopenError, TimeoutError):
+            async with asyncio.timeout(_LEAVING_S):
+                for peer in filter(None, (self._said.peer, *self._said.begun.values())):
+                    if why is not None and peer.is_told:
+                        await self._signaller.send(*_sent(exchange.bye(peer, why)))
+        with contextlib.suppress(SimopenError, TimeoutError):
+            async with asyncio.timeout(_LEAVING_S):
+                await self._signaller.close(mood)
+
+    # What is heard.
+
+    async def _listen(self) -> None:
+        try:
+            await self._signaller.send(*_sent(self._said.first))
+            while True:
+                message = await self._signaller.receive()
+                now_ns = time.monotonic_ns()
+                await self._act(self._said.hear(message.phase, message.body, now_ns, self._utc_ns(now_ns)))
+                self._changed.set()
+        except (SimopenError, OSError) as error:
+            self._failed = error
+            self._changed.set()
+
+    async def _act(self, actions: list[Send | Derive]) -> None:
+        for each in actions:
+            if isinstance(each, Send):
+                await self._signaller.send(each.phase, each.body)
+            else:
+                await self._derive(each)
+        for peer in (*self._said.begun.values(), self._said.peer):
+            if peer is not None and peer.asks and peer.channel.theirs not in self._asking:
+                self._asking.add(peer.channel.theirs)
+                self._start(self._ask(peer))
+
+    async def _derive(self, step: Derive) -> None:
+        try:
+            key = await asyncio.to_thread(self._pake.finish, step.message)
+        except BadMessage as error:
+            raise PeerLeft(f"what came as the peer's first message is none ({error}): make a new code") from error
+        now_ns = time.monotonic_ns()
+        await self._act(self._said.keyed(step.theirs, key, now_ns, self._utc_ns(now_ns)))
+
+    async def _ask(self, peer: Peer) -> None:
+        with contextlib.suppress(SimopenError):  # `_listen` meets it, too
+            for _ in range(peer_clock.EXCHANGES):
+                await self._signaller.send(*_sent(exchange.ask(peer, time.monotonic_ns())))
+                await asyncio.sleep(_APART_S)
+
+    def _utc_ns(self, now_ns: int) -> int:
+        return self._own.realtime_ns + now_ns - self._own.monotonic_ns
+
+    async def _until(self, ready: Callable[[], T | None], peer: Peer | None, wait_s: float | None = None) -> T:
+        """What `ready` gives, once it does. Raises: what ends the meeting; _Anew; TimeoutError."""
+        patience_s = wait_s if wait_s is not None or peer is None else self._settings.peer_s
+        try:
+            async with asyncio.timeout(patience_s):
+                while True:
+                    self._changed.clear()
+                    if peer is not None and self._said.peer is not peer:
+                        raise _Anew
+                    if (found := ready()) is not None:
+                        return found
+                    if peer is not None and peer.bye is not None:
+                        raise PeerLeft(f"the peer has ended the meeting: {peer.bye}")
+                    if self._failed is not None:
+                        raise self._failed
+                    if self._finding.done() and self._finding.exception() is not None:
+                        await self._finding
+                    await self._changed.wait()
+        except TimeoutError:
+            if wait_s is not None:
+                raise
+            raise PeerLeft(
+                f"the peer was here, and has said nothing for {human(patience_s)}: has its program ended, or its "
+                f"network? Make a new code"
+            ) from None
+
+    # What the NATs do.
+
+    async def _find(self, local: Any) -> None:
+        stack = contextlib.AsyncExitStack()
+        try:
+            held = holding(local, servers=self._settings.servers, timeout=self._settings.timeout_s)
+            self._held = stack, await stack.enter_async_context(held)
+        except Exception:
+            self._changed.set()
+            raise
+
+    async def _changed_for(self, number: int) -> Held:
+        """What is held in that round."""
+        await asyncio.shield(self._finding)
+        assert self._held is not None
+        stack, found = self._held
+        if number == 2 or (number == 3 and self._settings.options.local is not None):
+            await found.refresh()
+        elif number == 3:
+            self._held = None
+            await stack.aclose()
+            self._finding = self._start(self._find(None))
+            return await self._changed_for(0)
+        return found
+
+    # The rounds.
+
+    async def _rounds(self, peer: Peer) -> tuple[StreamReader, StreamWriter]:
+        for number in range(1, ROUNDS + 1):
+            try:
+                return await self._round(peer, number)
+            except PunchError as error:
+                last = error
+            if not isinstance(last, _Lost):
+                if self._failed is not None or peer.is_done:
+                    raise last
+                final = isinstance(last, ImpossiblePair)
+                await self._signaller.send(*_sent(exchange.over(peer, number, str(last), is_final=final)))
+                if final:
+                    raise last
+            logger.info("round %d has brought nothing: %s", number, last)
+        raise last
+
+    async def _round(self, peer: Peer, number: int) -> tuple[StreamReader, StreamWriter]:
+        self._tell(Round(time.monotonic_ns(), number, f"round {number} of {ROUNDS}{_CHANGES[number - 1]}"))
+        found = await self._found(peer, number)
+        clock = await self._clock(peer)
+        mine = found.ticket(clock.utc_at(MonoNs(time.monotonic_ns())) / 1e9, clock, spray=self._settings.options.spray)
+        await self._signaller.send(*_sent(exchange.hello(peer, number, mine.encode())))
+        theirs = await self._until(lambda: peer.hellos.get(number), peer)
+        ticket = _parsed(theirs.ticket)
+        if peer.asks:
+            when = _soon(clock, (mine, ticket), self._own)
+            await self._signaller.send(*_sent(exchange.go(peer, number, when)))
+        when = await self._until(lambda: peer.goes.get(number), peer)
+        difference_ns = when.difference_ns if peer.asks else -when.difference_ns
+        if number == 1:
+            self._tell(PeerClock(time.monotonic_ns(), difference_ns / 1e9, when.bound_ns / 1e9))
+        if not peer.asks:
+            clock = replace(clock, bound_ns=when.bound_ns, source=Source.PEER)
+        session = Session.between(Kind.HELLOS, peer.channel.link_key, peer.own_hellos[number].sealed, theirs.sealed)
+        options = self._options(number, when.at_ns / 1e9, clock, session)
+        spray = mine.spray and ticket.spray
+        fire = _connected(mine, ticket, replace(options, spray=spray), self._settings.limit)
+        reader, writer = await self._watched(fire, peer, number)
+        _note(writer, difference_ns / 1e9, when.bound_ns / 1e9)
+        return reader, writer
+
+    def _options(self, number: int, at: float, clock: Estimate, session: Session) -> Options:
+        told, window_s = self._settings.options, WINDOWS_S[number - 1]
+        made = Options.told(at=at, window=window_s, clock=clock)
+        return replace(
+            made, session=session, tell=told.tell, liveness=told.liveness, listen=told.listen, first_ttl=told.first_ttl
+        )
+
+    async def _found(self, peer: Peer, number: int) -> Held:
+        finding = self._start(self._changed_for(number))
+        finding.add_done_callback(lambda _: self._changed.set())
+        try:
+            return (await self._until(lambda: finding if finding.done() else None, peer)).result()
+        finally:
+            finding.cancel()
+
+    async def _clock(self, peer: Peer) -> Estimate:
+        """The two's common time: the asked side's."""
+        if not peer.asks:
+            return peer_clock.own_time(self._own, None)
+        await self._until(lambda: peer.samples or None, peer)
+        with contextlib.suppress(TimeoutError):
+            await self._until(lambda: len(peer.samples) >= peer_clock.EXCHANGES or None, peer, _ENOUGH_S)
+        sample = peer_clock.best(tuple(peer.samples))
+        if sample is None:
+            raise PeerLeft("the peer's time stamps cannot be: an answer came before it was asked for")
+        return peer_clock.peers_time(sample, self._settings.local_clock.read())
+
+    async def _watched(
+        self, fire: Coroutine[Any, Any, tuple[StreamReader, StreamWriter]], peer: Peer, number: int
+    ) -> tuple[StreamReader, StreamWriter]:
+        """The stream, unless the peer ends the round. A rendezvous that is lost meanwhile is only a pity."""
+        firing = asyncio.ensure_future(fire)
+        watching = asyncio.ensure_future(self._until(lambda: peer.overs.get(number), peer, _LONG_S))
+        met = None
+        try:
+            await asyncio.wait({firing, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if not firing.done() and not self._is_only_cut_off(watching):
+                message = f"the peer's try has ended: {watching.result().why}"
+                raise PeerLeft(message) if watching.result().is_final else _Lost(message)
+            met = await firing
+            return met
+        finally:
+            for task in (watching, firing):
+                task.cancel()
+            await asyncio.wait({firing, watching})
+            if met is None and not firing.cancelled() and firing.exception() is None:
+                firing.result()[1].transport.abort()
+
+    def _is_only_cut_off(self, watching: asyncio.Task[Any]) -> bool:
+        return self._failed is not None and watching.exception() is self._failed
+
+
+def _sent(send: Send) -> tuple[str, bytes]:
+    return send.phase, send.body
+
+
+def _parsed(text: str) -> Ticket:
+    try:
+        return parse_ticket(text)
+    except TicketError as error:
+        raise PeerLeft(f"the peer's ticket cannot be used: {error}") from error
+
+
+async def _connected(mine: Ticket, theirs: Ticket, options: Options, limit: int) -> tuple[StreamReader, StreamWriter]:
+    try:
+        return await api.connected(theirs.profile, mine.profile, options, limit)
+    except ValueError as error:
+        raise PeerLeft(f"what the peer says of its NATs cannot be: {error}") from error
+
+
+def _soon(clock: Estimate, tickets: tuple[Ticket, Ticket], own: Reading) -> Go:
+    """As soon as both can: what is said takes half of the least round trip, and a plan may take its time."""
+    now_ns = clock.utc_at(MonoNs(time.monotonic_ns()))
+    bound_ns = clock.bound_ns or 0
+    walks = any(each.profile.step is not None or each.spray for each in tickets)
+    at_ns = now_ns + bound_ns * 3 // 2 + _ARMING_NS + walks * _PLANNING_NS
+    # By the wall clock as it stood at the beginning: nobody who steps it meanwhile moves what is told.
+    difference_ns = clock.utc_at(MonoNs(own.monotonic_ns)) - own.realtime_ns
+    return Go(at_ns, difference_ns, bound_ns)
+
+
+def _note(writer: StreamWriter, difference_s: float, bound_s: float) -> None:
+    transport: Any = writer.transport
+    said = f"the peer's clock is {difference_s:+.3f} s from this host's, ± {human(bound_s)}, by the peer's time stamps"
+    transport.report = replace(transport.report, notes=(*transport.report.notes, said))

@@ -1,0 +1,322 @@
+"""Meetings on loopback, through rooms in memory: from a code to a stream, and whatever goes wrong on that way."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from asyncio import StreamReader, StreamWriter
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+import simopen
+from simopen.clock.source import LocalClock
+from simopen.errors import PeerLeft, RoomCrowded, StunError, WrongCode
+from simopen.model.estimate import Reading
+from simopen.model.event import Event
+from simopen.rendezvous import api
+from simopen.rendezvous.meeting import Settings
+from simopen.rendezvous.sealing import SEALED_BYTES
+from simopen.signalling.base import Message, Mood
+from tests.fake_stun import FakeStun
+from tests.rendezvous.rooms import Rooms
+
+Streams = tuple[StreamReader, StreamWriter]
+CODE = "7-croissant-zucchini"
+LONG_S = 30
+
+
+@dataclass
+class Place:
+    """Rooms and STUN servers, and what the sides are told."""
+
+    rooms: Rooms
+    servers: list[str]
+    events: list[Event] = field(default_factory=list)
+    told: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def options(self, **more: Any) -> dict[str, Any]:
+        return {"via": self.rooms.side, "servers": self.servers, "on_event": self.tell, **more}
+
+    async def meet(self, code: str = CODE, **more: Any) -> Streams:
+        return await simopen.meet(code, **self.options(**more))
+
+    async def until(self, *steps: str) -> None:
+        """Until each step has been told, as often as it is named."""
+        while any([each.step for each in self.events].count(step) < steps.count(step) for step in steps):
+            self.told.clear()
+            await self.told.wait()
+
+    def tell(self, event: Event) -> None:
+        self.events.append(event)
+        self.told.set()
+
+    async def left(self, count: int) -> None:
+        while len(self.rooms.moods) < count:
+            self.rooms.changed.clear()
+            await self.rooms.changed.wait()
+
+
+@contextlib.asynccontextmanager
+async def placed(rooms: Rooms) -> AsyncIterator[Place]:
+    async with asyncio.timeout(LONG_S), FakeStun() as one, FakeStun() as other:
+        yield Place(rooms, [one.name, other.name])
+
+
+@pytest.fixture
+async def place() -> AsyncIterator[Place]:
+    async with placed(Rooms()) as made:
+        yield made
+
+
+async def close(*streams: Streams) -> None:
+    for _, writer in streams:
+        writer.transport.abort()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+async def crossed(one: Streams, other: Streams) -> None:
+    """What each writes, the other reads."""
+    one[1].write(b"there")
+    other[1].write(b"back")
+    assert await other[0].readexactly(5) == b"there"
+    assert await one[0].readexactly(4) == b"back"
+
+
+async def test_two_meet_by_a_code_that_one_has_made(place: Place) -> None:
+    async with simopen.meeting(**place.options(words=3)) as made:
+        assert made.code.count("-") == 3
+        streams = await asyncio.gather(made.streams(), place.meet(made.code.upper().replace("-", " ")))
+    await crossed(*streams)
+    report = streams[0][1].get_extra_info("simopen")
+    assert any("peer's clock" in note for note in report.notes)
+    assert report.proof is not None
+    await close(*streams)
+    await place.left(2)
+    assert place.rooms.moods == [Mood.HAPPY] * 2
+    assert [each.step for each in place.events].count("peer clock") == 2
+
+
+async def test_all_that_is_said_after_the_first_message_has_one_length(place: Place) -> None:
+    streams = await asyncio.gather(place.meet(), place.meet())
+    await close(*streams)
+    await place.left(2)
+    assert {len(each.body) for each in place.rooms.passed} == {33, SEALED_BYTES}
+
+
+async def test_a_long_secret_meets_again_and_again_in_a_named_room(place: Place) -> None:
+    secret = simopen.new_key()
+    for name in ("backup of  Anna", "BACKUP of anna"):
+        streams = await asyncio.gather(*(place.meet(each, secret=secret) for each in (name, "backup of anna")))
+        await crossed(*streams)
+        await close(*streams)
+    await place.left(4)
+    assert len(place.rooms.rooms) == 1
+    assert next(iter(place.rooms.rooms)).isdecimal()
+
+
+async def test_a_wrong_code_is_told_to_both_and_burns_the_room(place: Place) -> None:
+    ended = await asyncio.gather(place.meet(), place.meet("7-croissant-zoology"), return_exceptions=True)
+    for error in ended:
+        assert isinstance(error, WrongCode)
+        assert "new code" in str(error)
+        assert "zucchini" not in str(error)
+    assert place.rooms.moods == [Mood.SCARED] * 2
+
+
+async def test_a_third_one_is_turned_away_and_harms_nobody(place: Place) -> None:
+    first = asyncio.ensure_future(place.meet())
+    await place.until("in room")
+    async with place.rooms.side() as lurker:
+        await lurker.enter("7")
+        with pytest.raises(RoomCrowded):
+            await place.meet()
+    streams = await asyncio.gather(first, place.meet())
+    await crossed(*streams)
+    await close(*streams)
+
+
+@pytest.mark.parametrize("step", ["in room", "peer here", "round", "peer clock"])
+async def test_who_is_interrupted_leaves_nothing_and_the_peer_hears_of_it(place: Place, step: str) -> None:
+    seen = asyncio.Event()
+
+    def watch(event: Event) -> None:
+        if event.step == step:
+            seen.set()
+
+    stays = asyncio.ensure_future(place.meet())
+    goes = asyncio.ensure_future(place.meet(on_event=watch))
+    await seen.wait()
+    goes.cancel()
+    await asyncio.wait({goes})
+    if goes.cancelled() and step != "in room":
+        with pytest.raises(PeerLeft, match="interrupted"):
+            await stays
+    else:  # nobody had come yet, or all was over before
+        stays.cancel()
+        await asyncio.wait({stays})
+
+
+async def test_a_peer_that_comes_anew_is_met(place: Place) -> None:
+    """Its program was killed after it had confirmed: it said no bye."""
+    stays = asyncio.ensure_future(place.meet())
+    async with killed(place):
+        await place.until("peer here")
+    streams = await asyncio.gather(stays, place.meet())
+    await crossed(*streams)
+    await close(*streams)
+
+
+@contextlib.asynccontextmanager
+async def killed(place: Place) -> AsyncIterator[None]:
+    """A side that hears nothing after `hi`, and goes without a word."""
+    from simopen.rendezvous.exchange import Exchange, Send
+    from simopen.rendezvous.pake import Pake
+
+    async with place.rooms.side() as signaller:
+        pake = Pake(b"words\0croissant-zucchini", "7")
+        said = Exchange("d" * 16, pake.message, 0)
+        await signaller.enter("7")
+        await signaller.send(said.first.phase, said.first.body)
+        while said.peer is None:
+            heard = await signaller.receive()
+            for action in said.hear(heard.phase, heard.body, 0, 0):
+                if isinstance(action, Send):
+                    await signaller.send(action.phase, action.body)
+                    continue
+                for sent in said.keyed(action.theirs, pake.finish(action.message), 0, 0):
+                    assert isinstance(sent, Send)
+                    await signaller.send(sent.phase, sent.body)
+        yield
+
+
+def doubled(message: Message) -> Iterator[Message]:
+    yield message
+    yield message
+
+
+class Reversed:
+    """Keeps each second message back until the next one."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Message] = {}
+
+    def __call__(self, message: Message) -> Iterator[Message]:
+        who = message.phase[:16]
+        if (kept := self._kept.pop(who, None)) is not None:
+            yield message
+            yield kept
+        elif message.phase.endswith(("-1", "-3", "-5")):
+            self._kept[who] = message
+        else:
+            yield message
+
+
+def garbled(message: Message) -> Iterator[Message]:
+    """With others' words in between."""
+    yield message
+    yield Message(message.phase[:-1] + "7", bytes(SEALED_BYTES))
+    yield Message("nonsense", b"\xff" * 10_000)
+
+
+@pytest.mark.parametrize("meddle", [doubled, Reversed(), garbled], ids=["doubled", "reordered", "garbled"])
+async def test_a_rendezvous_that_meddles_changes_nothing(meddle: Any) -> None:
+    rooms = Rooms(meddle)
+    rooms.strict = False
+    async with placed(rooms) as place:
+        streams = await asyncio.gather(place.meet(), place.meet())
+        await crossed(*streams)
+        await close(*streams)
+
+
+def swapped(message: Message) -> Iterator[Message]:
+    """The PAKE's message of its own: somebody in between."""
+    if message.phase.endswith("-pake"):
+        from simopen.rendezvous.pake import Pake
+
+        yield Message(message.phase, Pake(b"words\0guess", "7").message)
+    else:
+        yield message
+
+
+async def test_who_sits_in_between_is_found_out_on_both_sides() -> None:
+    async with placed(Rooms(swapped)) as place:
+        ended = await asyncio.gather(place.meet(), place.meet(), return_exceptions=True)
+    assert all(isinstance(error, WrongCode) for error in ended)
+
+
+async def test_no_stun_server_ends_it_and_the_peer_hears_why(place: Place) -> None:
+    async with FakeStun(silent=True, udp=False) as mute:
+        lost = place.meet(servers=[mute.name], timeout=0.3)
+        stays = asyncio.ensure_future(place.meet())
+        with pytest.raises(StunError):
+            await lost
+        if any(each.step == "peer here" for each in place.events):
+            with pytest.raises(PeerLeft):
+                await stays
+        stays.cancel()
+        await asyncio.wait({stays})
+
+
+class WrongClock(LocalClock):
+    """Off by so many seconds."""
+
+    def __init__(self, off_s: float) -> None:
+        self._off_ns = round(off_s * 1e9)
+
+    def read(self) -> Reading:
+        true = super().read()
+        return Reading(true.monotonic_ns, true.realtime_ns + self._off_ns, true.boottime_ns)
+
+
+@pytest.mark.parametrize("off_s", [-3600.0, 3600.0])
+async def test_clocks_an_hour_apart_change_nothing_and_are_told(place: Place, off_s: float) -> None:
+    streams = await asyncio.gather(place.meet(), place.meet(local_clock=WrongClock(off_s)))
+    told = [each for each in place.events if isinstance(each, simopen.PeerClock)]
+    assert sorted(round(each.difference_s) for each in told) == [-3600, 3600]
+    await crossed(*streams)
+    await close(*streams)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"code": "croissant-zucchini"}, simopen.CodeError),
+        ({"code": 7}, TypeError),
+        ({"code": CODE, "secret": b"short"}, ValueError),
+        ({"code": CODE, "secret": "text" * 8}, TypeError),
+        ({"code": " ", "secret": bytes(32)}, simopen.CodeError),
+        ({"code": CODE, "via": ""}, ValueError),
+        ({"code": CODE, "via": 7}, TypeError),
+        ({"code": CODE, "timeout": 0}, ValueError),
+        ({"code": CODE, "servers": "stun.example.org"}, TypeError),
+        ({"code": CODE, "on_event": 7}, TypeError),
+        ({"code": CODE, "local": 70_000}, ValueError),
+    ],
+)
+async def test_what_cannot_be_meant_is_refused_before_anything_is_sent(
+    arguments: dict[str, Any], error: type[Exception]
+) -> None:
+    opened: list[object] = []
+
+    def via() -> Any:
+        opened.append(None)
+        raise AssertionError("it was opened")
+
+    with pytest.raises(error):
+        await simopen.meet(**{"via": via, **arguments})
+    assert not opened
+
+
+def test_a_rooms_number_is_never_made_of_a_secret_and_has_at_most_forty_digits() -> None:
+    names = {api.room_named(name) for name in ("7", "backup", "other", "ß", "x" * 1000)}
+    assert len(names) == 5
+    assert all(each.isdecimal() and len(each) <= 40 for each in names)
+    assert api.room_named("007") == "7"
+
+
+def test_how_to_meet_is_one_value() -> None:
+    assert Settings.__dataclass_params__.frozen  # type: ignore[attr-defined]
