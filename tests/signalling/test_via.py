@@ -17,8 +17,6 @@ from simopen.signalling.via import PUBLIC, read_via
         ("wss://a.example/x?token=1", "wss://a.example/x?token=1"),
         ("ws://localhost:4000", "ws://localhost:4000/v1"),
         ("ws://[::1]:4000/v1", "ws://[::1]:4000/v1"),
-        ("nats://127.0.0.1", "nats://127.0.0.1"),
-        ("tls://u:p@a.example,b.example:4222", "tls://u:p@a.example,b.example:4222"),
         (PUBLIC, PUBLIC),
     ],
 )
@@ -39,8 +37,6 @@ def test_what_is_read(typed: str, url: str) -> None:
         "wss://a.example,b.example/v1",
         "wss://a b.example/v1",
         "wss://a.example/v1\r\nHost: x",
-        "tls://a.example,",
-        "tls://" + ",".join(["a.example"] * 17),
         "ws://[::1/v1",
     ],
 )
@@ -49,9 +45,7 @@ def test_what_is_no_url_of_a_rendezvous(typed: str) -> None:
         read_via(typed)
 
 
-@pytest.mark.parametrize(
-    "typed", ["ws://a.example/v1", "nats://a.example", "nats://127.0.0.1,a.example", "nats+ws://a.example"]
-)
+@pytest.mark.parametrize("typed", ["ws://a.example/v1", "ws://relay.magic-wormhole.io:4001/v1", "ws://192.0.2.1/v1"])
 def test_in_the_clear_only_where_it_is_meant(typed: str) -> None:
     with pytest.raises(ValueError, match="in the clear"):
         read_via(typed)
@@ -66,9 +60,9 @@ def test_in_the_clear_only_where_it_is_meant(typed: str) -> None:
         "ws://u:hun/ter2@a.example/v1",
         "ws://u:hun#ter2@a.example/v1",
         "ws://u:hun?ter2@a.example/v1",
-        "nats://hunter2@a.example",
         "http://u:hunter2@a.example",
-        "nats://u:hunter2@a .example",
+        "wss://u:hunter2@a .example",
+        "nats://u:hunter2@a.example",
         "wss://u:hunter 2@a.example",
     ],
 )
