@@ -205,6 +205,21 @@ def many(result: Result) -> str:
     return _plain(result, fields)
 
 
+def serve(result: Result) -> str:
+    fields = {
+        "server": "server",
+        "pairs_a_second": "pairs a second",
+        "pairs_a_cpu_second": "pairs a second of its processor time",
+        "at_a_second": "at pairs a second",
+        "message_p50_ms": "a message, ms, median",
+        "message_p99_ms": "p99",
+        "waiters": "waiting peers",
+        "kib_each": "KiB each",
+        "mib_of_20000": "MiB, were they 20,000",
+    }
+    return _plain(result, fields)
+
+
 def clock(result: Result) -> str:
     fields = {
         "method": "method",
@@ -372,6 +387,7 @@ RENDERERS: dict[str, Callable[[Result], str]] = {
     "again": again,
     "peers": peers,
     "many": many,
+    "serve": serve,
     "clock": clock,
     "imports": imports,
     "lab_error": lab_error,

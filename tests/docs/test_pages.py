@@ -21,7 +21,7 @@ from tests.docs import world
 from tests.docs.blocks import BLOCKS, PAGES, ROOT, RUN, Block, commands_by, run_by
 from tests.fake_ntp import FakeNtp
 from tests.fake_stun import full_server
-from tests.loopback import THERE, ports
+from tests.loopback import HERE, THERE, ports
 
 __all__ = ["ports"]
 # Two hosts of one lab, for each block a pair of its own, all at once.
@@ -33,11 +33,12 @@ TWO_HOSTS: dict[str, Callable[[world.Pair, Block], Awaitable[None]]] = {
     "tickets": world.tickets_meet,
     "program with tickets": world.program_swaps_tickets,
 }
-WAYS = {"here", "asks", "install", "make", "python", "pytest", *TWO_HOSTS}
+WAYS = {"here", "asks", "install", "make", "python", "pytest", "serves", *TWO_HOSTS}
 # What CI runs in so many words; of the others, `make` itself says that there is such a target.
 CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+CERTIFICATE = ROOT / "tests" / "certificate.pem"
 TYPED = "I love me.\n"
 AT_ONCE = 3
 
@@ -114,6 +115,24 @@ async def _asked(ports: tuple[int, int], tmp_path: Path) -> None:
                 words += [word for name in names for word in (flag, name) if hasattr(known, flag[2:])]
             done = await asyncio.to_thread(run, words, tmp_path)
             assert done.returncode == 0, (typed, done.stdout, done.stderr)
+
+
+# What a reader has, and this machine has not.
+_HIS = {"fullchain.pem": str(CERTIFICATE), "privkey.pem": str(CERTIFICATE), "203.0.113.7": HERE, "203.0.113.8": THERE}
+_FREE = ("--port", "0", "--stun-ports", "0,0", "--metrics", "0")
+
+
+@parametrized("serves")
+def test_servers_serve(block: Block, tmp_path: Path) -> None:
+    """Until they are ended. They stand on loopback, at free ports."""
+    for command in block.commands:
+        words = [_HIS.get(word, word) for word in shlex.split(command.words)] + list(_FREE)
+        given = {"cwd": tmp_path, "env": ENVIRONMENT, "text": True}
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **given) as server:  # type: ignore[call-overload]
+            assert server.stdout.readline().startswith("wss://")
+            server.terminate()
+            server.communicate()
+        assert server.returncode == 143
 
 
 @pytest.mark.lab
