@@ -84,7 +84,7 @@ def _is_text(given: bytes) -> bool:
 
 def _given(options: argparse.Namespace, screen: Screen, environment: Mapping[str, str]) -> bytes:
     if options.key_file is not None:
-        return _in_file(options.key_file, screen)
+        return in_file(options.key_file, screen)
     if options.key_env is not None:
         return _in_environment(options.key_env, environment)
     if options.key is ASKED or options.key == ASKED:
@@ -96,7 +96,8 @@ def _given(options: argparse.Namespace, screen: Screen, environment: Mapping[str
     return str(options.key).encode("utf-8", "surrogateescape")
 
 
-def _in_file(path: str, screen: Screen) -> bytes:
+def in_file(path: str, screen: Screen) -> bytes:
+    """What is in that file, as `key_of` takes it. Raises: UsageError."""
     try:
         with open(path, "rb") as file:
             found = os.fstat(file.fileno())

@@ -28,7 +28,7 @@ from simopen.cli.interrupts import Ending
 from simopen.cli.live_line import Waiting, drawn
 from simopen.clock.instant import parse_duration
 from simopen.clock.source import TimeSource, chosen
-from simopen.errors import ClockError, PunchError, SimopenError, TicketError
+from simopen.errors import ClockError, CodeError, PunchError, SimopenError, TicketError
 from simopen.model.report import Diagnosis, Report
 from simopen.model.server import Heard
 from simopen.model.wording import shortened
@@ -156,6 +156,7 @@ _ENDINGS: tuple[tuple[type[BaseException], int, str], ...] = (
     (BrokenPipeError, 1, "standard output is closed: nobody reads it any more"),  # the stream's own is in `Carried`
     (UsageError, 2, ""),
     (TicketError, 2, ""),
+    (CodeError, 2, ""),
     (SimopenError, 1, ""),
     (OSError, 1, ""),
     (MemoryError, 1, "out of memory"),

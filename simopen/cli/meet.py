@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from simopen.cli import code
 from simopen.cli.arguments import UsageError, add_instant, add_time_servers, argument, judged, port, window
 from simopen.cli.carry import carry, ended
 from simopen.cli.console import Screen, countdown, print_json
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
     from simopen.ticket.hold import Held
 
 EXAMPLE = """\
+by a code, through a rendezvous, which passes the first messages on:
+  one$    simopen meet --via wss://example.org/v1
+  other$  simopen meet --via wss://example.org/v1 7-croissant-zucchini
+or by tickets, without a rendezvous:
 one runs it, and gives the other the line that it prints; the other types that,
 and gives back the line that it prints in turn, which the first one pastes:
   one$    simopen meet
@@ -54,7 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `simopen meet` takes."""
     seconds = argument(window)
     parser.add_argument(
-        "ticket", metavar="TICKET", nargs="?", help="the peer's (default: it is asked for at the terminal)"
+        "ticket",
+        metavar="CODE|TICKET",
+        nargs="?",
+        help="the code that the peer's command shows, or - to be asked for it; or the peer's ticket (default: with a "
+        "rendezvous, a new code is made; else the ticket is asked for at the terminal)",
     )
     parser.add_argument(
         "--stdio",
@@ -91,6 +100,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_instant(parser, "the full ten seconds two minutes ahead; it counts where the two NATs leave but one try")
     add_time_servers(parser)
+    code.add_arguments(parser)
 
 
 async def run(options: argparse.Namespace, screen: Screen) -> int:
@@ -99,6 +109,8 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
     Raises: UsageError for what cannot be meant; TicketError for a ticket that cannot be used; StunError where no server
     answered; PunchError where the two did not meet.
     """
+    if options.stdio is None and code.is_meant(options, options.ticket):
+        return await code.run(options, screen)
     from simopen.cli.nat_ticket import learn_the_time
     from simopen.clock.source import chosen
     from simopen.nat.stun_tcp import DEFAULT_SERVERS, parse_servers

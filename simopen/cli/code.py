@@ -1,0 +1,348 @@
+"""Meeting by a code, for the commands: where the code and the rendezvous come from, and what is said meanwhile.
+
+Theory of operation: a code is typed as an argument, at a prompt, in `SIMOPEN_CODE`, or comes through a file descriptor;
+on the command line every user of the host can read it, which harms little, as it is good for one meeting. The
+rendezvous is an option, `SIMOPEN_VIA`, or what was answered once. Who makes the code is shown the line for the peer,
+and its QR code where the terminal has room.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import signal
+import sys
+import time
+from asyncio import StreamReader, StreamWriter
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from simopen.cli import key
+from simopen.cli.arguments import UsageError, argument, judged
+from simopen.cli.carry import carry, ended
+from simopen.cli.console import Screen, print_json
+from simopen.errors import CodeError
+from simopen.link.session import checked
+from simopen.model.wording import quoted
+
+if TYPE_CHECKING:
+    from simopen.cli.console import Update
+    from simopen.model.event import Event
+
+VARIABLE = "SIMOPEN_CODE"
+ASKED = "-"
+"""As the code: ask for it."""
+_LONGEST = 400
+_CODE = re.compile(r"[^\w]*[0-9０-９]{1,12}[^\w]*[^\W\d_]{2,14}([^\w]+[^\W\d_]{2,14}){0,23}[^\w]*")
+_WORDS = re.compile(r"[^\W\d_]{2,14}([-\u2010-\u2015 ]+[^\W\d_]{2,14})+")
+_QUIET = 4  # of a QR code's border, ISO/IEC 18004
+
+
+def _count(text: str) -> int:
+    from simopen.rendezvous.codes import check_count
+
+    if not (text.isascii() and text.isdecimal() and len(text) < 9):
+        raise ValueError(f"not a number of words: {quoted(text)}")
+    return check_count(int(text))
+
+
+def _descriptor(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 9):
+        raise ValueError(f"not a file descriptor: {quoted(text)}")
+    return int(text)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what says where and by what to meet; the code itself is the command's own argument."""
+    parser.add_argument(
+        "--via",
+        metavar="URL",
+        help="the rendezvous, the same on both sides: wss:// or ws:// of a mailbox server, nats:// (default: "
+        "SIMOPEN_VIA, or what was answered before)",
+    )
+    parser.add_argument(
+        "--words", metavar="N", type=argument(_count), default=None, help="make a code of so many words (default: 2)"
+    )
+    parser.add_argument(
+        "--code-fd", metavar="N", type=argument(_descriptor), help="read the code from this file descriptor, to its end"
+    )
+    parser.add_argument(
+        "--secret-file",
+        metavar="F",
+        help="instead of a code's words: 16 random bytes or more, or their hexadecimal digits, in this file, which "
+        "both sides have; CODE is then the name of the room",
+    )
+    parser.add_argument(
+        "--allow-plain",
+        action="store_true",
+        help="let a rendezvous on another host be spoken to in the clear: whoever is on the way sees who meets, and "
+        "when",
+    )
+
+
+def is_code(text: str) -> bool:
+    """Whether this is meant as a code, right or wrong, and not as a ticket."""
+    plain = text.strip()[:_LONGEST]
+    return bool(_CODE.fullmatch(plain) or _WORDS.fullmatch(plain)) and "simopen" not in plain
+
+
+def is_meant(options: argparse.Namespace, typed: str | None, environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether to meet by a code. `typed`: the argument, which may be a ticket."""
+    if typed is not None:
+        return typed == ASKED or options.secret_file is not None or is_code(typed)
+    from simopen.rendezvous.where import named
+
+    named_ways = (options.words, options.code_fd, options.secret_file)
+    with judged():
+        return named_ways != (None, None, None) or VARIABLE in environment or named(options.via) is not None
+
+
+def given(options: argparse.Namespace, typed: str | None, environment: Mapping[str, str] = os.environ) -> str | None:
+    """The code, or with a secret the room's name; None where a new one is to be made.
+
+    Raises: UsageError for two of them, or none where there should be; CodeError.
+    """
+    if typed is not None and options.code_fd is not None:
+        raise UsageError("leave out CODE or --code-fd: each says what the code is")
+    code = environment.get(VARIABLE) if typed is None else typed
+    if options.code_fd is not None:
+        code = _read(options.code_fd)
+    if code == ASKED:
+        code = asked()
+    if code is not None and options.words is not None:
+        raise UsageError("leave out --words: it is for a new code, and one is given")
+    return code
+
+
+def _read(descriptor: int) -> str:
+    found = b""
+    try:
+        while len(found) <= _LONGEST and (more := os.read(descriptor, _LONGEST + 1)):
+            found += more
+    except OSError as error:
+        raise UsageError(f"the code cannot be read from descriptor {descriptor}: {error.strerror}") from error
+    if not (text := found[:_LONGEST].decode("utf-8", "replace").strip()):
+        raise CodeError(f"there is no code in file descriptor {descriptor}")
+    return text
+
+
+def asked(prompt: str = "Code: ") -> str:
+    """The code, typed at the terminal; Tab completes its words. Raises: UsageError where there is no terminal."""
+    if not sys.stdin.isatty():
+        raise UsageError(
+            f"there is no terminal to ask for the code at: give it as CODE, in {VARIABLE}, or by --code-fd"
+        )
+    with _completing():
+        return _typed(prompt)
+
+
+def _typed(prompt: str) -> str:
+    before = signal.getsignal(signal.SIGINT)
+    with contextlib.suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        if sys.stdout.isatty():
+            return input(prompt)
+        print(prompt, end="", file=sys.stderr, flush=True)  # standard output carries the data
+        return input()
+    except EOFError as error:
+        raise UsageError("nothing was typed") from error
+    finally:
+        with contextlib.suppress(ValueError):
+            signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def _completing() -> Iterator[None]:
+    try:
+        import readline
+    except ImportError:  # a Python without it: nothing is completed
+        yield
+        return
+    from simopen.rendezvous.codes import completed
+
+    def complete(text: str, state: int) -> str | None:
+        found = completed(text)
+        return found[state] if state < len(found) else None
+
+    before = readline.get_completer(), readline.get_completer_delims()
+    readline.set_completer(complete)
+    readline.set_completer_delims(" \t\n")
+    readline.set_auto_history(False)
+    readline.parse_and_bind("tab: complete")
+    try:
+        yield
+    finally:
+        readline.set_completer(before[0])
+        readline.set_completer_delims(before[1])
+        readline.set_auto_history(True)
+
+
+def rendezvous(options: argparse.Namespace, screen: Screen) -> str:
+    """Its URL; where nobody has named one, it is asked for once, at a terminal, and remembered.
+
+    Raises: UsageError, which names the ways, where there is nobody to ask.
+    """
+    from simopen.rendezvous import where
+
+    with judged():
+        found = where.named(options.via)
+    if found is not None:
+        return found
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(where.WAYS)
+    screen.say(where.WAYS)
+    via = _typed("The rendezvous (Enter: magic-wormhole's public server): ").strip() or where.PUBLIC
+    from simopen.signalling.via import read_via
+
+    with judged():
+        read_via(via, allow_plain=options.allow_plain)
+    try:
+        screen.say(f"simopen: remembered in {where.remember(via)}")
+    except OSError as error:
+        screen.note(f"the rendezvous could not be remembered: {error.strerror}")
+    return via
+
+
+@contextlib.asynccontextmanager
+async def met(
+    options: argparse.Namespace,
+    screen: Screen,
+    typed: str | None,
+    line: str,
+    *,
+    local: int | None = None,
+    servers: Sequence[str] | None = None,
+    timeout_s: float = 4.0,
+    spray: bool = False,
+) -> AsyncIterator[tuple[StreamReader, StreamWriter]]:
+    """The streams of a meeting by the code that the options name, or a new one, which is shown.
+
+    `line`: what the peer has to type, with `{}` for the code.
+
+    Raises: UsageError, CodeError; and as `simopen.meet`.
+    """
+    from simopen.rendezvous.api import meeting
+    from simopen.rendezvous.codes import WORDS, parse_code, unlisted
+
+    code = given(options, typed)
+    secret = None
+    with judged():
+        if options.secret_file is not None:
+            secret = checked(key.key_of(key.in_file(options.secret_file, screen)))
+        elif code is not None:
+            for wrong, meant in unlisted(parse_code(code)):
+                hint = f"; is it {quoted(meant)}?" if meant else ""
+                screen.note(f"{quoted(wrong)} is no word of the list that codes are made of{hint}")
+    via = rendezvous(options, screen)
+    with screen.line("connecting to the rendezvous ...") as update, judged():
+        told = _Told(update, screen)
+        async with meeting(
+            code,
+            words=options.words or WORDS,
+            via=via,
+            secret=secret,
+            local=local,
+            servers=servers,
+            timeout=timeout_s,
+            spray=spray,
+            allow_plain=options.allow_plain,
+            on_event=told.on_event,
+        ) as found:
+            if code is None:
+                _show(found.code, line, via, options, screen)
+            yield await found.streams()
+
+
+class _Told:
+    """The live line, made of what happens."""
+
+    def __init__(self, update: Update, screen: Screen) -> None:
+        self._update, self._screen = update, screen
+
+    def on_event(self, event: Event) -> None:
+        if (motd := getattr(event, "motd", None)) is not None:
+            self._screen.say(f"the rendezvous says: {motd}")
+        if event.step in {"in room", "peer here", "round", "up", "verified"}:
+            self._update(f"{event} ...", event.step)
+
+
+def _show(code: str, line: str, via: str, options: argparse.Namespace, screen: Screen) -> None:
+    more = " --allow-plain" * options.allow_plain
+    secret = " --secret-file F" * (options.secret_file is not None)
+    whole = line.format(f"--via {via}{more}{secret} {code}")
+    if options.json:
+        print_json({"code": code, "line": whole})
+    screen.say(f"The code is {code}. On the other computer, type this:\n")
+    screen.verbatim(whole)
+    for row in qr(whole, sys.stderr.encoding or "ascii", _columns()):
+        screen.verbatim(row)
+    screen.say("")
+
+
+def _columns() -> int:
+    """Of the terminal; 0 where standard error is none."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns if sys.stderr.isatty() else 0
+    except (OSError, ValueError):
+        return 0
+
+
+def qr(text: str, encoding: str, columns: int) -> tuple[str, ...]:
+    """The text as a QR code's lines, dark on light where the terminal's letters are light.
+
+    Two rows a line in half blocks, or two `#` for each module where the encoding has none. Nothing without the extra
+    `cli`, or where the terminal is too narrow.
+    """
+    try:
+        import segno
+    except ImportError:
+        return ()
+    rows = [list(row) for row in segno.make(text, micro=False).matrix_iter(scale=1, border=_QUIET)]
+    try:
+        "█▀▄".encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return (
+            tuple("".join("  " if dark else "##" for dark in row) for row in rows) if 2 * len(rows) <= columns else ()
+        )
+    if len(rows) > columns:
+        return ()
+    rows += [[1] * len(rows[0])] * (len(rows) % 2)
+    return tuple(
+        "".join(_HALVES[not upper, not lower] for upper, lower in zip(*pair, strict=True))
+        for pair in zip(rows[::2], rows[1::2], strict=True)
+    )
+
+
+_HALVES = {(True, True): "█", (True, False): "▀", (False, True): "▄", (False, False): " "}
+
+
+async def run(options: argparse.Namespace, screen: Screen) -> int:
+    """`simopen meet` by a code. Returns the exit status. Raises: as `met`."""
+    if options.stdio is not None:
+        raise UsageError("leave out --stdio FILE: it is for a ticket, and this meets by a code")
+    began_s = time.monotonic()
+    servers = options.stun or None
+    meets = met(
+        options,
+        screen,
+        options.ticket,
+        "simopen meet {}",
+        local=options.local_port,
+        servers=servers,
+        timeout_s=options.timeout,
+        spray=options.spray,
+    )
+    async with meets as (reader, writer):
+        pass
+    report = writer.get_extra_info("simopen")
+    for note in report.notes:
+        screen.note(note)
+    screen.say(report.summary())
+    screen.say("simopen: proven: the one who has the same code")
+    if sys.stdin.isatty():
+        screen.say("simopen: what you type reaches your peer; Ctrl-D ends")
+    carried = await carry(reader, writer, screen)
+    return ended(options, screen, {"report": report.as_dict()}, carried, time.monotonic() - began_s)

@@ -1,0 +1,159 @@
+"""`simopen meet` by a code: what is taken for one, where it comes from, and two commands through a server of ours."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+from pathlib import Path
+
+import pytest
+
+import simopen
+from simopen.cli import code
+from simopen.cli.arguments import UsageError
+from simopen.errors import CodeError
+from simopen.rendezvous import where
+from tests.loops import ONE_LOOP
+
+ROOT = Path(__file__).parents[2]
+SIMOPEN = [sys.executable, "-m", "simopen"]
+TICKET = "AJMQ" + "A7" * 60
+LONG_S = 60
+
+
+def options(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("typed", nargs="?")
+    code.add_arguments(parser)
+    return parser.parse_args(words)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("7-croissant-zucchini", True),
+        (" 7 Croissant Zucchini ", True),
+        ("7–croissant–zucchini", True),
+        ("croissant-zucchini", True),
+        (TICKET, False),
+        (f"simopen meet {TICKET}", False),
+        (TICKET.lower(), False),
+        ("", False),
+        ("/tmp/file", False),
+    ],
+)
+def test_a_code_is_told_from_a_ticket(text: str, meant: bool) -> None:
+    assert code.is_code(text) is meant
+
+
+def test_a_code_comes_from_one_place() -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"7-croissant-zucchini\n")
+    os.close(writing)
+    assert code.given(options("--code-fd", str(reading)), None, {}) == "7-croissant-zucchini"
+    os.close(reading)
+    assert code.given(options(), "7-cro-zuc", {code.VARIABLE: "8-cro-zuc"}) == "7-cro-zuc"
+    assert code.given(options(), None, {code.VARIABLE: "8-cro-zuc"}) == "8-cro-zuc"
+    assert code.given(options(), None, {}) is None
+
+
+def test_what_gives_no_code_or_two_is_refused() -> None:
+    with pytest.raises(UsageError, match="--words"):
+        code.given(options("--words", "3"), "7-cro-zuc", {})
+    with pytest.raises(UsageError, match="descriptor"):
+        code.given(options("--code-fd", "999"), None, {})
+    with open(os.devnull, "rb") as nothing:
+        with pytest.raises(CodeError):
+            code.given(options("--code-fd", str(nothing.fileno())), None, {})
+        with pytest.raises(UsageError, match="--code-fd"):
+            code.given(options("--code-fd", str(nothing.fileno())), "7-cro-zuc", {})
+
+
+@pytest.mark.parametrize("words", [["--words", "0"], ["--words", "25"], ["--words", "x"], ["--code-fd", "-1"]])
+def test_numbers_that_cannot_be_meant(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        options(*words)
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_rendezvous_makes_it_a_meeting_by_code() -> None:
+    assert code.is_meant(options("--via", "ws://127.0.0.1:4000/v1"), None, {})
+    assert code.is_meant(options(), None, {code.VARIABLE: "7-cro-zuc"})
+    assert not code.is_meant(options("--via", "ws://127.0.0.1:4000/v1"), TICKET, {})
+
+
+def test_where_a_rendezvous_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "via"
+    assert where.named(None, {}, file) is None
+    with pytest.raises(simopen.RendezvousUnreachable, match="simopen serve"):
+        where.required(None, {}, file)
+    where.remember("wss://remembered/v1", file)
+    assert where.named(None, {}, file) == "wss://remembered/v1"
+    assert where.named(None, {where.VARIABLE: " wss://told/v1 "}, file) == "wss://told/v1"
+    assert where.named("wss://said/v1", {where.VARIABLE: "wss://told/v1"}, file) == "wss://said/v1"
+    file.write_bytes(b"\xff" * 9)
+    assert where.named(None, {}, file) is None
+
+
+@pytest.mark.parametrize(("encoding", "columns", "width"), [("utf-8", 80, 1), ("ascii", 200, 2), ("nonsense", 200, 2)])
+def test_a_qr_code_fits_or_is_left_out(encoding: str, columns: int, width: int) -> None:
+    rows = code.qr("simopen meet 7-croissant-zucchini", encoding, columns)
+    assert rows
+    assert {len(row) for row in rows} == {len(rows[0])}
+    assert len(rows[0]) <= columns
+    assert "".join(rows).isascii() is (width == 2)
+    assert code.qr("simopen meet 7-croissant-zucchini", encoding, 20) == ()
+    assert code.qr("simopen meet 7-croissant-zucchini", encoding, 0) == ()
+
+
+async def started(home: Path, *words: str, **more: str) -> Process:
+    environment = {**os.environ, "XDG_CONFIG_HOME": str(home), "SIMOPEN_VIA": "", **more}
+    return await asyncio.create_subprocess_exec(
+        *SIMOPEN, "meet", *words, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environment, cwd=ROOT
+    )
+
+
+@ONE_LOOP
+async def test_two_commands_meet_by_a_code_and_carry_what_is_typed(tmp_path: Path) -> None:
+    async with asyncio.timeout(LONG_S), simopen.serve("127.0.0.1", 0, stun_ports=(0, 0)) as server:
+        via = f"ws://127.0.0.1:{server.port}/v1"
+        one = await started(tmp_path, "--json", "--words", "3", "--via", via)
+        assert one.stdin is not None
+        assert one.stderr is not None
+        shown = json.loads(await one.stderr.readline())
+        assert shown["line"].endswith(shown["code"])
+        assert shown["code"].count("-") == 3
+        other = await started(tmp_path, "--via", via, SIMOPEN_CODE=shown["code"])
+        one.stdin.write(b"there")
+        one.stdin.close()
+        told, said = await other.communicate(b"back")
+        assert told == b"there", said.decode()
+        assert other.returncode == 0
+        assert "same code" in said.decode()
+        rest, _ = await one.communicate()
+        assert rest == b"back"
+        assert one.returncode == 0
+
+
+@ONE_LOOP
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["croissant-zucchini"], "begins with a number"),
+        (["7-croissant-zucchini"], "--via"),
+        (["7-croissant-zucchini", "--via", "ws://192.0.2.1/v1"], "in the clear"),
+        (["7-croissant-zucchini", "--via", "nonsense"], "via"),
+        (["-", "--via", "ws://127.0.0.1:1/v1"], "terminal"),
+        (["room", "--via", "ws://127.0.0.1:1/v1", "--secret-file", "/nonexistent"], "cannot be read"),
+    ],
+)
+async def test_what_cannot_be_meant_is_told_with_status_2(tmp_path: Path, words: list[str], said: str) -> None:
+    command = await started(tmp_path, *words)
+    _, told = await command.communicate()
+    assert command.returncode == 2, told.decode()
+    assert said in told.decode()
+    assert "Traceback" not in told.decode()
