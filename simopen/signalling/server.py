@@ -174,7 +174,8 @@ class RendezvousServer:
 
     async def _open(self, socks: list[socket.socket], tls: ssl.SSLContext | None) -> None:
         self._tls = tls
-        self._door = Door(socks, self._admit, self._mute, tls=tls, handshake_s=self.limits.handshake_s)
+        full, handshake_s = self._house.accounts.is_full, self.limits.handshake_s
+        self._door = Door(socks, self._admit, self._mute, full, tls=tls, handshake_s=handshake_s)
         self.addresses = tuple(normalise(each.getsockname()) for each in socks)
         if self._stun is not None:
             await self._stun.open()

@@ -2,7 +2,9 @@
 
 Theory of operation. A connection that says nothing is nothing but a socket: only its first byte makes a transport, and
 TLS, whose buffers are a hundred times as large. So ten thousand that come and stay mute cost the kernel's share and a
-record here. TLS handshakes (1 to 2 ms of CPU each) go on so many at a time; the rest wait their turn.
+record here. Where an address has too many, its oldest mute one makes room for who comes, and anybody's where the server
+is full: so they keep nobody out. TLS handshakes (1 to 2 ms of CPU each) go on so many at a time; the rest wait their
+turn.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from simopen.errors import LocalEndpointError
 from simopen.model.endpoint import ANY, Endpoint, normalise
 from simopen.net.os_errors import local_error, reason
 from simopen.net.sockets import sockaddr
+from simopen.signalling.server_limits import owner
 
 logger = _logs.logger("signalling.server")
 
@@ -88,7 +91,8 @@ class Door(Generic[P]):
     """Takes connections at these sockets, which are its own from now on.
 
     `admit`: makes the protocol of a connection from this endpoint, or says None to those that are not let in.
-    `mute`: called with what `admit` made for each that ends before it is a connection, or as it becomes one.
+    `is_full`: whether nobody is, from wherever. `mute`: called with what `admit` made for each that ends before it is a
+    connection, or as it becomes one.
     """
 
     def __init__(
@@ -96,6 +100,7 @@ class Door(Generic[P]):
         socks: Iterable[socket.socket],
         admit: Callable[[Endpoint], P | None],
         mute: Callable[[P], None],
+        is_full: Callable[[], bool],
         *,
         tls: ssl.SSLContext | None,
         handshake_s: float,
@@ -104,9 +109,11 @@ class Door(Generic[P]):
         self._listeners = list(socks)
         self._admit = admit
         self._mute = mute
+        self._is_full = is_full
         self._tls = tls
         self._handshake_s = handshake_s
-        self._waiting: dict[socket.socket, tuple[P, asyncio.TimerHandle]] = {}
+        self._waiting: dict[socket.socket, tuple[P, asyncio.TimerHandle, str]] = {}  # in the order of their coming
+        self._mute_of: dict[str, dict[socket.socket, None]] = {}
         self._spoken: deque[tuple[socket.socket, P]] = deque()
         self._starting: dict[asyncio.Task[None], tuple[socket.socket, P]] = {}
         self._given: set[socket.socket] = set()  # of these, the loop has the socket
@@ -159,7 +166,10 @@ class Door(Generic[P]):
             self._loop.add_reader(listener, self._come, listener)
 
     def _take(self, sock: socket.socket, peer: Endpoint) -> None:
+        whose = owner(peer.address)
         protocol = self._admit(peer)
+        if protocol is None and self._make_room(whose):
+            protocol = self._admit(peer)
         if protocol is None:
             sock.close()
             return
@@ -167,20 +177,35 @@ class Door(Generic[P]):
         with contextlib.suppress(OSError):  # it has been reset already
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         timer = self._loop.call_later(self._handshake_s, self._give_up, sock)
-        self._waiting[sock] = (protocol, timer)
+        self._waiting[sock] = (protocol, timer, whose)
+        self._mute_of.setdefault(whose, {})[sock] = None
         self._loop.add_reader(sock, self._speaks, sock)
 
-    def _give_up(self, sock: socket.socket) -> None:
-        protocol, timer = self._waiting.pop(sock)
-        timer.cancel()
+    def _make_room(self, whose: str) -> bool:
+        """Let the oldest mute connection go: of this address, or, where the server is full, of any."""
+        among = self._mute_of.get(whose) or (self._waiting if self._is_full() else {})
+        oldest = next(iter(among), None)
+        if oldest is None:
+            return False
+        self._give_up(oldest)
+        return True
+
+    def _no_longer_mute(self, sock: socket.socket) -> P:
         self._loop.remove_reader(sock)
+        protocol, timer, whose = self._waiting.pop(sock)
+        timer.cancel()
+        del self._mute_of[whose][sock]
+        if not self._mute_of[whose]:
+            del self._mute_of[whose]
+        return protocol
+
+    def _give_up(self, sock: socket.socket) -> None:
+        protocol = self._no_longer_mute(sock)
         sock.close()
         self._mute(protocol)
 
     def _speaks(self, sock: socket.socket) -> None:
-        self._loop.remove_reader(sock)
-        protocol, timer = self._waiting.pop(sock)
-        timer.cancel()
+        protocol = self._no_longer_mute(sock)
         self._spoken.append((sock, protocol))
         self._start_next()
 

@@ -140,9 +140,13 @@ class Accounts:
     def __len__(self) -> int:
         return len(self._by_owner)
 
+    def is_full(self) -> bool:
+        """Whether nobody more can connect, from whatever address."""
+        return self.connections >= self._limits.connections
+
     def connect(self, whose: str) -> str | None:
         """Count one more connection, and return None; or why there can be none."""
-        if self.connections >= self._limits.connections:
+        if self.is_full():
             return "this server is full: try again later"
         account = self._account(whose)
         if account.connections >= self._limits.connections_an_address:

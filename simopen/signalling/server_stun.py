@@ -134,7 +134,8 @@ class StunService:
     async def _listen(self, port: int) -> int:
         socks = listeners(self._local_addresses(), port)
         ends = [normalise(each.getsockname()) for each in socks]
-        self._doors.append(Door(socks, self._admit, self._lost, tls=None, handshake_s=self._limits.handshake_s))
+        full, handshake_s = self._accounts.is_full, self._limits.handshake_s
+        self._doors.append(Door(socks, self._admit, self._lost, full, tls=None, handshake_s=handshake_s))
         for end in ends:
             await self._listen_udp(end)
         return ends[0].port

@@ -140,15 +140,37 @@ async def test_ten_thousand_bytes_of_nothing_and_those_who_say_nothing_are_let_g
         assert (await (await bound(server.url, "one")).ask("ping", "pong", ping=1))["pong"] == 1
 
 
-async def test_too_many_of_one_address_are_turned_away_and_those_of_another_are_not() -> None:
-    async with serve((HERE, "127.0.0.2"), 0, stun_ports=None, limits=Limits(connections_an_address=5)) as server:
+async def test_mute_connections_keep_nobody_out() -> None:
+    """The oldest of them makes room, for others at the same address, too."""
+    async with served(limits=Limits(connections_an_address=5)) as server:
         crowd = [await asyncio.open_connection(HERE, server.port) for _ in range(8)]
-        for reader, _ in crowd[5:]:
+        for reader, _ in crowd[:3]:
             assert await ended(reader) == b""
-        client = await bound(f"ws://127.0.0.2:{server.port}/v1", "one", local_addr=("127.0.0.2", 0))
+        one, other = await bound(server.url, "one"), await bound(server.url, "other")
+        assert await one.enter("4") == await other.enter("4")
+        for _, writer in crowd:
+            writer.close()
+
+
+async def test_a_full_server_lets_the_oldest_mute_one_go_whosever_it_is() -> None:
+    async with serve((HERE, "127.0.0.2"), 0, stun_ports=None, limits=Limits(connections=5)) as server:
+        crowd = [await asyncio.open_connection("127.0.0.2", server.port, local_addr=("127.0.0.2", 0)) for _ in range(5)]
+        client = await bound(server.url, "one")
+        assert await ended(crowd[0][0]) == b""
         assert (await client.ask("ping", "pong", ping=1))["pong"] == 1
         for _, writer in crowd:
             writer.close()
+
+
+async def test_too_many_of_one_address_are_turned_away_and_those_of_another_are_not() -> None:
+    async with serve((HERE, "127.0.0.2"), 0, stun_ports=None, limits=Limits(connections_an_address=3)) as server:
+        for number in range(3):
+            await bound(server.url, f"{number}")
+        reader, writer = await asyncio.open_connection(HERE, server.port)
+        assert await ended(reader) == b""
+        writer.close()
+        client = await bound(f"ws://127.0.0.2:{server.port}/v1", "one", local_addr=("127.0.0.2", 0))
+        assert (await client.ask("ping", "pong", ping=1))["pong"] == 1
 
 
 async def test_who_does_not_read_is_let_go() -> None:
