@@ -130,6 +130,7 @@ SCENARIOS = {
     "lab/process/test_descriptors": "a lab with few descriptors",
     "lab/test_lab_command": "`simopen lab`",
     "signalling/test_contract": "what a meeting may rely on, at each rendezvous",
+    "rendezvous/test_meeting_in_lab": "meetings by a code behind modelled NATs, in the lab",
     "signalling/test_wormhole": "magic-wormhole's own client through our server",
     "nat/test_coturn": "discovery by a real STUN server",
     "nat/test_discovery_in_lab": "discovery behind modelled NATs, in the lab",
