@@ -34,7 +34,7 @@ from simopen.rendezvous import where
 from simopen.rendezvous.codes import WORDS, Code, check_count, new_code, parse_code
 from simopen.rendezvous.exchange import Exchange
 from simopen.rendezvous.meeting import Meeting as _Side
-from simopen.rendezvous.meeting import Settings
+from simopen.rendezvous.meeting import Nats, Settings
 from simopen.rendezvous.pake import Pake
 from simopen.signalling.base import Mood, Signaller
 
@@ -171,7 +171,13 @@ async def meeting(
     early = asyncio.ensure_future(wanted.begun())
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(_put_away, early)
+        nats = None if servers is None else Nats(local, servers, timeout_s)
+        if nats is not None:
+            stack.push_async_callback(nats.close)
         signaller = await stack.enter_async_context(opened)
+        if nats is None:
+            nats = Nats(local, _announced(signaller.welcome.stun, via) or DEFAULT_SERVERS, timeout_s)
+            stack.push_async_callback(nats.close)
         room = wanted.room or await signaller.allocate()
         typed = wanted.typed or (room if secret is not None else str(new_code(room, words)))
         if (pake := await early) is None:
@@ -179,8 +185,7 @@ async def meeting(
         began_ns = time.monotonic_ns()
         await signaller.enter(room)
         said = Exchange(secrets.token_hex(8), pake.message, began_ns, is_long=secret is not None)
-        names = servers or _announced(signaller.welcome.stun, via) or DEFAULT_SERVERS
-        side = _Side(signaller, pake, said, Settings(told, names, timeout_s, limit, local_clock=local_clock))
+        side = _Side(signaller, pake, said, nats, Settings(told, limit, local_clock=local_clock))
         found = Meeting(typed, side)
         told.tell(InRoom(time.monotonic_ns(), room, signaller.welcome.motd))
         try:

@@ -22,6 +22,7 @@ from simopen.errors import ImpossiblePair, PeerLeft, PunchError, SimopenError, T
 from simopen.holepunch import api
 from simopen.holepunch.options import Options
 from simopen.link.session import Kind, Session
+from simopen.model.endpoint import Local
 from simopen.model.estimate import Estimate, Reading, Source
 from simopen.model.event import PeerClock, PeerHere, Round
 from simopen.model.times import MonoNs
@@ -41,7 +42,7 @@ PEER_S = 30.0
 WINDOWS_S = (5.0, 7.5, 10.0)
 """Of each round. The instant is known to some ms on both sides, so what is left is SYNs lost once, twice."""
 _LONG_S = 3600.0
-_APART_S = 0.01
+_APART_S = 0.004
 _ENOUGH_S = 0.25
 _LEAVING_S = 1.0
 _ARMING_NS = 30_000_000
@@ -55,11 +56,37 @@ class Settings:
     """How to meet. `options`: as for `connect`; the instant, the clock and the session come with each round."""
 
     options: Options
-    servers: Sequence[str | tuple[str, int]]
-    timeout_s: float
     limit: int
     peer_s: float = PEER_S
     local_clock: LocalClock = MACHINE
+
+
+class Nats:
+    """Ask what the NATs do, and hold the mapping: begun as early as the STUN servers are known."""
+
+    def __init__(self, local: Local, servers: Sequence[str | tuple[str, int]], timeout_s: float) -> None:
+        self._servers, self._timeout_s = servers, timeout_s
+        self._stack = contextlib.AsyncExitStack()
+        self.finding = asyncio.ensure_future(self._found(local))
+
+    async def _found(self, local: Local) -> Held:
+        held = holding(local, servers=self._servers, timeout=self._timeout_s)
+        return await self._stack.enter_async_context(held)
+
+    async def from_another_port(self) -> None:
+        """Let go, and ask from a free one."""
+        await self.close()
+        self.finding = asyncio.ensure_future(self._found(None))
+
+    async def close(self) -> None:
+        """Let go. Does nothing where it has."""
+        self.finding.cancel()
+        try:
+            await asyncio.wait({self.finding})
+            if not self.finding.cancelled():
+                self.finding.exception()  # whoever waited has met it
+        finally:
+            await self._stack.aclose()
 
 
 class _Anew(Exception):  # noqa: N818 - no error: the peer's program has been started anew
@@ -73,16 +100,16 @@ class _Lost(PunchError):  # noqa: N818 - says what happened
 class Meeting:
     """One side, in a room of its signaller's. `began_ns`: when it came there. Cancel `listening` at the end."""
 
-    def __init__(self, signaller: Signaller, pake: Pake, said: Exchange, settings: Settings) -> None:
+    def __init__(self, signaller: Signaller, pake: Pake, said: Exchange, nats: Nats, settings: Settings) -> None:
         self._signaller, self._pake, self._said, self._settings = signaller, pake, said, settings
+        self._nats = nats
         self._tell = settings.options.tell
         self._own = settings.local_clock.read()
         self._changed = asyncio.Event()
         self._failed: Exception | None = None
-        self._held: tuple[contextlib.AsyncExitStack, Held] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._asking: set[str] = set()
-        self._finding = self._start(self._find(settings.options.local))
+        nats.finding.add_done_callback(lambda _: self._changed.set())
         self._start(self._listen())
 
     def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -109,10 +136,10 @@ class Meeting:
         tasks, self._tasks = self._tasks, set()
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if self._held is not None:
-            held, self._held = self._held, None
-            await held[0].aclose()
+        try:
+            await asyncio.gather(*tasks, return_exceptions=True)
+        finally:
+            await self._nats.close()
         with contextlib.suppress(SimopenError, TimeoutError):
             async with asyncio.timeout(_LEAVING_S):
                 for peer in filter(None, (self._said.peer, *self._said.begun.values())):
@@ -179,8 +206,8 @@ class Meeting:
                         raise PeerLeft(f"the peer has ended the meeting: {peer.bye}")
                     if self._failed is not None:
                         raise self._failed
-                    if self._finding.done() and self._finding.exception() is not None:
-                        await self._finding
+                    if self._nats.finding.done():
+                        self._nats.finding.result()
                     await self._changed.wait()
         except TimeoutError:
             if wait_s is not None:
@@ -192,27 +219,14 @@ class Meeting:
 
     # What the NATs do.
 
-    async def _find(self, local: Any) -> None:
-        stack = contextlib.AsyncExitStack()
-        try:
-            held = holding(local, servers=self._settings.servers, timeout=self._settings.timeout_s)
-            self._held = stack, await stack.enter_async_context(held)
-        except Exception:
-            self._changed.set()
-            raise
-
     async def _changed_for(self, number: int) -> Held:
         """What is held in that round."""
-        await asyncio.shield(self._finding)
-        assert self._held is not None
-        stack, found = self._held
+        found = await asyncio.shield(self._nats.finding)
         if number == 2 or (number == 3 and self._settings.options.local is not None):
             await found.refresh()
         elif number == 3:
-            self._held = None
-            await stack.aclose()
-            self._finding = self._start(self._find(None))
-            return await self._changed_for(0)
+            await self._nats.from_another_port()
+            return await asyncio.shield(self._nats.finding)
         return found
 
     # The rounds.
@@ -329,11 +343,14 @@ async def _connected(mine: Ticket, theirs: Ticket, options: Options, limit: int)
 
 
 def _soon(clock: Estimate, tickets: tuple[Ticket, Ticket], own: Reading) -> Go:
-    """As soon as both can: what is said takes half of the least round trip, and a plan may take its time."""
+    """As soon as both can: what is said takes half of the least round trip, and a plan may take its time.
+
+    A side that hears of it late fires at once.
+    """
     now_ns = clock.utc_at(MonoNs(time.monotonic_ns()))
     bound_ns = clock.bound_ns or 0
     walks = any(each.profile.step is not None or each.spray for each in tickets)
-    at_ns = now_ns + bound_ns * 3 // 2 + _ARMING_NS + walks * _PLANNING_NS
+    at_ns = now_ns + bound_ns + _ARMING_NS + walks * _PLANNING_NS
     # By the wall clock as it stood at the beginning: nobody who steps it meanwhile moves what is told.
     difference_ns = clock.utc_at(MonoNs(own.monotonic_ns)) - own.realtime_ns
     return Go(at_ns, difference_ns, bound_ns)
