@@ -70,11 +70,11 @@ async def test_each_filtering_is_named() -> None:
 
 async def test_one_address_tells_the_strictest_and_leaves_the_rest_open() -> None:
     async with served(addresses=1) as (net, server):
-        for filtering in FILTERINGS:
-            host = await net.host(filtering.value, delay_s=0.01, nat=Nat(filtering=filtering))
-            strict = filtering is Filtering.ADDRESS_AND_PORT_DEPENDENT
-            expected = filtering if strict else Filtering.UNKNOWN
-            assert (await discover(host, [server.address]))["filtering"] == expected.value, filtering
+        hosts = [await net.host(each.value, delay_s=0.01, nat=Nat(filtering=each)) for each in FILTERINGS]
+        found = await asyncio.gather(*(discover(host, [server.address]) for host in hosts))
+    strict = Filtering.ADDRESS_AND_PORT_DEPENDENT
+    told = {each: said["filtering"] for each, said in zip(FILTERINGS, found, strict=True)}
+    assert told == {each: (each if each is strict else Filtering.UNKNOWN).value for each in FILTERINGS}
 
 
 @pytest.mark.lab(router=True)
