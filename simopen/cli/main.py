@@ -20,7 +20,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import NoReturn
 
 from simopen import __version__, _logs
-from simopen.cli import arguments, clock, connect, connect_self, doctor, key, lab, meet, nat, serve
+from simopen.cli import arguments, clock, completion, connect, connect_self, doctor, key, lab, meet, nat, serve
 from simopen.cli.arguments import UsageError, argument, judged
 from simopen.cli.carry import carry, ended
 from simopen.cli.console import Screen, answer, print_json, printable, write_in_any_encoding
@@ -48,6 +48,7 @@ _FAILURES = {
     "self": _NO_STREAM,
     "demo": _NO_STREAM,
     "lab": "not every run connected",
+    "completion": "it cannot be written",
     "serve": "it cannot serve",
 }
 _EXAMPLES = {
@@ -55,6 +56,7 @@ _EXAMPLES = {
     "meet": meet.EXAMPLE,
     "nat": nat.EXAMPLE,
     "lab": lab.EXAMPLES,
+    "completion": completion.EXAMPLE,
     "serve": serve.EXAMPLE,
 }
 _SECONDS = "S: seconds, or 250ms, 2m, 1h\n"
@@ -245,6 +247,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(_command(commands, "demo", _demo, "two hosts behind two NATs on this machine, and the SYNs crossing"))
     trying = _command(commands, "lab", lab.run, "two hosts behind the NATs that you name punch, and why it went so")
     lab.add_arguments(trying)
+    completing = _command(commands, "completion", completion.run, "print a shell's completion of commands and codes")
+    completion.add_arguments(completing)
+    completing.set_defaults(parsers=commands.choices)
     serving = _command(commands, "serve", serve.run, "serve peers that meet by a code, and STUN to all")
     serve.add_arguments(serving)
     return parser
