@@ -1,7 +1,7 @@
 """A Signaller by the URL of a rendezvous: `async with simopen.signalling.connect("wss://…/v1") as signaller:`.
 
-Theory of operation. `ws` and `wss` are mailbox servers; no other kind is known. In the clear is refused where it was
-not meant: what is said is sealed, but anybody on the way could see who meets, and take a part.
+Theory of operation. The scheme says who is there: `ws` and `wss` a mailbox server, the others NATS. In the clear is
+refused where it was not meant: what is said is sealed, but anybody on the way could see who meets, and take a part.
 A password in a URL goes to the server, and into no error or log.
 """
 
@@ -13,28 +13,31 @@ import re
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
+from simopen.errors import SignallingError
 from simopen.model.wording import quoted
 from simopen.signalling.base import Signaller
 
 PUBLIC = "ws://relay.magic-wormhole.io:4000/v1"
 """magic-wormhole's public mailbox server, which programs with an app id of their own may use. It has no TLS."""
-_SCHEMES = ("ws", "wss")
+MAILBOX, NATS = ("ws", "wss"), ("nats", "tls")
+_SEALED = ("wss", "tls")
+_SERVERS_MOST = 16
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Via:
-    """A rendezvous by its URL. `host`: with its port, where it has one; `login`: "user:password", as it was written."""
+    """A rendezvous by its URL. `hosts`: "host" or "host:port" each; `login`: "user:password", as it was written."""
 
     scheme: str
     login: str
-    host: str
+    hosts: tuple[str, ...]
     path: str
 
     def __str__(self) -> str:
         """Without the login and what stands after the path."""
-        return f"{self.scheme}://{self.host}{self.path.partition('?')[0]}"
+        return f"{self.scheme}://{','.join(self.hosts)}{self.path.partition('?')[0]}"
 
     def __repr__(self) -> str:
         """As `str` has it, so that no log tells a password."""
@@ -43,20 +46,26 @@ class Via:
     @property
     def url(self) -> str:
         """The whole, for who connects."""
-        return f"{self.scheme}://{self.login}{'@' * bool(self.login)}{self.host}{self.path}"
+        return f"{self.scheme}://{self.login}{'@' * bool(self.login)}{','.join(self.hosts)}{self.path}"
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """A URL each, with the login."""
+        return tuple(f"{self.scheme}://{self.login}{'@' * bool(self.login)}{host}" for host in self.hosts)
 
     @property
     def is_here(self) -> bool:
-        """Whether it is on this host."""
-        return _is_loopback(self.host)
+        """Whether all of it is on this host."""
+        return all(_is_loopback(host) for host in self.hosts)
 
 
 def read_via(via: str, *, allow_plain: bool = False) -> Via:
     """The rendezvous that a URL names.
 
     Args:
-        via: "wss://host:port/v1", or "ws://…"; "/v1" may be left out.
-        allow_plain: let `ws` go to other hosts than this, and than `PUBLIC`.
+        via: "wss://host:port/v1" ("/v1" may be left out), "ws://…", "nats://user:password@host,host,host", "tls://…";
+            for NATS, "?creds=" and a file's path may follow.
+        allow_plain: let `ws` and `nats` go to other hosts than this, and than `PUBLIC`.
 
     Raises:
         TypeError: no string.
@@ -65,19 +74,22 @@ def read_via(via: str, *, allow_plain: bool = False) -> Via:
     if not isinstance(via, str):
         raise TypeError(f"via is a URL, not {type(via).__name__}")
     scheme, separator, rest = via.strip().partition("://")
-    if not separator or (scheme := scheme.lower()) not in _SCHEMES:
-        raise ValueError("via is a URL that begins with wss:// (or ws://, which is in the clear)")
+    if not separator or (scheme := scheme.lower()) not in (*MAILBOX, *NATS):
+        raise ValueError(f"via must begin with one of {', '.join(f'{each}://' for each in (*MAILBOX, *NATS))}")
     authority, path = re.fullmatch(r"([^/?#]*)([^#]*)(?:#.*)?", rest, re.DOTALL).groups()  # type: ignore[union-attr]
     if "@" in rest[len(authority) :]:
         raise ValueError("via has an @ after its host: in a password, write / as %2F, ? as %3F and # as %23")
-    login, _, name = authority.rpartition("@")
+    login, _, names = authority.rpartition("@")
+    hosts = tuple(_host(name) for name in names.split(","))
+    if len(hosts) > (1 if scheme in MAILBOX else _SERVERS_MOST):
+        raise ValueError(f"too many hosts in via: {scheme}:// takes {1 if scheme in MAILBOX else _SERVERS_MOST}")
     if not all(each.isprintable() and not each.isspace() for each in login + path):
         raise ValueError("via has a space, or what cannot be seen, in it")
-    found = Via(scheme, login, _host(name), path if path not in ("", "/") else "/v1")
-    if not (allow_plain or scheme == "wss" or found.is_here or str(found) == PUBLIC):
+    found = Via(scheme, login, hosts, path if path not in ("", "/") or scheme not in MAILBOX else "/v1")
+    if not (allow_plain or scheme in _SEALED or found.is_here or str(found) == PUBLIC):
         raise ValueError(
             f"{found} is in the clear: whoever is on the way would see who meets, and when. "
-            "Use wss://, or allow it (allow_plain)"
+            f"Use {_SEALED[0] if scheme in MAILBOX else _SEALED[1]}://, or allow it (allow_plain)"
         )
     return found
 
@@ -98,10 +110,21 @@ async def connect(
         TypeError, ValueError: no such URL, or one in the clear that was not allowed.
     """
     where = read_via(via, allow_plain=allow_plain)
-    from simopen.signalling.mailbox import mailbox
-
-    async with mailbox(where.url, str(where), tls=tls, proxied=not where.is_here) as signaller:
+    async with _opened(where, tls) as signaller:
         yield signaller
+
+
+def _opened(where: Via, tls: ssl.SSLContext | None) -> contextlib.AbstractAsyncContextManager[Signaller]:
+    if where.scheme in MAILBOX:
+        from simopen.signalling.mailbox import mailbox
+
+        return mailbox(where.url, str(where), tls=tls, proxied=not where.is_here)
+    try:
+        from simopen.signalling.nats import nats_rooms
+    except ImportError as error:
+        raise SignallingError(f"{where} needs what is not installed: pip install 'simopen[nats]'") from error
+    credentials = parse_qs(urlsplit(where.path).query).get("creds", [None])[-1]
+    return nats_rooms(where.servers, str(where), tls=tls, credentials=credentials)
 
 
 def _host(name: str) -> str:
@@ -115,7 +138,7 @@ def _host(name: str) -> str:
         is_one = bool(parts.hostname) and parts.netloc == name and (parts.port is None or parts.port > 0)
     except ValueError:
         is_one = False
-    if not is_one or any(each.isspace() or not each.isprintable() or each in ",;" for each in name):
+    if not is_one or any(each.isspace() or not each.isprintable() or each == ";" for each in name):
         raise ValueError(f"no host in via: {quoted(name)}")
     return name.lower()
 

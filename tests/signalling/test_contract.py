@@ -11,9 +11,10 @@ from simopen.errors import RoomCrowded, SignallingError
 from simopen.signalling import connect
 from simopen.signalling.base import BODY_MOST, Message, Mood, Signaller, Welcome
 from simopen.signalling.server import serve
-from tests.signalling.places import wormhole_via
+from tests.signalling.places import held_ports, nats_cluster_via, nats_via, wormhole_via
 
-__all__ = ["wormhole_via"]
+__all__ = ["held_ports", "nats_cluster_via", "nats_via", "wormhole_via"]
+pytestmark = pytest.mark.usefixtures("held_ports")
 TURNS = 60
 
 
@@ -21,6 +22,8 @@ TURNS = 60
     params=[
         "ours",
         pytest.param("wormhole_via", marks=pytest.mark.real_server),
+        pytest.param("nats_via", marks=pytest.mark.real_server),
+        pytest.param("nats_cluster_via", marks=pytest.mark.real_server),
     ]
 )
 async def via(request: pytest.FixtureRequest) -> AsyncIterator[str]:

@@ -17,6 +17,9 @@ from simopen.signalling.via import PUBLIC, read_via
         ("wss://a.example/x?token=1", "wss://a.example/x?token=1"),
         ("ws://localhost:4000", "ws://localhost:4000/v1"),
         ("ws://[::1]:4000/v1", "ws://[::1]:4000/v1"),
+        ("nats://127.0.0.1", "nats://127.0.0.1"),
+        ("tls://u:p@a.example,b.example:4222", "tls://u:p@a.example,b.example:4222"),
+        ("tls://a.example?creds=/home/me/me.creds", "tls://a.example?creds=/home/me/me.creds"),
         (PUBLIC, PUBLIC),
     ],
 )
@@ -38,6 +41,9 @@ def test_what_is_read(typed: str, url: str) -> None:
         "wss://a b.example/v1",
         "wss://a.example/v1\r\nHost: x",
         "ws://[::1/v1",
+        "tls://a.example,",
+        "tls://" + ",".join(["a.example"] * 17),
+        "nats+ws://a.example",
     ],
 )
 def test_what_is_no_url_of_a_rendezvous(typed: str) -> None:
@@ -45,7 +51,10 @@ def test_what_is_no_url_of_a_rendezvous(typed: str) -> None:
         read_via(typed)
 
 
-@pytest.mark.parametrize("typed", ["ws://a.example/v1", "ws://relay.magic-wormhole.io:4001/v1", "ws://192.0.2.1/v1"])
+@pytest.mark.parametrize(
+    "typed",
+    ["ws://a.example/v1", "ws://relay.magic-wormhole.io:4001/v1", "ws://192.0.2.1/v1", "nats://127.0.0.1,a.example"],
+)
 def test_in_the_clear_only_where_it_is_meant(typed: str) -> None:
     with pytest.raises(ValueError, match="in the clear"):
         read_via(typed)
@@ -63,6 +72,7 @@ def test_in_the_clear_only_where_it_is_meant(typed: str) -> None:
         "http://u:hunter2@a.example",
         "wss://u:hunter2@a .example",
         "nats://u:hunter2@a.example",
+        "nats://hunter2@a.example",
         "wss://u:hunter 2@a.example",
     ],
 )
