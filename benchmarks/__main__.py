@@ -29,6 +29,7 @@ PLAN: dict[str, tuple[str, str]] = {
     "link": ("", "--runs 1 --links 100 --mib 16 --loop uvloop"),
     "http": ("", "--runs 1 --requests 20 --mib 16 --loop uvloop"),
     "serve": ("", "--servers simopen twisted --seconds 1 --waiters 100"),
+    "meet": ("", "--runs 1"),
     "matrix": ("", "--short --runs 2"),
     "again": ("", "--short --meetings 3"),
     "peers": ("", "--here --runs 1 --apart 0 30 --at-once 9"),

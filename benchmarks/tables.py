@@ -220,6 +220,12 @@ def serve(result: Result) -> str:
     return _plain(result, fields)
 
 
+def meet(result: Result) -> str:
+    steps = {"in_room_ms": "in the room, ms", "peer_here_ms": "code confirmed", "peer_clock_ms": "clocks known"}
+    last = {"fired_ms": "fired", "up_ms": "up", "verified_ms": "verified", "first_byte_ms": "first byte at the other"}
+    return _plain(result, {"way": "from"} | steps | last)
+
+
 def clock(result: Result) -> str:
     fields = {
         "method": "method",
@@ -388,6 +394,7 @@ RENDERERS: dict[str, Callable[[Result], str]] = {
     "peers": peers,
     "many": many,
     "serve": serve,
+    "meet": meet,
     "clock": clock,
     "imports": imports,
     "lab_error": lab_error,
