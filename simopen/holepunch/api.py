@@ -157,8 +157,8 @@ async def connected(
             raise TypeError("two tickets carry a key of their own: no other goes along with them")
         proves = session(mine, peer)
         met = await _linked(peer, mine, replace(options, session=proves), proves, limit)
-        if mine.private is not None:
-            mine.private.spend()
+        if mine.private is not None:  # until the peer has taken the link, both may have to try again
+            met[1].get_extra_info("simopen_link").when_answered(mine.private.spend)
         return met
     if options.session is not None:
         return await _linked(peer, mine, options, options.session, limit)

@@ -64,7 +64,11 @@ class LinkTransport(asyncio.Transport):
         self._why: Exception | None = None
         self._reads_lower = False
         self._timer: asyncio.TimerHandle | None = None
-        if not channel.answered:
+        self._answer: asyncio.Future[None] = self._loop.create_future()
+        self._when_answered: Callable[[], object] = lambda: None
+        if channel.answered:
+            self._answer.set_result(None)
+        else:
             self._timer = self._loop.call_later(answer_s, self._not_answered)
         if not lower.is_closing():
             lower.pause_reading()  # uvloop takes a protocol of another kind only while it does not read
@@ -80,6 +84,24 @@ class LinkTransport(asyncio.Transport):
             self._loop.call_soon(protocol.connection_lost, self._why)
         else:
             self._loop.call_soon(self._go_on)
+
+    async def answered(self) -> None:
+        """Wait until the peer has said that it took this link: from then on both have it.
+
+        The responder knows that at once, the initiator one round trip after its first byte left. Nothing that is
+        written has to wait for it. `writer.get_extra_info("simopen_link").answered()` is how a stream's user calls it.
+
+        Raises:
+            LinkError: the link ended before that, so the peer may never have had it.
+        """
+        await asyncio.shield(self._answer)
+
+    def when_answered(self, call: Callable[[], object]) -> None:
+        """Have this called then, at once where that has been; never, where the link ends before."""
+        if self._channel.answered:
+            call()
+        else:
+            self._when_answered = call
 
     # What the network has for the application.
 
@@ -101,8 +123,17 @@ class LinkTransport(asyncio.Transport):
         self.gone()
         self._lost = self._closing = True
         self._why = self._why or self._said(error)
+        self._settle_answer()
         if self._started:
             self._protocol.connection_lost(self._why)
+
+    def _settle_answer(self) -> None:
+        """The link is over: an answer that has not come never will."""
+        if not self._answer.done() and not self._loop.is_closed():
+            cause = self._why
+            why = cause if isinstance(cause, LinkError) else LinkError("the link was closed before the peer took it")
+            self._answer.set_exception(why)
+            self._answer.exception()  # nobody has to ask
 
     def _said(self, error: Exception | None) -> Exception | None:
         """What the application is told of an error of the socket's."""
@@ -153,6 +184,9 @@ class LinkTransport(asyncio.Transport):
 
     def _answered(self) -> None:
         self._stop_timer()
+        if not self._answer.done():
+            self._answer.set_result(None)
+        self._loop.call_soon(self._when_answered)
         self._read_lower()
         if self._closing:  # since before the answer
             self._lower.close()
@@ -301,13 +335,16 @@ class LinkTransport(asyncio.Transport):
         return self._lower.get_write_buffer_size()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """`simopen` is the report, `ssl_object` TLS's; `cipher`, `peercert`, and what the socket's transport knows.
+        """`simopen` is the report, `simopen_link` this (for `answered`), `ssl_object` TLS's; `cipher`, `peercert`, and
+        what the socket's transport knows.
 
         There is no `sslcontext`: where there is one, asyncio's streams take it that there is no half-close.
         """
         tls = self._channel.tls
         if name == "simopen":
             return default if self.report is None else self.report
+        if name == "simopen_link":
+            return self
         if tls is not None and name == "ssl_object":
             return tls
         if tls is not None and name in ("cipher", "peercert"):

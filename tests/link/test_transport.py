@@ -8,6 +8,7 @@ import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 import pytest
 
@@ -339,6 +340,34 @@ async def unanswered(answer_s: float) -> tuple[LinkTransport, socket.socket]:
     one.choose()
     lower, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=mine)
     return LinkTransport(one, lower, answer_s=answer_s), theirs
+
+
+@pytest.mark.parametrize("how", ["FIN", "RST", "silence"])
+async def test_whether_the_peer_has_taken_the_link_can_be_awaited(how: str) -> None:
+    """And what it is not to be done before waits for it: a key's private half is for one meeting."""
+    one, other = await linked()
+    told: list[str] = []
+    for link in (one, other):
+        link.transport.start(Heard())
+        link.transport.when_answered(partial(told.append, link.proof.role))
+    assert "responder" in told
+    for link in (one, other):
+        await link.transport.get_extra_info("simopen_link").answered()
+    await asyncio.sleep(0)
+    assert sorted(told) == ["initiator", "responder"]
+    for link in (one, other):
+        link.transport.abort()
+        await link.transport.answered()
+    transport, theirs = await unanswered(0.01 if how == "silence" else 60)
+    transport.start(Heard())
+    transport.when_answered(partial(told.append, "nobody"))
+    if how != "silence":
+        CUTS[how](theirs)
+        theirs.close()
+    with pytest.raises(LinkError):
+        await transport.answered()
+    theirs.close()
+    assert "nobody" not in told
 
 
 @pytest.mark.parametrize("how", ["FIN", "RST", "silence"])
