@@ -14,23 +14,24 @@ import contextlib
 import sys
 import time
 from asyncio import StreamReader, StreamWriter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from simopen.cli import code
 from simopen.cli.arguments import UsageError, add_instant, add_time_servers, argument, judged, port, window
 from simopen.cli.carry import carry, ended
-from simopen.cli.console import Screen, countdown, print_json
+from simopen.cli.console import Screen, print_json
+from simopen.cli.round_line import Line
 from simopen.cli.ticket_prompt import Assembled, filed, pasted, terminal, ticket_in
-from simopen.errors import Flaw, LinkError, MissedInstant, PunchError, TicketError, WindowClosed
+from simopen.errors import Flaw, ImpossiblePair, LinkError, MissedInstant, SelfConnection, TicketError, WindowClosed
 from simopen.holepunch.diagnosis import ago
 
 if TYPE_CHECKING:
     from simopen.clock.source import TimeSource
-    from simopen.model.event import Event
+    from simopen.holepunch.rounds import Foreseen
     from simopen.ticket.codec import Ticket
     from simopen.ticket.hold import Held
 
@@ -50,8 +51,9 @@ for ssh, where the peer's ticket will be in FILE:
 _FOR_S = 300.0
 _LOOK_S = 0.5
 _TICK_S = 0.1
-# So long before the instant nothing is drawn any more: it takes some ms with the GIL held, and the shot would wait.
-_QUIET_S = 0.3
+_AGAIN_S = 2.0
+_MOVED_S = 10.0
+"""A clock that is put right by more than this in a round leaves it no sense."""
 _PROMPT = "Then paste the line that your peer's `simopen meet` printed, and press Enter:"
 
 
@@ -151,13 +153,17 @@ async def _carry(reader: StreamReader, writer: StreamWriter, meeting: Meeting) -
 
 @dataclass(slots=True)
 class Meeting:
-    """What is held, by which clock, and this side's tickets, the latest last."""
+    """What is held, by which clock, and this side's tickets, the latest last.
+
+    `connect`: what tries a round; left out, `api.connect`.
+    """
 
     found: Held
     source: TimeSource
     screen: Screen
     options: argparse.Namespace
     tickets: list[Ticket] = field(default_factory=list)
+    connect: Callable[..., Coroutine[Any, Any, tuple[StreamReader, StreamWriter]]] | None = None
 
     @property
     def mine(self) -> Ticket:
@@ -260,50 +266,102 @@ class Meeting:
 
     async def meet(self, theirs: Ticket) -> tuple[StreamReader, StreamWriter]:
         """Try in rounds. Raises: PunchError, the last round's, where the time is over; others at once."""
-        from simopen.holepunch.rounds import foreseen, next_round
+        pair, at = await self._planned(theirs)
+        deadline_s = time.monotonic() + max(0.0, at - self._now_s()) + self.options.for_s
+        rounds, last = 0, None
+        while True:
+            at = await self._next(pair)
+            rounds, last = rounds + (at != last), at
+            try:
+                return await self._round(theirs, at, rounds, deadline_s)
+            except _ClockMoved:
+                last, rounds = None, rounds - 1
+            except OSError as error:  # a route or an address that is gone for a second, too
+                if isinstance(error, (ImpossiblePair, SelfConnection)):
+                    raise
+                self._tell(error)
+                if time.monotonic() >= deadline_s or (pair and pair.is_only_try):
+                    self._give_up(error, rounds)
+                    raise
+            self._tell_of_the_mapping()
+            if (newer := self._newer(theirs)) is not None:
+                theirs, (pair, _) = newer, await self._planned(newer)
+            elif self._now_s() < at:
+                await asyncio.sleep(_AGAIN_S)  # it failed before its instant, and may be tried again until then
+
+    async def _planned(self, theirs: Ticket) -> tuple[Foreseen | None, float]:
+        """What this pair waits for, and its next round's instant; the plan is told.
+
+        Raises: UsageError for a ticket that no plan can be made of.
+        """
+        from simopen.holepunch.rounds import foreseen
         from simopen.holepunch.targets import possible
         from simopen.ticket.agreement import both_spray
 
         mine, spray = self.mine, both_spray(self.mine, theirs)
-        pair = await asyncio.to_thread(foreseen, mine, theirs)
-        now_s = self._now_s()
-        at_ns = round(next_round(pair, now_s) * 1e9)
-        found = await asyncio.to_thread(possible, mine.profile, theirs.profile, now_ns=at_ns, spray=spray)
+        with judged():
+            pair = await asyncio.to_thread(foreseen, mine, theirs)
+            at = await self._next(pair)
+            at_ns = round(at * 1e9)
+            found = await asyncio.to_thread(possible, mine.profile, theirs.profile, now_ns=at_ns, spray=spray)
         self.screen.say(f"simopen: plan: {found.why}")
-        until_s, rounds = max(now_s, at_ns / 1e9) + self.options.for_s, 0
-        while True:
-            at = next_round(pair, self._now_s())
-            rounds += 1
-            try:
-                streams = await self._round(theirs, at, rounds, until_s)
-            except (WindowClosed, MissedInstant, LinkError) as error:
-                self._tell(error)
-                if self._now_s() >= until_s or (pair and pair.is_only_try):
-                    self.screen.say(
-                        f"simopen: not met in {rounds} round{'s' * (rounds > 1)}, {self.options.for_s:g} s: nobody who "
-                        f"has made that ticket answered. Is it the one that your peer's `simopen meet` printed last, "
-                        f"and does that still run?"
-                    )
-                    raise
-                continue
-            return streams
+        return pair, at
 
-    def _tell(self, error: PunchError) -> None:
+    async def _next(self, pair: Foreseen | None) -> float:
+        """The next round's instant, UTC seconds, by the best that can be learnt of the time in a moment."""
+        from simopen.clock.true_time import LEAST_S, learn
+        from simopen.holepunch.rounds import next_round
+
+        await learn(self.source, self.source.limit_s, LEAST_S)
+        return next_round(pair, self._now_s())
+
+    def _tell_of_the_mapping(self) -> None:
+        if (mapped := self.found.profile.mapped) != self.mine.profile.mapped:
+            self.screen.note(
+                f"the mapping has changed from {self.mine.profile.mapped} to {mapped}, and your peer fires at the old "
+                f"one: if you do not meet, run `simopen meet` anew on both sides"
+            )
+
+    def _newer(self, theirs: Ticket) -> Ticket | None:
+        """Another ticket that has come into the file since the last look."""
+        if self.options.stdio is None:
+            return None
+        try:
+            newer = ticket_in(filed(self.options.stdio))
+            return None if newer.key == theirs.key else self.usable(newer)
+        except (TicketError, UsageError):  # half of it, or none any more: the one that was taken still counts
+            return None
+
+    def _give_up(self, error: OSError, rounds: int) -> None:
+        told = f"simopen: not met in {rounds} round{'s' * (rounds != 1)}, {self.options.for_s:g} s"
+        if isinstance(error, (WindowClosed, MissedInstant, LinkError)):
+            told += (
+                ": nobody who has made that ticket answered. Is it the one that your peer's `simopen meet` printed "
+                "last, and does that still run?"
+            )
+        self.screen.say(told)
+
+    def _tell(self, error: OSError) -> None:
         if isinstance(error, LinkError):
             self.screen.note(
                 "somebody answers there, and has not proven to be who made that ticket: does your peer have the line "
                 f"that was last shown here? ({error})"
             )
+        elif not isinstance(error, (WindowClosed, MissedInstant)):
+            self.screen.note(f"it is tried again: {error}")
 
-    async def _round(self, theirs: Ticket, at: float, number: int, until_s: float) -> tuple[StreamReader, StreamWriter]:
-        """One try, while a line shows what it is waiting for."""
+    async def _round(
+        self, theirs: Ticket, at: float, number: int, deadline_s: float
+    ) -> tuple[StreamReader, StreamWriter]:
+        """One try, while a line shows what it is waiting for. Raises: _ClockMoved where the instant is another now."""
         from simopen.holepunch import api
         from simopen.holepunch.rounds import WINDOW_S
 
-        until = f"round {number}, until {datetime.fromtimestamp(until_s, UTC):%H:%M:%S} UTC"
+        ahead_s = self._ahead_s()
+        until = f"round {number}, until {datetime.fromtimestamp(ahead_s + deadline_s, UTC):%H:%M:%S} UTC"
         with Line(self.screen, str(theirs.profile.mapped or "the ticket's owner"), until) as line:
             meeting = asyncio.ensure_future(
-                api.connect(
+                (self.connect or api.connect)(
                     theirs,
                     mine=self.mine,
                     at=at,
@@ -316,40 +374,17 @@ class Meeting:
                 while not meeting.done():
                     line.count_down(at - self._now_s())
                     await asyncio.wait({meeting}, timeout=_TICK_S)
+                    if not (meeting.done() or line.has_fired) and abs(self._ahead_s() - ahead_s) > _MOVED_S:
+                        raise _ClockMoved
                 return await meeting
             finally:
                 meeting.cancel()
                 await asyncio.gather(meeting, return_exceptions=True)
 
+    def _ahead_s(self) -> float:
+        """What UTC is ahead of CLOCK_MONOTONIC, as far as is known."""
+        return self._now_s() - time.monotonic()
 
-class Line:
-    """The live line of one round: a countdown, then what has happened."""
 
-    _STEPS: ClassVar = {"fired": "SYN out to {}", "up": "{} answered", "verified": "{} is proven"}
-
-    def __init__(self, screen: Screen, whom: str, until: str) -> None:
-        self._drawing = screen.line(f"meeting {whom} ({until})")
-        self._whom, self._until = whom, until
-        self._shown = ""
-
-    def __enter__(self) -> Line:
-        self._update = self._drawing.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._drawing.__exit__(*error)
-
-    def count_down(self, left_s: float) -> None:
-        """So many seconds are left until the instant."""
-        if left_s >= _QUIET_S:
-            self._show(f"meeting {self._whom} in {left_s:.0f} s", countdown(left_s))
-
-    def on_event(self, event: Event) -> None:
-        """Called at each step."""
-        if words := self._STEPS.get(event.step):
-            self._show(words.format(self._whom), event.step)
-
-    def _show(self, text: str, step: str) -> None:
-        if text != self._shown:
-            self._shown = text
-            self._update(f"{text} ({self._until})", step)
+class _ClockMoved(Exception):  # noqa: N818 - says what happened
+    """The clock was put right before a round's shots left."""

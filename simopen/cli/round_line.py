@@ -1,0 +1,48 @@
+"""What `simopen meet` shows of a round: how long until its instant, then what has happened."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from simopen.cli.console import Screen, countdown
+
+if TYPE_CHECKING:
+    from simopen.model.event import Event
+
+# So long before the instant nothing is drawn any more: it takes some ms with the GIL held, and the shot would wait.
+_QUIET_S = 0.3
+
+
+class Line:
+    """The live line of one round: a countdown, then what has happened."""
+
+    _STEPS: ClassVar = {"fired": "SYN out to {}", "up": "{} answered", "verified": "{} is proven"}
+
+    def __init__(self, screen: Screen, whom: str, until: str) -> None:
+        self._drawing = screen.line(f"meeting {whom} ({until})")
+        self._whom, self._until = whom, until
+        self._shown = ""
+        self.has_fired = False
+
+    def __enter__(self) -> Line:
+        self._update = self._drawing.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._drawing.__exit__(*error)
+
+    def count_down(self, left_s: float) -> None:
+        """So many seconds are left until the instant."""
+        if left_s >= _QUIET_S:
+            self._show(f"meeting {self._whom} in {left_s:.0f} s", countdown(left_s))
+
+    def on_event(self, event: Event) -> None:
+        """Called at each step."""
+        self.has_fired |= event.step == "fired"
+        if words := self._STEPS.get(event.step):
+            self._show(words.format(self._whom), event.step)
+
+    def _show(self, text: str, step: str) -> None:
+        if text != self._shown:
+            self._shown = text
+            self._update(f"{text} ({self._until})", step)
