@@ -48,12 +48,14 @@ async def pipe(
     source: int,
     sink: int,
     carried: Carried | None = None,
+    peer_ended: Callable[[], object] = lambda: None,
 ) -> Carried:
     """Carry `source` (a file descriptor) to the stream and the stream to `sink`, until both have ended.
 
     The source's end is passed on as the stream's EOF, and the stream goes on in the other direction. When the peer
     ends, a terminal is not read any further: whoever sits there may have nothing more to say. `carried`, where given,
-    counts while it goes on. A stream that breaks is not raised but told in `carried.error`, once all that came before
+    counts while it goes on; `peer_ended` is called once all that the peer has sent is in the sink, and it sends no
+    more. A stream that breaks is not raised but told in `carried.error`, once all that came before
     is in the sink. The descriptors stay open, and may be non-blocking; the writer is the caller's to close: that is a
     reset, which the peer can tell from an end, where this was cancelled or failed before the source's end was sent.
 
@@ -65,7 +67,7 @@ async def pipe(
     _when_closed(writer, sockets.drop)
     with _Source(source) as chunks, _Sink(sink) as pieces:
         sending = asyncio.create_task(_send(writer, chunks, carried))
-        receiving = asyncio.create_task(_receive(reader, pieces, carried))
+        receiving = asyncio.create_task(_receive(reader, pieces, carried, peer_ended))
         pending: set[asyncio.Future[None]] = {sending, receiving, pieces.ended}
         try:
             while pending and not (receiving.done() and (terminal or carried.error)):
@@ -116,11 +118,14 @@ def _require_open(writer: asyncio.StreamWriter) -> None:
         raise ConnectionResetError("connection lost")
 
 
-async def _receive(reader: asyncio.StreamReader, pieces: _Sink, carried: Carried) -> None:
+async def _receive(
+    reader: asyncio.StreamReader, pieces: _Sink, carried: Carried, peer_ended: Callable[[], object]
+) -> None:
     while chunk := await _read(reader, carried):
         await pieces.put(chunk)
         carried.received += len(chunk)
     await pieces.flush()
+    peer_ended()
 
 
 async def _read(reader: asyncio.StreamReader, carried: Carried) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
 
 from simopen.apps.pipe import Carried, pipe
 from simopen.cli.console import Screen, print_json
@@ -13,10 +14,13 @@ _STDIN, _STDOUT = 0, 1
 
 
 async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, screen: Screen) -> Carried:
-    """Standard input and output and the stream, until both have ended and all is sent; then it is closed."""
+    """Standard input and output and the stream, until both have ended and all is sent; then it is closed.
+
+    Whoever reads standard output meets its end with the peer's, though standard input may go on.
+    """
     carried = Carried()
     try:
-        await pipe(reader, writer, source=_STDIN, sink=_STDOUT, carried=carried)
+        await pipe(reader, writer, source=_STDIN, sink=_STDOUT, carried=carried, peer_ended=_end_output)
         writer.close()
         with contextlib.suppress(OSError):  # it is broken: `carried` tells
             await writer.wait_closed()
@@ -26,6 +30,13 @@ async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, scre
         screen.say(_counts(carried))
         raise
     return carried
+
+
+def _end_output() -> None:
+    """Nothing else of this process may still have what standard output was; the number is not free for other files."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, _STDOUT)
+    os.close(nowhere)
 
 
 def _counts(carried: Carried, took_s: float | None = None) -> str:

@@ -360,16 +360,10 @@ class Meeting:
         ahead_s = self._ahead_s()
         until = f"round {number}, until {datetime.fromtimestamp(ahead_s + deadline_s, UTC):%H:%M:%S} UTC"
         with Line(self.screen, str(theirs.profile.mapped or "the ticket's owner"), until) as line:
-            meeting = asyncio.ensure_future(
-                (self.connect or api.connect)(
-                    theirs,
-                    mine=self.mine,
-                    at=at,
-                    window=WINDOW_S,
-                    clock=self.source,
-                    on_event=line.on_event,
-                )
+            opening = (self.connect or api.connect)(
+                theirs, mine=self.mine, at=at, window=WINDOW_S, clock=self.source, on_event=line.on_event
             )
+            meeting = asyncio.ensure_future(_taken_by_both(opening))
             try:
                 while not meeting.done():
                     line.count_down(at - self._now_s())
@@ -384,6 +378,19 @@ class Meeting:
     def _ahead_s(self) -> float:
         """What UTC is ahead of CLOCK_MONOTONIC, as far as is known."""
         return self._now_s() - time.monotonic()
+
+
+async def _taken_by_both(
+    opening: Coroutine[Any, Any, tuple[StreamReader, StreamWriter]],
+) -> tuple[StreamReader, StreamWriter]:
+    """The stream, once the peer has said that it took it, too. Raises: LinkError where it did not."""
+    reader, writer = await opening
+    try:
+        await writer.get_extra_info("simopen_link").answered()
+    except BaseException:
+        writer.transport.abort()
+        raise
+    return reader, writer
 
 
 class _ClockMoved(Exception):  # noqa: N818 - says what happened

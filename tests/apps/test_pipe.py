@@ -445,3 +445,17 @@ async def test_what_is_left_of_it_is_no_descriptor() -> None:
                 await asyncio.wait({task})
             await until(lambda: not ours())
             assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_who_reads_the_sink_meets_the_peers_end_while_the_source_goes_on() -> None:
+    with a_pipe() as source, a_pipe() as sink:
+        async with streams() as ((reader, writer), (_, theirs)):
+            carrying = asyncio.create_task(
+                pipe(reader, writer, source=source[0], sink=sink[1], peer_ended=lambda: close(sink, 1))
+            )
+            theirs.write(b"all of it" * 100_000)
+            theirs.write_eof()
+            assert await read_all(sink[0]) == b"all of it" * 100_000
+            assert not carrying.done()
+            close(source, 1)
+            await carrying

@@ -34,7 +34,31 @@ from simopen.ticket.codec import Ticket, parse_ticket
 from simopen.ticket.hold import issued
 from tests.ticket.test_codec import SIMPLE
 
-MET = cast("tuple[asyncio.StreamReader, asyncio.StreamWriter]", ("reader", "writer"))
+
+class Taken:
+    """The writer of a link that the peer took, or did not; and whether it was aborted."""
+
+    def __init__(self, error: LinkError | None = None) -> None:
+        self.error, self.aborted = error, False
+
+    def get_extra_info(self, name: str) -> Taken:
+        assert name == "simopen_link"
+        return self
+
+    async def answered(self) -> None:
+        await asyncio.sleep(0)
+        if self.error is not None:
+            raise self.error
+
+    @property
+    def transport(self) -> Taken:
+        return self
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+MET = cast("tuple[asyncio.StreamReader, asyncio.StreamWriter]", ("reader", Taken()))
 Step = Callable[["Rounds", float], BaseException | None]
 
 
@@ -136,6 +160,20 @@ async def test_what_is_wrong_for_a_moment_costs_a_round(error: OSError) -> None:
     rounds = Rounds(lost(error), lost(error))
     await rounds.met(others())
     assert len(rounds.peers) == 3
+
+
+async def test_a_link_that_the_peer_does_not_take_costs_a_round(capsys: pytest.CaptureFixture[str]) -> None:
+    lonely, steps = Taken(LinkError("the peer has not taken this link")), iter([True, False])
+    rounds = Rounds()
+
+    async def connect(*_: object, at: float, **__: object) -> Any:
+        rounds.source.ahead_s += at + 1 - rounds.source.now_s()
+        return ("reader", lonely) if next(steps) else MET
+
+    rounds.meeting.connect = connect
+    await rounds.met(others())
+    assert lonely.aborted
+    assert "has not taken this link" in capsys.readouterr().err
 
 
 async def test_what_no_round_can_change_ends_it() -> None:
