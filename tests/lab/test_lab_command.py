@@ -23,8 +23,10 @@ def simopen_lab(*arguments: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-def as_json(*arguments: str) -> tuple[int, dict[str, Any]]:
-    status, out, said = simopen_lab("--json", *arguments)
+def as_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any]]:
+    """In this process, whose labs are forked from what is loaded: the hosts' programs are processes all the same."""
+    status = main(["lab", "--json", *arguments])
+    out, said = capsys.readouterr()
     assert not said
     return status, json.loads(out)
 
@@ -99,8 +101,8 @@ def test_one_run_is_explained_and_drawn(tmp_path: Path) -> None:
         ("mobile", "home", ["--spray"]),
     ],
 )
-def test_pairs_that_connect(left: str, right: str, extra: list[str]) -> None:
-    status, told = as_json("--left", left, "--right", right, "--delay", "10ms", *extra)
+def test_pairs_that_connect(left: str, right: str, extra: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    status, told = as_json(capsys, "--left", left, "--right", right, "--delay", "10ms", *extra)
     assert status == 0
     assert told["summary"]["share"] == 1
     (run,) = told["runs"]
@@ -124,8 +126,10 @@ def test_pairs_that_connect(left: str, right: str, extra: list[str]) -> None:
         ("refuses-syns", "refuses-syns", ["of left's", "none arrived"]),
     ],
 )
-def test_pairs_that_do_not_connect_say_why(left: str, right: str, why: list[str]) -> None:
-    status, told = as_json("--left", left, "--right", right, "--delay", "5ms", "--window", "1s")
+def test_pairs_that_do_not_connect_say_why(
+    left: str, right: str, why: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, told = as_json(capsys, "--left", left, "--right", right, "--delay", "5ms", "--window", "1s")
     assert status == 1
     assert told["summary"] == {"runs": 1, "connected": 0, "share": 0, "median_ms": None, "p99_ms": None}
     (run,) = told["runs"]
@@ -144,10 +148,9 @@ def test_several_runs_are_summed_up() -> None:
 
 
 @pytest.mark.lab
-def test_the_same_seed_repeats_the_ports() -> None:
-    ports = [
-        as_json("--left", "random", "--delay", "2ms", "--seed", seed)[1]["runs"][0]["seen"]["left"] for seed in "778"
-    ]
+def test_the_same_seed_repeats_the_ports(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--left", "random", "--delay", "2ms", "--seed"]
+    ports = [as_json(capsys, *words, seed)[1]["runs"][0]["seen"]["left"] for seed in "778"]
     assert ports[0] == ports[1] != ports[2]
 
 
