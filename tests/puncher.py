@@ -1,13 +1,15 @@
 """What the lab tests run on a host: `python puncher.py LOOP JSON` punches and prints the report, or the error.
 
-The JSON object holds `punch`'s arguments, `at` as CLOCK_MONOTONIC ns, since all hosts of a lab share one machine. A
-list of such objects is as many punches at once, and as many answers.
+It says "ready" when it has loaded all, and reads the instant: a line with CLOCK_MONOTONIC ns, since all hosts of a lab
+share one machine. The JSON is a list of objects of `punch`'s arguments, as many punches at once, and as many answers;
+`at` is ns after the instant.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import sys
 from typing import Any
 
@@ -30,18 +32,26 @@ async def punch(peer: list[list[Any]], at: int, **options: Any) -> dict[str, Any
         diagnosis = error.diagnosis and error.diagnosis.as_dict()
         return {"error": type(error).__name__, "message": str(error), "diagnosis": diagnosis, **told}
     with sock:
-        loop = asyncio.get_running_loop()
-        await loop.sock_sendall(sock, b"I love you.")
-        heard = b""
-        while len(heard) < 11:
-            heard += await loop.sock_recv(sock, 100)
+        try:
+            heard = await greeted(sock)
+        except OSError as error:
+            return {"error": type(error).__name__, "message": str(error), "report": report.as_dict()}
     return {"heard": heard.decode(), "report": report.as_dict()}
 
 
-async def obey(orders: Any) -> Any:
-    if isinstance(orders, list):
-        return await asyncio.gather(*(punch(**order) for order in orders))
-    return await punch(**orders)
+async def greeted(sock: socket.socket) -> bytes:
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(sock, b"I love you.")
+    heard = b""
+    while len(heard) < 11 and (more := await loop.sock_recv(sock, 100)):
+        heard += more
+    return heard
+
+
+async def obey(orders: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    print("ready", flush=True)
+    instant_ns = int(sys.stdin.readline())
+    return await asyncio.gather(*(punch(**{**order, "at": instant_ns + order["at"]}) for order in orders))
 
 
 if __name__ == "__main__":

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import sys
-import time
 from typing import Any
 
 import pytest
 
 from simopen import lab
-from tests.holepunch.test_punching import DROP, LEAD_NS, PORT, PUNCHER, RESET, WORDS, fire, this_loop
+from tests.holepunch.test_punching import AHEAD_NS, DROP, PORT, RESET, WORDS, fire, fire_together, meet, order
 
 pytestmark = pytest.mark.lab
-SECOND = 1_000_000_000
 REJECT = lab.Nat(unsolicited=lab.Unsolicited.ICMP)
 # Once the port is bound, the punch has looked for a route: then that is taken away.
 UNROUTE = """
@@ -49,8 +46,8 @@ def seconds(words: str) -> tuple[float, float]:
 
 async def alone(left: lab.Host, peer: lab.Host, **options: Any) -> dict[str, Any]:
     """Fire at a peer on which nothing runs."""
-    options = {"at_ns": time.monotonic_ns() + 2 * LEAD_NS, "window": 1, **options}
-    return await fire(left, [(peer.public_address, PORT)], **options)
+    (said,) = await fire(left, order(peer, **{"window": 1, **options}))
+    return said
 
 
 NEVER_FIRES = {
@@ -79,7 +76,7 @@ async def test_a_peer_that_never_fires() -> None:
 async def test_an_instant_that_is_over() -> None:
     async with lab.Network() as net:
         left, right = await net.host("left"), await net.host("right")
-        said = await alone(left, right, at_ns=time.monotonic_ns() - SECOND, window=0.5)
+        said = await alone(left, right, after_s=-(AHEAD_NS / 1e9 + 1), window=0.5)
         record = await net.record()
     assert said["error"] == "MissedInstant"
     assert said["report"]["fired"] is None
@@ -125,33 +122,19 @@ async def test_a_port_that_was_not_named() -> None:
     """Two punches wait for one address, so a third port of it could be either's."""
     async with lab.Network() as net:
         left, right = [await net.host(name, delay_s=0.01) for name in ("left", "right")]
-        at_ns = time.monotonic_ns() + 2 * LEAD_NS
-        orders = [  # for as long as the other may be late
-            {"peer": [(right.public_address, PORT + n)], "at": at_ns, "local": PORT, "window": 2} for n in (1, 2)
-        ]
-        came = left.run([sys.executable, PUNCHER, this_loop(), json.dumps(orders)])
-        done, _ = await asyncio.gather(came, reset_by(right, left, at_ns + SECOND // 10))
-    for said in json.loads(done.stdout):
+        waiting = [order(right, PORT + n, window=2) for n in (1, 2)]  # for as long as the other may be late
+        # Whatever comes of the right one's punch: its stream may have come up before it is reset.
+        ended, _ = await fire_together((left, waiting), (right, [order(left, after_s=0.1, window=2)]))
+    for said in ended:
         assert said["diagnosis"]["cause"] == "wrong port"
         assert f"{right.public_address}:{PORT}," in said["diagnosis"]["sentence"]
         assert said["report"]["arrivals"][0]["remote"] == f"{right.public_address}:{PORT}"
 
 
-async def reset_by(peer: lab.Host, other: lab.Host, at_ns: int) -> None:
-    """Punch, whatever comes of it: the stream may have come up before it is reset."""
-    order = json.dumps({"peer": [(other.public_address, PORT)], "at": at_ns, "local": PORT, "window": 2})
-    await peer.run([sys.executable, PUNCHER, this_loop(), order])
-
-
 async def apart(net: lab.Network, apart_s: float, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the early one says, and the late one."""
     left, right = [await net.host(name, delay_s=0.02) for name in ("left", "right")]
-    at_ns = time.monotonic_ns() + 2 * LEAD_NS
-    early, late = await asyncio.gather(
-        fire(left, [(right.public_address, PORT)], at_ns, **options),
-        fire(right, [(left.public_address, PORT)], at_ns + round(apart_s * SECOND), **options),
-    )
-    return early, late
+    return await meet(left, right, apart_s=apart_s, **options)
 
 
 async def test_a_peer_whose_clock_is_ahead() -> None:
@@ -204,10 +187,6 @@ async def test_a_peer_that_was_late_for_one_and_early_for_the_other_and_met() ->
 async def test_a_port_of_the_peer_that_was_not_named_is_worth_a_note() -> None:
     async with lab.Network() as net:
         left, right = [await net.host(name, delay_s=0.01) for name in ("left", "right")]
-        at_ns = time.monotonic_ns() + LEAD_NS
-        one, other = await asyncio.gather(
-            fire(left, [(right.public_address, PORT + 1)], at_ns),
-            fire(right, [(left.public_address, PORT)], at_ns + SECOND // 10),
-        )
+        (one,), (other,) = await fire_together((left, [order(right, PORT + 1)]), (right, [order(left, after_s=0.1)]))
     assert one["heard"] == other["heard"] == WORDS
     assert f"the peer came from {right.public_address}:{PORT}, which was not named" in one["report"]["notes"][0]

@@ -21,6 +21,9 @@ PUNCHER = str(Path(__file__).parents[1].joinpath("puncher.py"))
 PORT = 1314
 # Until two interpreters have started and loaded everything, on a machine that does other things as well.
 LEAD_NS = 1_500_000_000
+AHEAD_NS = 1_000_000_000
+"""From when all programs are ready to the instant: what a busy machine may keep them from their sockets for."""
+Order = dict[str, Any]
 WORDS = "I love you."
 SIDES = ("left", "right")
 
@@ -40,16 +43,27 @@ def this_loop() -> str:
     return "uvloop" if "uvloop" in type(asyncio.get_running_loop()).__module__ else "asyncio"
 
 
-async def fire(host: lab.Host, peers: list[tuple[str, int]], at_ns: int, **options: Any) -> dict[str, Any]:
-    (found,) = await fire_all(host, [{"peer": peers, "at": at_ns, "local": PORT, **options}])
-    return found
+async def fire_together(*sides: tuple[lab.Host, list[Order]]) -> list[list[dict[str, Any]]]:
+    """On each host a program with its punches, as `tests/puncher.py` takes them, and one instant for all of them."""
+    programs = [await host.start([sys.executable, PUNCHER, this_loop(), json.dumps(orders)]) for host, orders in sides]
+    for program in programs:
+        assert program.stdout is not None
+        assert await program.stdout.readline() == b"ready\n"
+    instant = b"%d\n" % (time.monotonic_ns() + AHEAD_NS)
+    ended = await asyncio.gather(*(program.communicate(instant) for program in programs))
+    for program, (_, complaint) in zip(programs, ended, strict=True):
+        assert program.returncode == 0, complaint.decode()
+    return [json.loads(out) for out, _ in ended]
 
 
-async def fire_all(host: lab.Host, orders: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Several punches by one program."""
-    done = await host.run([sys.executable, PUNCHER, this_loop(), json.dumps(orders)])
-    assert done.returncode == 0, done.stderr.decode()
-    found: list[dict[str, Any]] = json.loads(done.stdout)
+def order(peer: lab.Host, port: int = PORT, *, after_s: float = 0.0, local: int = PORT, **options: Any) -> Order:
+    """Fire at that port of a host's public address, so long after the instant."""
+    return {"peer": [(peer.public_address, port)], "at": round(after_s * 1e9), "local": local, **options}
+
+
+async def fire(host: lab.Host, *orders: Order) -> list[dict[str, Any]]:
+    """Punches by one program, at a peer that does nothing."""
+    (found,) = await fire_together((host, list(orders)))
     return found
 
 
@@ -57,13 +71,11 @@ async def meet(
     left: lab.Host, right: lab.Host, *, apart_s: float = 0.0, family: int = 4, **options: Any
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Both fire at the other's public address, the right one `apart_s` later."""
-    at_ns = time.monotonic_ns() + LEAD_NS
-    there, here = (host.public_address if family == 4 else host.public_address6 for host in (right, left))
-    one, other = await asyncio.gather(
-        fire(left, [(there, PORT)], at_ns, **options),
-        fire(right, [(here, PORT)], at_ns + round(apart_s * 1e9), **options),
-    )
-    return one, other
+    one, other = order(right, **options), order(left, after_s=apart_s, **options)
+    if family == 6:
+        one["peer"], other["peer"] = [(right.public_address6, PORT)], [(left.public_address6, PORT)]
+    (said,), (its,) = await fire_together((left, [one]), (right, [other]))
+    return said, its
 
 
 async def meet_apart(left: lab.Host, right: lab.Host, aparts_s: list[float]) -> list[dict[str, Any]]:
@@ -71,11 +83,10 @@ async def meet_apart(left: lab.Host, right: lab.Host, aparts_s: list[float]) -> 
 
     Gives what both said, meeting by meeting.
     """
-    at_ns = time.monotonic_ns() + LEAD_NS
-    cells = [(PORT + number, round(apart_s * 1e9)) for number, apart_s in enumerate(aparts_s)]
-    one = [{"peer": [(right.public_address, port)], "at": at_ns, "local": port} for port, _ in cells]
-    other = [{"peer": [(left.public_address, port)], "at": at_ns + apart, "local": port} for port, apart in cells]
-    both = await asyncio.gather(fire_all(left, one), fire_all(right, other))
+    cells = [(PORT + number, apart_s) for number, apart_s in enumerate(aparts_s)]
+    one = [order(right, port, local=port) for port, _ in cells]
+    other = [order(left, port, local=port, after_s=apart_s) for port, apart_s in cells]
+    both = await fire_together((left, one), (right, other))
     return [said for pair in zip(*both, strict=True) for said in pair]
 
 
@@ -93,15 +104,11 @@ async def test_syns_fired_at_one_instant_cross_and_open_the_stream(pair: str) ->
     async with lab.Network() as net:
         # The delay is what the two may fire apart and still cross: a busy machine is late by more than a quiet one.
         hosts = [await net.host(name, delay_s=0.06, nat=nat) for name, nat in zip(SIDES, PAIRS[pair], strict=True)]
-        common = {"at": time.monotonic_ns() + LEAD_NS}
         orders = [
-            [
-                common | {"peer": [(peer.public_address, port)], "local": port, "listen": listen}
-                for port, listen in listening.items()
-            ]
+            [order(peer, port, local=port, listen=listen) for port, listen in listening.items()]
             for peer in reversed(hosts)
         ]
-        ended = await asyncio.gather(*map(fire_all, hosts, orders))
+        ended = await fire_together(*zip(hosts, orders, strict=True))
         record = await net.record()
     for said in chain.from_iterable(ended):
         assert said["heard"] == WORDS
@@ -164,12 +171,8 @@ async def test_lost_syns_are_sent_again() -> None:
 async def test_of_two_endpoints_the_one_that_answers_is_taken() -> None:
     async with lab.Network() as net:
         left, right = [await net.host(name, delay_s=0.01, nat=DROP) for name in ("left", "right")]
-        at_ns = time.monotonic_ns() + LEAD_NS
-        nobody = ("198.51.100.200", PORT)
-        one, other = await asyncio.gather(
-            fire(left, [nobody, (right.public_address, PORT)], at_ns),
-            fire(right, [(left.public_address, PORT)], at_ns),
-        )
+        both = [("198.51.100.200", PORT), (right.public_address, PORT)]
+        (one,), (other,) = await fire_together((left, [order(right) | {"peer": both}]), (right, [order(left)]))
     assert one["heard"] == other["heard"] == WORDS
     assert one["report"]["remote"] == f"{right.public_address}:{PORT}"
     assert {attempt["result"] for attempt in one["report"]["attempts"]} == {"established", "no answer"}
@@ -182,7 +185,7 @@ async def test_of_two_endpoints_the_one_that_answers_is_taken() -> None:
 async def test_a_peer_that_never_fires_is_told_from_the_answers(nat: lab.Nat, result: str, advice: str) -> None:
     async with lab.Network() as net:
         left, right = await net.host("left", delay_s=0.01), await net.host("right", delay_s=0.01, nat=nat)
-        said = await fire(left, [(right.public_address, PORT)], time.monotonic_ns() + LEAD_NS, window=0.3)
+        (said,) = await fire(left, order(right, window=0.3))
         record = await net.record()
     assert said["error"] == "WindowClosed"
     assert result in said["message"]
@@ -194,21 +197,17 @@ async def test_a_peer_that_never_fires_is_told_from_the_answers(nat: lab.Nat, re
 async def test_nothing_is_sent_before_the_instant() -> None:
     async with lab.Network() as net:
         left, right = await net.host("left"), await net.host("right", nat=DROP)
-        at_ns = time.monotonic_ns() + LEAD_NS
-        await fire(left, [(right.public_address, PORT)], at_ns, window=0.2)
+        began_ns = time.monotonic_ns()
+        await fire(left, order(right, window=0.2))
         record = await net.record()
-    assert min(passage.sent_ns for passage in record) >= at_ns
+    assert min(passage.sent_ns for passage in record) >= began_ns + AHEAD_NS
 
 
 async def test_a_peer_whose_nat_chose_another_port_comes_through_the_listener() -> None:
     """A second host behind nobody fires from a port that was not named: only its address was."""
     async with lab.Network() as net:
         left, right = [await net.host(name, delay_s=0.01) for name in ("left", "right")]
-        at_ns = time.monotonic_ns() + LEAD_NS
-        one, other = await asyncio.gather(
-            fire(left, [(right.public_address, PORT + 1)], at_ns),
-            fire(right, [(left.public_address, PORT)], at_ns + 100_000_000),
-        )
+        (one,), (other,) = await fire_together((left, [order(right, PORT + 1)]), (right, [order(left, after_s=0.1)]))
     assert one["heard"] == other["heard"] == WORDS
     assert one["report"]["via"] == "accept"
     assert one["report"]["remote"] == f"{right.public_address}:{PORT}"
