@@ -211,8 +211,9 @@ class NatsRooms:
             return await self._stream.create_key_value(made)
 
     async def _heed(self, error: Exception) -> None:
-        self._last = _why(error)
-        logger.info("%s: %s", self._where, self._last)
+        if self._last is None or not isinstance(error, OSError):  # what a node has said tells more than how it hangs up
+            self._last = _why(error)
+        logger.info("%s: %s", self._where, _why(error))
 
     async def _lost(self) -> None:
         self._fail(RendezvousUnreachable(f"{self._where}: it was lost, and could not be reached again: try again"))
