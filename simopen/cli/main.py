@@ -17,7 +17,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Coroutine, Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from simopen import __version__, _logs
 from simopen.cli import arguments, clock, completion, connect, connect_self, doctor, key, lab, meet, nat, serve
@@ -71,6 +71,8 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("simopen: interrupted", file=sys.stderr)
         return 130
+    except OSError as error:
+        return _unwritten(error)
     with _logging(options.verbose):
         return _run_to_the_end(options, Screen(quiet=options.json, live=not options.verbose))
 
@@ -108,6 +110,14 @@ def _have_standard_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - until the end
+
+
+def _unwritten(error: OSError) -> int:
+    """Of a help or a version that cannot be written; whoever closes a pager has seen enough, and is told nothing."""
+    _let_go_of_full_streams()
+    if not isinstance(error, BrokenPipeError):
+        Screen().say(f"simopen: {reason(error)}")
+    return 1
 
 
 def _let_go_of_full_streams() -> None:
@@ -211,6 +221,18 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         super().error(printable(_abridged(message)))
 
+    def print_help(self, file: Any = None) -> None:
+        """Raises: OSError where it cannot be written; argparse's own says nothing then, and ends with status 0."""
+        answer(self.format_help(), end="", file=file)
+
+
+class _Version(argparse.Action):
+    """As argparse's own, and raises as `_Parser.print_help` does."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        answer(f"simopen {__version__}")
+        parser.exit()
+
 
 def _abridged(text: str) -> str:
     """Without the middle, where it is long: what was typed stands there, and at the end what to type instead."""
@@ -223,7 +245,7 @@ def _parser() -> argparse.ArgumentParser:
         description="One direct TCP stream between two hosts behind NATs, by simultaneous open.",
         epilog=_STATUS.format("not done"),
     )
-    parser.add_argument("--version", action="version", version=f"simopen {__version__}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show program's version number and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     meeting = _command(
         commands, "meet", meet.run, "meet a peer who runs it, too: each gives the other one line to type"

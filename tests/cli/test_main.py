@@ -559,6 +559,23 @@ def test_a_full_disk_behind_an_answer() -> None:
     assert said == "simopen: cannot write to standard output: No space left on device\n"
 
 
+@pytest.mark.parametrize("typed", ["--version", "--help", "nat --help"])
+def test_a_full_disk_behind_a_help(typed: str) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([*SIMOPEN, *typed.split()], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (1, b"simopen: cannot write to standard output: No space left on device\n")
+
+
+@pytest.mark.parametrize("typed", ["--version", "lab --help"])
+def test_a_help_that_nobody_reads(typed: str) -> None:
+    """As from a pager that has been left: whoever reads it has seen enough."""
+    taken, given = os.pipe()
+    os.close(taken)
+    done = subprocess.run([*SIMOPEN, *typed.split()], stdout=given, stderr=subprocess.PIPE, check=False)
+    os.close(given)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&-", "2>&-"])
 def test_streams_that_are_closed_from_the_start(ports: Ports, closed: str) -> None:
     """Else the next socket would get number 0 or 1, and the stream its own data."""
