@@ -183,6 +183,8 @@ def test_what_is_missing_is_said(theirs: Profile, why: str) -> None:
         *({"hosts": (Endpoint(*end),)} for end in (("1.2.3.4", 0), ("1.2.3.4", 70_000), ("", 9), ("a" * 5_000, 9))),
         *({"mapped": Endpoint(*end)} for end in (("1.2.3.4", -1), (None, 9), (5, 9), ("1.2.3.4", "9"))),
         *({"confidence": value} for value in (2, -1, 10**400, float("nan"), None)),
+        *({"observations": (Observation(A, A, B, at_ns, 0),)} for at_ns in (2**63, -(2**63), 10**400)),
+        *({"observations": (Observation(A, A, B, 0, own),)} for own in (-1, 2**63)),
     ],
     ids=lambda fields: shortened(str(fields), 60),
 )
