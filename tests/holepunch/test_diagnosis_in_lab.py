@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import sys
 from typing import Any
@@ -44,9 +43,13 @@ def seconds(words: str) -> tuple[float, float]:
     return float(least or most), float(most)
 
 
+# Whoever is held up for half of its window blames its own host, and rightly: a busy machine may do that for a second.
+ALONE_S = 3
+
+
 async def alone(left: lab.Host, peer: lab.Host, **options: Any) -> dict[str, Any]:
     """Fire at a peer on which nothing runs."""
-    (said,) = await fire(left, order(peer, **{"window": 1, **options}))
+    (said,) = await fire(left, order(peer, **{"window": ALONE_S, **options}))
     return said
 
 
@@ -64,8 +67,8 @@ async def test_a_peer_that_never_fires() -> None:
             (await net.host(f"left-{name}", delay_s=0.01), await net.host(f"right-{name}", delay_s=0.01, nat=nat))
             for name, (nat, _, _) in NEVER_FIRES.items()
         ]
-        found = await asyncio.gather(*(alone(left, right) for left, right in pairs))
-    for name, each in zip(NEVER_FIRES, found, strict=True):
+        found = await fire_together(*((left, [order(right, window=ALONE_S)]) for left, right in pairs))
+    for name, (each,) in zip(NEVER_FIRES, found, strict=True):
         said, (_, cause, words) = each["diagnosis"], NEVER_FIRES[name]
         assert said["cause"] == cause, name
         assert words in said["sentence"], name
