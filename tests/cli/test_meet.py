@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -202,6 +203,28 @@ async def third_partys(net: lab.Network, servers: list[str]) -> None:
         assert "what you type" not in seen
 
 
+async def killed(net: lab.Network, servers: list[str]) -> None:
+    """One is killed before they meet, another while it carries: the peer goes on, and is told of the second."""
+    hosts = [await behind(net, f"{side} of the killed", Nat()) for side in ("left", "right")]
+    left, early, late = Side(servers, hosts[0]), Side(servers, hosts[1]), Side(servers, hosts[1])
+    async with sides(left, early, late):
+        await left.start()
+        await early.start(await left.ticket())
+        await early.ticket()
+        await early.sees("meeting ")
+        assert early.pid is not None
+        os.kill(early.pid, signal.SIGKILL)
+        await late.start(await left.ticket())
+        left.type(f"{await late.ticket()}\n")
+        await late.sees("what you type reaches your peer")
+        await left.sees("what you type reaches your peer")
+        assert late.pid is not None
+        os.kill(late.pid, signal.SIGKILL)
+        seen = await left.end()
+        assert "simopen: the stream broke (" in seen, seen
+        assert await left.status() == 1
+
+
 def key_pair(where: Path, name: str) -> Path:
     path = where / name
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
@@ -276,6 +299,7 @@ async def all_met() -> None:
             at_different_times(net, servers),
             on_one_host(net, servers),
             third_partys(net, servers),
+            killed(net, servers),
         )
 
 
