@@ -130,7 +130,7 @@ def _last_line(stderr: bytes) -> dict[str, object]:
 
 def _took(said: dict[str, object]) -> str:
     report = said.get("report")
-    if not isinstance(report, dict) or not report.get("elapsed_s"):
+    if not isinstance(report, dict) or report.get("elapsed_s") is None:  # 0.0: the kernel counts in jiffies
         return ""
     elapsed_ms, late_us = report["elapsed_s"] * 1e3, report["late_s"] * 1e6
     return f"   (connected {elapsed_ms:.1f} ms after its SYN, which left {late_us:.0f} µs after the instant)"
