@@ -401,7 +401,8 @@ LEAVINGS: dict[str, Callable[[PunchedSocket], object]] = {
 @pytest.mark.parametrize("way", LEAVINGS)
 def test_a_reset_is_followed_by_a_syn_however_the_stream_is_left(way: str, is_held: bool) -> None:
     """On loopback, that SYN comes to the very server that the stream was with."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
+
+    def left(server: socket.socket) -> object:
         sock = socket.create_connection(server.getsockname())
         theirs, remote = server.accept()
         with theirs:
@@ -412,11 +413,27 @@ def test_a_reset_is_followed_by_a_syn_however_the_stream_is_left(way: str, is_he
             assert select.select([ours], [], [], 10)[0], "a kernel that is busy delivers it later"
             LEAVINGS[way](ours)
             del ours, sock
-            server.settimeout(10)
-            follower, whose = server.accept()
-        follower.close()
-    shared.finish()
-    assert whose == remote
+            shared.finish()
+        return remote
+
+    assert followed(left)
+
+
+def followed(leave: Callable[[socket.socket], object]) -> bool:
+    """Whether a SYN comes from where the stream that is left was from.
+
+    A kernel that is busy may deliver it when the socket that sent it is closed already, and then the server never hears
+    of it: so that is tried again.
+    """
+    for _ in range(5):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            remote = leave(server)
+            server.settimeout(2)
+            with contextlib.suppress(TimeoutError):
+                follower, whose = server.accept()
+                follower.close()
+                return bool(whose == remote)
+    return False
 
 
 LEAVER = """
@@ -435,15 +452,15 @@ main(int(sys.argv[1]))
 @pytest.mark.parametrize("leave", ["sys.exit()", "raise ValueError", "globals().update(kept=ours)"])
 def test_an_interpreter_that_ends_leaves_no_stream_as_it_is(leave: str) -> None:
     """With something unread that is a reset, and a SYN follows it."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(20)
+
+    def left(server: socket.socket) -> object:
         program = [sys.executable, "-c", LEAVER.format(leave=leave), str(server.getsockname()[1])]
         with subprocess.Popen(program, stderr=subprocess.PIPE) as child:
             theirs, remote = server.accept()
             with theirs:
                 theirs.send(b"unread")
-                follower, whose = server.accept()
-            follower.close()
-            _, told = child.communicate(timeout=20)
-    assert whose == remote
-    assert b"ImportError" not in told
+                _, told = child.communicate(timeout=20)
+        assert b"ImportError" not in told
+        return remote
+
+    assert followed(left)
