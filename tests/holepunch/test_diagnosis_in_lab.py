@@ -125,7 +125,8 @@ async def test_a_port_that_was_not_named() -> None:
     """Two punches wait for one address, so a third port of it could be either's."""
     async with lab.Network() as net:
         left, right = [await net.host(name, delay_s=0.01) for name in ("left", "right")]
-        waiting = [order(right, PORT + n, window=2) for n in (1, 2)]  # for as long as the other may be late
+        # For as long as the other may be late, and this one held up.
+        waiting = [order(right, PORT + n, window=2 * ALONE_S) for n in (1, 2)]
         # Whatever comes of the right one's punch: its stream may have come up before it is reset.
         ended, _ = await fire_together((left, waiting), (right, [order(left, after_s=0.1, window=2)]))
     for said in ended:
