@@ -31,19 +31,15 @@ class Side(Protocol):
     @property
     def peers(self) -> tuple[Endpoint, ...]:
         """The endpoints that are fired at."""
-        raise NotImplementedError
 
     def tell(self, event: told.Event) -> None:
-        """The engine."""
-        raise NotImplementedError
+        """Have the engine decide on this."""
 
     def keep(self, stream: Stream) -> None:
         """Have this one, if there is none yet."""
-        raise NotImplementedError
 
     def fail(self, error: PunchError) -> None:
         """Trying on is useless."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
