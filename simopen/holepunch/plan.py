@@ -15,12 +15,10 @@ from functools import lru_cache
 
 from simopen.holepunch.strategies import Proposal, impossible, name_of, proposed, public
 from simopen.model.endpoint import Endpoint, Reach, reach, refusal, spelled
-from simopen.model.nat import Mapping, Profile
+from simopen.model.nat import Mapping, Profile, check
 from simopen.model.shot import Plan, Shot
-from simopen.model.wording import quoted
 
 MOST_HOSTS = 4
-_TOO_LARGE = 2**63
 
 
 @lru_cache(8)  # who tells of a plan before a punch, and the punch, ask for the same one
@@ -42,13 +40,9 @@ def plan(ours: Profile, theirs: Profile, *, now_ns: int, spray: bool = False) ->
 def _spelled(profile: Profile) -> Profile:
     """With each endpoint in its one spelling, as whoever made it may have written it otherwise.
 
-    Raises: TypeError or ValueError for what is no endpoint, no share, no time or no count.
+    Raises: as `check`; TypeError or ValueError for what is no IP address and port.
     """
-    if not 0 <= profile.confidence <= 1:
-        raise ValueError(f"a profile's confidence lies between 0 and 1, not at {quoted(profile.confidence)}")
-    for seen in profile.observations:
-        if not 0 <= seen.own < _TOO_LARGE or not -_TOO_LARGE < seen.at_ns < _TOO_LARGE:
-            raise ValueError("an observation's time and count fit 64 bits, and it counts no fewer than 0")
+    check(profile)
     hosts = tuple(spelled(host, "a profile's") for host in profile.hosts)
     mapped = None if profile.mapped is None else spelled(profile.mapped, "a profile's")
     return replace(profile, hosts=hosts, mapped=mapped)

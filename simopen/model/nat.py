@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from simopen.model.endpoint import Endpoint
+from simopen.model.wording import quoted
 
 
 class Mapping(Enum):
@@ -107,6 +108,39 @@ class Profile:
         if self.step is not None and self.busy is not None:
             return f" (step {self.step}, others take {self.busy:.0%})"
         return "" if self.delta is None else f" ({self.delta:+d})"
+
+
+MOST_OWN = 2**16
+"""Ports that there are: no more of a row can be this program's own."""
+_LATEST_NS = 2**63
+
+
+def check(profile: Profile) -> None:
+    """Refuse a profile that somebody made by hand, and whose parts are of no sense.
+
+    Raises:
+        TypeError: an endpoint, an observation, a time or a count is of another type.
+        ValueError: a share, a time or a count is beyond what there can be.
+    """
+    if not 0 <= profile.confidence <= 1:
+        raise ValueError(f"a profile's confidence lies between 0 and 1, not at {quoted(profile.confidence)}")
+    for seen in profile.observations:
+        if not isinstance(seen, Observation):
+            raise TypeError(f"a profile's observations are Observations, not {type(seen).__name__}")
+        if not (isinstance(seen.local, Endpoint) and isinstance(seen.mapped, Endpoint)):
+            raise TypeError("an observation's ends are Endpoints")
+        _check_whole(seen.own, "an observation's own ports", 0, MOST_OWN)
+        _check_whole(seen.at_ns, "an observation's time, in ns,", 1 - _LATEST_NS, _LATEST_NS)
+    for end in (*profile.hosts, *([] if profile.mapped is None else [profile.mapped])):
+        if not isinstance(end, tuple):
+            raise TypeError(f"a profile's endpoints are Endpoints, not {type(end).__name__}")
+
+
+def _check_whole(value: object, what: str, least: int, beyond: int) -> None:
+    if not isinstance(value, int):
+        raise TypeError(f"{what} must be a whole number, not {type(value).__name__}")
+    if not least <= value < beyond:
+        raise ValueError(f"{what} must be {least} to {beyond - 1}")
 
 
 NEW_FOR_OTHERS = {Mapping.ADDRESS_DEPENDENT, Mapping.ADDRESS_AND_PORT_DEPENDENT}

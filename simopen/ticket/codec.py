@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 
 from simopen.errors import Flaw, TicketError
 from simopen.model.endpoint import ANY, Endpoint, canonical, check_port, spelled
-from simopen.model.nat import Allocation, Filtering, Mapping, Observation, Pooling, Profile
+from simopen.model.nat import Allocation, Filtering, Mapping, Observation, Pooling, Profile, check
 from simopen.model.wording import quoted
 from simopen.nat.own_ports import own_taken_out
 
@@ -115,6 +115,7 @@ class Ticket:
         check_instant(self)
         check_port(self.local_port, "the local port")
         _check_key(self.key)
+        check(self.profile)
         try:
             body = _body(self)
         except (struct.error, OverflowError) as error:

@@ -184,7 +184,10 @@ def test_what_is_missing_is_said(theirs: Profile, why: str) -> None:
         *({"mapped": Endpoint(*end)} for end in (("1.2.3.4", -1), (None, 9), (5, 9), ("1.2.3.4", "9"))),
         *({"confidence": value} for value in (2, -1, 10**400, float("nan"), None)),
         *({"observations": (Observation(A, A, B, at_ns, 0),)} for at_ns in (2**63, -(2**63), 10**400)),
-        *({"observations": (Observation(A, A, B, 0, own),)} for own in (-1, 2**63)),
+        *({"observations": (Observation(A, A, B, 0, own),)} for own in (-1, 2**16, 2**63, 1.5, None)),  # type: ignore[arg-type]
+        *({"observations": (seen,)} for seen in (5, Observation(None, A, B, 0), Observation(A, A, "b", 0))),  # type: ignore[arg-type]
+        *({"mapped": odd} for odd in (5, "1.2.3.4", b"a")),
+        *({"hosts": (odd,)} for odd in (5, None, "1.2.3.4:5")),
     ],
     ids=lambda fields: shortened(str(fields), 60),
 )

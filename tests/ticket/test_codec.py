@@ -47,6 +47,7 @@ SIMPLE = Ticket(
 )
 TEXT = SIMPLE.encode()
 PEER = Endpoint("192.0.2.77", 5000)
+OWN_BEYOND_ALL = Observation(PEER, PEER, PEER, 0, own=2**62)  # counted one by one, where a NAT keeps the parity
 
 
 def discovered(nat: lab.Nat, seed: int = 3) -> Ticket:
@@ -326,7 +327,11 @@ def test_what_a_peer_cannot_use_is_left_out() -> None:
         (replace(SIMPLE, profile=replace(SIMPLE.profile, mapped=Endpoint(HOST, 70_000))), "profile's port"),
         (replace(SIMPLE, profile=replace(SIMPLE.profile, mapped=Endpoint("9" * 5_000, 7))), "^.{,200}$"),
         (replace(SIMPLE, profile=replace(SIMPLE.profile, step=70_000)), "no room"),
-        (replace(SIMPLE, profile=replace(SIMPLE.profile, confidence=10**400)), "no room"),
+        (replace(SIMPLE, profile=replace(SIMPLE.profile, confidence=10**400)), "confidence lies between 0 and 1"),
+        (
+            replace(SIMPLE, profile=replace(SIMPLE.profile, observations=(OWN_BEYOND_ALL,))),
+            "own ports must be 0 to 65535",
+        ),
     ],
 )
 def test_what_no_ticket_can_say_is_refused(ticket: Ticket, message: str) -> None:
