@@ -43,14 +43,21 @@ def this_loop() -> str:
     return "uvloop" if "uvloop" in type(asyncio.get_running_loop()).__module__ else "asyncio"
 
 
-async def fire_together(*sides: tuple[lab.Host, list[Order]]) -> list[list[dict[str, Any]]]:
-    """On each host a program with its punches, as `tests/puncher.py` takes them, and one instant for all of them."""
+async def fire_together(
+    *sides: tuple[lab.Host, list[Order]], instants: list[int] | None = None
+) -> list[list[dict[str, Any]]]:
+    """On each host a program with its punches, as `tests/puncher.py` takes them, and one instant for all of them.
+
+    `instants` gets that, in CLOCK_MONOTONIC ns.
+    """
     programs = [await host.start([sys.executable, PUNCHER, this_loop(), json.dumps(orders)]) for host, orders in sides]
     for program in programs:
         assert program.stdout is not None
         assert await program.stdout.readline() == b"ready\n"
-    instant = b"%d\n" % (time.monotonic_ns() + AHEAD_NS)
-    ended = await asyncio.gather(*(program.communicate(instant) for program in programs))
+    at_ns = time.monotonic_ns() + AHEAD_NS
+    if instants is not None:
+        instants.append(at_ns)
+    ended = await asyncio.gather(*(program.communicate(b"%d\n" % at_ns) for program in programs))
     for program, (_, complaint) in zip(programs, ended, strict=True):
         assert program.returncode == 0, complaint.decode()
     return [json.loads(out) for out, _ in ended]
@@ -197,10 +204,10 @@ async def test_a_peer_that_never_fires_is_told_from_the_answers(nat: lab.Nat, re
 async def test_nothing_is_sent_before_the_instant() -> None:
     async with lab.Network() as net:
         left, right = await net.host("left"), await net.host("right", nat=DROP)
-        began_ns = time.monotonic_ns()
-        await fire(left, order(right, window=0.2))
+        instants: list[int] = []
+        await fire_together((left, [order(right, window=0.2)]), instants=instants)
         record = await net.record()
-    assert min(passage.sent_ns for passage in record) >= began_ns + AHEAD_NS
+    assert min(passage.sent_ns for passage in record) >= instants[0]
 
 
 async def test_a_peer_whose_nat_chose_another_port_comes_through_the_listener() -> None:
