@@ -39,6 +39,8 @@ ENDER = str(Path(__file__).parents[1].joinpath("ender.py"))
 WAYS = ("close", "end of file", "reset", "punch, close", "punch, shutdown", "punch, reset")
 LONG_NS = 700_000_000
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+OWN_PORT = ("127.0.0.1", 0)
+"""Bound as a punch's is. A port that `connect` chooses may be another program's, too, which then keeps it."""
 
 
 async def end_both(hosts: list[lab.Host], ways: tuple[str, ...], **options: Any) -> list[list[dict[str, Any] | None]]:
@@ -404,7 +406,7 @@ LEAVINGS: dict[str, Callable[[PunchedSocket], object]] = {
 def test_a_reset_is_followed_by_a_syn_however_the_stream_is_left(way: str, is_held: bool) -> None:
     """On loopback, that SYN comes to the very server that the stream was with."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        sock = socket.create_connection(server.getsockname())
+        sock = socket.create_connection(server.getsockname(), source_address=OWN_PORT)
         theirs, remote = server.accept()
         with theirs:
             followers = Followers(server, remote)
@@ -461,7 +463,7 @@ LEAVER = """
 import gc, socket, sys
 from simopen.net.delayed_close import shared
 def main(port):
-    ours = shared.hold(socket.create_connection(("127.0.0.1", port)), 0)
+    ours = shared.hold(socket.create_connection(("127.0.0.1", port), source_address=("127.0.0.1", 0)), 0)
     shared.finish()
     ours.setblocking(True)
     ours.recv(1, socket.MSG_PEEK)
