@@ -138,6 +138,7 @@ class Flaw(Enum):
     OWN = "this side's own"
     KEYLESS = "without its private half"
     USED = "used up"
+    UNREACHABLE = "of a host that nobody can reach"
 
 
 class TicketError(SimopenError, ValueError):

@@ -33,7 +33,7 @@ from simopen.model.wording import quoted, shown
 from simopen.net.tcp_keepalive import KEEPALIVE_S, USER_TIMEOUT_S, Liveness
 from simopen.ticket import store
 from simopen.ticket.agreement import LATE_S, agreed_instant, both_spray, later_instant
-from simopen.ticket.codec import Ticket, looks_like_ticket, parse_ticket
+from simopen.ticket.codec import Ticket, check_hosts, looks_like_ticket, parse_ticket
 from simopen.ticket.keys import NEW
 
 EXAMPLE = """\
@@ -195,6 +195,7 @@ def called(
         return
     _refuse(options, _IN_TICKETS, "the tickets say that")
     theirs = parse_ticket(options.host)
+    check_hosts(theirs)
     with _own_ticket(options.mine, where or store.directories()) as mine:
         unknown = must_ask(source, estimate, good_enough_s(source, options.window))
         with judged():

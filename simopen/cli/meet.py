@@ -174,12 +174,12 @@ class Meeting:
         """Show this side's ticket, for the instant `at` (UTC seconds); None: about two minutes ahead."""
         from simopen.cli.nat_ticket import learn_the_pace
 
-        for note in self.found.notes:
-            self.screen.note(note)
         await learn_the_pace(self.found)
         self._issue(at)
 
     def _issue(self, at: float | None = None) -> None:
+        for note in self.found.notes:
+            self.screen.note(note)
         self.tickets.append(self.found.ticket(at, self.source.now_estimate(), spray=self.options.spray))
         line = f"simopen meet {'--spray ' * self.options.spray}{self.mine.encode()}"
         if self.options.json:

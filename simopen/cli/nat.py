@@ -155,7 +155,6 @@ async def _invite(
         _draw(found, screen, sys.stderr)  # standard output is for the ticket
     else:
         screen.say(f"public endpoint {found.profile.mapped}: {_MAPPING[found.profile.mapping.value]}")
-        _tell_notes(found, screen)
     show = partial(_show, found, screen, as_json=options.json)
     await Invitation(found, source, screen, show, store.directories(), options.spray).hold(at)
 
@@ -182,6 +181,7 @@ def _all_of(found: Held) -> dict[str, object]:
 
 def _show(found: Held, screen: Screen, ticket: Ticket, *, as_json: bool) -> None:
     text = ticket.encode()
+    _tell_notes(found, screen)
     told = json.dumps(_all_of(found) | {"ticket": text, "instant": ticket.instant}) if as_json else text
     if is_seen := sys.stdout.isatty():
         screen.say("")

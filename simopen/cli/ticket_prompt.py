@@ -19,7 +19,7 @@ from pathlib import Path
 from simopen.cli.arguments import UsageError
 from simopen.errors import Flaw, TicketError
 from simopen.model.wording import quoted
-from simopen.ticket.codec import LONGEST, Ticket, parse_ticket
+from simopen.ticket.codec import LONGEST, Ticket, check_hosts, parse_ticket
 
 # The options, too: a chat may have put a quotation mark before them, or made one dash of two.
 _COMMAND = re.compile(
@@ -36,8 +36,7 @@ def ticket_in(text: str) -> Ticket:
     Raises: TicketError, for one that the format allows and no plan can be made of, too.
     """
     ticket = parse_ticket(_COMMAND.sub("", text))
-    if not ticket.profile.hosts:
-        raise TicketError(Flaw.ALTERED, "it names no endpoint of its maker's; ask your peer for a new one")
+    check_hosts(ticket)
     return ticket
 
 

@@ -38,7 +38,7 @@ from simopen.net.sockets import is_self_connected, keep, open_socket
 from simopen.net.streams import PunchedProtocol, PunchedWriter
 from simopen.net.tcp_keepalive import KEEPALIVE_S, USER_TIMEOUT_S, Liveness
 from simopen.ticket.agreement import agreed_instant, both_spray, later_instant, session
-from simopen.ticket.codec import Ticket
+from simopen.ticket.codec import Ticket, check_hosts
 
 if TYPE_CHECKING:  # what it imports takes 0.1 s to load
     from simopen.holepunch.verification import Verification
@@ -300,6 +300,7 @@ async def _aimed(
     _check_together(peer, mine, options)
     when, spray, source = options.when, options.spray, options.clock
     if isinstance(peer, Ticket) and isinstance(mine, Ticket):
+        check_hosts(peer)
         when = when if options.is_at_told else await _agreed(mine, peer, source, options.window_s)
         spray = spray or both_spray(mine, peer)
         peer, mine = peer.profile, mine.profile

@@ -31,7 +31,7 @@ from simopen.rendezvous import exchange, peer_clock
 from simopen.rendezvous.exchange import ROUNDS, Derive, Exchange, Go, Peer, Send
 from simopen.rendezvous.pake import BadMessage, Pake
 from simopen.signalling.base import Mood, Signaller
-from simopen.ticket.codec import Ticket, parse_ticket
+from simopen.ticket.codec import Ticket, check_hosts, parse_ticket
 from simopen.ticket.hold import Held, holding
 
 logger = _logs.logger("meeting")
@@ -330,9 +330,11 @@ def _sent(send: Send) -> tuple[str, bytes]:
 
 def _parsed(text: str) -> Ticket:
     try:
-        return parse_ticket(text)
+        ticket = parse_ticket(text)
+        check_hosts(ticket)
     except TicketError as error:
         raise PeerLeft(f"the peer's ticket cannot be used: {error}") from error
+    return ticket
 
 
 async def _connected(mine: Ticket, theirs: Ticket, options: Options, limit: int) -> tuple[StreamReader, StreamWriter]:

@@ -154,6 +154,16 @@ def _check_key(key: bytes) -> None:
         raise ValueError(f"a ticket's key is {KEY_BYTES} bytes, not {len(key)}")
 
 
+def check_hosts(theirs: Ticket) -> None:
+    """Raises: TicketError for one of a host that has link-local addresses only: they mean nothing to another host."""
+    if not theirs.profile.hosts:
+        raise TicketError(
+            Flaw.UNREACHABLE,
+            "it names no endpoint of its maker's, as that host has link-local addresses only; ask your peer to connect "
+            "it to a network that leads further, and then for a new one",
+        )
+
+
 def check_instant(ticket: Ticket) -> None:
     if not 0 <= ticket.instant < 2**32:
         raise ValueError(f"a ticket's instant is UTC seconds, 0 to 2^32 - 1, not {quoted(ticket.instant)}")

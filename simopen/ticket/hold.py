@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from simopen import _logs
 from simopen.clock.instant import Instant, checked, next_slot
 from simopen.clock.source import CHECK_TIMEOUT_S, ClockArgument, as_clock, kernel_word, plain
 from simopen.clock.true_time import When, is_news, learn, remark
-from simopen.model.endpoint import Local
+from simopen.model.endpoint import Local, Reach, refusal
 from simopen.model.estimate import Estimate
 from simopen.model.nat import Profile
 from simopen.model.times import MonoNs
+from simopen.model.wording import FEW, listed
 from simopen.nat.discovery import TIMEOUT_S, Discovery, discovering
 from simopen.nat.stun_tcp import DEFAULT_SERVERS
 from simopen.ticket.codec import Ticket, in_utc
@@ -45,6 +46,11 @@ def holding(
 class Held(Discovery):
     """A `Discovery` that makes tickets, good as long as it holds the mapping. Made by `holding`."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """As a `Discovery`'s; and, first, where a ticket of this host's would be of no use to anybody, and why."""
+        return (*unreachable(self.profile), *super().notes)
+
     def ticket(self, at: float | None = None, now: Estimate | None = None, *, spray: bool = False) -> Ticket:
         """What the peer needs to know, as one word once encoded; good as long as this holds the mapping.
 
@@ -52,8 +58,10 @@ class Held(Discovery):
         left out, the kernel's word or the local clock, which may be wrong: `make_ticket` asks first. `spray`: allow a
         plan hundreds of SYNs a second, where the peer's ticket does, too.
 
-        Raises: ValueError for an instant that no calendar holds.
+        One that no peer can use is logged: see `notes`. Raises: ValueError for an instant that no calendar holds.
         """
+        for note in unreachable(self.profile):
+            logger.warning("%s", note)
         now = now or kernel_word() or plain()
         if at is None:
             at = next_slot(lead_s=LEAD_S, now=now.utc_at(MonoNs(time.monotonic_ns())) / 1e9)
@@ -74,6 +82,18 @@ class Held(Discovery):
             logger.warning("%s", text)
         at_s = None if when.is_now else when.utc_ns(learnt.estimate) / 1e9
         return self.ticket(at_s, learnt.estimate, spray=spray)
+
+
+def unreachable(profile: Profile) -> Iterator[str]:
+    """What to say where no peer can use any endpoint of the profile's, wherever that peer is."""
+    ends = [*profile.hosts, *([] if profile.mapped is None else [profile.mapped])]
+    refused = {end._replace(address=end.address.partition("%")[0]): refusal(end, Reach.SITE) for end in ends}
+    if None not in refused.values():
+        yield (
+            f"no peer can use a ticket of this host's, as it is known at {listed(refused, ', ', FEW)} only "
+            f"({listed(refused.values())}): connect it to a network that leads further, or ask a STUN server beyond "
+            f"this one, and then make a ticket anew"
+        )
 
 
 def issued(profile: Profile, at: float, local_port: int, *, ahead_ns: int, spray: bool = False) -> Ticket:

@@ -116,6 +116,14 @@ def test_the_own_ticket_is_the_one_that_is_held_here(tmp_path: Path) -> None:
         assert not wanted()
 
 
+def test_one_of_a_host_that_nobody_can_reach_is_told(tmp_path: Path) -> None:
+    """Link-local addresses alone: none of them is in the ticket."""
+    scoped = replace(THEIRS.profile, mapped=Endpoint("fe80::9", 8), hosts=(Endpoint("fe80::9%2", 8),))
+    with pytest.raises(TicketError, match="it names no endpoint of its maker's") as caught:
+        called(replace(THEIRS, profile=scoped).encode(), "--mine", MINE.encode(), where=tmp_path)
+    assert caught.value.flaw is Flaw.UNREACHABLE
+
+
 def test_one_that_is_named_stays_held_as_well(tmp_path: Path) -> None:
     with store.left(MINE, tmp_path) as wanted:
         with connect.called(typed(TEXT, "--mine", MINE.encode()), FixedClock(clock.plain()), tmp_path):

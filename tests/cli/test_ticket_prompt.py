@@ -47,8 +47,9 @@ def test_what_a_chat_has_broken_is_put_together() -> None:
 
 def test_one_that_names_no_endpoint_is_told() -> None:
     nowhere = replace(SIMPLE, profile=replace(SIMPLE.profile, mapped=None, hosts=()))
-    with pytest.raises(TicketError, match="it names no endpoint of its maker's"):
+    with pytest.raises(TicketError, match="it names no endpoint of its maker's") as caught:
         ticket_in(f"simopen meet {nowhere.encode()}")
+    assert caught.value.flaw is Flaw.UNREACHABLE
 
 
 def test_a_piece_that_does_not_fit_is_told_and_forgotten() -> None:
