@@ -115,7 +115,6 @@ LONGEST = 400
 TESTS = Path(__file__).parent
 CONTRIBUTING = TESTS.parent / "CONTRIBUTING.md"
 SCENARIOS = {
-    "cli/test_meet_rounds": "`simopen meet`, where a clock, a route, a mapping or a file changes between its rounds",
     "cli/test_usage": "what is typed wrongly, of every command",
     "clock/test_wrong_clock": "a machine whose clock is wrong, from the command line down",
     "holepunch/test_by_ticket": "two tickets exchanged, and a stream",

@@ -14,13 +14,13 @@ _QUIET_S = 0.3
 
 
 class Line:
-    """The live line of one round: a countdown, then what has happened."""
+    """The live line of one round: a countdown from `left_s` on, then what has happened."""
 
     _STEPS: ClassVar = {"fired": "SYN out to {}", "up": "{} answered", "verified": "{} is proven"}
 
-    def __init__(self, screen: Screen, whom: str, until: str) -> None:
-        self._drawing = screen.line(f"meeting {whom} ({until})")
+    def __init__(self, screen: Screen, whom: str, until: str, left_s: float) -> None:
         self._whom, self._until = whom, until
+        self._drawing = screen.line(f"{self._counted(left_s)} ({until})")
         self._shown = ""
         self.has_fired = False
 
@@ -34,13 +34,16 @@ class Line:
     def count_down(self, left_s: float) -> None:
         """So many seconds are left until the instant."""
         if left_s >= _QUIET_S:
-            self._show(f"meeting {self._whom} in {left_s:.0f} s", countdown(left_s))
+            self._show(self._counted(left_s), countdown(left_s))
 
     def on_event(self, event: Event) -> None:
         """Called at each step."""
         self.has_fired |= event.step == "fired"
         if words := self._STEPS.get(event.step):
             self._show(words.format(self._whom), event.step)
+
+    def _counted(self, left_s: float) -> str:
+        return f"meeting {self._whom} in {max(0.0, left_s):.0f} s"
 
     def _show(self, text: str, step: str) -> None:
         if text != self._shown:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import errno
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ import pytest
 
 from simopen.cli.arguments import UsageError
 from simopen.cli.console import Screen
-from simopen.cli.meet import Meeting
+from simopen.cli.meet_rounds import Meeting
 from simopen.cli.ticket_prompt import ticket_in
 from simopen.clock.source import LIMIT_S, MACHINE
 from simopen.errors import (
@@ -27,12 +28,13 @@ from simopen.errors import (
     TicketError,
     WindowClosed,
 )
+from simopen.lab.nat import model as lab
 from simopen.model.endpoint import Endpoint
 from simopen.model.estimate import Estimate, Source
-from simopen.model.nat import Profile
+from simopen.model.nat import Allocation, Mapping, Profile
 from simopen.ticket.codec import Ticket, parse_ticket
 from simopen.ticket.hold import issued
-from tests.ticket.test_codec import SIMPLE
+from tests.ticket.test_codec import SIMPLE, discovered
 
 
 class Taken:
@@ -223,6 +225,117 @@ async def test_a_newer_ticket_in_the_file_is_taken(tmp_path: Path) -> None:
     rounds = Rounds(replaced(half), replaced(f"simopen meet --spray {new.encode()}\n"), stdio=path)
     await rounds.met(old)
     assert rounds.peers == [old, old, new]
+
+
+# --- a file with a ticket of an earlier day, and NATs that leave but one try, by a spray
+
+LOST = discovered(lab.Nat(mapping=Mapping.ADDRESS_AND_PORT_DEPENDENT, allocation=Allocation.RANDOM)).profile
+
+
+def sprayed(in_s: float) -> Ticket:
+    """A peer's whose instant is in so many seconds."""
+    ticket = issued(LOST, time.time() + in_s, 8, ahead_ns=0, spray=True)
+    return parse_ticket(ticket.encode())
+
+
+class Watched(Screen):
+    """Does something as it says certain words."""
+
+    def __init__(self, words: str, act: Callable[[], object]) -> None:
+        super().__init__(live=False)
+        self._words, self._act = words, act
+
+    def say(self, text: str) -> None:
+        super().say(text)
+        if self._words in text:
+            self._act()
+
+
+def of_one_try(path: Path, *steps: Step, own_in_s: float = 60.0, for_s: float = 60.0) -> Rounds:
+    rounds = Rounds(*steps, stdio=path, for_s=for_s)
+    rounds.meeting.tickets[:] = [issued(SIMPLE.profile, time.time() + own_in_s, 1314, ahead_ns=0, spray=True)]
+    return rounds
+
+
+async def test_while_yesterdays_ticket_waits_for_its_one_try_a_newer_one_is_taken(tmp_path: Path) -> None:
+    path, old, new = tmp_path / "ticket", sprayed(-86_400), sprayed(60)
+    path.write_text(old.encode())
+
+    def replaced(rounds: Rounds, at: float) -> BaseException | None:
+        path.write_text(new.encode())
+        return None
+
+    rounds = of_one_try(path, replaced)
+    await rounds.met(old)
+    assert rounds.peers == [old, new]
+    assert rounds.left_s[0] > 30  # nothing was fired at yesterday's
+
+
+async def test_a_newer_ticket_that_comes_through_a_fifo_is_not_lost(tmp_path: Path) -> None:
+    """It can be read but once."""
+    path, old, new = tmp_path / "ticket", sprayed(-86_400), sprayed(60)
+    os.mkfifo(path)
+
+    def written(rounds: Rounds, at: float) -> BaseException | None:
+        asyncio.get_running_loop().run_in_executor(None, path.write_text, new.encode())
+        return None
+
+    rounds = of_one_try(path, written)
+    await rounds.met(old)
+    assert rounds.peers == [old, new]
+
+
+@pytest.mark.parametrize("flaw", ["expired", "for an instant that nobody waits for"])
+async def test_where_a_files_ticket_leaves_no_try_the_next_one_is_waited_for(flaw: str, tmp_path: Path) -> None:
+    in_s = {"expired": -86_400, "for an instant that nobody waits for": 86_400}[flaw]
+    path, old, new = tmp_path / "ticket", sprayed(in_s), sprayed(60)
+    path.write_text(old.encode())
+    rounds = of_one_try(path, own_in_s=-5)
+    words = f"is {flaw}, and these two NATs leave but one try, by a spray: waiting for the peer's next ticket there"
+    rounds.meeting.screen = Watched(words, lambda: path.write_text(new.encode()))
+    await rounds.met(old)
+    assert rounds.peers == [new]
+
+
+async def test_where_the_one_try_has_brought_nothing_the_next_ticket_is_waited_for(tmp_path: Path) -> None:
+    path, old, new = tmp_path / "ticket", sprayed(-86_400), sprayed(300)
+    path.write_text(old.encode())
+    rounds = of_one_try(path, lost(WindowClosed("nobody")))
+    rounds.meeting.screen = Watched("waiting for the peer's next", lambda: path.write_text(new.encode()))
+    await rounds.met(old)
+    assert rounds.peers == [old, new]
+
+
+class Still(Moving):
+    """Stands still but where it is moved: however long this machine stalls, no instant passes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._now_ns = time.time_ns()
+
+    def now_estimate(self) -> Estimate:
+        return replace(super().now_estimate(), utc_ns=self._now_ns + round(self.ahead_s * 1e9))
+
+
+@pytest.mark.parametrize(("own_in_s", "error"), [(1.0, WindowClosed), (-5.0, TicketError)])
+async def test_where_none_comes_in_time_it_ends_with_what_was_the_matter(
+    own_in_s: float, error: type[Exception], tmp_path: Path
+) -> None:
+    path, old = tmp_path / "ticket", sprayed(-86_400)
+    path.write_text(old.encode())
+    rounds = of_one_try(path, lost(WindowClosed("nobody")), for_s=1e-9)
+    rounds.source = rounds.meeting.source = Still()
+    own = issued(SIMPLE.profile, rounds.source.now_s() + own_in_s, 1314, ahead_ns=0, spray=True)
+    rounds.meeting.tickets[:] = [own]
+    with pytest.raises(error):
+        await rounds.met(old)
+
+
+async def test_without_a_file_the_one_try_that_has_brought_nothing_ends_it() -> None:
+    rounds = Rounds(lost(WindowClosed("nobody")))
+    rounds.meeting.tickets[:] = [issued(SIMPLE.profile, time.time() + 60, 1314, ahead_ns=0, spray=True)]
+    with pytest.raises(WindowClosed):
+        await rounds.met(sprayed(60))
 
 
 async def test_a_mapping_that_changes_between_rounds_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
