@@ -1,10 +1,14 @@
-"""All of the kernel's connection table, as /proc/net/tcp and /proc/net/tcp6 have it (proc(5)), for tests to look at."""
+"""All of the kernel's connection table, as /proc/net/tcp and /proc/net/tcp6 have it (proc(5)), for tests to look at.
+
+The kernel writes it piece by piece, and begins a bucket of its hash table again where the reader's buffer was full or
+the bucket has changed meanwhile: one socket may have several rows. Here it has one, the last.
+"""
 
 from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from simopen.model.endpoint import Endpoint, canonical
@@ -21,19 +25,24 @@ class Connection(NamedTuple):
     state: str
 
 
-def connections(family: socket.AddressFamily) -> Iterator[Connection]:
-    """Every TCP socket of this network namespace in one address family."""
+def connections(family: socket.AddressFamily) -> list[Connection]:
+    """Every TCP socket of this network namespace in one address family, once each."""
     try:
         with open(TABLES[family], encoding="ascii") as table:
-            next(table)
-            rows = table.readlines()
-    except (OSError, KeyError, StopIteration):
-        return
+            rows = table.readlines()[1:]
+    except (OSError, KeyError):
+        return []
+    return sockets(rows, family)
+
+
+def sockets(rows: Iterable[str], family: socket.AddressFamily) -> list[Connection]:
+    """What these rows are of: a socket is known by its two ends and its inode, as listeners may share their ends."""
+    found: dict[tuple[str, str, str], Connection] = {}
     for row in rows:
-        local, remote, state = row.split()[1:4]
-        yield Connection(
-            _endpoint(local, family), _endpoint(remote, family), sock_diag.STATES.get(int(state, 16), state)
-        )
+        _, local, remote, state, _, _, _, _, _, inode, *_ = row.split()
+        ends = _endpoint(local, family), _endpoint(remote, family)
+        found[local, remote, inode] = Connection(*ends, sock_diag.STATES.get(int(state, 16), state))
+    return list(found.values())
 
 
 def _endpoint(text: str, family: socket.AddressFamily) -> Endpoint:

@@ -1,6 +1,6 @@
 """What the lab tests run on a host: `python discoverer.py LOOP JSON` discovers and prints the profile, or the error.
 
-The JSON object holds `discover`'s arguments. It prints a JSON object of the profile's fields, and `elapsed_s`.
+The JSON object holds `discover`'s arguments. It prints a JSON object of the profile's fields.
 """
 
 from __future__ import annotations
@@ -8,17 +8,13 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-import time
 from typing import Any
-
-import aioice.stun  # noqa: F401 - what loading it takes is no part of what is measured
 
 import simopen
 from tests.puncher import FACTORIES
 
 
 async def discover(local: int, servers: list[str], **options: Any) -> dict[str, Any]:
-    began_s = time.monotonic()
     try:
         profile = await simopen.discover(local, servers=servers, **options)
     except simopen.SimopenError as error:
@@ -35,7 +31,6 @@ async def discover(local: int, servers: list[str], **options: Any) -> dict[str, 
         "step": profile.step,
         "delta": profile.delta,
         "observations": len(profile.observations),
-        "elapsed_s": time.monotonic() - began_s,
     }
 
 

@@ -35,6 +35,7 @@ from tests.fake_ntp import MISBEHAVIOURS, FakeNtp
 from tests.fake_stun import FakeStun
 from tests.loopback import HERE, THERE, ports
 from tests.loops import ONE_LOOP
+from tests.stalls import ALONE_S
 
 __all__ = ["ports"]
 SIMOPEN = [sys.executable, "-m", "simopen"]
@@ -329,7 +330,7 @@ def test_what_was_missed_long_ago_is_told_with_its_date(ports: Ports, capsys: py
 
 
 def test_a_window_that_closes(ports: Ports, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*map(str, connecting(ports, "--window", "2s"))]) == 1
+    assert main([*map(str, connecting(ports, "--window", f"{ALONE_S}s"))]) == 1
     said = capsys.readouterr().err.splitlines()
     assert re.fullmatch(rf"trying {THERE}:{ports[1]} until \d\d:\d\d:\d\d UTC", said[0])
     assert said[1].startswith("simopen: no stream: only refusals came back")
@@ -344,7 +345,7 @@ def test_an_ipv6_peer_is_written_as_one(ports: Ports, capsys: pytest.CaptureFixt
 
 
 def test_failure_as_json(ports: Ports, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*map(str, connecting(ports, "--window", "2s", "--json"))]) == 1
+    assert main([*map(str, connecting(ports, "--window", f"{ALONE_S}s", "--json"))]) == 1
     out, err = capsys.readouterr()
     assert not out
     (line,) = err.splitlines()

@@ -42,6 +42,7 @@ from tests.connection_table import connections
 from tests.loopback import HERE, THERE, ports
 from tests.meeting import profiles
 from tests.modelled import Model
+from tests.stalls import ALONE_S
 from tests.watched import Watched
 
 __all__ = ["ports"]  # the fixture is used by name
@@ -541,7 +542,7 @@ async def test_no_descriptors_left(ports: tuple[int, int]) -> None:
 
 async def test_rsts_until_the_window_closes(ports: tuple[int, int]) -> None:
     with pytest.raises(simopen.WindowClosed) as caught:
-        await simopen.punch((THERE, ports[1]), local=(HERE, ports[0]), window=2, clock=plain())
+        await simopen.punch((THERE, ports[1]), local=(HERE, ports[0]), window=ALONE_S, clock=plain())
     assert "answered by RST" in str(caught.value)
     assert isinstance(caught.value, TimeoutError)
     report = caught.value.report
@@ -551,7 +552,7 @@ async def test_rsts_until_the_window_closes(ports: tuple[int, int]) -> None:
     assert report is not None
     assert len(report.attempts) > 1
     assert report.via is None
-    assert report.ended_ns - report.instant_ns >= 2e9
+    assert report.ended_ns - report.instant_ns >= ALONE_S * 1e9
 
 
 async def test_a_peer_that_comes_late_is_met(ports: tuple[int, int]) -> None:
@@ -586,7 +587,9 @@ async def dial_and_close(source: str, ports: tuple[int, int], *, reset: bool = F
 
 async def test_a_peer_that_connects_and_resets_leaves_no_hang(ports: tuple[int, int]) -> None:
     """Either the stream came up and is broken, or it never counted and the window closed."""
-    opening = asyncio.create_task(simopen.connect((THERE, ports[1]), local=(HERE, ports[0]), clock=plain(), window=0.5))
+    opening = asyncio.create_task(
+        simopen.connect((THERE, ports[1]), local=(HERE, ports[0]), clock=plain(), window=ALONE_S)
+    )
     await until(lambda: simopen_listens(ports[0]))
     await dial_and_close(THERE, ports, reset=True)
     try:

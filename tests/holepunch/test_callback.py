@@ -16,6 +16,7 @@ from simopen.clock import source as clock
 from simopen.holepunch.callback import Teller
 from simopen.model.report import Via
 from tests.loopback import HERE, THERE, ports
+from tests.stalls import ALONE_S
 
 __all__ = ["ports"]  # the fixture is used by name
 
@@ -69,7 +70,7 @@ async def test_every_syn_and_every_rst_is_told(ports: tuple[int, int]) -> None:
     events: list[simopen.Event] = []
     with pytest.raises(simopen.WindowClosed) as caught:
         await simopen.punch(
-            (THERE, ports[1]), local=(HERE, ports[0]), window=0.2, clock=clock.plain(), on_event=events.append
+            (THERE, ports[1]), local=(HERE, ports[0]), window=ALONE_S, clock=clock.plain(), on_event=events.append
         )
     assert caught.value.report
     attempts = caught.value.report.attempts

@@ -10,6 +10,7 @@ import pytest
 
 from simopen import lab
 from tests.holepunch.test_punching import AHEAD_NS, DROP, PORT, RESET, WORDS, fire, fire_together, meet, order
+from tests.stalls import ALONE_S
 
 pytestmark = pytest.mark.lab
 REJECT = lab.Nat(unsolicited=lab.Unsolicited.ICMP)
@@ -41,10 +42,6 @@ def seconds(words: str) -> tuple[float, float]:
     (found,) = re.findall(r"(?:([\d.]+) to )?([\d.]+) s (?:before|after) this side", words)
     least, most = found
     return float(least or most), float(most)
-
-
-# Whoever is held up for half of its window blames its own host, and rightly: a busy machine may do that for a second.
-ALONE_S = 3
 
 
 async def alone(left: lab.Host, peer: lab.Host, **options: Any) -> dict[str, Any]:
@@ -144,7 +141,7 @@ async def apart(net: lab.Network, apart_s: float, **options: Any) -> tuple[dict[
 async def test_a_peer_whose_clock_is_ahead() -> None:
     """Its window is over before ours begins; its SYN is seen, and neither answered nor let in."""
     async with lab.Network() as net:
-        early, late = await apart(net, 2.3, window=1)
+        early, late = await apart(net, 1.5 * ALONE_S, window=ALONE_S)
         record = await net.record()
     assert late["diagnosis"]["cause"] == "clocks apart"
     assert_it_is_told_how_early(late["diagnosis"]["sentence"], early, late)

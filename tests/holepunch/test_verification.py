@@ -32,6 +32,7 @@ from simopen.model.report import Via
 from simopen.model.shot import Shot
 from tests.link.peers import connected
 from tests.loopback import HERE, THERE, ports
+from tests.stalls import ALONE_S
 
 __all__ = ["ports"]
 KEY, OTHER_KEY = bytes(range(32)), bytes(32)
@@ -198,7 +199,7 @@ async def test_a_side_without_a_key_is_no_link_and_its_words_are_not_taken(ports
 
     other = asyncio.create_task(plain_side())
     with pytest.raises(LinkError, match="nobody proved the key"):
-        await one_side(ports, 0, window=1)
+        await one_side(ports, 0, window=ALONE_S)
     other.cancel()
     await asyncio.wait({other})
 

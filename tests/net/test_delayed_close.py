@@ -32,6 +32,7 @@ from simopen.net import early_syn
 from simopen.net.delayed_close import Endings, PunchedSocket, shared
 from tests.holepunch.test_punching import LEAD_NS, PORT, this_loop
 from tests.loopback import ports
+from tests.stalls import ALONE_S
 
 __all__ = ["ports"]
 _LOAD_HALF = 0x28  # linux/bpf_common.h
@@ -107,7 +108,7 @@ async def test_an_end_that_comes_too_early_shuts_the_next_stream_out() -> None:
 async def shut_out(hosts: list[lab.Host]) -> None:
     ways = ("punch, around the library",)
     assert await end_both(hosts, ways) == [[None], [None]]
-    told = await end_both(hosts, ways, window=2.5)
+    told = await end_both(hosts, ways, window=ALONE_S)
     causes = {said and said["diagnosis"]["cause"] for (said,) in told}
     # The kernel remembers it on the side that ended first; on both, where they did so at once.
     assert simopen.Cause.EARLIER_STREAM in causes, told

@@ -10,7 +10,7 @@ import pytest
 
 from simopen.model.endpoint import ANY, Endpoint, normalise
 from simopen.net.sock_diag import listens, state
-from tests.connection_table import connections
+from tests.connection_table import Connection, connections, sockets
 
 FAMILIES = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 family = pytest.mark.parametrize("family", FAMILIES, ids=["v4", "v6"])
@@ -39,6 +39,25 @@ def test_a_listener(family: socket.AddressFamily) -> None:
         rows = [row for row in connections(family) if row.local == normalise(server.getsockname())]
     (row,) = rows
     assert (row.remote, row.state) == ((ANY[family], 0), "LISTEN")
+
+
+ROW = "   {number}: 0100007F:{port} {remote} {state} 00000000:00000000 00:00000000 00000000     0        0 {inode} 1 0"
+NOBODY, PEER = "00000000:0000", "0200007F:0009"
+
+
+def test_a_socket_of_which_the_kernel_gives_two_rows_is_counted_once() -> None:
+    """As the last row has it; two listeners that share a port are two."""
+    rows = [
+        ROW.format(number=0, port="0007", remote=NOBODY, state="0A", inode=11),
+        ROW.format(number=1, port="0007", remote=NOBODY, state="0A", inode=12),
+        ROW.format(number=2, port="0007", remote=NOBODY, state="0A", inode=11),
+        ROW.format(number=3, port="0008", remote=PEER, state="02", inode=13),
+        ROW.format(number=4, port="0008", remote=PEER, state="01", inode=13),
+    ]
+    here, there = Endpoint("127.0.0.1", 7), Endpoint("127.0.0.2", 9)
+    listener = Connection(here, Endpoint(ANY[socket.AF_INET], 0), "LISTEN")
+    stream = Connection(here._replace(port=8), there, "ESTABLISHED")
+    assert sockets(rows, socket.AF_INET) == [listener, listener, stream]
 
 
 @family
