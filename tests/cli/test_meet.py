@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -49,8 +49,10 @@ class Side:
         host: lab.Host | None = None,
         simopen: Sequence[str] = ON_UVLOOP,
         columns: int = 80,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         self.host = host
+        self._env = None if env is None else {**os.environ, **env}
         self.terminal = Terminal(columns)
         self._asked = [word for server in servers for word in ("--stun", server)]
         self._simopen = simopen
@@ -62,17 +64,23 @@ class Side:
         streams = (end if stdin is None else stdin, end if stdout is None else stdout, end)
         if self.host is not None:
             self._process = await self.host.start(
-                command, stdin=streams[0], stdout=streams[1], stderr=streams[2], cwd=ROOT
+                command, stdin=streams[0], stdout=streams[1], stderr=streams[2], cwd=ROOT, env=self._env
             )
         else:
             self._process = await asyncio.create_subprocess_exec(
-                *command, stdin=streams[0], stdout=streams[1], stderr=streams[2], cwd=ROOT, start_new_session=True
+                *command,
+                stdin=streams[0],
+                stdout=streams[1],
+                stderr=streams[2],
+                cwd=ROOT,
+                env=self._env,
+                start_new_session=True,
             )
         self.terminal.given()
 
     async def line(self) -> str:
         """What it says that the peer shall type, `simopen meet` first."""
-        return await asyncio.to_thread(self.terminal.wait_for_match, r"^(simopen meet [A-Z2-7]+)\n")
+        return await asyncio.to_thread(self.terminal.wait_for_match, r"^(simopen meet (?:--spray )?[A-Z2-7]+)\n")
 
     async def ticket(self) -> str:
         return (await self.line()).split()[-1]
