@@ -250,8 +250,8 @@ for each in started:
 """
 
 
-async def by_ssh(net: lab.Network, servers: list[str], where: Path) -> None:
-    """OpenSSH's client over `meet --stdio`, to its server over another."""
+async def by_ssh(net: lab.Network, servers: list[str], where: Path, remote: str, *, ends: bool) -> str:
+    """What OpenSSH's client hears, over `meet --stdio`, of its server over another. `ends`: so does its input."""
     server_key, users_key = key_pair(where, "server"), key_pair(where, "user")
     (where / "config").write_text(
         f"HostKey {server_key}\nAuthorizedKeysFile {users_key}.pub\nStrictModes no\nUsePAM no\nPidFile none\n"
@@ -261,20 +261,29 @@ async def by_ssh(net: lab.Network, servers: list[str], where: Path) -> None:
         os.mkdir("/run/sshd", 0o755)  # root's sshd wants it
     asked = [word for server in servers for word in ("--stun", server)]
     meet = [*ON_UVLOOP, "meet", "--no-ntp", "--timeout", "20s", *asked, "--stdio"]
-    far, near = await behind(net, "far", Nat()), await behind(net, "near", Nat())
+    far, near = [await behind(net, f"{side} of {where.name}", Nat()) for side in ("far", "near")]
     serving = [sys.executable, "-c", SERVING, "/usr/sbin/sshd", "-i", "-f", str(where / "config"), "--", *meet]
     server = await far.start([*serving, str(where / "nears")], cwd=ROOT)
     proxy = " ".join([*meet, str(where / "fars")])
     options = ["StrictHostKeyChecking=no", f"UserKnownHostsFile={where / 'known'}", "IdentitiesOnly=yes"]
     words = [word for each in (f"ProxyCommand={proxy}", *options) for word in ("-o", each)]
-    ssh = ["ssh", "-F", "none", "-i", str(users_key), *words, "far", "cat; echo it works"]
+    ssh = ["ssh", "-F", "none", "-i", str(users_key), *words, "far", remote]
     client = await near.start(ssh, cwd=ROOT)
     for process, name in ((server, "fars"), (client, "nears")):
         (where / f"{name}.new").write_text(await shown_line(process))
         (where / f"{name}.new").rename(where / name)
+    assert client.stdin is not None
+    assert client.stdout is not None
+    assert client.stderr is not None
+    client.stdin.write(b"what I send\n")
+    if ends:
+        client.stdin.write_eof()
     async with asyncio.timeout(LONG_S):
-        heard, said = await client.communicate(b"what I send, ")
-    assert (client.returncode, heard) == (0, b"what I send, it works\n"), said.decode()
+        heard, said, status = await asyncio.gather(client.stdout.read(), client.stderr.read(), client.wait())
+        await server.wait()
+    assert status == 0, said.decode()
+    client.stdin.close()
+    return heard.decode()
 
 
 async def shown_line(process: Process) -> str:
@@ -316,12 +325,19 @@ async def all_met() -> None:
 def test_ssh_goes_through_it(tmp_path: Path) -> None:
     if not Path("/usr/sbin/sshd").exists():
         pytest.skip("no sshd: apt install openssh-server")
+    for name in ("ends", "left-open"):
+        (tmp_path / name).mkdir()
     asyncio.run(ssh_met(tmp_path))
 
 
 async def ssh_met(where: Path) -> None:
     async with stun_servers() as (net, hosts):
-        await by_ssh(net, [each.address for each in hosts], where)
+        servers = [each.address for each in hosts]
+        ended, left_open = await asyncio.gather(
+            by_ssh(net, servers, where / "ends", "cat; echo it works", ends=True),
+            by_ssh(net, servers, where / "left-open", "read -r it; echo $it, and no more", ends=False),
+        )
+    assert (ended, left_open) == ("what I send\nit works\n", "what I send, and no more\n")
 
 
 # --- at the prompt, with nobody to meet

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import errno
 import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from simopen.cli.meet_rounds import Meeting
 from simopen.cli.ticket_prompt import ticket_in
 from simopen.clock.source import LIMIT_S, MACHINE
 from simopen.errors import (
+    Flaw,
     ImpossiblePair,
     LinkError,
     LocalEndpointError,
@@ -352,6 +354,24 @@ async def test_a_ticket_that_no_plan_can_be_made_of_is_told() -> None:
     nowhere = parse_ticket(replace(theirs, profile=replace(theirs.profile, mapped=None, hosts=())).encode())
     with pytest.raises((UsageError, TicketError), match="without hosts"):
         await Rounds().met(nowhere)
+
+
+def test_an_old_ticket_is_taken_and_it_is_noted_how_old(capsys: pytest.CaptureFixture[str]) -> None:
+    old = sprayed(-80_000)
+    assert Rounds().meeting.usable(old) is old
+    words = (
+        r"note: your peer's ticket was for \d+-\d+-\d+ \d+:\d+:\d+ UTC, \S+ ago: it works only if that `simopen meet`"
+    )
+    assert re.search(words, " ".join(capsys.readouterr().err.split()))
+
+
+def test_any_of_this_sides_own_is_refused_an_earlier_one_too() -> None:
+    meeting = Rounds().meeting
+    meeting.tickets.append(issued(SIMPLE.profile, time.time() + 120, 1314, ahead_ns=0))
+    for each in meeting.tickets:
+        with pytest.raises(TicketError) as caught:
+            meeting.usable(parse_ticket(each.encode()))
+        assert caught.value.flaw is Flaw.OWN
 
 
 @pytest.mark.parametrize("spray", [False, True])

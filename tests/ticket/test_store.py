@@ -204,6 +204,43 @@ def test_where_no_byte_can_be_written_that_is_told_and_nothing_is_left(tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
+ON_OWN_DISK = """
+import sys
+from pathlib import Path
+from simopen.ticket import store
+from simopen.ticket.codec import parse_ticket
+from simopen.ticket.keys import PrivateKey
+where = Path(sys.argv[2])
+try:
+    with store.left(parse_ticket(sys.argv[1]).owned(PrivateKey.new()), where):
+        pass
+except Exception as error:
+    print(f"{type(error).__name__}: {error}")
+print(*(each.name for each in where.iterdir()))
+"""
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize(
+    ("mounted", "words"),
+    [
+        ('mount -t tmpfs -o size=4k none "$1" && head -c 4096 /dev/zero > "$1/full"', "No space left on device"),
+        ('mount -t tmpfs none "$1" && touch "$1/full" && mount -o remount,ro none "$1"', "Read-only file system"),
+    ],
+    ids=["full", "read-only"],
+)
+def test_on_a_disk_that_takes_nothing_that_is_told_and_nothing_is_left(
+    mounted: str, words: str, tmp_path: Path
+) -> None:
+    """A disk of the program's own, in a namespace of mounts."""
+    script = f'{mounted} && exec "$2" -c "$3" "$4" "$1"'
+    command = ["unshare", "-rm", "sh", "-c", script, "sh", str(tmp_path), sys.executable, ON_OWN_DISK, SIMPLE.encode()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    told, left = done.stdout.splitlines() or pytest.fail(done.stderr)
+    assert re.match(rf"SimopenError: cannot write \S+: {words}; set XDG_RUNTIME_DIR to another directory", told), told
+    assert left == "full"
+
+
 # --- two terminals, of which one has no XDG_RUNTIME_DIR
 
 
