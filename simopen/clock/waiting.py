@@ -88,7 +88,9 @@ class Wait:
             elif (good_s := self._wanted_s(left_ns, now.monotonic_ns)) is not None:
                 await self._learn(good_s)
             else:
-                await self._pause(min(_looked(look_out, left_ns), (left_ns - HANDOVER_NS) / 1e9))
+                pause_s = min(_looked(look_out, left_ns), (left_ns - HANDOVER_NS) / 1e9)
+                await asyncio.sleep(pause_s)
+                self._note_stall(now.monotonic_ns, pause_s)
 
     def has_slept(self) -> bool:
         """Whether the machine slept since what is known of the time was learnt, so that the instant is not known."""
@@ -117,23 +119,17 @@ class Wait:
         estimate = self.source.now_estimate()
         left_s = (estimate.monotonic_at(self.when.utc_ns(estimate)) - estimate.monotonic_ns) / 1e9
         asking_s = patience_s(left_s, self.window_s)
-        with self._watching(asking_s):
-            learnt = await learn(self.source, good_s, asking_s)
+        began_ns = time.monotonic_ns()
+        learnt = await learn(self.source, good_s, asking_s)
+        self._note_stall(began_ns, asking_s)
         if not must_ask(self.source, learnt.estimate, good_enough_s(self.source, self.window_s)):
             learnt = Learnt(learnt.estimate)  # asked in vain, but an earlier check will do
         self.estimate, self._asked_ns = learnt.estimate, time.monotonic_ns()
         self._doubtful = learnt.doubt is not None
         self.notes.note_clock(learnt)
 
-    async def _pause(self, seconds: float) -> None:
-        with self._watching(seconds):
-            await asyncio.sleep(seconds)
-
-    @contextlib.contextmanager
-    def _watching(self, seconds: float) -> Iterator[None]:
-        """Whether what is inside takes much longer than that."""
-        began_ns = time.monotonic_ns()
-        yield
+    def _note_stall(self, began_ns: int, seconds: float) -> None:
+        """Whether what was to take so long at most, and is over now, took much longer."""
         over_ns = time.monotonic_ns() - began_ns - round(seconds * 1e9)
         self.stalled_ns = over_ns if over_ns > STALLED_NS else 0
 
@@ -141,8 +137,11 @@ class Wait:
 class Pulse:
     """Whether the loop comes round in time. `stalled_ns`: the longest that it did not, where that is worth telling."""
 
+    __slots__ = ("_timer", "stalled_ns")
+
     def __init__(self) -> None:
         self.stalled_ns = 0
+        self._timer: asyncio.TimerHandle
 
     @contextlib.contextmanager
     def taken(self) -> Iterator[None]:

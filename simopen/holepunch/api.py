@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import errno
 import time
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import partial
 from socket import socket
@@ -20,7 +19,6 @@ from simopen.clock.instant import Instant
 from simopen.clock.source import CHECK_TIMEOUT_S, ClockArgument, TimeSource
 from simopen.clock.true_time import When, good_enough_s, learn, patience_s
 from simopen.errors import PunchError, lost_at_once
-from simopen.holepunch.attempts import Stream
 from simopen.holepunch.firing import in_window, stopped_by
 from simopen.holepunch.options import WINDOW_S, Common, CommonOfStreams, Keyed, Options
 from simopen.holepunch.runner import Runner
@@ -171,7 +169,9 @@ async def _linked(
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     from simopen.link.streams import streams
 
-    async with _met(peer, mine, options, proves) as (stream, trace, verification):
+    runner, trace = await _opened(peer, mine, options, proves)
+    with runner:
+        stream, verification = await in_window(runner, trace), trace.verification
         assert verification is not None
         report = trace.report(stream)
         try:
@@ -244,8 +244,9 @@ async def punch(
 async def _punched(
     peer: Peer | Profile | Ticket, mine: Profile | Ticket | None, options: Options
 ) -> tuple[socket, Report]:
-    async with _met(peer, mine, options, None) as (stream, trace, _):
-        pass
+    runner, trace = await _opened(peer, mine, options, None)
+    with runner:
+        stream = await in_window(runner, trace)
     options.liveness.arrange(stream.sock)
     sock, report = delayed_close.shared.hold(stream.sock, stream.took_ns), trace.report(stream)
     options.tell(Up(stream.established_ns, stream.remote, stream.via))
@@ -260,11 +261,10 @@ def _verification(proves: Session, aim: Aim) -> Verification:
     return Verification(proves, ends_early=aim.plan is None and len(aim.peers) == 1)
 
 
-@contextlib.asynccontextmanager
-async def _met(
+async def _opened(
     peer: Peer | Profile | Ticket, mine: Profile | Ticket | None, options: Options, proves: Session | None
-) -> AsyncIterator[tuple[Stream, Trace, Verification | None]]:
-    """The stream; while inside, what did not win is still open."""
+) -> tuple[Runner, Trace]:
+    """All that there is before the instant. The runner is to be entered at once: what did not win is open inside."""
     order, hops, aim = await _aimed(peer, mine, options)
     shots, left, resends = budgeted(aim, hops)
     tell = options.tell
@@ -278,8 +278,8 @@ async def _met(
         scheduler=options.scheduler,
     )
     trace.tell_peers()
-    verification = None if proves is None else _verification(proves, aim)
-    with Runner.opened(
+    trace.verification = None if proves is None else _verification(proves, aim)
+    trace.runner = Runner.opened(
         aim.local[0],
         shots,
         listen=options.listen,
@@ -287,10 +287,9 @@ async def _met(
         left=left,
         resends=resends,
         tell=tell,
-        verification=verification,
-    ) as runner:
-        trace.runner, trace.verification = runner, verification
-        yield await in_window(runner, trace), trace, verification
+        verification=trace.verification,
+    )
+    return trace.runner, trace
 
 
 async def _aimed(

@@ -21,6 +21,8 @@ class Teller:
     Raises: TypeError where it cannot be called, or is a coroutine function, whose coroutine nobody would await.
     """
 
+    __slots__ = ("_has_failed", "_on_event")
+
     def __init__(self, on_event: OnEvent | None) -> None:
         if on_event is not None and not callable(on_event):
             raise TypeError(f"on_event must be callable with an event, not {type(on_event).__name__}")

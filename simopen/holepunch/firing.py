@@ -50,6 +50,7 @@ _REMEMBERED_NS = 10_000_000_000
 _COUNTING_NS = 200_000_000
 # uvloop's timers fire up to 1.3 ms early, and a window must not close before its end.
 _EARLY_TIMER_S = 0.002
+_NOTHING = contextlib.nullcontext()
 
 
 def _utc(utc_ns: int) -> str:
@@ -113,7 +114,7 @@ async def _fire(runner: Runner, trace: Trace) -> None:
         runner.fired(spin(0, runner.aim(wait.instant_ns)))
         return
     logger.info("the sockets are bound; the instant is %s UTC", _utc(wait.when.utc_ns(wait.estimate)))
-    async with _renewed(runner, trace):
+    async with _renewed(runner, trace) if trace.aim.names else _NOTHING:
         left_ns = await wait.until_handover(runner.look_out)
     _require_open(trace)
     trace.tell_armed()
@@ -205,9 +206,6 @@ async def renew(runner: Runner, trace: Trace) -> None:
 @contextlib.asynccontextmanager
 async def _renewed(runner: Runner, trace: Trace) -> AsyncIterator[None]:
     """While inside, names are looked up again in time."""
-    if not trace.aim.names:
-        yield
-        return
     renewal = asyncio.ensure_future(renew(runner, trace))
     try:
         yield

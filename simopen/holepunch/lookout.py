@@ -16,6 +16,8 @@ from simopen.model.endpoint import Endpoint
 class Lookout:
     """`early_ns`: when a SYN of a peer's came, to `doubt_ns` more or less; None where none was seen."""
 
+    __slots__ = ("_looked_ns", "doubt_ns", "early_ns")
+
     def __init__(self) -> None:
         self.early_ns: int | None = None
         self.doubt_ns = 0

@@ -36,6 +36,22 @@ _LOOKED_BACK = 4  # those of a spray have met nobody yet
 class Preparation:
     """All that is open for these shots: `attempts` at each pair and `listeners`. Close it by `let_go`."""
 
+    __slots__ = (
+        "_address",
+        "_claims",
+        "_listen",
+        "_make",
+        "_ports",
+        "_resends",
+        "_shots",
+        "_sources",
+        "attempts",
+        "first",
+        "hindrance",
+        "listeners",
+        "peers",
+    )
+
     def __init__(
         self,
         address: str | None,
@@ -116,6 +132,23 @@ class Preparation:
     def at_the_instant(self) -> list[Attempts]:
         """What is due at the instant."""
         return [attempts for attempts in self.attempts.values() if not attempts.pair.shot.after_ns]
+
+    def arm(self, loop: Loop, waiter: Waiter) -> tuple[list[Attempts], dict[Pair, LocalEndpointError]]:
+        """Have all that is due at the instant ready, and its listeners expect it; with it, what still is not to be had.
+
+        `waiter`: who will `join` the listeners, in `loop`.
+        """
+        refused = {}
+        for attempts in self.at_the_instant:
+            try:
+                self.have_listener(attempts)
+                if not attempts.loaded:
+                    attempts.load()
+            except LocalEndpointError as error:
+                refused[attempts.pair] = error
+        for listener in self.listeners.values():
+            listener.expect(loop, waiter)
+        return [attempts for attempts in self.at_the_instant if attempts.loaded], refused
 
     def leave_out(self, guesses: int) -> None:
         """Do without the first so many guesses: flows of this program's have taken the ports that they were to have.

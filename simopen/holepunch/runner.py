@@ -10,14 +10,13 @@ The one seam towards the network is `make`, which stands for `socket.socket`: al
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from simopen.clock.scheduler import Fired as Called
 from simopen.errors import LocalEndpointError, PunchError
@@ -46,7 +45,10 @@ _SHORTEST_S = 0.001  # uvloop's timers come up to a ms early, and are then set a
 
 
 class Runner:
-    """Everything that one punch has open: sockets, listeners, a timer. Use `opened`."""
+    """Everything that one punch has open: sockets, listeners, a timer. Use `opened`.
+
+    A program may have thousands that wait: so what follows the shots is made with them (`watch`), and not before.
+    """
 
     def __init__(
         self,
@@ -60,33 +62,29 @@ class Runner:
         self.strangers = 0
         self.arrivals: list[Arrival] = []
         self.earlier: str | None = None
-        self.fired_ns = 0
         self.lookout = Lookout()
         self.prepared: Preparation
         self._prepare = prepare
         self._loop = asyncio.get_running_loop()
-        self._chooses = chooses
-        self._ports = ports
-        self._planned_ns = 0
+        self._chooses, self._ports = chooses, ports
+        self.fired_ns = self._planned_ns = 0
         self._left: int | None = None
         self._resends = 0
-        self._called: list[tuple[Attempts, Called]] = []
-        self._armed: list[Attempts] = []
-        self._unarmed: dict[Pair, LocalEndpointError] = {}
-        self._engine = Engine(())
+        self._called: Sequence[tuple[Attempts, Called]] = ()
+        self._armed: Sequence[Attempts] = ()
+        self._unarmed: Mapping[Pair, LocalEndpointError] = {}
+        self._engine: Engine | None = None
         self._tell_user, self._told = tell, 0
         self._events: list[told.Event] = []
         self._timer: asyncio.Handle | None = None
-        self._won: asyncio.Future[Stream] = self._loop.create_future()
+        self._won: asyncio.Future[Stream] | None = None
         self._kept: Stream | None = None
-        self._taken = False
-        self._ended = False
+        self._taken = self._ended = False
         self._verification = verification
         if verification is not None:
             verification.begin(self)
 
     @classmethod
-    @contextlib.contextmanager
     def opened(
         cls,
         address: str | None,
@@ -100,8 +98,8 @@ class Runner:
         ports: LocalPorts = local_ports.shared,
         tell: Teller = NOBODY,
         verification: Verification | None = None,
-    ) -> Iterator[Runner]:
-        """A runner with every socket bound; all that did not win is closed at the end, come what may.
+    ) -> Runner:
+        """A runner with every socket bound, to be entered: all that did not win is closed at the end, come what may.
 
         `address`: of this host, to fire from; None for any. A local port that cannot be had is left out, as long as
         there is another; one that cannot be had for a moment is tried again. `chooses`: as in `plan.Plan`. `left` and
@@ -116,9 +114,16 @@ class Runner:
         runner = cls(prepare, chooses=chooses, ports=ports, tell=tell, verification=verification)
         try:
             runner._open(shots, left, resends)
-            yield runner
-        finally:
+        except BaseException:
             runner.end()
+            raise
+        return runner
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.end()
 
     def _open(self, shots: Sequence[Shot], left: int | None, resends: int) -> None:
         self._left, self._resends = left, resends
@@ -133,17 +138,18 @@ class Runner:
     @property
     def attempts(self) -> tuple[Attempt, ...]:
         """Every attempt that has ended, in the order of firing."""
-        return tuple(sorted(self._engine.attempts, key=lambda attempt: attempt.started_ns))
+        ended = self._engine.attempts if self._engine is not None else ()
+        return tuple(sorted(ended, key=lambda attempt: attempt.started_ns))
 
     @property
     def holder(self) -> str | None:
         """The state of what had a 5-tuple when it was to be fired from, as last seen."""
-        return self._engine.holder
+        return None if self._engine is None else self._engine.holder
 
     @property
     def hindrance(self) -> LocalEndpointError | None:
         """What last kept this host from having a socket."""
-        return self._engine.hindrance or self.prepared.hindrance
+        return (self._engine and self._engine.hindrance) or self.prepared.hindrance
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -156,11 +162,12 @@ class Runner:
         return any(listener.listening for listener in self.prepared.listeners.values())
 
     async def stream(self) -> Stream:
-        """The stream, once it is up. From here on its socket is the caller's to close.
+        """After `watch`: the stream, once it is up. From here on its socket is the caller's to close.
 
         Raises:
             PunchError: trying on is useless.
         """
+        assert self._won is not None
         stream = await self._won
         self._taken = True
         return stream
@@ -202,18 +209,7 @@ class Runner:
     def aim(self, planned_ns: int) -> list[Callable[[], object]]:
         """The calls that fire what is due at the instant, and then those that listen; for the scheduler's thread."""
         self._planned_ns = planned_ns
-        self._unarmed.clear()
-        due = self.prepared.at_the_instant
-        for attempts in due:
-            try:
-                self.prepared.have_listener(attempts)
-                if not attempts.loaded:
-                    attempts.load()
-            except LocalEndpointError as error:  # still not to be had: the engine sees to it
-                self._unarmed[attempts.pair] = error
-        for listener in self.prepared.listeners.values():
-            listener.expect(self._loop, self)
-        self._armed = [attempts for attempts in due if attempts.loaded]
+        self._armed, self._unarmed = self.prepared.arm(self._loop, self)
         connects = [partial(attempts.connect_ex, attempts.target) for attempts in self._armed]
         return [*connects, *(listener.listen for listener in self.prepared.listeners.values())]
 
@@ -228,6 +224,7 @@ class Runner:
         """After `fired`: follow every shot up, and fire the later ones, until there is a stream."""
         window = replace(window, left=self._left, resends=self._resends)
         self._engine, self._told = Engine(self.prepared.attempts, chooses=self._chooses), 0
+        self._won = self._loop.create_future()
         self.tell(told.Begun(window, self._planned_ns, self.fired_ns))
         for listener in self.prepared.listeners.values():  # first, or our own stream is taken for a stranger's
             listener.join(self._loop, self)
@@ -249,6 +246,8 @@ class Runner:
 
     def tell(self, event: told.Event) -> None:
         """Have the engine decide, and carry that out; what comes of it is told in its turn."""
+        if self._engine is None:  # nothing has been fired, so nothing can have come of it
+            return
         self._events.append(event)
         if len(self._events) > 1:  # who tells already goes on with it
             return
@@ -256,16 +255,16 @@ class Runner:
             while self._events:
                 for action in self._engine.handle(self._events[0], time.monotonic_ns()):
                     self._carry_out(action)
-                self._tell_answers()
+                self._tell_answers(self._engine.attempts)
                 del self._events[0]
         finally:
             self._events.clear()
 
-    def _tell_answers(self) -> None:
-        for attempt in self._engine.attempts[self._told :] if self._tell_user else ():
+    def _tell_answers(self, ended: Sequence[Attempt]) -> None:
+        for attempt in ended[self._told :] if self._tell_user else ():
             if attempt.answered:
                 self._tell_user(Answered(attempt.ended_ns, attempt))
-        self._told = len(self._engine.attempts)
+        self._told = len(ended)
 
     def _carry_out(self, action: told.Action) -> None:
         match action:
@@ -367,12 +366,14 @@ class Runner:
         self._ports.give_to_children(stream.sock)
         keep(stream.sock)
         self._kept = stream
-        if not self._won.done():  # its waiter may be cancelled at that moment: then `last` or `end` sees to it
+        if (
+            self._won is not None and not self._won.done()
+        ):  # its waiter may be cancelled at that moment: then `last` or `end` sees to it
             self._won.set_result(stream)
 
     def fail(self, error: PunchError) -> None:
         """Trying on is useless: have the waiter told."""
-        if not self._won.done():
+        if self._won is not None and not self._won.done():
             self._won.set_exception(error)
 
     def end(self) -> None:
@@ -392,8 +393,8 @@ class Runner:
 
     def _settle(self) -> None:
         """Nobody waits any more; where the loop is closed, its waiter is gone with it, and cannot be told."""
-        if self._won.done():
+        if self._won is not None and self._won.done():
             if not self._won.cancelled():
                 self._won.exception()
-        elif not self._loop.is_closed():
+        elif self._won is not None and not self._loop.is_closed():
             self._won.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import resource
@@ -11,6 +12,7 @@ import struct
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -832,3 +834,36 @@ def test_the_errors_are_what_callers_of_open_connection_catch() -> None:
     assert issubclass(simopen.PunchError, ConnectionError)
     assert issubclass(simopen.WindowClosed, TimeoutError)
     assert simopen.PunchError("x").report is None
+
+
+# --- many at once
+
+
+async def test_who_waits_takes_little_memory(ports: tuple[int, int]) -> None:
+    """A program may have thousands that wait: what follows the shots is not made before them."""
+    count = 50
+    told: list[simopen.Event] = []
+
+    def waiting() -> int:
+        return sum(isinstance(each, simopen.ClockKnown) for each in told)
+
+    def punch(number: int) -> asyncio.Task[Any]:
+        peer, at = (f"127.9.0.{number + 1}", ports[1]), time.time() + 3600
+        return asyncio.create_task(
+            simopen.punch(peer, local=(HERE, ports[0]), at=at, clock=plain(), on_event=told.append)
+        )
+
+    tasks = [punch(count)]  # what is loaded or made once is not counted
+    await until(lambda: waiting() == 1)
+    tracemalloc.start()
+    try:
+        tasks += [punch(number) for number in range(count)]
+        await until(lambda: waiting() == 1 + count)
+        gc.collect()
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    assert taken / count < 10_240
