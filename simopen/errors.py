@@ -22,7 +22,8 @@
     │   ├── RoomCrowded          two are in that room already
     │   └── WrongCode            the two sides' codes differ, or somebody has guessed
     ├── StunError                no STUN server told this host's mapping
-    └── TicketError              a ticket that cannot be used; also a ValueError
+    ├── TicketError              a ticket that cannot be used; also a ValueError
+    └── TransferError            files did not get across: refused, unreadable, no room, or one side left
 
 A bad argument is a `ValueError` or a `TypeError`, raised before anything is sent. Every error can be pickled and
 copied, with its report, diagnosis and notes: it comes whole out of another process.
@@ -82,6 +83,10 @@ class LabError(SimopenError):
 
 class ForwardError(SimopenError):
     """Connections cannot be carried over this stream, or not any longer. The message says why, and what to do."""
+
+
+class TransferError(SimopenError):
+    """Files did not get across, or not all of them. The message says on which side, why, and what to do."""
 
 
 class LinkBroken(SimopenError, ConnectionResetError):  # noqa: N818 - says what happened

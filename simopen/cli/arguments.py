@@ -123,6 +123,23 @@ def add_timeout(parser: argparse.ArgumentParser, otherwise_s: float) -> None:
     parser.add_argument("--timeout", metavar="S", type=argument(window), default=otherwise_s, help=told)
 
 
+def add_punch(parser: argparse.ArgumentParser) -> None:
+    """Declare what says from where a meeting's punch goes, and what it may do."""
+    parser.add_argument(
+        "--spray",
+        action="store_true",
+        help="where the two NATs leave nothing else, and the peer allows it, too, try very many ports, with up to 450 "
+        "SYNs a second for 5 s (default: no)",
+    )
+    parser.add_argument(
+        "--local-port", metavar="N", type=argument(port), help="meet from this port (default: a free one)"
+    )
+    parser.add_argument(
+        "--stun", metavar="HOST[:PORT]", action="append", help="ask this STUN server, over TCP; may be repeated"
+    )
+    add_timeout(parser, 4.0)
+
+
 def add_time_servers(parser: argparse.ArgumentParser) -> None:
     """Declare `--ntp` and `--no-ntp`, as `clock.source.chosen` takes them."""
     group = parser.add_mutually_exclusive_group()

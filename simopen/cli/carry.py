@@ -9,6 +9,7 @@ import os
 
 from simopen.apps.pipe import Carried, pipe
 from simopen.cli.console import Screen, print_json
+from simopen.model.wording import amount
 
 _STDIN, _STDOUT = 0, 1
 
@@ -20,7 +21,7 @@ async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, scre
     """
     carried = Carried()
     try:
-        await pipe(reader, writer, source=_STDIN, sink=_STDOUT, carried=carried, peer_ended=_end_output)
+        await pipe(reader, writer, source=_STDIN, sink=_STDOUT, carried=carried, peer_ended=end_output)
         writer.close()
         with contextlib.suppress(OSError):  # it is broken: `carried` tells
             await writer.wait_closed()
@@ -32,7 +33,7 @@ async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, scre
     return carried
 
 
-def _end_output() -> None:
+def end_output() -> None:
     """Nothing else of this process may still have what standard output was; the number is not free for other files."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, _STDOUT)
@@ -43,14 +44,7 @@ def _counts(carried: Carried, took_s: float | None = None) -> str:
     told = f"{carried.sent} bytes sent, {carried.received} received"
     if took_s is None:
         return told
-    return f"{told} in {took_s:.1f} s ({_rate((carried.sent + carried.received) / max(took_s, 1e-3))})"
-
-
-def _rate(bytes_per_s: float) -> str:
-    for limit, unit in ((1e9, "GB/s"), (1e6, "MB/s"), (1e3, "kB/s")):
-        if bytes_per_s >= limit:
-            return f"{bytes_per_s / limit:.1f} {unit}"
-    return f"{bytes_per_s:.0f} B/s"
+    return f"{told} in {took_s:.1f} s ({amount((carried.sent + carried.received) / max(took_s, 1e-3))}/s)"
 
 
 def ended(

@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 from asyncio import StreamReader, StreamWriter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from simopen.cli import key
@@ -30,6 +30,7 @@ from simopen.model.wording import quoted
 if TYPE_CHECKING:
     from simopen.cli.console import Update
     from simopen.model.event import Event
+    from simopen.model.report import Report
 
 VARIABLE = "SIMOPEN_CODE"
 ASKED = "-"
@@ -213,21 +214,21 @@ async def met(
     typed: str | None,
     line: str,
     *,
-    local: int | None = None,
-    servers: Sequence[str] | None = None,
-    timeout_s: float = 4.0,
-    spray: bool = False,
+    limit: int | None = None,
 ) -> AsyncIterator[tuple[StreamReader, StreamWriter]]:
     """The streams of a meeting by the code that the options name, or a new one, which is shown.
 
-    `line`: what the peer has to type, with `{}` for the code.
+    `options`: with what `add_arguments` and `add_punch` declare. `line`: what the peer has to type, with `{}` for the
+    code; empty where this side takes a code, and makes none: then it is asked for.
 
     Raises: UsageError, CodeError; and as `simopen.meet`.
     """
-    from simopen.rendezvous.api import meeting
+    from simopen.rendezvous.api import STREAM_LIMIT, meeting
     from simopen.rendezvous.codes import WORDS, parse_code, unlisted
 
     code = given(options, typed)
+    if code is None and not line:
+        code = asked()
     secret = None
     with judged():
         if options.secret_file is not None:
@@ -238,22 +239,33 @@ async def met(
                 screen.note(f"{quoted(wrong)} is no word of the list that codes are made of{hint}")
     via = rendezvous(options, screen)
     with screen.line("connecting to the rendezvous ...") as update, judged():
-        told = _Told(update, screen)
+        line_of = _Told(update, screen)
         async with meeting(
             code,
             words=options.words or WORDS,
             via=via,
             secret=secret,
-            local=local,
-            servers=servers,
-            timeout=timeout_s,
-            spray=spray,
+            local=options.local_port,
+            servers=options.stun or None,
+            timeout=options.timeout,
+            spray=options.spray,
             allow_plain=options.allow_plain,
-            on_event=told.on_event,
+            limit=limit or STREAM_LIMIT,
+            on_event=line_of.on_event,
         ) as found:
             if code is None:
                 _show(found.code, line, via, options, screen)
             yield await found.streams()
+
+
+def told(writer: StreamWriter, screen: Screen) -> Report:
+    """How they met, after it is said."""
+    report: Report = writer.get_extra_info("simopen")
+    for note in report.notes:
+        screen.note(note)
+    screen.say(report.summary())
+    screen.say("simopen: proven: the one who has the same code")
+    return report
 
 
 class _Told:
@@ -324,24 +336,9 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
     if options.stdio is not None:
         raise UsageError("leave out --stdio FILE: it is for a ticket, and this meets by a code")
     began_s = time.monotonic()
-    servers = options.stun or None
-    meets = met(
-        options,
-        screen,
-        options.ticket,
-        "simopen meet {}",
-        local=options.local_port,
-        servers=servers,
-        timeout_s=options.timeout,
-        spray=options.spray,
-    )
-    async with meets as (reader, writer):
+    async with met(options, screen, options.ticket, "simopen meet {}") as (reader, writer):
         pass
-    report = writer.get_extra_info("simopen")
-    for note in report.notes:
-        screen.note(note)
-    screen.say(report.summary())
-    screen.say("simopen: proven: the one who has the same code")
+    report = told(writer, screen)
     if sys.stdin.isatty():
         screen.say("simopen: what you type reaches your peer; Ctrl-D ends")
     carried = await carry(reader, writer, screen)

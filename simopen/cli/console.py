@@ -22,6 +22,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from simopen.model.wording import amount, shortened, span
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -34,6 +36,8 @@ _NARROWEST_COLUMN = 12
 # Where nothing can be redrawn, a line is said again after so many seconds, then after twice as many, and so on.
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 10.0, 300.0
 _SOON_S = 10.0
+_REDRAWN_S = 0.1
+_LONGEST_TASK = 24  # characters beside the bar, which has the rest of 80 columns
 _SPELT = {"±": "+/-", "µ": "u", "×": "x", "…": "...", "→": "->", "−": "-", "–": "-", "─": "-", "│": "|"}
 _QUOTED = re.compile("`[^`]*`")
 
@@ -96,6 +100,36 @@ class Screen:
         with live:
             yield lambda new, _="": live.update(Text(shown(new, sys.stderr)), refresh=True)
 
+    @contextlib.contextmanager
+    def progress(self, what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+        """How far so many bytes are, told by calling what this yields: a bar, the rate, and the time that is left."""
+        console = _terminal(sys.stderr) if self._live and not self._quiet else None
+        if console is None:
+            with self.line(f"{what} ...") as update:
+                began_s = self._now()
+                yield lambda done: update(f"{what}: {far(done, total, self._now() - began_s)}")
+            return
+        from rich import progress
+
+        columns = (
+            progress.TextColumn("{task.description}", markup=False),
+            progress.BarColumn(),
+            progress.DownloadColumn(),
+            progress.TransferSpeedColumn(),
+            progress.TimeRemainingColumn(),
+        )
+        drawn = progress.Progress(
+            *columns,
+            console=console,
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        with drawn:
+            task = drawn.add_task(shortened(shown(what, sys.stderr), _LONGEST_TASK), total=total)
+            yield _Drawn(lambda done: drawn.update(task, completed=done, refresh=True), self._now)
+
     def table(
         self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], file: TextIO | None = None
     ) -> None:
@@ -149,6 +183,27 @@ class _Repeated:
             self._say(text)
             self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
             self._due_s = self._now() + self._pause_s
+
+
+class _Drawn:
+    """A bar that is drawn a few times a second, however often it is told of."""
+
+    def __init__(self, draw: Callable[[int], None], now: Callable[[], float]) -> None:
+        self._draw, self._now, self._due_s = draw, now, now()
+
+    def __call__(self, done: int) -> None:
+        if self._now() >= self._due_s:
+            self._draw(done)
+            self._due_s = self._now() + _REDRAWN_S
+
+
+def far(done: int, total: int | None, took_s: float) -> str:
+    """`9.4 MB of 21.0 MB, 45 %, 12.3 MB/s, 2 s left`; without a total, what is known."""
+    rate = done / max(took_s, 1e-3)
+    if not total:
+        return f"{amount(done)}, {amount(rate)}/s"
+    left = f", {span(round((total - done) / rate))} left" if done else ""
+    return f"{amount(done)} of {amount(total)}, {100 * done // total} %, {amount(rate)}/s{left}"
 
 
 def countdown(left_s: float) -> str:

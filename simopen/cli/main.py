@@ -1,4 +1,4 @@
-"""The command line: `simopen meet`, `connect`, `clock`, `nat`, `doctor`, `self`, `demo`, `lab`, `serve`.
+"""The command line: `simopen send`, `receive`, `pipe`, `meet`, `connect`, `clock`, `nat`, `doctor`, `self`, `demo`, ...
 
 Theory of operation: each command is one coroutine over the public calls, in a module of its name that declares its
 arguments, too (`self` is `connect_self.py`). What is typed is read by `arguments.py`. Standard output carries the
@@ -20,7 +20,22 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, NoReturn
 
 from simopen import __version__, _logs
-from simopen.cli import arguments, clock, completion, connect, connect_self, doctor, key, lab, meet, nat, serve
+from simopen.cli import (
+    arguments,
+    clock,
+    completion,
+    connect,
+    connect_self,
+    doctor,
+    key,
+    lab,
+    meet,
+    nat,
+    pipe,
+    receive,
+    send,
+    serve,
+)
 from simopen.cli.arguments import UsageError, argument, judged
 from simopen.cli.carry import carry, ended
 from simopen.cli.console import Screen, answer, print_json, printable, write_in_any_encoding
@@ -40,6 +55,9 @@ _STATUS = "exit status: 0 done, 1 {}, 2 bad usage,\n130 interrupted, 143 termina
 _NO_STREAM = "no stream or a broken one"
 # What status 1 means.
 _FAILURES = {
+    "send": "not all is there",
+    "receive": "not all is here",
+    "pipe": "no stream, or one side lacks something",
     "meet": _NO_STREAM,
     "connect": _NO_STREAM,
     "clock": "nobody could be believed",
@@ -52,6 +70,9 @@ _FAILURES = {
     "serve": "it cannot serve",
 }
 _EXAMPLES = {
+    "send": send.EXAMPLE,
+    "receive": receive.EXAMPLE,
+    "pipe": pipe.EXAMPLE,
     "connect": connect.EXAMPLE,
     "meet": meet.EXAMPLE,
     "nat": nat.EXAMPLE,
@@ -247,12 +268,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show program's version number and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    sending = _command(commands, "send", send.run, "send files, folders or a text to whoever has the code")
+    send.add_arguments(sending)
+    receiving = _command(commands, "receive", receive.run, "receive what somebody sends")
+    receive.add_arguments(receiving)
     meeting = _command(
         commands, "meet", meet.run, "meet a peer who runs it, too: each gives the other one line to type"
     )
     meet.add_arguments(meeting)
     dialling = _command(commands, "connect", _connect, "open a stream and connect it to stdin and stdout, like nc")
     connect.add_arguments(dialling)
+    piping = _command(
+        commands, "pipe", pipe.run, "carry stdin and stdout, or a local port, to the peer, and to the end"
+    )
+    pipe.add_arguments(piping)
     asking = _command(commands, "clock", clock.run, "tell how far this machine's clock is off, and how sure that is")
     clock.add_arguments(asking)
     ask = _command(commands, "nat", nat.run, "tell what the NATs in front of this host do to TCP, and what that means")
@@ -302,11 +331,11 @@ def _command(
 
 
 # Descriptors that a command needs, measured: with fewer, it fails somewhere in the middle.
-_ROOM = {"lab": 96, "demo": 56, "doctor": 24, "meet": 24}
+_ROOM = {"lab": 96, "demo": 56, "doctor": 24, "meet": 24, "send": 32, "receive": 32, "pipe": 32}
 # 9 are an event loop's own: with less uvloop ends the process by SIGABRT, or cannot be closed again.
 _USUAL_ROOM = 12
 _WITHOUT_TIMES = ("self", "serve")
-_CARRYING = ("connect", "meet", "self")
+_CARRYING = ("connect", "meet", "self", "send", "receive", "pipe")
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:

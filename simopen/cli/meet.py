@@ -16,7 +16,7 @@ from asyncio import StreamReader, StreamWriter
 from pathlib import Path
 
 from simopen.cli import code
-from simopen.cli.arguments import UsageError, add_instant, add_time_servers, argument, judged, port, window
+from simopen.cli.arguments import UsageError, add_instant, add_punch, add_time_servers, argument, judged, window
 from simopen.cli.carry import carry, ended
 from simopen.cli.console import Screen
 from simopen.cli.meet_rounds import Meeting
@@ -62,25 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=_FOR_S,
         help="with both tickets, try for so long, every ten seconds (default: %(default)g s)",
     )
-    parser.add_argument(
-        "--spray",
-        action="store_true",
-        help="where the two NATs leave nothing else, and the peer allows it, too, try very many ports, with up to 450 "
-        "SYNs a second for 5 s (default: no)",
-    )
-    parser.add_argument(
-        "--local-port", metavar="N", type=argument(port), help="meet from this port (default: a free one)"
-    )
-    parser.add_argument(
-        "--stun", metavar="HOST[:PORT]", action="append", help="ask this STUN server, over TCP; may be repeated"
-    )
-    parser.add_argument(
-        "--timeout",
-        metavar="S",
-        type=seconds,
-        default="4s",
-        help="wait for the servers' answers no longer than this (default: %(default)s)",
-    )
+    add_punch(parser)
     add_instant(parser, "the full ten seconds two minutes ahead; it counts where the two NATs leave but one try")
     add_time_servers(parser)
     code.add_arguments(parser)

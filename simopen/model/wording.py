@@ -83,3 +83,11 @@ def span(seconds: float) -> str:
         elif told:  # what is below a part that is missing is of no interest
             break
     return " ".join(told[:2])
+
+
+def amount(size: float) -> str:
+    """Bytes for people: `21.0 MB`, in powers of a thousand, as networks and disks are sold."""
+    for limit, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size >= limit:
+            return f"{size / limit:.1f} {unit}"
+    return f"{size:.0f} B"

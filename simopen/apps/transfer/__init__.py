@@ -1,0 +1,1 @@
+"""Files, folders and texts over a stream, for `simopen send` and `simopen receive`."""

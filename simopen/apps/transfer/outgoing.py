@@ -1,0 +1,229 @@
+"""The sender's files: which there are, and their bytes in the order in which they are sent.
+
+Theory of operation. All that blocks is here, and nothing of the network: a thread takes one batch of frames after the
+other. A folder is walked before anything is sent, so that what cannot be read is told then. Of a file, as many bytes
+are sent as it had: what has grown since ends there, and one that has shrunk or was replaced is an error. Links inside
+of folders are not followed, as they may lead anywhere, and neither are sockets, pipes and devices read.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import os
+import select
+import stat
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from io import FileIO
+
+from simopen.apps.transfer import messages
+from simopen.apps.transfer.messages import Complete, End, File, Folder, Has, Offer
+from simopen.apps.transfer.names import Names
+from simopen.errors import TransferError
+from simopen.model.wording import first_few, quoted
+from simopen.net.os_errors import reason
+
+STDIN = "-"
+_STDIN_NAME = "stdin"
+_BATCH = 2**20
+_BATCH_S = 0.1
+"""A batch ends after so long, though nothing was read that is to be sent: whoever is interrupted waits no longer."""
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file or folder. `where`: its path on this host; `size` in bytes, None of a folder and of a stream."""
+
+    path: str
+    where: str
+    is_folder: bool = False
+    size: int | None = None
+    executable: bool = False
+
+
+class Outgoing:
+    """What is to be sent.
+
+    Attributes:
+        offer: what the peer is told of it.
+        left_out: what is no file and no folder, as sentences.
+        skipped: bytes that the peer has had already.
+    """
+
+    def __init__(self, paths: Sequence[str], *, exclude: Sequence[str] = (), stdin: int = 0) -> None:
+        """Walk all of them.
+
+        Args:
+            paths: files and folders, whose last names are those that the peer gets; `-` is standard input.
+            exclude: patterns (fnmatch) of names, or of paths from the named folder on, that are left out.
+            stdin: the descriptor that `-` is read from.
+
+        Raises: TransferError for what cannot be read or named.
+        """
+        self.left_out: list[str] = []
+        self.skipped = 0
+        self._exclude = exclude
+        self._stdin = stdin
+        self._names = Names()
+        self.entries: list[Entry] = []
+        for each in dict.fromkeys(paths):
+            self._add_named(each)
+        tops = tuple(entry.path for entry in self.entries if "/" not in entry.path)
+        if not tops:
+            raise TransferError("there is nothing to send")
+        if len(tops) > messages.MOST_NAMES:
+            raise TransferError(f"{len(tops)} names are too many for one transfer: send the folder that they are in")
+        sizes = [entry.size for entry in self.entries if not entry.is_folder]
+        folders = len(self.entries) - len(sizes)
+        size = None if None in sizes else sum(each or 0 for each in sizes)
+        self.offer = Offer(messages.VERSION, tops, len(sizes), folders, size)
+
+    def _add_named(self, path: str) -> None:
+        if path == STDIN:
+            self._add(Entry(_STDIN_NAME, STDIN))
+            return
+        name = os.path.basename(os.path.abspath(path)) or os.path.basename(os.path.realpath(path))
+        try:
+            found = os.stat(path)
+            if stat.S_ISDIR(found.st_mode):
+                self._add_folder(path, name)
+            elif stat.S_ISREG(found.st_mode):
+                self._add_file(path, name, found)
+            else:
+                raise TransferError(f"{quoted(path)} is no file and no folder; to send what comes out of it: -")
+        except (OSError, ValueError) as error:
+            if isinstance(error, TransferError):
+                raise
+            where = getattr(error, "filename", None) or path
+            raise TransferError(f"cannot read {quoted(where)}: {reason(error)}") from error
+
+    def _add(self, entry: Entry) -> None:
+        self._names.add(entry.path, is_folder=entry.is_folder)
+        self.entries.append(entry)
+
+    def _add_file(self, where: str, path: str, found: os.stat_result) -> None:
+        if not os.access(where, os.R_OK):
+            raise TransferError(f"cannot read {quoted(where)}: Permission denied; leave it out with --exclude")
+        self._add(Entry(path, where, size=found.st_size, executable=bool(found.st_mode & stat.S_IXUSR)))
+
+    def _add_folder(self, where: str, path: str) -> None:
+        """By a stack of its own: a deep tree is no reason to end."""
+        waiting = [(where, path)]
+        while waiting:
+            where, path = waiting.pop()
+            self._add(Entry(path, where, is_folder=True))
+            with os.scandir(where) as found:
+                inside = sorted(found, key=lambda each: each.name)
+            folders = []
+            for each in inside:
+                below = f"{path}/{each.name}"
+                if self._is_excluded(below):
+                    continue
+                if each.is_dir(follow_symlinks=False):
+                    folders.append((each.path, below))
+                elif each.is_file(follow_symlinks=False):
+                    self._add_file(each.path, below, each.stat(follow_symlinks=False))
+                else:
+                    kind = "a link" if each.is_symlink() else "no file"
+                    self.left_out.append(f"{quoted(below)} is left out: it is {kind}")
+            waiting.extend(reversed(folders))
+
+    def _is_excluded(self, path: str) -> bool:
+        name, below = path.rpartition("/")[2], path.partition("/")[2]
+        return any(fnmatch.fnmatchcase(name, each) or fnmatch.fnmatchcase(below, each) for each in self._exclude)
+
+    def notes(self) -> tuple[str, ...]:
+        """What is left out, in a few sentences."""
+        return first_few(self.left_out, 3)
+
+    def frames(self, has: Mapping[str, Has]) -> Generator[tuple[bytes, int], None, None]:
+        """Each frame, and how many bytes of files are done with it. An empty one: it takes time, and goes on.
+
+        Raises: TransferError where a file cannot be read, or is another by now.
+        """
+        for entry in self.entries:
+            if entry.is_folder:
+                yield messages.record(Folder(entry.path)), 0
+            else:
+                yield from self._file(entry, has.get(entry.path))
+        yield messages.record(Complete()), 0
+
+    def _file(self, entry: Entry, has: Has | None) -> Iterator[tuple[bytes, int]]:
+        try:
+            with self._opened(entry) as file:
+                digest = hashlib.sha256()
+                start = 0
+                if has is not None and entry.size is not None and 0 < has.start <= entry.size:
+                    for piece in _pieces(file, has.start, entry):
+                        digest.update(piece)
+                        yield b"", 0
+                    start = has.start
+                    if digest.hexdigest() != has.sha256:
+                        file.seek(0)
+                        start, digest = 0, hashlib.sha256()
+                self.skipped += start
+                yield messages.record(File(entry.path, entry.size, start, entry.executable)), start
+                for piece in _stream(file) if entry.size is None else _pieces(file, entry.size - start, entry):
+                    digest.update(piece)
+                    yield messages.data(piece) if piece else b"", len(piece)
+                yield messages.record(End(digest.hexdigest())), 0
+        except OSError as error:
+            raise TransferError(f"cannot read {quoted(entry.where)}: {reason(error)}") from error
+
+    def _opened(self, entry: Entry) -> FileIO:
+        if entry.where == STDIN:
+            return FileIO(os.dup(self._stdin))
+        below = os.O_NOFOLLOW if "/" in entry.path and hasattr(os, "O_NOFOLLOW") else 0
+        fd = os.open(entry.where, _FLAGS | below)
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_size < (entry.size or 0):
+            os.close(fd)
+            raise TransferError(f"{quoted(entry.where)} has changed since this began")
+        return FileIO(fd)
+
+
+def _pieces(file: FileIO, size: int, entry: Entry) -> Iterator[bytes]:
+    """So many bytes of it, from where it stands."""
+    while size > 0:
+        piece = file.read(min(size, messages.MOST_DATA))
+        if not piece:
+            raise TransferError(f"{quoted(entry.where)} has become shorter since this began")
+        size -= len(piece)
+        yield piece
+
+
+def _stream(file: FileIO) -> Iterator[bytes]:
+    """All that comes, and empty pieces where nothing does."""
+    poll = select.poll()
+    poll.register(file, select.POLLIN)
+    while True:
+        if not poll.poll(_BATCH_S * 1000):
+            yield b""
+        elif piece := file.read(messages.MOST_DATA):
+            yield piece
+        elif piece is not None:  # None: another process was faster
+            return
+
+
+def batch(frames: Iterator[tuple[bytes, int]]) -> tuple[list[bytes], int] | None:
+    """The next few frames, and how many bytes of files are done with them; None after the last one."""
+    taken, size, done = [], 0, 0
+    ends_s = time.monotonic() + _BATCH_S
+    for frame, more in frames:
+        if frame:
+            taken.append(frame)
+        size += len(frame)
+        done += more
+        if size >= _BATCH or time.monotonic() >= ends_s:
+            return taken, done
+    return (taken, done) if taken else None
+
+
+def text(message: str) -> Offer:
+    """The offer that a text is. Raises: TransferError where it is too long."""
+    if len(message.encode(errors="surrogateescape")) > messages.MOST_TEXT:
+        raise TransferError(f"a text is {messages.MOST_TEXT // 1024} KiB at most; send it as a file, or by -")
+    return Offer(messages.VERSION, (), 0, 0, 0, message)

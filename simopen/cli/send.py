@@ -1,0 +1,125 @@
+"""`simopen send`: files, folders or a text, to whoever has the code.
+
+Theory of operation: what is to be sent is looked at before a code is made, so that nobody waits for what cannot be
+read. The command ends with status 0 once the receiver has said that all is on its disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from simopen.cli import code
+from simopen.cli.arguments import UsageError, add_punch
+from simopen.cli.console import Screen, print_json
+from simopen.model.wording import amount, listed, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from simopen.apps.transfer.messages import Offer
+
+EXAMPLE = """\
+one$    simopen send report.pdf
+other$  simopen receive 7-croissant-zucchini
+what was interrupted goes on from where it was: send it again, with a new code
+"""
+_STDIN = 0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `simopen send` takes."""
+    parser.add_argument(
+        "paths", metavar="FILE|DIR", nargs="*", help="what to send; - is standard input, as a file called stdin"
+    )
+    parser.add_argument(
+        "--text", metavar="TEXT", help="send this text, which the other side prints; - is standard input"
+    )
+    parser.add_argument(
+        "--exclude",
+        metavar="PATTERN",
+        action="append",
+        default=[],
+        help="leave out what has this name, or this path in the folder: *.o, build, docs/*.pdf; may be repeated",
+    )
+    code.add_arguments(parser)
+    add_punch(parser)
+
+
+async def run(options: argparse.Namespace, screen: Screen) -> int:
+    """The whole command. Returns the exit status.
+
+    Raises: UsageError; TransferError for what cannot be read, or does not get across; and as `simopen.meet`.
+    """
+    from simopen.apps.transfer.api import LIMIT, send
+    from simopen.apps.transfer.outgoing import Outgoing, text
+
+    if (options.text is None) == (not options.paths):
+        raise UsageError("name a file or a folder, or give --text, and not both")
+    outgoing: Outgoing | Offer
+    if options.text is not None:
+        outgoing = offer = text(_text(options.text))
+    else:
+        outgoing = await asyncio.to_thread(Outgoing, options.paths, exclude=options.exclude, stdin=_STDIN)
+        offer = outgoing.offer
+        for note in outgoing.notes():
+            screen.note(note)
+    what = described(offer)
+    screen.say(f"simopen: sending {what}")
+    async with code.met(options, screen, None, "simopen receive {}", limit=LIMIT) as (reader, writer):
+        pass
+    report = code.told(writer, screen)
+    began_s = time.monotonic()
+    with screen.progress(f"sending {listed(map(shown, offer.names), ', ', 2) or 'text'}", offer.size) as update:
+        done = _Counted(update)
+        await send(reader, writer, outgoing, done)
+    took_s = time.monotonic() - began_s
+    rate = f" in {moved(done.size, getattr(outgoing, 'skipped', 0), took_s)}" * bool(offer.names)
+    screen.say(f"simopen: sent {what}{rate}; the other side has all of it")
+    if options.json:
+        print_json({"report": report.as_dict(), "sent": list(offer.names), "bytes": done.size, "seconds": took_s})
+    return 0
+
+
+class _Counted:
+    """How many bytes are done, as told last."""
+
+    def __init__(self, update: Callable[[int], None]) -> None:
+        self._update, self.size = update, 0
+
+    def __call__(self, done: int) -> None:
+        self.size = done
+        self._update(done)
+
+
+def _text(typed: str) -> str:
+    if typed != "-":
+        return typed
+    if sys.stdin.isatty():
+        print("The text; Ctrl-D ends it:", file=sys.stderr, flush=True)
+    pieces = []
+    while piece := os.read(_STDIN, 2**16):
+        pieces.append(piece)
+    return b"".join(pieces).decode("utf-8", "replace")
+
+
+def moved(size: int, skipped: int, took_s: float) -> str:
+    """In what time, and how fast: `3.2 s (6.6 MB/s)`; and what of it was there already."""
+    before = f"; {amount(skipped)} of it were there already" * bool(skipped)
+    return f"{took_s:.1f} s ({amount((size - skipped) / max(took_s, 1e-3))}/s{before})"
+
+
+def described(offer: Offer) -> str:
+    """What is offered, for people: `file report.pdf (21.0 MB)`, `folder photos (12 files, 48.1 MB)`."""
+    if offer.message is not None:
+        return "a text"
+    size = "of unknown size" if offer.size is None else amount(offer.size)
+    files = f"{offer.files:,} file{'s' * (offer.files != 1)}"
+    if len(offer.names) > 1:
+        return f"{len(offer.names)} things, {listed(map(shown, offer.names), ', ', 4)} ({files}, {size})"
+    name = shown(offer.names[0])
+    return f"folder {name} ({files}, {size})" if offer.folders else f"file {name} ({size})"

@@ -1,0 +1,256 @@
+"""Transfers over a stream: whole ones, refused ones, and those that end at any moment and go on from there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+
+from simopen.apps.transfer import messages
+from simopen.apps.transfer.api import LIMIT, offered, receive, refuse, send, unless_gone
+from simopen.apps.transfer.incoming import Incoming
+from simopen.apps.transfer.messages import Accepted, Complete, Has, Message, Offer, Received
+from simopen.apps.transfer.outgoing import Outgoing, text
+from simopen.errors import TransferError
+
+Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+DATA = random.Random(1).randbytes(3_000_001)
+SOON_S = 10
+
+
+@contextlib.asynccontextmanager
+async def stream() -> AsyncIterator[tuple[Streams, Streams]]:
+    """Both ends of one."""
+    came: asyncio.Future[Streams] = asyncio.get_running_loop().create_future()
+    server = await asyncio.start_server(lambda *streams: came.set_result(streams), "127.0.0.1", 0, limit=LIMIT)
+    async with server:
+        ours = await asyncio.open_connection(*server.sockets[0].getsockname(), limit=LIMIT)
+        theirs = await came
+        try:
+            async with asyncio.timeout(SOON_S):
+                yield ours, theirs
+        finally:
+            for _, writer in (ours, theirs):
+                writer.transport.abort()
+                with contextlib.suppress(OSError):
+                    await writer.wait_closed()
+
+
+async def take(streams: Streams, into: Path, told: list[int] | None = None) -> int:
+    what = await offered(streams[0])
+    with Incoming(what, into) as incoming:
+        return await receive(*streams, incoming, [].append if told is None else told.append)
+
+
+async def both(*sides: Any) -> list[Any]:
+    return list(await asyncio.gather(*sides, return_exceptions=True))
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    top = tmp_path / "from" / "top"
+    (top / "empty").mkdir(parents=True)
+    (top / "many").mkdir()
+    (top / "big").write_bytes(DATA)
+    for number in range(300):
+        (top / "many" / f"{number}.txt").write_bytes(str(number).encode() * number)
+    (tmp_path / "into").mkdir()
+    return top
+
+
+def same(one: Path, other: Path) -> bool:
+    def all_of(top: Path) -> dict[str, bytes | None]:
+        return {
+            str(each.relative_to(top)): each.read_bytes() if each.is_file() else None for each in sorted(top.rglob("*"))
+        }
+
+    return all_of(one) == all_of(other)
+
+
+async def test_a_folder_crosses_and_both_hear_how_far_it_is(tree: Path, tmp_path: Path) -> None:
+    sent: list[int] = []
+    came: list[int] = []
+    out = Outgoing([str(tree)])
+    async with stream() as (ours, theirs):
+        assert await both(send(*ours, out, sent.append), take(theirs, tmp_path / "into", came)) == [
+            None,
+            out.offer.size,
+        ]
+    assert same(tree, tmp_path / "into" / "top")
+    for told in (sent, came):
+        assert told == sorted(told)
+        assert told[-1] == out.offer.size
+    assert os.listdir(tmp_path / "into") == ["top"]
+
+
+async def test_a_text_crosses() -> None:
+    async with stream() as (ours, theirs):
+
+        async def read() -> str | None:
+            what = await offered(theirs[0])
+            await receive(*theirs, None)
+            return what.message
+
+        assert await both(send(*ours, text("a text")), read()) == [None, "a text"]
+
+
+async def test_who_refuses_says_why(tree: Path) -> None:
+    async with stream() as (ours, theirs):
+
+        async def decline() -> None:
+            await offered(theirs[0])
+            await refuse(theirs[1], "not\x1b today")
+
+        failed, _ = await both(send(*ours, Outgoing([str(tree)])), decline())
+        assert isinstance(failed, TransferError)
+        assert "does not take it: not\\x1b today" in str(failed)
+
+
+async def test_a_receiver_that_cannot_write_tells_the_sender(tree: Path, tmp_path: Path) -> None:
+    class Full(Incoming):
+        def take(self, batch: Any) -> int:
+            del batch
+            raise TransferError("cannot write x: No space left on device")
+
+    async with stream() as (ours, theirs):
+
+        async def full() -> None:
+            with Full(await offered(theirs[0]), tmp_path / "into") as incoming:
+                await receive(*theirs, incoming)
+
+        told = await both(send(*ours, Outgoing([str(tree)])), full())
+        assert all(isinstance(each, TransferError) and "No space left" in str(each) for each in told), told
+
+
+async def test_a_sender_that_cannot_read_tells_the_receiver(tree: Path, tmp_path: Path) -> None:
+    out = Outgoing([str(tree)])
+    (tree / "many" / "7.txt").unlink()
+    async with stream() as (ours, theirs):
+        told = await both(send(*ours, out), take(theirs, tmp_path / "into"))
+        assert all(isinstance(each, TransferError) and "7.txt" in str(each) for each in told), told
+    assert not (tmp_path / "into" / "top").exists()
+
+
+async def relayed(ours: Streams, theirs: Streams, most: int) -> None:
+    """Pass on so many bytes from the one to the other, and whatever comes back; then cut both."""
+
+    async def back() -> None:
+        while piece := await theirs[0].read(2**16):
+            ours[1].write(piece)
+
+    backwards = asyncio.create_task(back())
+    try:
+        while most > 0 and (piece := await ours[0].read(min(most, 2**16))):
+            theirs[1].write(piece)
+            await theirs[1].drain()
+            most -= len(piece)
+    finally:
+        backwards.cancel()
+        await asyncio.gather(backwards, return_exceptions=True)
+        for each in (ours, theirs):
+            each[1].close()
+
+
+async def test_what_is_cut_at_any_byte_goes_on_from_there_and_is_right(tree: Path, tmp_path: Path) -> None:
+    """The path may die at each byte; each next transfer brings some more."""
+    moments = random.Random(2)
+    sizes = [1, 5, 200, 300, *(moments.randrange(400, 1_500_000) for _ in range(8)), 2**40]
+    into = tmp_path / "into"
+    skipped = 0
+    for size in sizes:
+        out = Outgoing([str(tree)])
+        async with stream() as (one, near), stream() as (far, other):
+            ends = await both(send(*one, out), take(other, into), relayed(near, far, size))
+        assert (ends[0] is None) == (size == sizes[-1])
+        assert (into / "top").exists() == (size == sizes[-1])
+        assert out.skipped >= skipped, "nothing that came is sent twice"
+        skipped = out.skipped
+    assert skipped > 1_000_000
+    assert same(tree, into / "top")
+    assert os.listdir(into) == ["top"]
+
+
+@pytest.mark.parametrize("who", [0, 1])
+async def test_who_is_interrupted_at_any_moment_tells_the_other(tree: Path, tmp_path: Path, who: int) -> None:
+    moments = random.Random(who)
+    into = tmp_path / "into"
+    async with stream():
+        pass  # uvloop's own descriptors come with the first one
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(10):
+        async with stream() as (ours, theirs):
+            tasks = [
+                asyncio.ensure_future(send(*ours, Outgoing([str(tree)]))),
+                asyncio.ensure_future(take(theirs, into)),
+            ]
+            for _ in range(moments.randrange(200)):
+                await asyncio.sleep(0)
+            tasks[who].cancel()
+            ends = await both(*tasks)
+            if ends[who] is None or isinstance(ends[who], int):
+                break
+            assert isinstance(ends[who], asyncio.CancelledError)
+            assert isinstance(ends[1 - who], (TransferError, ConnectionError)), ends
+        assert not (into / "top").exists()
+    async with asyncio.timeout(SOON_S):  # uvloop closes a little later
+        while len(os.listdir("/proc/self/fd")) > before:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_sender_that_leaves_while_the_person_thinks(tree: Path) -> None:
+    async with stream() as (ours, theirs):
+        sending = asyncio.ensure_future(send(*ours, Outgoing([str(tree)])))
+        await offered(theirs[0])
+        asking = asyncio.ensure_future(unless_gone(*theirs, asyncio.Event().wait()))
+        await asyncio.sleep(0)
+        sending.cancel()
+        with pytest.raises(TransferError, match="interrupted"):
+            await asking
+        await both(sending)
+
+
+async def test_a_person_who_interrupts_the_question_is_told_of(tree: Path) -> None:
+    async with stream() as (ours, theirs):
+        sending = asyncio.ensure_future(send(*ours, Outgoing([str(tree)])))
+        await offered(theirs[0])
+        asking = asyncio.ensure_future(unless_gone(*theirs, asyncio.Event().wait()))
+        await asyncio.sleep(0)
+        asking.cancel()
+        with pytest.raises(TransferError, match="interrupted"):
+            await sending
+        await both(asking)
+
+
+X = Offer(messages.VERSION, ("x",), 1, 0, 4)
+
+
+@pytest.mark.parametrize(
+    ("answers", "why"),
+    [
+        ([Received()], "out of turn"),
+        ([X], "out of turn"),
+        ([Accepted(), Received()], "has not been sent it"),
+        ([Accepted(), Accepted()], "has not been sent it"),
+        ([Has("x", 1, "0" * 64), Complete()], "out of turn"),
+    ],
+)
+async def test_a_receiver_that_says_something_else(tree: Path, answers: list[Message], why: str) -> None:
+    async with stream() as (ours, theirs):
+        for each in answers:
+            theirs[1].write(messages.record(each))
+        with pytest.raises(TransferError, match=why):
+            await send(*ours, Outgoing([str(tree)]))
+
+
+@pytest.mark.parametrize("first", [Accepted(), Complete(), b"data"])
+async def test_a_sender_that_begins_with_something_else(first: Message | bytes) -> None:
+    async with stream() as (ours, theirs):
+        ours[1].write(messages.data(first) if isinstance(first, bytes) else messages.record(first))
+        with pytest.raises(TransferError, match="something else"):
+            await offered(theirs[0])

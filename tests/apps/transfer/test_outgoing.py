@@ -1,0 +1,194 @@
+"""What is sent, and what is not."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from simopen.apps.transfer import messages, outgoing
+from simopen.apps.transfer.messages import Has, Offer
+from simopen.apps.transfer.outgoing import Outgoing, batch
+from simopen.errors import TransferError
+
+DATA = bytes(range(256)) * 4096
+
+
+def said(out: Outgoing, has: dict[str, Has] | None = None) -> list[object]:
+    """All messages; data as how many bytes of it."""
+    found: list[object] = []
+    for frame, _ in out.frames(has or {}):
+        if frame:
+            found.append(messages.parsed(frame[5:]) if frame[:1] == b"r" else len(frame) - 5)
+    return found
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    top = tmp_path / "top"
+    (top / "docs" / "empty").mkdir(parents=True)
+    (top / "docs" / "a.txt").write_bytes(b"a")
+    (top / "build").mkdir()
+    (top / "build" / "x.o").write_bytes(b"x")
+    (top / "run").write_bytes(b"#!")
+    (top / "run").chmod(0o4755)
+    return top
+
+
+def test_a_folder_is_walked_in_order(tree: Path) -> None:
+    out = Outgoing([str(tree) + "/"])
+    assert [entry.path for entry in out.entries] == [
+        "top",
+        "top/run",
+        "top/build",
+        "top/build/x.o",
+        "top/docs",
+        "top/docs/a.txt",
+        "top/docs/empty",
+    ]
+    assert out.offer == Offer(messages.VERSION, ("top",), 3, 4, 4)
+    assert [entry.path for entry in out.entries if entry.executable] == ["top/run"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "left"),
+    [("*.o", {"top/build/x.o"}), ("build", {"top/build", "top/build/x.o"}), ("docs/*.txt", {"top/docs/a.txt"})],
+)
+def test_what_is_excluded(tree: Path, pattern: str, left: set[str]) -> None:
+    every = {entry.path for entry in Outgoing([str(tree)]).entries}
+    assert every - {entry.path for entry in Outgoing([str(tree)], exclude=[pattern]).entries} == left
+
+
+def test_links_sockets_and_pipes_inside_are_left_out_and_said_so(tree: Path) -> None:
+    (tree / "link").symlink_to("/etc")
+    os.mkfifo(tree / "fifo")
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(os.path.relpath(tree / "sock"))
+    out = Outgoing([str(tree)])
+    assert out.offer.files == 3
+    assert len(out.left_out) == 3
+    assert any("link" in note for note in out.notes())
+
+
+def test_a_link_that_is_named_is_followed(tmp_path: Path, tree: Path) -> None:
+    (tmp_path / "short").symlink_to(tree)
+    assert Outgoing([str(tmp_path / "short")]).offer.names == ("short",)
+
+
+def test_a_folder_named_by_dots_has_its_name(tree: Path) -> None:
+    assert Outgoing([str(tree / "docs" / "..")]).offer.names == ("top",)
+
+
+@pytest.mark.parametrize("path", ["nothing", "fifo", "bad\n", "bad\0", ""])
+def test_what_cannot_be_sent_is_said_before_anything_is(tmp_path: Path, path: str) -> None:
+    if path == "fifo":
+        os.mkfifo(tmp_path / path)
+    if path == "bad\n":
+        (tmp_path / path).write_bytes(b"")
+    with pytest.raises(TransferError) as caught:
+        Outgoing([str(tmp_path / path) if path else path])
+    assert str(caught.value).isprintable()
+
+
+def test_nothing_at_all(tmp_path: Path) -> None:
+    with pytest.raises(TransferError, match="nothing to send"):
+        Outgoing([])
+    (tmp_path / "a").mkdir()
+    assert Outgoing([str(tmp_path / "a")]).offer.folders == 1
+
+
+def test_two_of_one_name(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x").write_bytes(b"")
+    with pytest.raises(TransferError, match="twice"):
+        Outgoing([str(tmp_path / "one" / "x"), str(tmp_path / "two" / "x")])
+    assert len(Outgoing([str(tmp_path / "one" / "x")] * 2).entries) == 1
+
+
+def test_a_file_goes_on_from_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(DATA)
+    out = Outgoing([str(tmp_path / "x")])
+    half = len(DATA) // 2
+    found = said(out, {"x": Has("x", half, hashlib.sha256(DATA[:half]).hexdigest())})
+    assert found[0] == messages.File("x", len(DATA), half, executable=False)
+    assert sum(each for each in found if isinstance(each, int)) == half
+    assert found[-2] == messages.End(hashlib.sha256(DATA).hexdigest())
+    assert out.skipped == half
+
+
+@pytest.mark.parametrize(("size", "digest"), [(10, "0" * 64), (len(DATA) + 1, "0" * 64), (2**62, "0" * 64)])
+def test_other_bytes_are_sent_anew(tmp_path: Path, size: int, digest: str) -> None:
+    (tmp_path / "x").write_bytes(DATA)
+    found = said(Outgoing([str(tmp_path / "x")]), {"x": Has("x", size, digest)})
+    assert found[0] == messages.File("x", len(DATA), 0, executable=False)
+    assert sum(each for each in found if isinstance(each, int)) == len(DATA)
+
+
+def test_a_file_that_shrinks_or_is_replaced_is_an_error_and_one_that_grows_is_not(tmp_path: Path) -> None:
+    file = tmp_path / "x"
+    file.write_bytes(DATA)
+    out = Outgoing([str(file)])
+    with file.open("ab") as more:
+        more.write(b"more")
+    assert sum(each for each in said(out) if isinstance(each, int)) == len(DATA)
+    os.truncate(file, 5)
+    with pytest.raises(TransferError, match="changed"):
+        said(out)
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(TransferError, match="changed"):
+        said(out)
+    file.unlink()
+    with pytest.raises(TransferError, match="cannot read"):
+        said(out)
+
+
+def test_a_file_that_shrinks_meanwhile(tmp_path: Path) -> None:
+    file = tmp_path / "x"
+    file.write_bytes(DATA)
+    frames = Outgoing([str(file)]).frames({})
+    next(frames)
+    next(frames)
+    os.truncate(file, 5)
+    with pytest.raises(TransferError, match="shorter"):
+        list(frames)
+
+
+def test_a_link_that_takes_a_files_place_is_not_followed(tree: Path) -> None:
+    out = Outgoing([str(tree)])
+    (tree / "docs" / "a.txt").unlink()
+    (tree / "docs" / "a.txt").symlink_to("/etc/hostname")
+    with pytest.raises(TransferError, match="cannot read"):
+        said(out)
+
+
+def test_standard_input_is_a_file_of_unknown_size() -> None:
+    reading, writing = os.pipe()
+    try:
+        os.write(writing, b"piped")
+        out = Outgoing(["-"], stdin=reading)
+        assert out.offer == Offer(messages.VERSION, ("stdin",), 1, 0, None)
+        frames = out.frames({})
+        first = batch(frames)
+        assert first is not None
+        assert b"piped" in b"".join(first[0])
+        os.close(writing)
+        writing = -1
+        rest = []
+        while (more := batch(frames)) is not None:
+            rest += more[0]
+        assert messages.parsed(rest[-2][5:]) == messages.End(hashlib.sha256(b"piped").hexdigest())
+    finally:
+        os.close(reading)
+        if writing >= 0:
+            os.close(writing)
+
+
+def test_a_text_has_its_limit() -> None:
+    assert outgoing.text("hello").message == "hello"
+    with pytest.raises(TransferError, match="64 KiB"):
+        outgoing.text("x" * 65537)
