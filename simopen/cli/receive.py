@@ -109,10 +109,8 @@ async def _files(
             return True
     finally:
         if (kept := incoming.kept) is not None:
-            screen.say(
-                f"simopen: what came so far is kept in {shown(str(kept))}; to go on from there, send the same again "
-                "with a new code"
-            )
+            more = "; to go on from there, send the same again with a new code" * (offer.size is not None)
+            screen.say(f"simopen: what came so far is kept in {shown(str(kept))}{more}")
 
 
 async def _asked(question: str) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+import simopen
 from simopen.cli.main import _parser
 from tests.archives import LINK
 from tests.docs import world
@@ -22,6 +24,8 @@ from tests.docs.blocks import BLOCKS, PAGES, ROOT, RUN, Block, commands_by, run_
 from tests.fake_ntp import FakeNtp
 from tests.fake_stun import full_server
 from tests.loopback import HERE, THERE, ports
+from tests.loops import ONE_LOOP
+from tests.terminal import Terminal, at_terminal
 
 __all__ = ["ports"]
 # Two hosts of one lab, for each block a pair of its own, all at once.
@@ -33,7 +37,7 @@ TWO_HOSTS: dict[str, Callable[[world.Pair, Block], Awaitable[None]]] = {
     "tickets": world.tickets_meet,
     "program with tickets": world.program_swaps_tickets,
 }
-WAYS = {"by code", "here", "asks", "install", "make", "python", "pytest", "serves", *TWO_HOSTS}
+WAYS = {"by code", "here", "asks", "install", "make", "python", "pytest", "sends", "serves", *TWO_HOSTS}
 # What CI runs in so many words; of the others, `make` itself says that there is such a target.
 CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -133,6 +137,52 @@ def test_servers_serve(block: Block, tmp_path: Path) -> None:
             server.terminate()
             server.communicate()
         assert server.returncode == 143
+
+
+@ONE_LOOP
+@parametrized("sends")
+async def test_two_people_send_and_receive(block: Block, tmp_path: Path) -> None:
+    """At two terminals: she is shown the code, and he types it, and says yes."""
+    homes = [tmp_path / command.who for command in block.commands]
+    for home in homes:
+        home.mkdir()
+    sent = homes[0] / shlex.split(block.commands[0].words)[-1]
+    sent.write_bytes(bytes(100_000))
+    async with simopen.serve("127.0.0.1", 0, stun_ports=(0, 0)) as server:
+        given = {**ENVIRONMENT, "SIMOPEN_VIA": f"ws://127.0.0.1:{server.port}/v1"}
+
+        async def sit_down(number: int, terminal: Terminal) -> asyncio.subprocess.Process:
+            words = at_terminal([shutil.which("simopen", path=given["PATH"]) or "", *_typed(block, number)])
+            started = await asyncio.create_subprocess_exec(
+                *words,
+                stdin=terminal.fd,
+                stdout=terminal.fd,
+                stderr=terminal.fd,
+                env=given,
+                cwd=homes[number],
+                start_new_session=True,
+            )
+            terminal.given()
+            return started
+
+        with Terminal() as alice, Terminal() as bob:
+            started = [await sit_down(0, alice)]
+            code = await asyncio.to_thread(alice.wait_for_match, r"The code is (\S+)\.")
+            started.append(await sit_down(1, bob))
+            await asyncio.to_thread(bob.wait_for, "Code:")
+            bob.type(f"{code}\n")
+            await asyncio.to_thread(bob.wait_for, "ok? (y/N)")
+            assert f"Receiving file {sent.name} (100.0 kB) into: {sent.name}" in " ".join(bob.seen.split())
+            bob.type("y\n")
+            for each in (alice, bob):
+                await asyncio.to_thread(each.read_to_the_end)
+            assert "the other side has all of it" in " ".join(alice.seen.split())
+            assert [await command.wait() for command in started] == [0, 0]
+    assert (homes[1] / sent.name).read_bytes() == sent.read_bytes()
+
+
+def _typed(block: Block, number: int) -> list[str]:
+    return shlex.split(block.commands[number].words)[1:]
 
 
 @pytest.mark.lab

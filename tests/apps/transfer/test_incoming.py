@@ -47,7 +47,14 @@ def test_a_file_is_there_when_all_of_it_is(tmp_path: Path) -> None:
 
 def test_a_folder_with_all_that_is_in_it(tmp_path: Path) -> None:
     what = offer("d", files=2, folders=3)
-    said = [Folder("d"), file("d/run", executable=True), b"data", End(SHA[b"data"]), Folder("d/empty"), Folder("d/sub")]
+    said: list[Message | bytes] = [
+        Folder("d"),
+        file("d/run", executable=True),
+        b"data",
+        End(SHA[b"data"]),
+        Folder("d/empty"),
+        Folder("d/sub"),
+    ]
     said += [file("d/sub/x", 0), End(SHA[b""]), Complete()]
     assert taken(tmp_path, what, said) == 4
     assert (tmp_path / "d/run").stat().st_mode & 0o7777 == 0o777 & ~umask()
@@ -128,7 +135,7 @@ def test_a_peer_that_sends_something_else_gets_no_name(tmp_path: Path, said: lis
 
 
 def test_a_stream_of_unknown_size_ends_when_it_ends(tmp_path: Path) -> None:
-    said = [file("x", None), b"da", b"ta", End(SHA[b"data"]), Complete()]
+    said: list[Message | bytes] = [file("x", None), b"da", b"ta", End(SHA[b"data"]), Complete()]
     assert taken(tmp_path, offer("x", size=None), said) == 4
 
 

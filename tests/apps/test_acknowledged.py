@@ -1,0 +1,107 @@
+"""A pipe at whose end each side knows that the other one has all."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from simopen.apps.acknowledged import carry_to_the_end
+from simopen.apps.pipe import Carried
+from simopen.apps.transfer import messages
+from tests.apps.transfer.streams import Streams, both, stream
+
+DATA = random.Random(3).randbytes(700_000)
+
+
+@pytest.fixture
+def pipes() -> Iterator[list[tuple[int, int]]]:
+    made = [os.pipe() for _ in range(4)]
+    yield made
+    for each in made:
+        for fd in each:
+            try:
+                os.close(fd)
+            except OSError:
+                continue
+
+
+async def carried(streams: Streams, source: int, sink: int) -> Carried:
+    """What was; the sink's writing end is closed once the peer has ended."""
+    counted = Carried()
+    await carry_to_the_end(*streams, source=source, sink=sink, carried=counted, peer_ended=lambda: os.close(sink))
+    return counted
+
+
+async def given(fd: int, data: bytes) -> None:
+    def write() -> None:
+        with open(fd, "wb") as file:
+            file.write(data)
+
+    await asyncio.to_thread(write)
+
+
+async def read(fd: int) -> bytes:
+    def to_the_end() -> bytes:
+        with open(fd, "rb") as file:
+            return file.read()
+
+    return await asyncio.to_thread(to_the_end)
+
+
+async def test_both_directions_to_their_ends(pipes: list[tuple[int, int]]) -> None:
+    (in_one, put_one), (get_one, out_one), (in_two, put_two), (get_two, out_two) = pipes
+    async with stream() as (ours, theirs):
+        ends = await both(
+            carried(ours, in_one, out_one),
+            carried(theirs, in_two, out_two),
+            given(put_one, DATA),
+            given(put_two, b"back"),
+            read(get_one),
+            read(get_two),
+        )
+    assert ends[:2] == [Carried(len(DATA), 4), Carried(4, len(DATA))]
+    assert ends[4:] == [b"back", DATA]
+
+
+async def test_one_direction_goes_on_after_the_others_end(pipes: list[tuple[int, int]]) -> None:
+    (in_one, put_one), (get_one, out_one), (in_two, put_two), (get_two, out_two) = pipes
+    os.close(put_one)
+    async with stream() as (ours, theirs):
+        sides = asyncio.gather(carried(ours, in_one, out_one), carried(theirs, in_two, out_two))
+        assert await read(get_two) == b"", "the end travels while the other side says nothing"
+        ends = await both(sides, given(put_two, b"late"), read(get_one))
+    assert ends[0] == [Carried(0, 4), Carried(4, 0)]
+    assert ends[2] == b"late"
+
+
+async def test_a_peer_that_ends_without_a_word_is_an_error(pipes: list[tuple[int, int]]) -> None:
+    (in_one, put_one), (_, out_one) = pipes[:2]
+    os.close(put_one)
+    async with stream() as (ours, theirs):
+        theirs[1].write(messages.data(b"some") + messages.data(b""))
+        theirs[1].write_eof()
+        counted = await carried(ours, in_one, out_one)
+    assert counted.error is not None
+    assert counted.received == 4
+
+
+async def test_a_peer_that_has_failed_says_why(pipes: list[tuple[int, int]]) -> None:
+    (in_one, _), (_, out_one) = pipes[:2]
+    async with stream() as (ours, theirs):
+        theirs[1].write(messages.failed("cannot write to standard output: No space left on device"))
+        counted = await carried(ours, in_one, out_one)
+    assert counted.error is not None
+    assert "No space left" in counted.error
+
+
+async def test_another_talker(pipes: list[tuple[int, int]]) -> None:
+    (in_one, _), (_, out_one) = pipes[:2]
+    async with stream() as (ours, theirs):
+        theirs[1].write(b"SSH-2.0-OpenSSH_9.6\r\n")
+        counted = await carried(ours, in_one, out_one)
+    assert counted.error is not None
+    assert "does not speak" in counted.error
