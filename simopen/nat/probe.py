@@ -46,6 +46,7 @@ SILENT_S = 1.0
 """Until a name's next address is asked: three round trips to the other side of the world, or a SYN sent again."""
 AGAIN_S = 5.0
 """What a server gets that answered before: a request lost once or twice."""
+_NONE_ASKED = "the time was over before one was asked: this machine is busy; allow more of it"
 _FIRST_NOTES = _LATEST_NOTES = 32
 PAUSES_S = (0.0, 0.3, 1.0)
 """Before each try of a connection that ended: the kernel keeps its 5-tuple until both have closed it."""
@@ -106,8 +107,8 @@ class Inquiry:
 
     def _nobody(self, asked_s: float, *, silent: bool) -> StunError:
         """`asked_s`: for how long; `silent`: whether somebody has still to answer."""
-        each_said, heard = listed(by_reason(self.notes)), tuple(self._heard.elements())
-        late = Heard.NO_NAME_YET in heard
+        each_said, heard = listed(by_reason(self.notes)) or _NONE_ASKED, tuple(self._heard.elements())
+        late = Heard.NO_NAME_YET in heard or not self.notes
         if (late or silent) and (words := too_short(asked_s, "STUN server")):
             error = StunError(words, heard)
             error.add_note(each_said)

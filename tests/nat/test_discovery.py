@@ -233,6 +233,13 @@ async def test_where_nobody_answers_the_error_says_what_each_did(
     assert says_nothing or f"{absent}: it refused the connection" in str(caught.value)
 
 
+@pytest.mark.parametrize("timeout_s", [1e-9, 1e-6, 1e-4])
+async def test_a_time_that_is_over_before_anybody_is_asked_is_told_so(local: Endpoint, timeout_s: float) -> None:
+    async with FakeStun(silent=True) as server:
+        with pytest.raises(StunError, match="which is too short for an answer from afar"):
+            await simopen.discover(local, servers=[server.name], timeout=timeout_s)
+
+
 async def test_one_reason_is_told_once_with_all_of_whom_it_is_true(local: Endpoint, ports: tuple[int, int]) -> None:
     absent = [f"127.0.0.{number}:{ports[1]}" for number in range(10, 18)]
     async with FakeStun(wrong=MISBEHAVIOURS["garbage"][0]) as other:
