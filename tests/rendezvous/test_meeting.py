@@ -14,12 +14,15 @@ import pytest
 import simopen
 from simopen.clock.source import LocalClock
 from simopen.errors import PeerLeft, RoomCrowded, StunError, WrongCode
+from simopen.model.endpoint import Endpoint
 from simopen.model.estimate import Reading
 from simopen.model.event import Event
+from simopen.model.nat import Profile
 from simopen.rendezvous import api
-from simopen.rendezvous.meeting import Settings
+from simopen.rendezvous.meeting import Settings, _parsed
 from simopen.rendezvous.sealing import SEALED_BYTES
 from simopen.signalling.base import Message, Mood
+from simopen.ticket.hold import issued
 from tests.fake_stun import FakeStun
 from tests.rendezvous.rooms import Rooms
 
@@ -246,6 +249,13 @@ async def test_who_sits_in_between_is_found_out_on_both_sides() -> None:
     async with placed(Rooms(swapped)) as place:
         ended = await asyncio.gather(place.meet(), place.meet(), return_exceptions=True)
     assert all(isinstance(error, WrongCode) for error in ended)
+
+
+def test_a_peer_with_link_local_addresses_only_is_told_to_be_one() -> None:
+    """None of them is in its ticket."""
+    scoped = Profile(mapped=Endpoint("fe80::1", 9), hosts=(Endpoint("fe80::1%2", 9),))
+    with pytest.raises(PeerLeft, match="of a host that nobody can reach"):
+        _parsed(issued(scoped, 1.0, 9, ahead_ns=0).encode())
 
 
 async def test_no_stun_server_ends_it_and_the_peer_hears_why(place: Place) -> None:
