@@ -28,6 +28,7 @@ PLAN: dict[str, tuple[str, str]] = {
     "many": ("", "--connects 1 300 --loop uvloop"),
     "link": ("", "--runs 1 --links 100 --mib 16 --loop uvloop"),
     "http": ("", "--runs 1 --requests 20 --mib 16 --loop uvloop"),
+    "transfer": ("", "--runs 1 --mib 16 --small 100"),
     "serve": ("", "--servers simopen twisted --seconds 1 --waiters 100"),
     "meet": ("", "--runs 1"),
     "matrix": ("", "--short --runs 2"),

@@ -269,6 +269,11 @@ def http(result: Result) -> str:
     )
 
 
+def transfer(result: Result) -> str:
+    fields = {"way": "by", "what": "what", "n": "n", "p50_s": "s, median", "MB_s": "MB/s", "of_plain": "of plain"}
+    return _plain(result, fields | {"whole_p50_s": "whole commands, s", "whole_max_s": "most"})
+
+
 def lab_error(result: Result) -> str:
     fields = {"link": "link", "path": "path", "figure": "measured", "packets": "packets", "delivered": "delivered"}
     return _plain(result, fields | {"p50_us": "µs late, median", "p99_us": "p99", "max_us": "most"})
@@ -400,6 +405,7 @@ RENDERERS: dict[str, Callable[[Result], str]] = {
     "lab_error": lab_error,
     "link": link,
     "http": http,
+    "transfer": transfer,
     "simulate": simulate,
 }
 
