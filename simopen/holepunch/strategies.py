@@ -38,8 +38,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import chain, takewhile
+from functools import lru_cache, partial
+from itertools import chain
 from math import prod
 from random import Random
 from typing import NamedTuple, TypeAlias
@@ -182,12 +182,12 @@ def _candidate(profile: Profile, ahead: int, now_ns: int) -> Candidate:
     return Candidate(profile, port, (), _likely(profile, ahead, now_ns))
 
 
+@lru_cache(2)  # of two sides, for both of whom the plan is made, or with a spray and without one
 def _likely(profile: Profile, ahead: int, now_ns: int) -> tuple[dict[int, float], ...]:
     """As far ahead as anything can be foreseen: of a busy row, nothing soon."""
     if profile.allocation is not Allocation.SEQUENTIAL:
         return ()
-    foreseen = foresee(profile, now_ns, ahead)
-    return tuple(takewhile(lambda chances: sum(chances.values()) >= LEAST_FORESEEN, foreseen))
+    return foresee(profile, now_ns, ahead, LEAST_FORESEEN)
 
 
 def _port(port: int, distance: int) -> int:
@@ -306,11 +306,12 @@ def _at_unpredictable(ours: Candidate, theirs: Candidate, *, spray: bool) -> Pro
 def _reaching(trier: Candidate, other: Candidate, *, spray: bool) -> Proposal:
     """What lets the unpredictable side in: the trier's listener, else the spray."""
     caught = _caught(trier, other)
-    sprayed = _sprayed(trier, other, SPRAY_AFTER_NS if caught else 0)
-    if sprayed is None:
+    source = _spray_source(trier, other)
+    if source is None:
         return caught or impossible(_HOPELESS[trier.unpredictable])
     if not spray:
-        return replace(caught, sprays=True) if caught else impossible(f"{sprayed.why}: allow the spray", sprays=True)
+        return replace(caught, sprays=True) if caught else impossible(f"{_odds(source)}: allow the spray", sprays=True)
+    sprayed = _sprayed(trier, other, source, SPRAY_AFTER_NS if caught else 0)
     if caught is None:
         return sprayed
     ours, theirs = caught.ours + sprayed.ours, caught.theirs + sprayed.theirs
@@ -336,18 +337,31 @@ def _caught(trier: Candidate, other: Candidate) -> Proposal | None:
     return Proposal((opener,), aimed, why, chance)
 
 
-def _sprayed(trier: Candidate, other: Candidate, after_ns: int) -> Proposal | None:
+_Source: TypeAlias = tuple[int, tuple[Endpoint, ...]]
+
+
+def _spray_source(trier: Candidate, other: Candidate) -> _Source | None:
+    """The local port that the trier's random shots leave from, and where the other side sees them come from.
+
+    None where the mappings of the unpredictable side's would not let them in.
+    """
+    if not trier.unpredictable and (trier.fixed or trier.by_address):
+        return trier.source(SPRAY_AIMS)
+    return (trier.port, (public(trier.profile),)) if other.lenient else None
+
+
+def _odds(source: _Source) -> str:
+    return f"{SPRAY_SHOTS} shots at random ports meet one of {SPRAY_PORTS * len(source[1])} mappings"
+
+
+def _sprayed(trier: Candidate, other: Candidate, source: _Source, after_ns: int) -> Proposal:
     """Many mappings of the unpredictable side's await the trier's random shots."""
-    one_source = not trier.unpredictable and (trier.fixed or trier.by_address)
-    if not (one_source or other.lenient):
-        return None
-    port, endpoints = trier.source(SPRAY_AIMS) if one_source else (trier.port, (public(trier.profile),))
+    port, endpoints = source
     draws = Random(repr((name_of(trier.profile), name_of(other.profile))))
     shots = ((port, Endpoint(other.address, each)) for each in draws.sample(_PORTS, SPRAY_SHOTS))
     waiting = ((each, at) for at in endpoints for each in _ports_of(other.port, 1, SPRAY_PORTS))
-    why = f"{SPRAY_SHOTS} shots at random ports meet one of {SPRAY_PORTS * len(endpoints)} mappings"
     chance = _sure(trier, other) * (1 - (1 - SPRAY_PORTS / len(_PORTS)) ** SPRAY_SHOTS)
-    return Proposal(_paced(shots, after_ns), _paced(waiting, after_ns), why, chance, sprays=True)
+    return Proposal(_paced(shots, after_ns), _paced(waiting, after_ns), _odds(source), chance, sprays=True)
 
 
 def _paced(flows: Iterable[tuple[int, Endpoint]], after_ns: int) -> tuple[Shot, ...]:

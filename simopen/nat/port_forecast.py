@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from itertools import chain, count, islice, repeat, zip_longest
+from itertools import chain, islice, repeat, zip_longest
 from math import exp
 from typing import NamedTuple
 
 from simopen.nat.port_sequence import (
+    HIGHEST,
     JUMP,
     LOWEST,
     MOST_STEPS,
@@ -24,7 +25,6 @@ from simopen.nat.port_sequence import (
     Taken,
     Weights,
     by_rate,
-    filtered,
     log_sum,
 )
 
@@ -66,13 +66,22 @@ def _each_ahead(weights: Weights, then: _Next, cutoff: _Cutoff) -> Iterator[dict
     groups = [each for each in _likeliest_groups(weights)[: cutoff.groups] if sum(each[1].values()) > cutoff.first]
     rows = [_first(*each, then, cutoff.first) for each in groups]
     while True:
-        found: dict[int, float] = defaultdict(float)
+        found: dict[int, float] = {}
+        so_far = found.get  # there are thousands of ports
         for row in rows:
-            for port, chance in zip(count(row.start, row.group.distance), row.chances):
-                found[port] += chance
-        # As `wrapped` does it, without thousands of calls.
-        yield {LOWEST + (port - LOWEST) % SPAN: chance for port, chance in found.items() if chance > cutoff.first}
+            distance = row.group.distance
+            ports = range(row.start, row.start + distance * len(row.chances), distance)
+            for port, chance in zip(ports, row.chances, strict=True):
+                found[port] = so_far(port, 0.0) + chance
+        yield _wrapped(found, cutoff.first)
         rows = [_one_more(row, cutoff.later) for row in rows if row.chances]
+
+
+def _wrapped(found: Mapping[int, float], too_rare: float) -> dict[int, float]:
+    """Those ports that matter, back in their range as `wrapped` brings them, without thousands of calls."""
+    if found and min(found) >= LOWEST and max(found) <= HIGHEST:
+        return {port: chance for port, chance in found.items() if chance > too_rare}
+    return {LOWEST + (port - LOWEST) % SPAN: chance for port, chance in found.items() if chance > too_rare}
 
 
 def _likeliest_groups(weights: Weights) -> list[tuple[_Group, dict[float, float]]]:
@@ -129,21 +138,25 @@ class _Row(NamedTuple):
     chances: list[float]
 
     def trimmed(self, too_rare: float) -> _Row:
-        first = next((place for place, chance in enumerate(self.chances) if chance > too_rare), None)
-        if first is None:
-            return self._replace(chances=[])
-        rare = next(place for place, chance in enumerate(reversed(self.chances)) if chance > too_rare)
-        chances = self.chances[first : len(self.chances) - rare]
-        return self._replace(start=self.start + first * self.group.distance, chances=chances)
+        chances, end = self.chances, len(self.chances)
+        while end and chances[end - 1] <= too_rare:
+            end -= 1
+        first = 0
+        while first < end and chances[first] <= too_rare:
+            first += 1
+        return _Row(self.group, self.start + first * self.group.distance, chances[first:end])
 
 
 def _first(group: _Group, shares: Mapping[float, float], then: _Next, too_rare: float) -> _Row:
     elapsed_s = max(then.at_s - then.last.at_s, 0.0)
     rated = [[share * chance for chance in by_rate(rate * elapsed_s)] for rate, share in shares.items()]
-    moves = filtered(chain(map(sum, zip_longest(*rated, fillvalue=0.0)), repeat(0.0)), group.busy)
-    chances, rest = [], sum(shares.values())
-    for chance in islice(moves, MOST_STEPS):
-        chances.append((1 - JUMP) * chance)
+    by_the_clock = chain(map(sum, zip_longest(*rated, fillvalue=0.0)), repeat(0.0))
+    busy, idle, fits = group.busy, 1 - group.busy, 1 - JUMP
+    chances: list[float] = []
+    rest, chance, add = sum(shares.values()), 0.0, chances.append
+    for each in islice(by_the_clock, MOST_STEPS):
+        chance = busy * chance + idle * each  # `filtered`, without a generator's turns
+        add(fits * chance)
         rest -= chance
         if rest < too_rare:
             break
@@ -156,11 +169,12 @@ def _one_more(row: _Row, too_rare: float) -> _Row:
     group, ratio = row.group, row.group.busy**row.group.period
     found, start = _fed(row)
     lag = group.step * group.period // group.distance
-    for place in range(lag, len(found)) if ratio else ():
-        found[place] += ratio * found[place - lag]
-    while ratio * max(found[-lag:]) > too_rare:
-        found.append(ratio * found[-lag])
-    return row._replace(start=start, chances=found).trimmed(too_rare)
+    if ratio:
+        for place, before in zip(range(lag, len(found)), found, strict=False):
+            found[place] += ratio * before
+        while ratio * max(found[-lag:]) > too_rare:
+            found.append(ratio * found[-lag])
+    return _Row(group, start, found).trimmed(too_rare)
 
 
 def _fed(row: _Row) -> tuple[list[float], int]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from math import exp
 
 from simopen.model.endpoint import Endpoint
@@ -58,8 +59,10 @@ def predict(
     return tuple(best[:most])
 
 
-def foresee(profile: Profile, now_ns: int, count: int) -> tuple[dict[int, float], ...]:
+def foresee(profile: Profile, now_ns: int, count: int, least: float = 0.0) -> tuple[dict[int, float], ...]:
     """For each of the next `count` new mappings of a SEQUENTIAL profile, the chance of each port; else nothing.
+
+    It ends before the first of them of whose chances there is less than `least` in all.
 
     The first one's SYN leaves at `now_ns`, by the observations' clock; the others follow right behind it, from local
     ports of the punch port's parity. The ports are those of the address last seen.
@@ -72,7 +75,8 @@ def foresee(profile: Profile, now_ns: int, count: int) -> tuple[dict[int, float]
         return ()
     last = runs[profile.mapped.address][-1]
     weights = port_sequence.weigh(tuple(runs.values()))
-    return tuple(port_forecast.each_ahead(weights, last, port, now_ns / 1e9, count))
+    foreseen = port_forecast.each_ahead(weights, last, port, now_ns / 1e9, count)
+    return tuple(takewhile(lambda chances: sum(chances.values()) >= least, foreseen))
 
 
 def _foretelling(profile: Profile) -> dict[str, port_sequence.Run]:
