@@ -27,6 +27,7 @@ from simopen.cli import (
     connect,
     connect_self,
     doctor,
+    forward,
     key,
     lab,
     meet,
@@ -58,6 +59,7 @@ _FAILURES = {
     "send": "not all is there",
     "receive": "not all is here",
     "pipe": "no stream, or one side lacks something",
+    "forward": "no stream or a broken one, or a port or target that cannot be had",
     "meet": _NO_STREAM,
     "connect": _NO_STREAM,
     "clock": "nobody could be believed",
@@ -73,6 +75,7 @@ _EXAMPLES = {
     "send": send.EXAMPLE,
     "receive": receive.EXAMPLE,
     "pipe": pipe.EXAMPLE,
+    "forward": forward.EXAMPLE,
     "connect": connect.EXAMPLE,
     "meet": meet.EXAMPLE,
     "nat": nat.EXAMPLE,
@@ -282,6 +285,8 @@ def _parser() -> argparse.ArgumentParser:
         commands, "pipe", pipe.run, "carry stdin and stdout, or a local port, to the peer, and to the end"
     )
     pipe.add_arguments(piping)
+    forwarding = _command(commands, "forward", forward.run, "make ports of this host lead to services at the peer")
+    forward.add_arguments(forwarding)
     asking = _command(commands, "clock", clock.run, "tell how far this machine's clock is off, and how sure that is")
     clock.add_arguments(asking)
     ask = _command(commands, "nat", nat.run, "tell what the NATs in front of this host do to TCP, and what that means")
@@ -331,7 +336,7 @@ def _command(
 
 
 # Descriptors that a command needs, measured: with fewer, it fails somewhere in the middle.
-_ROOM = {"lab": 96, "demo": 56, "doctor": 24, "meet": 24, "send": 32, "receive": 32, "pipe": 32}
+_ROOM = {"lab": 96, "demo": 56, "doctor": 24, "meet": 24, "send": 32, "receive": 32, "pipe": 32, "forward": 32}
 # 9 are an event loop's own: with less uvloop ends the process by SIGABRT, or cannot be closed again.
 _USUAL_ROOM = 12
 _WITHOUT_TIMES = ("self", "serve")

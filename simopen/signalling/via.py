@@ -122,7 +122,7 @@ def _opened(where: Via, tls: ssl.SSLContext | None) -> contextlib.AbstractAsyncC
     try:
         from simopen.signalling.nats import nats_rooms
     except ImportError as error:
-        raise SignallingError(f"{where} needs what is not installed: pip install 'simopen[nats]'") from error
+        raise SignallingError(f"{where} needs what is not installed: pip install nats-py") from error
     credentials = parse_qs(urlsplit(where.path).query).get("creds", [None])[-1]
     return nats_rooms(where.servers, str(where), tls=tls, credentials=credentials)
 

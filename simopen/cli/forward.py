@@ -1,0 +1,121 @@
+"""`simopen forward`: local ports that lead to services at the peer, as `ssh -L` and `-R`, over one stream.
+
+Theory of operation: either side may listen, both may, and each names what the other's connections may go to. What this
+side listens on is tried before a code is used up. It runs until either side ends it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import socket
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from simopen.cli import code
+from simopen.cli.arguments import UsageError, add_punch, judged
+from simopen.cli.console import Screen, print_json
+from simopen.model.wording import quoted
+from simopen.net.os_errors import local_error
+
+if TYPE_CHECKING:
+    from simopen.apps.forward import Forward, Target
+
+EXAMPLE = """\
+port 8080 here leads to the web server beside the other:
+  one$    simopen forward --listen 8080 --to localhost:80
+  other$  simopen forward --allow localhost:80 7-croissant-zucchini
+several in one, both ways:
+  one$    simopen forward --listen 8080 --to localhost:80 --listen 5433 --to db:5432 --allow localhost:22
+"""
+_MISSING = "asyncssh is missing, which carries the connections: pip install asyncssh"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `simopen forward` takes."""
+    parser.add_argument(
+        "code", metavar="CODE", nargs="?", help="the code that the peer's command shows (default: a new one is made)"
+    )
+    parser.add_argument(
+        "--listen",
+        metavar="[HOST:]PORT",
+        action="append",
+        default=[],
+        help="take connections on this port, of 127.0.0.1 unless told otherwise; may be repeated, each with its --to",
+    )
+    parser.add_argument(
+        "--to",
+        metavar="HOST:PORT",
+        action="append",
+        default=[],
+        help="where the connections go that the --listen before it takes, as the peer sees it; the peer must allow it",
+    )
+    parser.add_argument(
+        "--allow",
+        metavar="HOST[:PORT]",
+        action="append",
+        default=[],
+        help="let the peer's connections go there from this host; may be repeated (default: nowhere)",
+    )
+    code.add_arguments(parser)
+    add_punch(parser)
+
+
+async def run(options: argparse.Namespace, screen: Screen) -> int:
+    """The whole command. Returns the exit status.
+
+    Raises: UsageError; LocalEndpointError for a port that is taken; ForwardError; and as `simopen.meet`.
+    """
+    forwards, allow = _meant(options)
+    for each in forwards:
+        _try(each.listen)
+    from simopen.apps.forward import forward
+
+    async with code.met(options, screen, options.code, "simopen forward {}") as streams:
+        pass
+    report = code.told(streams[1], screen)
+
+    def ready(carried: Sequence[Forward]) -> None:
+        for each in carried:
+            screen.say(f"simopen: forwarding {each} at the peer")
+        for target in allow:
+            screen.say(f"simopen: the peer's connections may go to {target}")
+        screen.say("simopen: Ctrl-C ends it, for both")
+        if options.json:
+            print_json(
+                {"report": report.as_dict(), "forwards": list(map(str, carried)), "allow": list(map(str, allow))}
+            )
+
+    await forward(streams, forwards=forwards, allow=allow, ready=ready)
+    screen.say("simopen: the peer has ended it")
+    return 0
+
+
+def _meant(options: argparse.Namespace) -> tuple[list[Forward], list[Target]]:
+    """Raises: UsageError."""
+    try:
+        from simopen.apps.forward import MOST_FORWARDS, Forward, Target
+    except ImportError as error:
+        raise UsageError(_MISSING) from error
+    if len(options.listen) != len(options.to):
+        raise UsageError("each --listen needs a --to, where its connections go, and each --to a --listen")
+    if not options.listen and not options.allow:
+        raise UsageError(
+            "say what to carry: --listen PORT --to HOST:PORT, or --allow what the peer's connections may reach"
+        )
+    with judged():
+        forwards = [Forward.read(*each) for each in zip(options.listen, options.to, strict=True)]
+        allow = [Target.read(each) for each in options.allow]
+    if len(forwards) > MOST_FORWARDS:
+        raise UsageError(f"{len(forwards)} ports: {MOST_FORWARDS} at most go over one stream")
+    listens = [each.listen for each in forwards]
+    if twice := next((each for each in listens if listens.count(each) > 1), None):
+        raise UsageError(f"--listen {quoted(f'{twice[0]}:{twice[1]}')} is there twice")
+    return forwards, allow
+
+
+def _try(listen: tuple[str, int]) -> None:
+    """Raises: LocalEndpointError where the port cannot be had now."""
+    try:
+        socket.create_server(listen, family=socket.AF_INET6 if ":" in listen[0] else socket.AF_INET).close()
+    except OSError as error:
+        raise local_error(error, listen) from error

@@ -1,0 +1,93 @@
+"""`simopen forward`: ports of the one that lead to services at the other, and what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+from asyncio import StreamReader, StreamWriter
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_send import code_of, ended, rendezvous, started
+from tests.loopback import kept_ports
+from tests.loops import ONE_LOOP
+
+
+async def upper(reader: StreamReader, writer: StreamWriter) -> None:
+    """Answers once its peer has ended."""
+    writer.write((await reader.read()).upper())
+    writer.close()
+
+
+async def asked(number: int) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", number)
+    writer.write(b"through")
+    writer.write_eof()
+    told = await reader.read()
+    writer.close()
+    return told
+
+
+@ONE_LOOP
+async def test_connections_go_both_ways_until_one_ends_it(tmp_path: Path) -> None:
+    with kept_ports() as ports:
+        async with rendezvous() as via, await asyncio.start_server(upper, "127.0.0.1", 0) as service:
+            to = f"127.0.0.1:{service.sockets[0].getsockname()[1]}"
+            words = [["--listen", str(number), "--to", to, "--allow", "127.0.0.1", "--via", via] for number in ports]
+            one = await started(tmp_path, "forward", "--json", *words[0])
+            other = await started(tmp_path, "forward", "--json", *words[1], await code_of(one))
+            for command in (one, other):
+                assert command.stderr is not None
+                assert to in json.loads(await command.stderr.readline())["forwards"][0]
+            assert await asyncio.gather(*(asked(number) for number in (*ports, *ports))) == [b"THROUGH"] * 4
+            one.send_signal(signal.SIGINT)
+            ends = await asyncio.gather(ended(one), ended(other))
+    assert [each[0] for each in ends] == [130, 0], ends
+
+
+@ONE_LOOP
+async def test_a_target_that_is_not_allowed_is_told_to_both(tmp_path: Path) -> None:
+    with kept_ports() as (number, _):
+        async with rendezvous() as via:
+            one = await started(
+                tmp_path, "forward", "--json", "--listen", str(number), "--to", "127.0.0.1:22", "--via", via
+            )
+            other = await started(tmp_path, "forward", "--allow", "127.0.0.1:80", "--via", via, await code_of(one))
+            ends = await asyncio.gather(ended(one), ended(other))
+    assert [each[0] for each in ends] == [1, 1], ends
+    assert "the peer does not allow connections to '127.0.0.1:22'" in json.loads(ends[0][2])["message"]
+    assert "which were not allowed here" in ends[1][2]
+
+
+@ONE_LOOP
+async def test_a_port_that_is_taken_uses_up_no_code(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        number = str(taken.getsockname()[1])
+        command = await started(tmp_path, "forward", "--listen", number, "--to", "a:1", "--via", "ws://127.0.0.1:1/v1")
+        status, _, told = await ended(command)
+    assert status == 1
+    assert f"cannot use 127.0.0.1:{number}" in told
+    assert "The code is" not in told
+
+
+@ONE_LOOP
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "say what to carry"),
+        (["--listen", "8080"], "each --listen needs a --to"),
+        (["--to", "a:1"], "each --listen needs a --to"),
+        (["--listen", "8080", "--to", "a"], "no port"),
+        (["--listen", "99999", "--to", "a:1"], "port"),
+        (["--listen", "8080", "--to", "a:1", "--listen", "8080", "--to", "a:2"], "twice"),
+        (["--allow", "a:0"], "port"),
+        (["--allow", ""], ""),
+    ],
+)
+async def test_what_cannot_be_meant(tmp_path: Path, words: list[str], said: str) -> None:
+    status, _, told = await ended(await started(tmp_path, "forward", *words, SIMOPEN_VIA=""))
+    assert status == 2, told
+    assert said in told
