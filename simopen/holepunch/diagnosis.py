@@ -22,7 +22,6 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 
 from simopen.holepunch.advice import ALLOW_SPRAY, BY_PROFILE, NEW_TICKETS, SPRAY, SPRAY_BY_PROFILE
 from simopen.model.endpoint import Endpoint
@@ -147,8 +146,8 @@ def _absent(report: Report) -> bool:
 
 
 def ago(late_ns: int) -> str:
-    """Seconds, as long as a reader can make something of them; then days and hours."""
-    return f"{late_ns / 1e9:.1f} s" if late_ns < 600 * 10**9 else str(timedelta(seconds=late_ns // 10**9))
+    """To a tenth of a second while that may matter; then minutes, hours, days."""
+    return f"{late_ns / 1e9:.1f} s" if late_ns < 60 * 10**9 else span(late_ns / 1e9)
 
 
 def _taken(report: Report) -> str:

@@ -47,7 +47,7 @@ def agreed_instant(mine: Ticket, theirs: Ticket, now: float, window_s: float = L
     """
     instant = later_instant(mine, theirs)
     if now > instant + window_s:
-        raise TicketError(Flaw.EXPIRED, f"its instant was {_ago(now - instant)} ago; {_NEW_ONES}")
+        raise TicketError(Flaw.EXPIRED, f"its instant was {span(now - instant)} ago; {_NEW_ONES}")
     if instant - now > FARTHEST_S:
         year = datetime.fromtimestamp(instant, UTC).year
         raise TicketError(Flaw.FAR_AHEAD, f"its instant is in the year {year}; is a clock wrong? {_NEW_ONES}")
@@ -55,10 +55,6 @@ def agreed_instant(mine: Ticket, theirs: Ticket, now: float, window_s: float = L
 
 
 _NEW_ONES = "make new ones on both sides, with more time: simopen nat --ticket --at +5m"
-
-
-def _ago(late_s: float) -> str:
-    return f"{late_s:.0f} s" if late_s < 2 * 86_400 else span(late_s)
 
 
 def both_spray(mine: Ticket, theirs: Ticket) -> bool:

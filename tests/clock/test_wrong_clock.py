@@ -205,7 +205,7 @@ async def test_tickets_are_in_time_or_expired_by_true_time(error_s: float) -> No
         with pytest.raises(simopen.ImpossiblePair):
             await simopen.punch(theirs, mine=mine, clock=wrong_by(error_s, asked))
         mine, theirs = tickets(-60)
-        with pytest.raises(TicketError, match=r"its instant was 6\d s ago") as caught:
+        with pytest.raises(TicketError, match=r"its instant was 1 min( \d s)? ago") as caught:
             await simopen.punch(theirs, mine=mine, clock=wrong_by(error_s, asked))
         assert caught.value.flaw is Flaw.EXPIRED
 
