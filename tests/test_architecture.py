@@ -116,6 +116,7 @@ TESTS = Path(__file__).parent
 CONTRIBUTING = TESTS.parent / "CONTRIBUTING.md"
 SCENARIOS = {
     "cli/test_meet_in_lab": "`simopen meet` with wrong clocks, where it sprays, and where it is killed, in the lab",
+    "cli/test_send_in_lab": "`simopen send` and `receive` behind two NATs",
     "cli/test_usage": "what is typed wrongly, of every command",
     "clock/test_wrong_clock": "a machine whose clock is wrong, from the command line down",
     "holepunch/test_by_ticket": "two tickets exchanged, and a stream",
