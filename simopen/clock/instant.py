@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from typing import TypeAlias
 
+from simopen.model.wording import quoted
+
 LONGEST_S = 1e9
 """No duration is longer: 31 years. The timers of event loops end somewhere beyond."""
 SHORTEST_PERIOD_S = 1e-3
@@ -160,9 +162,7 @@ def _require_text(what: str, text: object) -> None:
 
 def _short(number: float) -> str:
     """At most a few digits of it: an int may have thousands."""
-    if isinstance(number, int) and abs(number) >= 10**300:
-        return f"{'-' * (number < 0)}10^300 or more"
-    return f"{number:.6g}"
+    return quoted(number) if isinstance(number, int) and abs(number) >= 10**300 else f"{number:.6g}"
 
 
 def parse_duration(text: str) -> float:

@@ -15,7 +15,7 @@ from functools import lru_cache
 
 from simopen.holepunch.strategies import Proposal, impossible, name_of, proposed, public
 from simopen.model.endpoint import Endpoint, Reach, reach, refusal, spelled
-from simopen.model.nat import Mapping, Profile, check
+from simopen.model.nat import Mapping, Profile, check, check_time
 from simopen.model.shot import Plan, Shot
 
 MOST_HOSTS = 4
@@ -28,8 +28,10 @@ def plan(ours: Profile, theirs: Profile, *, now_ns: int, spray: bool = False) ->
     `now_ns`: when the first SYN will leave, by the clock of the profiles' observations. `spray`: whether hundreds of
     SYNs a second are allowed.
 
-    Raises: ValueError for a profile that does not say which port it is of; TypeError or ValueError for one of no sense.
+    Raises: ValueError for a profile that does not say which port it is of; TypeError or ValueError for one of no
+    sense, and for a time of none.
     """
+    check_time(now_ns, "now_ns")
     if not ours.hosts or not theirs.hosts:
         raise ValueError("a profile without hosts does not say which port it is of")
     ours, theirs = _spelled(ours), _spelled(theirs)

@@ -189,8 +189,14 @@ def host_and_port(text: str) -> tuple[str, int | None]:
     return address or host, None if port is None else int(port)
 
 
+def _require_text(text: object) -> None:
+    if not isinstance(text, str):
+        raise TypeError(f"an address or a name is a string, not {type(text).__name__}")
+
+
 def _plain(text: str) -> str:
     """As it would be typed on a keyboard: no wide digits or full stops, and nothing that cannot be seen."""
+    _require_text(text)
     seen = (each for each in unicodedata.normalize("NFKC", text) if unicodedata.category(each) != "Cf")
     return "".join(seen).translate(_FULL_STOPS).strip()
 
@@ -282,6 +288,7 @@ def canonical(address: str) -> str:
 
     Raises: ValueError for what is no IP address.
     """
+    _require_text(address)
     bare, percent, scope = address.partition("%")
     try:
         ip = ipaddress.ip_address(bare)

@@ -122,6 +122,11 @@ def check(profile: Profile) -> None:
         TypeError: an endpoint, an observation, a time or a count is of another type.
         ValueError: a share, a time or a count is beyond what there can be.
     """
+    for what, parts in (("hosts", profile.hosts), ("observations", profile.observations)):
+        if not isinstance(parts, (tuple, list)):
+            raise TypeError(f"a profile's {what} are a tuple of them, not {type(parts).__name__}")
+    if isinstance(profile.confidence, bool) or not isinstance(profile.confidence, (int, float)):
+        raise TypeError(f"a profile's confidence is a number, not {type(profile.confidence).__name__}")
     if not 0 <= profile.confidence <= 1:
         raise ValueError(f"a profile's confidence lies between 0 and 1, not at {quoted(profile.confidence)}")
     for seen in profile.observations:
@@ -129,15 +134,24 @@ def check(profile: Profile) -> None:
             raise TypeError(f"a profile's observations are Observations, not {type(seen).__name__}")
         if not (isinstance(seen.local, Endpoint) and isinstance(seen.mapped, Endpoint)):
             raise TypeError("an observation's ends are Endpoints")
-        _check_whole(seen.own, "an observation's own ports", 0, MOST_OWN)
-        _check_whole(seen.at_ns, "an observation's time, in ns,", 1 - _LATEST_NS, _LATEST_NS)
+        check_whole(seen.own, "an observation's own ports", 0, MOST_OWN)
+        check_time(seen.at_ns, "an observation's time, in ns,")
     for end in (*profile.hosts, *([] if profile.mapped is None else [profile.mapped])):
         if not isinstance(end, tuple):
             raise TypeError(f"a profile's endpoints are Endpoints, not {type(end).__name__}")
 
 
-def _check_whole(value: object, what: str, least: int, beyond: int) -> None:
-    if not isinstance(value, int):
+def check_time(value: object, what: str) -> None:
+    """Refuse what are no ns of any clock's, as `check_whole` does."""
+    check_whole(value, what, 1 - _LATEST_NS, _LATEST_NS)
+
+
+def check_whole(value: object, what: str, least: int, beyond: int) -> None:
+    """Refuse what is no whole number from `least` to below `beyond`.
+
+    Raises: TypeError for another type; ValueError for one that is out of range.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{what} must be a whole number, not {type(value).__name__}")
     if not least <= value < beyond:
         raise ValueError(f"{what} must be {least} to {beyond - 1}")

@@ -23,6 +23,7 @@ FEW = 4
 LONGEST_QUOTED = 120
 """Characters of what somebody typed or sent: all of any sensible address, and the beginning of the rest."""
 _CUT = " ..."
+_LONGEST_BITS = 997  # of 10^300; Python itself writes no int of more than 4,300 digits
 
 
 def shortened(text: str, longest: int = LONGEST_EACH) -> str:
@@ -58,7 +59,9 @@ def shown(text: str, longest: int = LONGEST_QUOTED) -> str:
 
 
 def quoted(value: object, longest: int = LONGEST_QUOTED) -> str:
-    """As `repr` shows it, which escapes what cannot be seen, and shortened."""
+    """As `repr` shows it, which escapes what cannot be seen, and shortened. An int may have thousands of digits."""
+    if isinstance(value, int) and value.bit_length() > _LONGEST_BITS:
+        return f"{'-' * (value < 0)}10^300 or more"
     return shortened(repr(value[: longest + 1]) if isinstance(value, (str, bytes)) else repr(value), longest)
 
 

@@ -15,7 +15,7 @@ from itertools import takewhile
 from math import exp
 
 from simopen.model.endpoint import Endpoint
-from simopen.model.nat import NEW_FOR_OTHERS, Allocation, Mapping, Observation, Profile
+from simopen.model.nat import NEW_FOR_OTHERS, Allocation, Mapping, Observation, Profile, check_time, check_whole
 from simopen.nat import port_forecast, port_sequence
 from simopen.nat.observations import (
     COLLISION,
@@ -47,7 +47,10 @@ def predict(
     `now_ns`: when its SYN will leave, by the observations' clock. `remote`: to whom, where that is known: a mapping
     that already serves it is used again. `before`: how many other new mappings the punch port will make until then,
     right before it. The probabilities add up to 1 at most; the rest is what is not listed or cannot be foreseen.
+
+    Raises: TypeError, ValueError for a time or a number of no sense.
     """
+    _check(now_ns, most=most, before=before)
     again = _used_again(profile, of_punch_port(profile.observations, profile.hosts), remote)
     if again is not None:
         return (Prediction(again, profile.confidence),)[:most]
@@ -62,11 +65,12 @@ def predict(
 def foresee(profile: Profile, now_ns: int, count: int, least: float = 0.0) -> tuple[dict[int, float], ...]:
     """For each of the next `count` new mappings of a SEQUENTIAL profile, the chance of each port; else nothing.
 
-    It ends before the first of them of whose chances there is less than `least` in all.
+    It ends before the first of them of whose chances there is less than `least` in all. Raises: as `predict`.
 
     The first one's SYN leaves at `now_ns`, by the observations' clock; the others follow right behind it, from local
     ports of the punch port's parity. The ports are those of the address last seen.
     """
+    _check(now_ns, count=count)
     port = punch_port(profile.observations, profile.hosts)
     if profile.allocation is not Allocation.SEQUENTIAL or profile.mapped is None or port is None:
         return ()
@@ -77,6 +81,12 @@ def foresee(profile: Profile, now_ns: int, count: int, least: float = 0.0) -> tu
     weights = port_sequence.weigh(tuple(runs.values()))
     foreseen = port_forecast.each_ahead(weights, last, port, now_ns / 1e9, count)
     return tuple(takewhile(lambda chances: sum(chances.values()) >= least, foreseen))
+
+
+def _check(now_ns: int, **counts: int) -> None:
+    check_time(now_ns, "now_ns")
+    for name, count in counts.items():
+        check_whole(count, name, 0, port_sequence.HIGHEST + 1)
 
 
 def _foretelling(profile: Profile) -> dict[str, port_sequence.Run]:

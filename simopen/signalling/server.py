@@ -24,6 +24,8 @@ from websockets.frames import CloseCode
 from simopen import _logs
 from simopen.errors import LocalEndpointError
 from simopen.model.endpoint import Endpoint, host_and_port, normalise, own_address
+from simopen.model.nat import check_whole
+from simopen.model.wording import quoted
 from simopen.net.sockets import make_room
 from simopen.signalling.server_conversation import Conversation, House, Sending
 from simopen.signalling.server_door import Door, listeners
@@ -89,6 +91,12 @@ async def serve(
         SimopenError: the state file cannot be used, or the extra is missing.
         TypeError, ValueError: a bad argument.
     """
+    _check_addresses(host=host, stun_addresses=stun_addresses)
+    _check_ports(port, stun_ports, metrics)
+    if not (state is None or isinstance(state, (str, Path))):
+        raise TypeError(f"state is a file's path, or None, not {quoted(state)}")
+    if not isinstance(limits, Limits):
+        raise TypeError(f"limits are Limits, not {quoted(limits)}")
     hosts = [own_address(each) for each in ([host] if isinstance(host, str) else host)]
     at, limits = sites(stun_addresses), _as_far_as_descriptors_go(limits)
     stun = None if stun_ports is None else StunService(limits, at, stun_ports)
@@ -101,6 +109,22 @@ async def serve(
             yield server
         finally:
             await server._close()
+
+
+def _check_addresses(**given: object) -> None:
+    """Raises: TypeError for what are no addresses."""
+    for what, addresses in given.items():
+        if not isinstance(addresses, (str, list, tuple)):
+            raise TypeError(f"{what} names IP addresses, not {quoted(addresses)}")
+
+
+def _check_ports(port: object, stun_ports: object, metrics: object) -> None:
+    """Raises: TypeError, ValueError for what are no ports, or no pairs with ports."""
+    for what, pair in (("stun_ports are two ports", stun_ports), ("metrics is an address and a port", metrics)):
+        if pair is not None and not (isinstance(pair, (list, tuple)) and len(pair) == 2):
+            raise TypeError(f"{what}, or None, not {quoted(pair)}")
+    for number in (port, *(stun_ports or ()), *(metrics or ())[1:]):  # type: ignore[misc, index]
+        check_whole(number, "a port", 0, 2**16)
 
 
 def _as_far_as_descriptors_go(limits: Limits) -> Limits:

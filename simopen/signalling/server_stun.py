@@ -54,10 +54,10 @@ class Site:
 def sites(addresses: Sequence[str]) -> tuple[Site, ...]:
     """The addresses meant: "public" or "public/local" each, at most two, of one family.
 
-    Raises: ValueError.
+    Raises: TypeError, ValueError.
     """
-    if isinstance(addresses, str):
-        raise TypeError("the server's addresses are a sequence of them")
+    if isinstance(addresses, str) or not all(isinstance(each, str) for each in addresses):
+        raise TypeError("the server's addresses are a sequence of them, each a string")
     read = [each.partition("/") for each in addresses]
     found = tuple(Site(own_address(public), own_address(local or public)) for public, _, local in read)
     if len(found) > 2 or len({each.public for each in found}) < len(found):

@@ -139,8 +139,11 @@ def in_utc(profile: Profile, ahead_ns: int) -> Profile:
 def parse_ticket(text: str) -> Ticket:
     """The ticket in a text, however old.
 
-    Raises: TicketError for a text that is no ticket, or one that is cut short, altered or of another version.
+    Raises: TicketError for a text that is no ticket, or one that is cut short, altered or of another version; TypeError
+    for what is no text.
     """
+    if not isinstance(text, str):
+        raise TypeError(f"a ticket is read from a string, not {type(text).__name__}")
     data = _decoded(text)
     ticket = _read(_checked(data))
     object.__setattr__(ticket, "_received", data)  # not `replace`: a ticket with another instant is another ticket

@@ -188,6 +188,9 @@ def test_what_is_missing_is_said(theirs: Profile, why: str) -> None:
         *({"observations": (seen,)} for seen in (5, Observation(None, A, B, 0), Observation(A, A, "b", 0))),  # type: ignore[arg-type]
         *({"mapped": odd} for odd in (5, "1.2.3.4", b"a")),
         *({"hosts": (odd,)} for odd in (5, None, "1.2.3.4:5")),
+        *({"hosts": odd} for odd in (5, True, "1.2.3.4")),
+        *({"observations": odd} for odd in (5, True, "", 10**400)),
+        *({"confidence": odd} for odd in (True, "")),
     ],
     ids=lambda fields: shortened(str(fields), 60),
 )
@@ -196,6 +199,12 @@ def test_a_profile_of_no_sense_is_a_bad_argument(fields: dict[str, object]) -> N
     for ours, theirs in ((profile(OURS, A), odd), (odd, profile(OURS, A))):
         with pytest.raises((TypeError, ValueError), match=r"^.{,200}$"):
             plan(ours, theirs, now_ns=0)
+
+
+@pytest.mark.parametrize("now_ns", [10**400, -(10**400), 2**63, float("nan"), float("inf"), True, 1.5, "", None])
+def test_a_time_of_no_clock_is_a_bad_argument(now_ns: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="now_ns must be"):
+        plan(profile(OURS, A), profile(THEIRS, B), now_ns=now_ns)
 
 
 def test_a_profile_without_hosts_is_refused() -> None:

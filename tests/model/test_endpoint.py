@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from simopen.model.endpoint import (
     canonical,
     check_port,
     host_and_port,
+    literal,
     local_endpoint,
     normalise,
     own_address,
@@ -216,3 +218,10 @@ def test_whatever_is_typed_is_a_host_or_a_value_error(text: str) -> None:
 def test_what_no_host_can_have_is_no_local_address(typed: str) -> None:
     with pytest.raises(ValueError, match="must be an IP address of this host"):
         own_address(typed)
+
+
+@pytest.mark.parametrize("text", [5, b"127.0.0.1", None, 10**400])
+def test_an_address_that_is_no_text_is_a_type_error(text: Any) -> None:
+    for read in (literal, host_and_port, own_address):
+        with pytest.raises(TypeError, match="a string, not"):
+            read(text)

@@ -107,3 +107,7 @@ def test_a_long_text_is_quoted_by_its_beginning() -> None:
 )
 def test_longer_durations_read_well(seconds: float, text: str) -> None:
     assert span(seconds) == text
+
+
+def test_a_number_of_thousands_of_digits_is_told_in_few() -> None:
+    assert [quoted(each) for each in (10**5000, -(10**5000), 7)] == ["10^300 or more", "-10^300 or more", "7"]

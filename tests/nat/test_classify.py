@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 from math import sqrt
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -270,6 +271,19 @@ def test_time_that_passes_on_a_busy_nat_makes_a_prediction_less_sure_and_further
     assert late[0].endpoint.port - last > 30
 
 
+@pytest.mark.parametrize("odd", [10**400, -(10**400), float("nan"), float("inf"), True, 1.5, ""])
+def test_a_time_or_a_number_of_no_sense_is_a_bad_argument(odd: Any) -> None:
+    for ask in (
+        lambda: predict(Profile(), odd),
+        lambda: predict(Profile(), 0, odd),
+        lambda: predict(Profile(), 0, before=odd),
+        lambda: foresee(Profile(), odd, 8),
+        lambda: foresee(Profile(), 0, odd),
+    ):
+        with pytest.raises((TypeError, ValueError), match="must be"):
+            ask()
+
+
 def test_random_ports_cannot_be_foreseen() -> None:
     nat = lab.Nat(mapping=Mapping.ADDRESS_AND_PORT_DEPENDENT, allocation=Allocation.RANDOM)
     assert predict(classify(Model([nat], seed=1).discover()), 0) == ()
@@ -434,7 +448,9 @@ def test_others_at_the_steps_of_this_programs_other_flows_make_a_row_no_busier(*
         profile = classify(seen, flows=model.flows, hosts=[LOCAL])
         assert profile.busy is not None
         shares.append(profile.busy)
-        assert len(foresee(profile, model.now_ns + 2500 * MS, 8)) == 8
+        row = foresee(profile, model.now_ns + 2500 * MS, 8)
+        assert len(row) == 8
+        assert foresee(profile, model.now_ns + 2500 * MS, 8, least=sum(row[3].values())) == row[:4]
     assert sum(shares) / len(shares) == pytest.approx(0.15, abs=0.03)
 
 

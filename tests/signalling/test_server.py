@@ -248,3 +248,22 @@ async def test_a_room_that_is_too_old_ends_and_whoever_waits_in_it_is_told() -> 
         client = await bound(server.url, "one")
         await client.enter("4")
         assert "too old" in (await client.hear("error"))["error"]
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        *({"port": port} for port in (10**400, -1, 65_536, float("nan"), True, "", None)),
+        *({"stun_ports": ports} for ports in (5, "", (), (0,), (0, 10**400), (0, None))),
+        *({"metrics": at} for at in (5, "", ("127.0.0.1",), ("127.0.0.1", 10**400))),
+        *({"host": host} for host in (5, None, [5], "")),
+        *({"stun_addresses": addresses} for addresses in (5, None, [5], [""])),
+        *({"state": file} for file in (5, b"", True)),
+        *({"limits": limits} for limits in (5, None, "")),
+    ],
+    ids=lambda argument: str(argument)[:40],
+)
+async def test_an_argument_of_no_sense_is_said_to_be_one(argument: dict[str, Any]) -> None:
+    with pytest.raises((TypeError, ValueError), match=r"^.{10,300}$"):
+        async with serve(**{"host": "127.0.0.1", "port": 0, "stun_ports": None, **argument}):
+            pass

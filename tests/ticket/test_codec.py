@@ -429,3 +429,9 @@ def mutated(draws: Random, text: str, letters: str) -> str:
     at = draws.randrange(len(text))
     kept = draws.choice([0, 1, 1, draws.randrange(20)])
     return text[:at] + draws.choice(letters) * draws.randrange(3) + text[at + kept :]
+
+
+@pytest.mark.parametrize("text", [5, b"simopen", None, 10**400, float("nan")])
+def test_what_is_no_text_is_no_ticket(text: Any) -> None:
+    with pytest.raises(TypeError, match="a ticket is read from a string"):
+        parse_ticket(text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from simopen.model.wording import quoted
 
 MOST = 1e9
 """No delay, time-out or step is larger: seconds of 31 years, and in ns they still fit the lab's timers."""
@@ -14,5 +14,5 @@ def check_numbers(*, whole: bool = False, **values: object) -> None:
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, kinds):
             raise TypeError(f"{name} is a {'whole ' * whole}number, not {type(value).__name__}")
-        if not (math.isfinite(value) and abs(value) <= MOST):  # type: ignore[arg-type]
-            raise ValueError(f"{name} is a number up to {MOST:.0e}, not {value:.3g}")
+        if not abs(value) <= MOST:  # type: ignore[arg-type]  # nor NaN
+            raise ValueError(f"{name} is a number up to {MOST:.0e}, not {quoted(value)}")

@@ -19,6 +19,7 @@ from simopen.lab.nat.bounds import check_numbers
 from simopen.lab.packet import Protocol
 from simopen.model.endpoint import Endpoint
 from simopen.model.nat import Allocation, Filtering, Mapping, Pooling
+from simopen.model.wording import quoted
 
 HOLD_NS = 6 * 10**9  # RFC 5382 REQ-4: how long an unsolicited SYN waits for one from inside
 MOST_IN_A_POOL = 254
@@ -121,7 +122,11 @@ class Nat:
 
 def _check_modelled(value: Enum, modelled: Sequence[Enum]) -> None:
     if value not in modelled:
-        raise ValueError(f"no NAT model has {value.value!r}: there are {', '.join(each.value for each in modelled)}")
+        raise ValueError(f"no NAT model has {_name(value)}: there are {', '.join(each.value for each in modelled)}")
+
+
+def _name(value: object) -> str:
+    return quoted(value.value if isinstance(value, Enum) else value)
 
 
 _STRICTEST = "address-and-port-dependent"

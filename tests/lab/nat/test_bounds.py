@@ -12,18 +12,25 @@ from simopen.lab import Conditions, Nat, Network
 TIMES = ("established_timeout_s", "transitory_timeout_s", "udp_timeout_s", "icmp_timeout_s")
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e10, -1, -1e-9])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e10, 10**400, -(10**4000), -1, -1e-9])
 @pytest.mark.parametrize("field", [*TIMES, "others", "step", "pool"])
 def test_a_number_that_no_nat_has(field: str, value: float) -> None:
     with pytest.raises((ValueError, TypeError)):
         Nat(**{field: value})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e10, -1])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e10, 10**400, -(10**4000), -1])
 @pytest.mark.parametrize("field", ["delay_s", "jitter_s", "loss", "duplicate", "hops"])
 def test_a_number_that_no_path_has(field: str, value: float) -> None:
     with pytest.raises((ValueError, TypeError)):
         Conditions(**{field: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [5, 10**4000, None, "", math.nan])
+@pytest.mark.parametrize("field", ["mapping", "filtering", "allocation", "pooling"])
+def test_what_is_no_behaviour_is_said_to_be_none(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match="no NAT model has"):
+        Nat(**{field: value})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("value", ["1", None, [], b"1", True, 1j])
