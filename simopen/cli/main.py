@@ -323,7 +323,7 @@ def _command(
     )
     parser.epilog = _EXAMPLES.get(name, "") + _SECONDS * (name not in _WITHOUT_TIMES) + _STATUS.format(_FAILURES[name])
     parser.set_defaults(command=run, room=_ROOM.get(name, _USUAL_ROOM))
-    where = ", at the end and on standard error, as standard output carries the data" if name in _CARRYING else ""
+    where = ", on standard error" if name in _ON_STANDARD_ERROR else ""
     parser.add_argument("--json", action="store_true", help=f"tell the result as one line of JSON{where}")
     parser.add_argument(
         "-v",
@@ -340,7 +340,8 @@ _ROOM = {"lab": 96, "demo": 56, "doctor": 24, "meet": 24, "send": 32, "receive":
 # 9 are an event loop's own: with less uvloop ends the process by SIGABRT, or cannot be closed again.
 _USUAL_ROOM = 12
 _WITHOUT_TIMES = ("self", "serve")
-_CARRYING = ("connect", "meet", "self", "send", "receive", "pipe")
+# Where standard output carries data, and where there is an answer before the end: a code.
+_ON_STANDARD_ERROR = ("connect", "meet", "self", "send", "receive", "pipe", "forward")
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
