@@ -115,8 +115,13 @@ def _late_ns(report: Report) -> int | None:
     if report.via is Via.ACCEPT:  # the peer's SYN, our answer and its answer, one after the other
         ready_ns = report.established_ns - 3 * round_trip_ns // 2
     late_ns = ready_ns - report.instant_ns
-    ago_ns = ready_ns - refused[-1].started_ns
-    return late_ns if ago_ns < max(late_ns // 10, _LONGER * round_trip_ns) else None
+    # The peer was not ready then yet, and was by that: a SYN that nobody answered at once may have come up much later.
+    known_ns = (refused[-1].started_ns, report.established_ns - round_trip_ns)
+    return late_ns if _span_ns(ready_ns, *known_ns) < max(late_ns // 10, _LONGER * round_trip_ns) else None
+
+
+def _span_ns(*instants_ns: int) -> int:
+    return max(instants_ns) - min(instants_ns)
 
 
 def _waited_ns(attempt: Attempt) -> int:

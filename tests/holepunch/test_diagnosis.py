@@ -233,6 +233,8 @@ def connected(*attempts: Attempt, after_ms: int, **changes: Any) -> Report:
             connected(shot(RST), shot(0, at_ms=40), after_ms=120, instant_ns=START - 1200 * MS),
             "about 1.2 s after this side's instant",
         ),
+        # The last SYN was lost, and its kernel sent it again after 1 s: the peer may have fired at any time in between.
+        (connected(shot(RST), shot(RST, at_ms=1760), shot(0, at_ms=1800, took_ms=1040), after_ms=2840), None),
         # No RST until then: SYNs may have been lost.
         (connected(shot(0), after_ms=2380), None),
         (connected(shot(None), after_ms=2380, via=Via.ACCEPT), None),
