@@ -89,7 +89,7 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
         report = code.told(writer, screen)
         began_s = time.monotonic()
         carried = Carried()
-        async with ending(writer), _ends(options, listener, screen) as ends:
+        async with ending(reader, writer), _ends(options, listener, screen) as ends:
             await carry_to_the_end(
                 reader, writer, source=ends.source, sink=ends.sink, carried=carried, peer_ended=ends.ended
             )

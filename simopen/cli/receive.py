@@ -7,6 +7,7 @@ and nothing is overwritten; what came of a transfer that broke is kept, said so,
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -49,12 +50,14 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
 
     Raises: UsageError; TransferError where it does not get across; and as `simopen.meet`.
     """
-    from simopen.apps.transfer.api import LIMIT, offered, receive
+    from simopen.apps.transfer.api import LIMIT, ending, offered, receive
 
     if not options.yes and not sys.stdin.isatty():
         raise UsageError("there is no terminal to ask at whether to take it: say --yes")
     if not options.into.is_dir():
         raise UsageError(f"--into {quoted(str(options.into))} is no folder")
+    if not os.access(options.into, os.W_OK | os.X_OK):  # before a code is used up
+        raise UsageError(f"--into {quoted(str(options.into))} is a folder that you cannot write to")
     async with code.met(options, screen, options.code, "", limit=LIMIT) as (reader, writer):
         pass
     report = code.told(writer, screen)
@@ -65,8 +68,9 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
         raise
     result = {"report": report.as_dict(), "received": list(offer.names)}
     if offer.message is not None:
-        answer(printable(offer.message) if sys.stdout.isatty() else offer.message)
-        await receive(reader, writer, None)
+        async with ending(reader, writer):
+            answer(printable(offer.message) if sys.stdout.isatty() else offer.message)
+            await receive(reader, writer, None)
         if options.json:
             print_json({**result, "text": offer.message})
         return 0

@@ -119,6 +119,8 @@ def described(offer: Offer) -> str:
         return "a text"
     size = "of unknown size" if offer.size is None else amount(offer.size)
     files = f"{offer.files:,} file{'s' * (offer.files != 1)}"
+    if offer.folders > max(offer.files, 1):
+        files += f" in {offer.folders:,} folders"
     if len(offer.names) > 1:
         return f"{len(offer.names)} things, {listed(map(shown, offer.names), ', ', 4)} ({files}, {size})"
     name = shown(offer.names[0])

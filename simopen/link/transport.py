@@ -291,7 +291,8 @@ class LinkTransport(asyncio.Transport):
         """Close the socket at once: the peer's stream is cut."""
         self._closing = True
         self._stop_timer()
-        self._lower.abort()
+        if not self._lost:  # asyncio's own transports fail where they are aborted after their end
+            self._lower.abort()
 
     def is_closing(self) -> bool:
         """Whether it is closed, or about to be."""

@@ -67,6 +67,17 @@ async def test_half_close_travels_and_the_other_direction_goes_on() -> None:
             await writer.wait_closed()
 
 
+async def test_who_has_closed_may_abort() -> None:
+    async with pair() as ((_, one), (other_reads, other)):
+        one.write(b"all of it" * 1_000_000)
+        one.close()
+        assert len(await other_reads.read()) == 9_000_000
+        await one.wait_closed()
+        one.transport.abort()
+        other.close()
+        await other.wait_closed()
+
+
 async def test_who_closes_ends_its_stream_in_order() -> None:
     async with pair() as ((_, one), (other_reads, other)):
         one.write(b"all of it" * 300_000)

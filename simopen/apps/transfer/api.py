@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import time
 from asyncio import StreamReader, StreamWriter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterator, Set
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
 from simopen.apps.transfer import messages
@@ -26,7 +26,6 @@ from simopen.net.os_errors import reason
 LIMIT = 2**20
 """Of the reader: as much as goes to the thread at once."""
 _LAST_WORD_S = 2.0
-_MOST_HAS = 10**6
 _MOMENT_S = 0.1
 _RECORD_SIZE = 256  # about
 
@@ -45,10 +44,11 @@ async def send(
     Raises: TransferError, where the receiver refuses, either side fails, or the peer leaves; OSError where the stream
     breaks.
     """
-    async with ending(writer):
+    async with ending(reader, writer):
         offer = outgoing if isinstance(outgoing, Offer) else outgoing.offer
         writer.write(messages.record(offer))
-        has = await _answer(reader)
+        entries = () if isinstance(outgoing, Offer) else outgoing.entries
+        has = await _answer(reader, {entry.path for entry in entries if not entry.is_folder})
         heard = asyncio.ensure_future(_said(reader))
         frames = _nothing_more() if isinstance(outgoing, Offer) else outgoing.frames(has)
         all_sent = asyncio.Event()
@@ -70,14 +70,18 @@ def _nothing_more() -> Generator[tuple[bytes, int], None, None]:
     yield messages.record(Complete()), 0
 
 
-async def _answer(reader: StreamReader) -> dict[str, Has]:
+async def _answer(reader: StreamReader, files: Set[str]) -> dict[str, Has]:
+    """What the receiver has of these files; of others, which it may have from before, nothing is kept."""
     has: dict[str, Has] = {}
+    count = 0
     while not isinstance(said := await _said(reader), Accepted):
         if isinstance(said, Refused):
             raise TransferError(f"the receiver does not take it: {shown(said.reason)}")
-        if not isinstance(said, Has) or len(has) >= _MOST_HAS:
+        count += 1
+        if not isinstance(said, Has) or count > messages.MOST_FILES:
             raise TransferError("the receiver answers out of turn")
-        has[said.path] = said
+        if said.path in files:
+            has[said.path] = said
     return has
 
 
@@ -133,7 +137,8 @@ async def unless_gone(reader: StreamReader, writer: StreamWriter, waiting: Corou
         await asyncio.wait({heard, task}, return_when=asyncio.FIRST_COMPLETED)
         return task.result() if task.done() else _out_of_turn(heard.result())
     except BaseException:
-        await _failed(writer, "it was interrupted")
+        await _stopped(heard, task)
+        await _failed(reader, writer, "it was interrupted")
         raise
     finally:
         await _stopped(heard, task)
@@ -155,7 +160,7 @@ async def receive(
 
     Raises: as `send`.
     """
-    async with ending(writer):
+    async with ending(reader, writer):
         if incoming is not None:
             with contextlib.closing(incoming.has()) as left:
                 while (some := await _in_thread(_some, left)) is not None:
@@ -222,14 +227,15 @@ async def _batches(reader: StreamReader) -> AsyncGenerator[list[Message | bytes]
 
 
 async def _in_thread(call: Callable[..., _T], *args: object) -> _T:
-    """As `asyncio.to_thread`, but whoever is cancelled waits for the thread's end: it has files open."""
+    """As `asyncio.to_thread`, but who is cancelled, however often, waits for the thread's end: it has files open."""
     task = asyncio.ensure_future(asyncio.to_thread(call, *args))
     try:
         return await asyncio.shield(task)
     finally:
-        if not task.done():
-            await asyncio.wait([task])
-            task.exception()
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):  # the first one is on its way out already
+                await asyncio.wait([task])
+                task.exception()
 
 
 async def _stopped(*tasks: asyncio.Future[Any]) -> None:
@@ -239,28 +245,38 @@ async def _stopped(*tasks: asyncio.Future[Any]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def ending(writer: StreamWriter) -> AsyncIterator[None]:
+async def ending(reader: StreamReader, writer: StreamWriter) -> AsyncIterator[None]:
     """Close the streams at the end; where something of this side fails, tell a peer that reads `messages`."""
     try:
         yield
     except BaseException as error:
         interrupted = isinstance(error, (asyncio.CancelledError, KeyboardInterrupt))
-        await _failed(writer, "it was interrupted" if interrupted else reason(error))
+        await _failed(reader, writer, "it was interrupted" if interrupted else reason(error))
         raise
     await _closed(writer)
 
 
-async def _failed(writer: StreamWriter, why: str) -> None:
-    if not writer.is_closing():
-        writer.write(messages.failed(why))
-    await _closed(writer)
+async def _failed(reader: StreamReader, writer: StreamWriter, why: str) -> None:
+    if writer.is_closing():
+        await _closed(writer)
+        return
+    writer.write(messages.failed(why))
+    await _closed(writer, reader)
 
 
-async def _closed(writer: StreamWriter) -> None:
-    writer.close()
+async def _closed(writer: StreamWriter, unread: StreamReader | None = None) -> None:
+    """Close the streams, after what is `unread` has come to its end: a kernel that closes a socket with something
+    unread resets it, and the peer may lose what was said to it last.
+    """
     try:
         with contextlib.suppress(OSError):
             async with asyncio.timeout(_LAST_WORD_S):
+                if unread is not None:
+                    writer.write_eof()
+                    while await unread.read(LIMIT):
+                        pass
+                writer.close()
                 await writer.wait_closed()
     finally:
+        writer.close()
         writer.transport.abort()

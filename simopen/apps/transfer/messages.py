@@ -35,7 +35,7 @@ _RECORD, _DATA = b"r", b"d"
 MOST_NAMES = 500
 MOST_TEXT = 2**16
 _MOST_BYTES = 2**63 - 1
-_MOST_FILES = 10**7
+MOST_FILES = 10**7
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -215,8 +215,8 @@ def _bool(value: Any) -> bool:
 _FIELDS: dict[str, Callable[[Any], Any]] = {
     "version": _version,
     "names": _names,
-    "files": _count(_MOST_FILES),
-    "folders": _count(_MOST_FILES),
+    "files": _count(MOST_FILES),
+    "folders": _count(MOST_FILES),
     "size": _or_none(_count(_MOST_BYTES)),
     "message": _or_none(_text(MOST_TEXT)),
     "reason": _text(MOST_TEXT),

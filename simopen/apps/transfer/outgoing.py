@@ -223,7 +223,11 @@ def batch(frames: Iterator[tuple[bytes, int]]) -> tuple[list[bytes], int] | None
 
 
 def text(message: str) -> Offer:
-    """The offer that a text is. Raises: TransferError where it is too long."""
-    if len(message.encode(errors="surrogateescape")) > messages.MOST_TEXT:
+    """The offer that a text is. Raises: TransferError where it is too long, or no UTF-8."""
+    try:
+        length = len(message.encode())
+    except UnicodeEncodeError as error:
+        raise TransferError("the text is not UTF-8; send it as a file, or by -") from error
+    if length > messages.MOST_TEXT:
         raise TransferError(f"a text is {messages.MOST_TEXT // 1024} KiB at most; send it as a file, or by -")
     return Offer(messages.VERSION, (), 0, 0, 0, message)

@@ -14,6 +14,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import shutil
 import stat
 from collections.abc import Callable, Iterator, Sequence, Set
 from pathlib import Path
@@ -55,7 +56,16 @@ class Staging:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise TransferError("the same is being received here by another command: wait for its end") from error
+            raise _busy() from error
+        if self._is_gone():
+            raise _busy()
+
+    def _is_gone(self) -> bool:
+        """Whether a command that has ended since this opened it has removed it."""
+        try:
+            return not os.path.samestat(os.fstat(self._fd), os.stat(self.path.name, dir_fd=self._into))
+        except FileNotFoundError:
+            return True
 
     def _refuse_taken(self) -> None:
         for name in self._names:
@@ -88,9 +98,15 @@ class Staging:
             yield from ((*above, name) for name in names)
 
     def make_folder(self, parts: tuple[str, ...]) -> None:
-        """Raises: TransferError, as each of these does for what the file system refuses."""
+        """Make it, or take the one that an earlier transfer has left, whose file of that name goes.
+
+        Raises: TransferError, as each of these does for what the file system refuses.
+        """
         with _told(self.path.joinpath(*parts)):
             above = self._opened(parts[:-1])
+            with contextlib.suppress(FileNotFoundError):
+                if stat.S_ISREG(os.stat(parts[-1], dir_fd=above, follow_symlinks=False).st_mode):
+                    os.unlink(parts[-1], dir_fd=above)
             try:
                 os.mkdir(parts[-1], 0o777, dir_fd=above)
             except FileExistsError:
@@ -106,7 +122,10 @@ class Staging:
         return None
 
     def write(self, parts: tuple[str, ...], start: int, *, executable: bool) -> int:
-        """A descriptor of a file that is to be written from `start` on; what was there before that stays."""
+        """A descriptor of a file that is to be written from `start` on; what was there before that stays.
+
+        A folder of that name that an earlier transfer has left goes.
+        """
         with _told(self.path.joinpath(*parts)):
             above = self._opened(parts[:-1])
             if start:
@@ -118,8 +137,12 @@ class Staging:
                     os.close(fd)
                     raise
                 return fd
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 os.unlink(parts[-1], dir_fd=above)
+            except FileNotFoundError:
+                pass
+            except (IsADirectoryError, PermissionError):  # Linux's errno for it, and POSIX's
+                shutil.rmtree(parts[-1], dir_fd=above)
             mode = 0o777 if executable else 0o666  # less the umask; what else the sender's may have is not taken over
             return os.open(parts[-1], os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OF_FILES, mode, dir_fd=above)
 
@@ -213,6 +236,10 @@ def _hidden(names: Sequence[str]) -> str:
     digest = hashlib.sha256("\0".join(names).encode()).hexdigest()[:8]
     readable = names[0].encode()[:_READABLE].decode(errors="ignore")
     return f".{readable}.{digest}{SUFFIX}"
+
+
+def _busy() -> TransferError:
+    return TransferError("the same is being received here by another command: wait for its end")
 
 
 def _taken(name: str) -> TransferError:

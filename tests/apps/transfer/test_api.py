@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import threading
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from simopen.apps.transfer import messages
-from simopen.apps.transfer.api import offered, receive, refuse, send, unless_gone
+from simopen.apps.transfer.api import ending, offered, receive, refuse, send, unless_gone
 from simopen.apps.transfer.incoming import Incoming
 from simopen.apps.transfer.messages import Accepted, Complete, Has, Message, Offer, Received
 from simopen.apps.transfer.outgoing import Outgoing, text
@@ -198,6 +200,73 @@ async def test_a_person_who_interrupts_the_question_is_told_of(tree: Path) -> No
         with pytest.raises(TransferError, match="interrupted"):
             await sending
         await both(asking)
+
+
+async def test_who_fails_reads_on_so_that_the_peer_hears_why() -> None:
+    """A socket that is closed with something unread is reset, and what was said last is lost."""
+    async with stream() as (ours, theirs):
+
+        async def fail() -> None:
+            async with ending(*theirs):
+                raise TransferError("the disk is full")
+
+        async def push() -> object:
+            ours[1].write(bytes(16_000_000))
+            await ours[1].drain()
+            said = await messages.read(ours[0])
+            ours[1].close()
+            return said
+
+        assert (await both(push(), fail()))[0] == messages.Failed("the disk is full")
+
+
+class Slow(Outgoing):
+    """Whose files take until `done` is set."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__([str(path)])
+        self.begun, self.done = threading.Event(), threading.Event()
+        self.has: Mapping[str, Has] = {}
+
+    def frames(self, has: Mapping[str, Has]) -> Generator[tuple[bytes, int], None, None]:
+        self.has = has
+        self.begun.set()
+        self.done.wait()
+        yield from super().frames(has)
+
+
+async def test_who_is_interrupted_twice_waits_for_what_has_files_open(tree: Path) -> None:
+    out = Slow(tree)
+    async with stream() as (ours, theirs):
+        sending = asyncio.ensure_future(send(*ours, out))
+        theirs[1].write(messages.record(Accepted()))
+        await asyncio.to_thread(out.begun.wait)
+        for _ in range(3):
+            sending.cancel()
+            for _ in range(10):
+                await asyncio.sleep(0)
+        assert not sending.done()
+        theirs[1].close()
+        out.done.set()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+
+
+async def test_of_what_the_receiver_has_the_senders_own_files_are_kept(tree: Path) -> None:
+    out = Slow(tree)
+    out.done.set()
+    known = Has("top/big", 1, "0" * 64)
+    async with stream() as (ours, theirs):
+        sending = asyncio.ensure_future(send(*ours, out))
+        others = (Has(f"top/{number}", 1, "0" * 64) for number in range(1000))
+        answers: list[Message] = [*others, known, known, Accepted()]
+        for each in answers:
+            theirs[1].write(messages.record(each))
+        await asyncio.to_thread(out.begun.wait)
+        sending.cancel()
+        theirs[1].close()
+        await both(sending)
+    assert out.has == {"top/big": known}
 
 
 X = Offer(messages.VERSION, ("x",), 1, 0, 4)

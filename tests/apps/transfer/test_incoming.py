@@ -91,6 +91,24 @@ def test_what_an_earlier_transfer_left_and_this_one_lacks_goes(tmp_path: Path) -
     assert os.listdir(tmp_path / "d") == ["y"]
 
 
+D = offer("d", folders=2)
+AS_FOLDER: list[Message | bytes] = [Folder("d"), Folder("d/x"), file("d/x/y"), b"data", End(SHA[b"data"])]
+AS_FILE: list[Message | bytes] = [Folder("d"), file("d/x"), b"data", End(SHA[b"data"])]
+
+
+@pytest.mark.parametrize(("before", "after"), [(AS_FILE, AS_FOLDER), (AS_FOLDER, AS_FILE)])
+def test_what_was_a_file_and_is_a_folder_by_now(
+    tmp_path: Path, before: list[Message | bytes], after: list[Message | bytes]
+) -> None:
+    with Incoming(D, tmp_path) as incoming:
+        list(incoming.has())
+        incoming.take(before)
+    what = offer("d", folders=sum(isinstance(each, Folder) for each in after))
+    assert taken(tmp_path, what, [*after, Complete()]) == 4
+    assert (tmp_path / "d" / "x").is_dir() == (after is AS_FOLDER)
+    assert os.listdir(tmp_path) == ["d"]
+
+
 @pytest.mark.parametrize(
     ("names", "files"),
     [((), 0), (("..",), 1), (("a/b",), 1), (("/etc",), 1), (("a", "A"), 2), (("a", "b"), 1), (("a\n",), 1), (("",), 1)],

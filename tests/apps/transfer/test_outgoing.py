@@ -192,3 +192,8 @@ def test_a_text_has_its_limit() -> None:
     assert outgoing.text("hello").message == "hello"
     with pytest.raises(TransferError, match="64 KiB"):
         outgoing.text("x" * 65537)
+
+
+def test_a_text_that_is_no_text() -> None:
+    with pytest.raises(TransferError, match="UTF-8"):
+        outgoing.text(os.fsdecode(b"\xff"))

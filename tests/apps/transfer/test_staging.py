@@ -119,6 +119,17 @@ def test_a_second_command_is_told_of_the_first(tmp_path: Path) -> None:
             pass
 
 
+def test_a_first_command_that_ends_as_the_second_begins(tmp_path: Path) -> None:
+    class Late(Staging):
+        def _lock(self) -> None:
+            os.rmdir(self.path)
+            super()._lock()
+
+    with pytest.raises(TransferError, match="another command"):
+        Late(tmp_path, ("x",))
+    assert names(tmp_path) == []
+
+
 @pytest.mark.parametrize("place", ["hidden", "inside"])
 def test_links_that_somebody_puts_there_are_not_followed(tmp_path: Path, place: str) -> None:
     elsewhere = tmp_path / "elsewhere"
