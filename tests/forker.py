@@ -21,6 +21,7 @@ import uvloop
 import simopen
 from simopen.clock.scheduler import shared
 from simopen.clock.source import plain
+from simopen.model.times import MonoNs
 
 T = TypeVar("T")
 FACTORIES = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
@@ -43,8 +44,8 @@ async def meet(one: tuple[str, int], other: tuple[str, int]) -> str:
 
 async def parent(one: int, other: int, new_loop: str) -> int:
     """Forks right before an instant that it waits for, then goes on as if nothing had happened."""
-    far = asyncio.create_task(shared.at(time.monotonic_ns() + 10**13, bool))
-    near = asyncio.create_task(shared.at(time.monotonic_ns() + 5_000_000, os.getpid))
+    far = asyncio.create_task(shared.at(MonoNs(time.monotonic_ns() + 10**13), bool))
+    near = asyncio.create_task(shared.at(MonoNs(time.monotonic_ns() + 5_000_000), os.getpid))
     while sys.getswitchinterval() == USUAL_S and not near.done():  # noqa: ASYNC110 - close to the instant
         await asyncio.sleep(0)
     with warnings.catch_warnings():

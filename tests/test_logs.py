@@ -15,6 +15,7 @@ from simopen import _logs
 from simopen.clock import scheduler
 from simopen.clock.source import plain
 from simopen.holepunch.trace import MOST_LOGGED
+from simopen.model.times import MonoNs
 from tests.fake_ntp import FakeNtp
 from tests.loopback import HERE, THERE, ports
 from tests.stalls import ALONE_S
@@ -97,7 +98,7 @@ async def test_nothing_is_logged_between_the_handover_and_the_end(
     seen: list[int] = []
     at = time.time() + 0.3
     at_ns = time.monotonic_ns() + 300_000_000
-    watching = scheduler.shared.at(at_ns + 50_000_000, lambda: seen.append(untimely(caplog)))
+    watching = scheduler.shared.at(MonoNs(at_ns + 50_000_000), lambda: seen.append(untimely(caplog)))
     punching = simopen.connect((THERE, ports[1]), local=(HERE, ports[0]), at=at, window=ALONE_S, clock=plain())
     _, failed = await asyncio.gather(watching, punching, return_exceptions=True)
     assert isinstance(failed, simopen.WindowClosed)

@@ -22,6 +22,7 @@ from simopen.holepunch.pair import Pair
 from simopen.holepunch.retry import Window
 from simopen.model.endpoint import Endpoint
 from simopen.model.shot import Shot
+from simopen.model.times import MonoNs
 
 # From a RST's arrival until the next SYN leaves. Measured in the lab with both cores busy: 0.5 to 1 ms.
 REACTION_NS = 300_000
@@ -72,7 +73,9 @@ class Host:
         pair = self._pairs[remote] = Pair(Shot(self._local.port, remote))
         self._engine = Engine((pair,))
         self.fired_ns, closes_ns = fires_ns, fires_ns + window_ns
-        self._carrier.at(fires_ns, self._begin, pair, Window(fires_ns, closes_ns, left=None if retries else 0))
+        self._carrier.at(
+            fires_ns, self._begin, pair, Window(MonoNs(fires_ns), MonoNs(closes_ns), left=None if retries else 0)
+        )
         self._carrier.at(closes_ns, self._close)
 
     def receive(self, remote: Endpoint, segment: Segment) -> None:
@@ -135,9 +138,9 @@ class Host:
     def _established(self, remote: Endpoint, opener: Opener) -> None:
         now_ns = self._carrier.now_ns
         if opener.passive:
-            self._tell(told.Accepted((remote, opener), remote, now_ns, 0))
+            self._tell(told.Accepted((remote, opener), remote, MonoNs(now_ns), 0))
         else:
-            self._tell(told.CameUp(self._pairs[remote], (remote, opener), now_ns))
+            self._tell(told.CameUp(self._pairs[remote], (remote, opener), MonoNs(now_ns)))
 
     def _lost(self, remote: Endpoint, opener: Opener, error: int) -> None:
         opener.state = State.CLOSED
@@ -156,13 +159,13 @@ class Host:
     # What the runner does.
 
     def _begin(self, pair: Pair, window: Window) -> None:
-        self._tell(told.Begun(window, self.fired_ns, self.fired_ns))
+        self._tell(told.Begun(window, MonoNs(self.fired_ns), MonoNs(self.fired_ns)))
         self._fire(pair)
         self._listening = self._listens and not self.over
 
     def _fire(self, pair: Pair) -> None:
         at_ns, error = self._carrier.now_ns, self._connect(pair.shot.remote)
-        self._tell(told.Fired(pair, at_ns, error))
+        self._tell(told.Fired(pair, MonoNs(at_ns), error))
 
     def _close(self) -> None:
         if not self.over:
@@ -174,7 +177,7 @@ class Host:
         if len(self._events) > 1:
             return
         while self._events:
-            for action in self._engine.handle(self._events[0], self._carrier.now_ns):
+            for action in self._engine.handle(self._events[0], MonoNs(self._carrier.now_ns)):
                 self._carry_out(action)
             self._events.popleft()
         if self.over:

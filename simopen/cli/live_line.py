@@ -46,18 +46,18 @@ class Waiting:
         at_s = None if self.at_s is None else event.instant_utc_ns / 1e9
         return replace(self, estimate=event.estimate, at_s=at_s)
 
-    def left_s(self, now_ns: int) -> float:
+    def left_s(self, now_ns: MonoNs) -> float:
         """Until the instant, where CLOCK_MONOTONIC says `now_ns`; zero or less where it has passed, or is now."""
         return 0.0 if self.at_s is None else self.at_s - self._utc_s(now_ns)
 
-    def pause_s(self, now_ns: int) -> float | None:
+    def pause_s(self, now_ns: MonoNs) -> float | None:
         """How long the line stays as it is, unless an event comes; None: for good."""
         if self.left_s(now_ns) > 0:
             return _TICK_S
         until_end_s = self._end_s() - self._utc_s(now_ns)
         return until_end_s if until_end_s > 0 else None
 
-    def text(self, now_ns: int) -> str:
+    def text(self, now_ns: MonoNs) -> str:
         """One line; below 80 columns for an IPv4 peer."""
         now_s, end_s = self._utc_s(now_ns), self._end_s()
         if now_s >= end_s:
@@ -73,8 +73,8 @@ class Waiting:
         left = f"{left_s:.{0 if left_s >= 100 else 1}f}"
         return f"{self.whom} at {_told(self.at_s)}{here}, in {left} s; clock {sure}"
 
-    def _utc_s(self, now_ns: int) -> float:
-        return self.estimate.utc_at(MonoNs(now_ns)) / 1e9
+    def _utc_s(self, now_ns: MonoNs) -> float:
+        return self.estimate.utc_at(now_ns) / 1e9
 
     def _end_s(self) -> float:
         return (self.began_s if self.at_s is None else self.at_s) + self.window_s
@@ -83,7 +83,7 @@ class Waiting:
 @contextlib.contextmanager
 def drawn(waiting: Waiting, screen: Screen) -> Iterator[OnEvent]:
     """While inside, a line says how far it is; what this yields is told of the events."""
-    with screen.line(waiting.text(time.monotonic_ns())) as update:
+    with screen.line(waiting.text(MonoNs(time.monotonic_ns()))) as update:
         line = _Line(waiting, update)
         line.tick()
         try:
@@ -112,7 +112,7 @@ class _Line:
             self._timer.cancel()
 
     def tick(self) -> None:
-        now_ns = time.monotonic_ns()
+        now_ns = MonoNs(time.monotonic_ns())
         left_s = self._waiting.left_s(now_ns)
         if not 0 < left_s < _QUIET_S:
             self._update(self._waiting.text(now_ns), countdown(left_s))

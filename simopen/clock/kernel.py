@@ -23,6 +23,7 @@ import sys
 from dataclasses import dataclass
 
 from simopen.model.estimate import Estimate, Reading, Source
+from simopen.model.times import UtcNs
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,4 +99,4 @@ def kernel_estimate(told: KernelTime | None, reading: Reading, limit_s: float) -
     bound_ns = told.maxerror_us * 1000 + abs(told.offset_ns)
     if bound_ns >= limit_s * 1e9:
         return None
-    return Estimate(reading.realtime_ns, bound_ns, Source.KERNEL, reading)
+    return Estimate(UtcNs(reading.realtime_ns), bound_ns, Source.KERNEL, reading)

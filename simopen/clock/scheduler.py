@@ -39,6 +39,7 @@ from operator import call
 from typing import ClassVar, NamedTuple, Self
 
 from simopen.errors import PunchError
+from simopen.model.times import MonoNs
 
 # A sleep ends up to 0.4 ms late with every core busy, and then the GIL is to be had. Not more: a core is kept busy.
 SPIN_NS = 900_000
@@ -57,23 +58,23 @@ _STAT_PROCESSOR = 36  # proc(5): field 39 of stat, counted from the one after th
 class Fired(NamedTuple):
     """The CLOCK_MONOTONIC ns right before a call, never before its instant, and what the call returned."""
 
-    at_ns: int
+    at_ns: MonoNs
     result: object
 
 
-def spin(when_ns: int, calls: Iterable[Callable[[], object]], until_ns: int = sys.maxsize) -> list[Fired]:
+def spin(when_ns: MonoNs, calls: Iterable[Callable[[], object]], until_ns: int = sys.maxsize) -> list[Fired]:
     """Spin until `when_ns`, then make the calls: from the first look at the clock to the last call all of it in C.
 
     None is made after `until_ns`, so fewer may come back.
     """
     instants = takewhile(until_ns.__ge__, filter(when_ns.__le__, iter(time.monotonic_ns, None)))
     made = list(zip(instants, map(call, calls), strict=False))
-    return [Fired(*each) for each in made]
+    return [Fired(MonoNs(at_ns), result) for at_ns, result in made]
 
 
 @dataclass(order=True, slots=True)
 class _Shot:
-    when_ns: int
+    when_ns: MonoNs
     order: int
     until_ns: int = field(compare=False)
     loop: asyncio.AbstractEventLoop = field(compare=False)
@@ -152,7 +153,7 @@ class Scheduler:
 
     async def at(
         self,
-        when_ns: int,
+        when_ns: MonoNs,
         *calls: Callable[[], object],
         until_ns: int = sys.maxsize,
         rehearsal: Callable[[], object] | None = None,

@@ -14,6 +14,7 @@ from simopen.clock import ntp
 from simopen.errors import ClockError, no_names
 from simopen.model.estimate import Estimate, Evidence, Reading, Source, drift_ns, slept_s
 from simopen.model.server import Heard
+from simopen.model.times import UtcNs
 from simopen.model.wording import by_reason, human, listed
 
 SLEW_PPM = 500
@@ -92,7 +93,7 @@ def judge(answers: Sequence[ntp.Answers], before: Reading, now: Reading) -> Esti
     if hull is None:
         raise _disagreement(evidence)
     middle_ns = (hull[0] + hull[1]) // 2
-    return Estimate(now.monotonic_ns + middle_ns, hull[1] - middle_ns, Source.NTP, now, evidence)
+    return Estimate(UtcNs(now.monotonic_ns + middle_ns), hull[1] - middle_ns, Source.NTP, now, evidence)
 
 
 def _evidence(answers: ntp.Answers, hull: tuple[int, int] | None, now: Reading) -> Evidence:

@@ -27,6 +27,7 @@ from simopen.clock.selection import agreed, judge
 from simopen.errors import ClockError, too_short
 from simopen.model.estimate import Estimate, Reading, Source
 from simopen.model.server import Heard, Server
+from simopen.model.times import MonoNs, UtcNs
 from simopen.model.wording import quoted
 
 logger = _logs.logger("clock")
@@ -58,7 +59,7 @@ class LocalClock:
         before_ns = time.monotonic_ns()
         realtime_ns, boottime_ns = time.time_ns(), _boottime_ns(before_ns)
         gap_ns = time.monotonic_ns() - before_ns
-        return gap_ns, Reading(before_ns + gap_ns // 2, realtime_ns, boottime_ns)
+        return gap_ns, Reading(MonoNs(before_ns + gap_ns // 2), realtime_ns, boottime_ns)
 
 
 def _boottime_ns(otherwise: int) -> int:
@@ -74,7 +75,7 @@ MACHINE = LocalClock()
 def unchecked_clock(local: LocalClock = MACHINE) -> Estimate:
     """The wall clock as it is, with an unknown bound: as `clock=` it keeps `connect` from asking time servers."""
     reading = local.read()
-    return Estimate(reading.realtime_ns, None, Source.PLAIN, reading)
+    return Estimate(UtcNs(reading.realtime_ns), None, Source.PLAIN, reading)
 
 
 plain = unchecked_clock

@@ -29,6 +29,7 @@ from simopen.model.endpoint import Endpoint, Local, Peer, local_endpoint, normal
 from simopen.model.event import OnEvent, Up, Verified
 from simopen.model.nat import Profile
 from simopen.model.report import Report
+from simopen.model.times import MonoNs
 from simopen.model.wording import quoted
 from simopen.net import delayed_close
 from simopen.net.sockets import connect as connect_socket
@@ -182,7 +183,7 @@ async def _linked(
         link = await verification.link()
         link.transport.gone = partial(delayed_close.shared.note, ends)
     options.tell(Up(stream.established_ns, stream.remote, stream.via))
-    options.tell(Verified(time.monotonic_ns(), stream.remote))
+    options.tell(Verified(MonoNs(time.monotonic_ns()), stream.remote))
     return streams(link, replace(report, proof=link.proof), limit)
 
 

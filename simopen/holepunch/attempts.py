@@ -19,6 +19,7 @@ from simopen.holepunch.nomination import Condition
 from simopen.holepunch.pair import Pair
 from simopen.model.endpoint import Endpoint
 from simopen.model.report import Via
+from simopen.model.times import MonoNs
 from simopen.net import local_ports, own_flows, sock_diag
 from simopen.net.local_ports import LocalPorts
 from simopen.net.own_flows import Flow
@@ -40,7 +41,7 @@ class Stream:
     sock: socket.socket
     remote: Endpoint
     via: Via
-    established_ns: int
+    established_ns: MonoNs
     took_ns: int
 
 
@@ -90,15 +91,15 @@ class Attempts:
             limit_resends(self._sock, self._resends)
         self.connect_ex = self._sock.connect_ex
 
-    def load_and_fire(self) -> tuple[int, int]:
+    def load_and_fire(self) -> tuple[MonoNs, int]:
         """Send a SYN from a new socket; returns when, and the errno. Raises: LocalEndpointError."""
         self.load()
-        at_ns = time.monotonic_ns()
+        at_ns = MonoNs(time.monotonic_ns())
         error = self.connect_ex(self.target)
         self.note(at_ns)
         return at_ns, error
 
-    def note(self, at_ns: int) -> None:
+    def note(self, at_ns: MonoNs) -> None:
         """Take note of the flow that this SYN begins."""
         own_flows.process.note(Flow(True, self.local[1], self.peer, at_ns))
 
@@ -179,7 +180,7 @@ def _answer(sock: socket.socket) -> int:
     return error
 
 
-def up_since_ns(sock: socket.socket, earliest_ns: int) -> int:
+def up_since_ns(sock: socket.socket, earliest_ns: MonoNs) -> MonoNs:
     """When this stream came up, in CLOCK_MONOTONIC ns, though the loop may come round to it only now.
 
     Until something is sent, the kernel counts the time since "data last sent" from then (tcp_finish_connect and
@@ -192,7 +193,7 @@ def up_since_ns(sock: socket.socket, earliest_ns: int) -> int:
             told = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SENT.size)
             ago_ns = _TCP_INFO_SENT.unpack(told)[0] * 1_000_000
     now_ns = time.monotonic_ns()
-    return now_ns if ago_ns <= _JIFFY_NS else max(earliest_ns, now_ns - ago_ns)
+    return MonoNs(now_ns if ago_ns <= _JIFFY_NS else max(earliest_ns, now_ns - ago_ns))
 
 
 def accept_took_ns(sock: socket.socket) -> int:

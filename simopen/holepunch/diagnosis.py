@@ -27,6 +27,7 @@ from simopen.holepunch.advice import ALLOW_SPRAY, BY_PROFILE, NEW_TICKETS, SPRAY
 from simopen.model.endpoint import Endpoint
 from simopen.model.outcome import Outcome
 from simopen.model.report import Attempt, Cause, Diagnosis, Report, Via, tally
+from simopen.model.times import MonoNs
 from simopen.model.wording import listed, span
 
 NEAR_NS = 1_000_000
@@ -113,7 +114,7 @@ def _late_ns(report: Report) -> int | None:
     round_trip_ns = min(_waited_ns(attempt) for attempt in tried if attempt.outcome in (Outcome.RESET, Outcome.OPEN))
     ready_ns = tried[-1].started_ns  # that found the peer ready; it left half a round trip before, as its RST took
     if report.via is Via.ACCEPT:  # the peer's SYN, our answer and its answer, one after the other
-        ready_ns = report.established_ns - 3 * round_trip_ns // 2
+        ready_ns = MonoNs(report.established_ns - 3 * round_trip_ns // 2)
     late_ns = ready_ns - report.instant_ns
     # The peer was not ready then yet, and was by that: a SYN that nobody answered at once may have come up much later.
     known_ns = (refused[-1].started_ns, report.established_ns - round_trip_ns)

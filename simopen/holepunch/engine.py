@@ -69,6 +69,7 @@ from simopen.holepunch.retry import Fire as Turn
 from simopen.holepunch.retry import GiveUp, Window
 from simopen.model.outcome import UNDER_WAY, Outcome, outcome_of, passes
 from simopen.model.report import Attempt
+from simopen.model.times import NEVER, MonoNs
 
 # States of a 5-tuple that do not pass by themselves within a window, unlike an accept under way or TIME-WAIT.
 _LASTING = {"ESTABLISHED", "SYN-SENT", "CLOSE-WAIT"}
@@ -86,11 +87,11 @@ class Engine:
         self.holder: str | None = None
         self.hindrance: LocalEndpointError | None = None  # what last kept this host from having a socket
         self.over = False
-        self._window = Window(0, 0)
-        self._fired_ns = 0
+        self._window = Window(NEVER, NEVER)
+        self._fired_ns = NEVER
         self._behind_ns = 0
         self._later: list[Pair] = []  # those that are planned for after the instant, the next one last
-        self._due: list[tuple[int, int, Pair]] = []  # a heap; what a pair does not name any more is void
+        self._due: list[tuple[MonoNs, int, Pair]] = []  # a heap; what a pair does not name any more is void
         self._order = count()
         self._dead = 0
         self._doom: PunchError | None = None  # why all pairs are dead
@@ -98,12 +99,12 @@ class Engine:
         self._nomination = Nomination(chooses=chooses, coming=self._better_may_come, alone=alone)
         self._came_from: dict[Stream, Pair] = {}
         self._checking = False
-        self._waits_until_ns: int | None = None
+        self._waits_until_ns: MonoNs | None = None
         self._actions: list[Action] = []
         self._ranks = ranks(self.pairs)
         self._addresses = {pair.shot.remote.address for pair in self.pairs}
 
-    def handle(self, event: Event, now_ns: int) -> list[Action]:
+    def handle(self, event: Event, now_ns: MonoNs) -> list[Action]:
         """What to do, in this order, now that this has happened. What cannot happen any more changes nothing."""
         self._actions = []
         pair: Pair | None = getattr(event, "pair", None)
@@ -118,14 +119,14 @@ class Engine:
     def _do(self, action: Action) -> None:
         self._actions.append(action)
 
-    def _begun(self, event: Begun, now_ns: int) -> None:
+    def _begun(self, event: Begun, now_ns: MonoNs) -> None:
         self._window, self._fired_ns = event.window, event.fired_ns
         for pair in self.pairs:
-            pair.planned_ns = event.instant_ns + pair.shot.after_ns
+            pair.planned_ns = MonoNs(event.instant_ns + pair.shot.after_ns)
         later = (pair for pair in self.pairs if pair.shot.after_ns and pair.state is State.PLANNED)
         self._later = sorted(later, key=lambda pair: pair.planned_ns, reverse=True)
 
-    def _time(self, event: Time, now_ns: int) -> None:
+    def _time(self, event: Time, now_ns: MonoNs) -> None:
         self._waits_until_ns = None
         self._fire_later(now_ns)
         while (due_ns := self._next_due_ns()) is not None and due_ns <= now_ns:
@@ -136,12 +137,12 @@ class Engine:
             else:  # a guess has had its time: has the peer's SYN come meanwhile?
                 self._do(Look(pair))
 
-    def _next_due_ns(self) -> int | None:
+    def _next_due_ns(self) -> MonoNs | None:
         while self._due and self._due[0][-1].due_ns != self._due[0][0]:
             heapq.heappop(self._due)
         return self._due[0][0] if self._due else None
 
-    def _fire_later(self, now_ns: int) -> None:
+    def _fire_later(self, now_ns: MonoNs) -> None:
         """One at a time, and none to make up for a long delay: the rest is put off by that, and never many at once."""
         if not self._later or (late_ns := now_ns - self._later[-1].planned_ns - self._behind_ns) < 0:
             return
@@ -152,9 +153,9 @@ class Engine:
             return
         if not pair.shot.once:
             self._window = self._window.fired(now_ns)
-        self._fire(pair, pair.planned_ns + self._behind_ns, now_ns)
+        self._fire(pair, MonoNs(pair.planned_ns + self._behind_ns), now_ns)
 
-    def _fire(self, pair: Pair, planned_ns: int, now_ns: int) -> None:
+    def _fire(self, pair: Pair, planned_ns: MonoNs, now_ns: MonoNs) -> None:
         if now_ns >= self._window.closes_ns:
             pair.step(Step.NO_TURN)
             return
@@ -162,11 +163,11 @@ class Engine:
         pair.planned_ns = planned_ns
         self._do(Fire(pair))
 
-    def _call_at(self, at_ns: int, pair: Pair) -> None:
+    def _call_at(self, at_ns: MonoNs, pair: Pair) -> None:
         pair.due_ns = at_ns
         heapq.heappush(self._due, (at_ns, next(self._order), pair))
 
-    def _fired(self, event: Fired, now_ns: int) -> None:
+    def _fired(self, event: Fired, now_ns: MonoNs) -> None:
         pair, outcome = event.pair, outcome_of(event.error, immediate=True)
         if pair.state is State.PLANNED and not pair.shot.once:  # the others had a turn
             self._window = self._window.fired(event.at_ns)
@@ -176,12 +177,12 @@ class Engine:
             return
         pair.step(Step.SENT)
         if pair.shot.lasts_ns is not None:
-            self._call_at(event.at_ns + pair.shot.lasts_ns, pair)
+            self._call_at(MonoNs(event.at_ns + pair.shot.lasts_ns), pair)
 
-    def _answered(self, event: Answered, now_ns: int) -> None:
+    def _answered(self, event: Answered, now_ns: MonoNs) -> None:
         self._failed(event.pair, event.error, now_ns, resent=event.resent)
 
-    def _failed(self, pair: Pair, error: int, now_ns: int, *, immediate: bool = False, resent: int = 0) -> None:
+    def _failed(self, pair: Pair, error: int, now_ns: MonoNs, *, immediate: bool = False, resent: int = 0) -> None:
         attempt = self._record(pair, error, now_ns, immediate=immediate)
         pair.due_ns = None
         self._do(Close(pair))
@@ -192,12 +193,12 @@ class Engine:
         pair.holder = None
         self._again(pair, attempt.outcome, now_ns, error=error, sent=attempt.sent, resent=resent)
 
-    def _record(self, pair: Pair, error: int | None, now_ns: int, *, immediate: bool = False) -> Attempt:
+    def _record(self, pair: Pair, error: int | None, now_ns: MonoNs, *, immediate: bool = False) -> Attempt:
         attempt = Attempt(pair.shot.remote, pair.planned_ns, pair.started_ns, now_ns, error, immediate)
         self.attempts.append(attempt)
         return attempt
 
-    def _no_socket(self, event: NoSocket, now_ns: int) -> None:
+    def _no_socket(self, event: NoSocket, now_ns: MonoNs) -> None:
         pair, refused = event.pair, event.error
         at_the_instant = pair.state is State.PLANNED  # it was to be had before, or might pass
         if at_the_instant or (not pair.shot.once and passes(refused.errno or 0, had=pair.started_ns > 0)):
@@ -206,7 +207,7 @@ class Engine:
         else:
             self._give_up(pair, refused, now_ns)
 
-    def _seen(self, event: Seen, now_ns: int) -> None:
+    def _seen(self, event: Seen, now_ns: MonoNs) -> None:
         pair = event.pair
         if pair.state is State.TAKEN:
             self.holder = event.state
@@ -227,7 +228,7 @@ class Engine:
         return Outcome.HELD if lasting else Outcome.TAKEN
 
     def _again(
-        self, pair: Pair, outcome: Outcome, now_ns: int, *, error: int = 0, sent: bool = True, resent: int = 0
+        self, pair: Pair, outcome: Outcome, now_ns: MonoNs, *, error: int = 0, sent: bool = True, resent: int = 0
     ) -> None:
         """What is fired again has its turn here, whatever became of it. A guess has had its only one."""
         answer, window = self._window.after(outcome, now_ns, sent=sent, resent=resent)
@@ -246,7 +247,7 @@ class Engine:
         else:
             pair.step(Step.NO_TURN)
 
-    def _give_up(self, pair: Pair, error: PunchError, now_ns: int) -> None:
+    def _give_up(self, pair: Pair, error: PunchError, now_ns: MonoNs) -> None:
         pair.step(Step.HOPELESS)
         self._dead += 1
         if self._dead == len(self.pairs):
@@ -254,7 +255,7 @@ class Engine:
             if not self._nomination.streams:
                 self._fail(error, now_ns)
 
-    def _came_up(self, event: CameUp, now_ns: int) -> None:
+    def _came_up(self, event: CameUp, now_ns: MonoNs) -> None:
         pair = event.pair
         self._record(pair, 0, event.at_ns)
         pair.step(Step.UP)
@@ -265,7 +266,7 @@ class Engine:
         took_ns = now_ns - pair.started_ns  # by when it is told: rather too long than too short
         self._offer(event.stream, Offer(pair.rank, took_ns, event.at_ns - self._fired_ns), now_ns)
 
-    def _verified(self, event: Verified, now_ns: int) -> None:
+    def _verified(self, event: Verified, now_ns: MonoNs) -> None:
         """Nothing is left to nominate: the sides have told each other."""
         if (pair := event.pair) is not None:
             self._record(pair, 0, event.at_ns)
@@ -273,13 +274,13 @@ class Engine:
             pair.due_ns = pair.holder = None
         self._keep(event.stream, now_ns)
 
-    def _self_connected(self, event: SelfConnected, now_ns: int) -> None:
+    def _self_connected(self, event: SelfConnected, now_ns: MonoNs) -> None:
         self._record(event.pair, 0, now_ns)
         self._do(Close(event.pair))
         event.pair.step(Step.NO_TURN)
         self._fail(self_connection(event.pair.shot.remote), now_ns)
 
-    def _accepted(self, event: Accepted, now_ns: int) -> None:
+    def _accepted(self, event: Accepted, now_ns: MonoNs) -> None:
         remote = event.remote
         if remote.address not in self._addresses:
             self._do(Reset(event.stream))
@@ -289,7 +290,7 @@ class Engine:
         waited_ns = event.at_ns - self._fired_ns
         self._offer(event.stream, Offer(rank, event.took_ns, waited_ns, named=remote in self._ranks), now_ns)
 
-    def _offer(self, stream: Stream, offer: Offer, now_ns: int) -> None:
+    def _offer(self, stream: Stream, offer: Offer, now_ns: MonoNs) -> None:
         crowded_out = self._nomination.offer(stream, offer, now_ns)
         if crowded_out is not None:
             self._withdraw(crowded_out)
@@ -302,7 +303,7 @@ class Engine:
     def _better_may_come(self, rank: int) -> bool:
         return any(pair.rank < rank and pair.state is not State.DEAD for pair in self.pairs if not pair.shot.after_ns)
 
-    def _checked(self, event: Checked, now_ns: int) -> None:
+    def _checked(self, event: Checked, now_ns: MonoNs) -> None:
         if not self._checking:
             return
         self._checking = False
@@ -314,12 +315,12 @@ class Engine:
         elif verdict.gone and not self._nomination.streams:
             self._lost(now_ns)
 
-    def _keep(self, stream: Stream, now_ns: int) -> None:
+    def _keep(self, stream: Stream, now_ns: MonoNs) -> None:
         self.kept = stream
         self._do(Keep(stream))
         self._end(now_ns)
 
-    def _lost(self, now_ns: int) -> None:
+    def _lost(self, now_ns: MonoNs) -> None:
         """All that was on offer has been reset: whoever has nothing in flight fires again."""
         if self._doom is not None:
             self._fail(self._doom, now_ns)
@@ -328,11 +329,11 @@ class Engine:
             if pair.state is State.IDLE and not pair.shot.once:
                 self._take_turn(pair, *self._window.turn(now_ns))
 
-    def _fail(self, error: PunchError, now_ns: int) -> None:
+    def _fail(self, error: PunchError, now_ns: MonoNs) -> None:
         self._do(Fail(error))
         self._end(now_ns)
 
-    def _end(self, now_ns: int) -> None:
+    def _end(self, now_ns: MonoNs) -> None:
         """Close all but what is kept."""
         self.over = True
         for stream in self._nomination.streams:
@@ -344,7 +345,7 @@ class Engine:
                 self._do(Close(pair))
             pair.step(Step.END)
 
-    def _too_late(self, event: Event, now_ns: int) -> None:
+    def _too_late(self, event: Event, now_ns: MonoNs) -> None:
         """What was under way when all was over, or has been overtaken, is closed."""
         if isinstance(event, CameUp | Accepted):
             self._do(Reset(event.stream))
@@ -354,19 +355,18 @@ class Engine:
             self._record(pair, None if under_way else event.error, now_ns, immediate=not under_way)
             self._do(Close(pair))
 
-    def _look_ahead(self, now_ns: int) -> None:
+    def _look_ahead(self, now_ns: MonoNs) -> None:
         """Look at the streams on offer, if it is time, and say when something is due next."""
         look_ns = self._nomination.due_ns
         if look_ns is not None and look_ns <= now_ns and not self._checking:
             self._checking = True
             self._do(Check(self._nomination.streams))
-        if self._checking:  # what comes of it says when to look again
-            look_ns = None
+        look_ns = None if self._checking else look_ns  # what comes of it says when to look again
         first_ns = self._later[-1].planned_ns + self._behind_ns if self._later else None
         due_ns = min((each for each in (look_ns, first_ns, self._next_due_ns()) if each is not None), default=None)
         if due_ns is not None and due_ns != self._waits_until_ns:
-            self._waits_until_ns = due_ns
-            self._do(WaitUntil(due_ns))
+            self._waits_until_ns = MonoNs(due_ns)
+            self._do(WaitUntil(self._waits_until_ns))
 
 
 # What is told of a pair in another state has been overtaken.
@@ -379,7 +379,7 @@ _EXPECTED: Mapping[type[Any], frozenset[State]] = {
     SelfConnected: frozenset({State.SYN_SENT}),
     Seen: frozenset({State.SYN_SENT, State.TAKEN}),
 }
-_HANDLERS: Mapping[type[Any], Callable[[Engine, Any, int], None]] = {
+_HANDLERS: Mapping[type[Any], Callable[[Engine, Any, MonoNs], None]] = {
     Begun: Engine._begun,
     Fired: Engine._fired,
     NoSocket: Engine._no_socket,
@@ -396,5 +396,5 @@ _HANDLERS: Mapping[type[Any], Callable[[Engine, Any, int], None]] = {
 }
 
 
-def _has_had_its_time(pair: Pair, now_ns: int) -> bool:
+def _has_had_its_time(pair: Pair, now_ns: MonoNs) -> bool:
     return pair.shot.lasts_ns is not None and now_ns >= pair.started_ns + pair.shot.lasts_ns

@@ -14,6 +14,7 @@ from simopen.holepunch.nomination import Condition
 from simopen.holepunch.pair import Pair
 from simopen.holepunch.retry import Window
 from simopen.model.endpoint import Endpoint
+from simopen.model.times import MonoNs
 
 Stream: TypeAlias = Any
 """Whatever the runner names a stream by, that can be in a set; the engine hands it back."""
@@ -24,8 +25,8 @@ class Begun:
     """The window is open. `instant_ns`: when the first shots were due, `fired_ns`: when the first one was made."""
 
     window: Window
-    instant_ns: int
-    fired_ns: int
+    instant_ns: MonoNs
+    fired_ns: MonoNs
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Fired:
     """`connect` was called at `at_ns`, and returned `error`; EINPROGRESS as a rule."""
 
     pair: Pair
-    at_ns: int
+    at_ns: MonoNs
     error: int
 
 
@@ -60,7 +61,7 @@ class CameUp:
 
     pair: Pair
     stream: Stream
-    at_ns: int
+    at_ns: MonoNs
     resent: int = 0
 
 
@@ -73,7 +74,7 @@ class Verified:
 
     pair: Pair | None
     stream: Stream
-    at_ns: int
+    at_ns: MonoNs
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ class Accepted:
 
     stream: Stream
     remote: Endpoint
-    at_ns: int
+    at_ns: MonoNs
     took_ns: int
 
 
@@ -190,7 +191,7 @@ class Reset:
 class WaitUntil:
     """Tell the `Time` then. It replaces the one before."""
 
-    at_ns: int
+    at_ns: MonoNs
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from simopen.model.estimate import Estimate
 from simopen.model.nat import Profile
 from simopen.model.report import Report
 from simopen.model.shot import Shot
-from simopen.model.times import MonoNs, UtcNs
+from simopen.model.times import NEVER, MonoNs, UtcNs
 from simopen.model.wording import FEW, listed
 from simopen.nat.own_ports import taken_since
 from simopen.net import own_flows
@@ -62,7 +62,8 @@ async def in_window(runner: Runner, trace: Trace) -> Stream:
     order = trace.order
     try:
         await _fire(runner, trace)
-        closes_ns = (runner.fired_ns if order.when.is_now else trace.wait.instant_ns) + order.window_ns
+        opens_ns = runner.fired_ns if order.when.is_now else trace.wait.instant_ns
+        closes_ns = MonoNs(opens_ns + order.window_ns)
         trace.watched_from = order.clock.local.read()
         runner.watch(Window(runner.fired_ns, closes_ns))
         with trace.pulse.taken():
@@ -111,7 +112,7 @@ async def _fire(runner: Runner, trace: Trace) -> None:
         wait.instant_ns = MonoNs(time.monotonic_ns())
         trace.tell_armed()
         runner.look_back(wait.instant_ns)
-        runner.fired(spin(0, runner.aim(wait.instant_ns)))
+        runner.fired(spin(NEVER, runner.aim(wait.instant_ns)))
         return
     logger.info("the sockets are bound; the instant is %s UTC", _utc(wait.when.utc_ns(wait.estimate)))
     async with _renewed(runner, trace) if trace.aim.names else _NOTHING:

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable
 
 from simopen.holepunch.listener import Listener
 from simopen.model.endpoint import Endpoint
+from simopen.model.times import MonoNs
 
 
 class Lookout:
@@ -19,7 +20,7 @@ class Lookout:
     __slots__ = ("_looked_ns", "doubt_ns", "early_ns")
 
     def __init__(self) -> None:
-        self.early_ns: int | None = None
+        self.early_ns: MonoNs | None = None
         self.doubt_ns = 0
         self._looked_ns = time.monotonic_ns()
 
@@ -45,5 +46,5 @@ class Lookout:
             return
         if self.early_ns is None:  # it came between two looks
             now_ns = time.monotonic_ns()
-            self.early_ns, self.doubt_ns = (self._looked_ns + now_ns) // 2, (now_ns - self._looked_ns) // 2
+            self.early_ns, self.doubt_ns = MonoNs((self._looked_ns + now_ns) // 2), (now_ns - self._looked_ns) // 2
         listener.stop_looking()

@@ -27,6 +27,7 @@ from simopen.errors import LocalEndpointError, PunchError, SelfConnection
 from simopen.model.endpoint import Endpoint
 from simopen.model.outcome import Outcome
 from simopen.model.shot import Shot
+from simopen.model.times import NEVER, MonoNs
 
 
 class State(Enum):
@@ -86,9 +87,9 @@ class Pair:
     shot: Shot
     rank: int = 0
     state: State = State.PLANNED
-    planned_ns: int = 0
-    started_ns: int = 0
-    due_ns: int | None = None
+    planned_ns: MonoNs = NEVER
+    started_ns: MonoNs = NEVER
+    due_ns: MonoNs | None = None
     holder: str | None = None
 
     def step(self, step: Step) -> None:

@@ -24,6 +24,7 @@ from simopen.holepunch.pair import Pair
 from simopen.model.endpoint import ANY, Endpoint
 from simopen.model.outcome import passes
 from simopen.model.shot import Shot
+from simopen.model.times import NEVER
 from simopen.net import delayed_close
 from simopen.net.local_ports import Claim, LocalEnd, LocalPorts
 from simopen.net.routes import source_address
@@ -208,4 +209,4 @@ class Preparation:
             contextlib.suppress(OSError),
             (self._make or socket.socket)(attempts.peer.family, socket.SOCK_DGRAM, 0) as probe,
         ):
-            spin(0, [partial(probe.connect_ex, attempts.target)])
+            spin(NEVER, [partial(probe.connect_ex, attempts.target)])

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from simopen.model.outcome import Outcome
+from simopen.model.times import NEVER, MonoNs
 
 # Two processes on one machine without a listener meet after 100 to 540 tries, so the burst lets them. Over a path of
 # 20 ms there is neither need for it nor for politeness: the round trip is slower.
@@ -43,7 +44,7 @@ _POLITE_NS = 1_000_000_000 // POLITE_SYNS_PER_S
 class Fire:
     """Send the next SYN at this time, from a new socket."""
 
-    at_ns: int
+    at_ns: MonoNs
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +75,19 @@ class Window:
     ends before.
     """
 
-    opens_ns: int
-    closes_ns: int
-    due_ns: int = 0
-    polite_ns: int = 0
+    opens_ns: MonoNs
+    closes_ns: MonoNs
+    due_ns: MonoNs = NEVER
+    polite_ns: MonoNs = NEVER
     left: int | None = None
     resends: int = 0
 
-    def fired(self, at_ns: int) -> Window:
+    def fired(self, at_ns: MonoNs) -> Window:
         """The window after a shot that was due at the instant, and so took no turn."""
         due_ns = max(self.due_ns, at_ns) + _INTERVAL_NS
-        return replace(self, due_ns=due_ns, polite_ns=max(self.polite_ns, at_ns + _POLITE_NS))
+        return replace(self, due_ns=MonoNs(due_ns), polite_ns=MonoNs(max(self.polite_ns, at_ns + _POLITE_NS)))
 
-    def after(self, outcome: Outcome, now_ns: int, *, sent: bool = True, resent: int = 0) -> tuple[Action, Window]:
+    def after(self, outcome: Outcome, now_ns: MonoNs, *, sent: bool = True, resent: int = 0) -> tuple[Action, Window]:
         """What to do now that a shot has come to `outcome`, and the window in which that has its turn.
 
         `sent`: whether a SYN left at all; `resent`: how often the kernel sent it again.
@@ -100,9 +101,9 @@ class Window:
         spent = self if self.left is None else replace(self, left=self.left + back)
         if outcome is Outcome.OPEN:
             return Keep(), spent
-        return spent.turn(now_ns + _PAUSES_NS.get(outcome, 0))
+        return spent.turn(MonoNs(now_ns + _PAUSES_NS.get(outcome, 0)))
 
-    def turn(self, at_ns: int) -> tuple[Action, Window]:
+    def turn(self, at_ns: MonoNs) -> tuple[Action, Window]:
         """The next turn from then on, for one that has nothing in flight, and the window in which it has that."""
         at_ns = self._affordable(at_ns)
         if self.left is not None:
@@ -110,15 +111,15 @@ class Window:
             if turns <= 0:
                 return Wait(), self
             if turns <= SPARED:
-                at_ns = self._affordable(at_ns + max(0, self.closes_ns - at_ns) // (turns + 1))
+                at_ns = self._affordable(MonoNs(at_ns + max(0, self.closes_ns - at_ns) // (turns + 1)))
         if at_ns >= self.closes_ns:
             return Wait(), self
         left = None if self.left is None else self.left - 1 - self.resends
         return Fire(at_ns), replace(self.fired(at_ns), left=left)
 
-    def _affordable(self, at_ns: int) -> int:
-        first_ns = max(at_ns, self.due_ns - BURST * _INTERVAL_NS)
-        polite_from_ns = self.opens_ns + FIRST_NS
+    def _affordable(self, at_ns: MonoNs) -> MonoNs:
+        first_ns = MonoNs(max(at_ns, self.due_ns - BURST * _INTERVAL_NS))
+        polite_from_ns = MonoNs(self.opens_ns + FIRST_NS)
         return first_ns if first_ns < polite_from_ns else max(at_ns, self.polite_ns, polite_from_ns)
 
 

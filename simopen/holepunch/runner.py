@@ -34,6 +34,7 @@ from simopen.model.event import Fired as SynFired
 from simopen.model.outcome import SENT, UNDER_WAY, outcome_of
 from simopen.model.report import MOST_ARRIVALS, Arrival, Attempt, Via
 from simopen.model.shot import Shot
+from simopen.model.times import NEVER, MonoNs
 from simopen.net import delayed_close, local_ports, sock_diag
 from simopen.net.local_ports import LocalPorts
 from simopen.net.sockets import MakeSocket, keep
@@ -59,7 +60,7 @@ class Runner:
         tell: Teller,
         verification: Verification | None,
     ) -> None:
-        self.strangers = 0
+        self.strangers = self._resends = 0
         self.arrivals: list[Arrival] = []
         self.earlier: str | None = None
         self.lookout = Lookout()
@@ -67,9 +68,8 @@ class Runner:
         self._prepare = prepare
         self._loop = asyncio.get_running_loop()
         self._chooses, self._ports = chooses, ports
-        self.fired_ns = self._planned_ns = 0
+        self.fired_ns = self._planned_ns = NEVER
         self._left: int | None = None
-        self._resends = 0
         self._called: Sequence[tuple[Attempts, Called]] = ()
         self._armed: Sequence[Attempts] = ()
         self._unarmed: Mapping[Pair, LocalEndpointError] = {}
@@ -202,11 +202,11 @@ class Runner:
         self.prepared.let_go(self._loop, self)
         self._open(shots, left, resends)
 
-    def look_back(self, instant_ns: int) -> None:
+    def look_back(self, instant_ns: MonoNs) -> None:
         """Note when a stream between the same two endpoints as one of the first few shots' ended here, if any did."""
         self.earlier = self.prepared.earlier(instant_ns)
 
-    def aim(self, planned_ns: int) -> list[Callable[[], object]]:
+    def aim(self, planned_ns: MonoNs) -> list[Callable[[], object]]:
         """The calls that fire what is due at the instant, and then those that listen; for the scheduler's thread."""
         self._planned_ns = planned_ns
         self._armed, self._unarmed = self.prepared.arm(self._loop, self)
@@ -218,7 +218,7 @@ class Runner:
         self._called = list(zip(self._armed, calls, strict=False))
         for attempts, call in self._called:
             attempts.note(call.at_ns)
-        self.fired_ns = calls[0].at_ns if calls else time.monotonic_ns()
+        self.fired_ns = calls[0].at_ns if calls else MonoNs(time.monotonic_ns())
 
     def watch(self, window: Window) -> None:
         """After `fired`: follow every shot up, and fire the later ones, until there is a stream."""
@@ -235,7 +235,7 @@ class Runner:
             if not self.prepared.attempts[pair].loaded:
                 self.tell(told.NoSocket(pair, refused))
 
-    def _left_at(self, attempts: Attempts, at_ns: int, error: int) -> None:
+    def _left_at(self, attempts: Attempts, at_ns: MonoNs, error: int) -> None:
         """`connect` was called."""
         outcome = outcome_of(error, immediate=True)
         if self._tell_user and outcome in SENT:
@@ -253,7 +253,7 @@ class Runner:
             return
         try:
             while self._events:
-                for action in self._engine.handle(self._events[0], time.monotonic_ns()):
+                for action in self._engine.handle(self._events[0], MonoNs(time.monotonic_ns())):
                     self._carry_out(action)
                 self._tell_answers(self._engine.attempts)
                 del self._events[0]
@@ -297,7 +297,7 @@ class Runner:
         else:
             self._left_at(attempts, at_ns, error)
 
-    def _wait_until(self, at_ns: int) -> None:
+    def _wait_until(self, at_ns: MonoNs) -> None:
         if self._timer is not None:
             self._timer.cancel()
         wait_s = (at_ns - time.monotonic_ns()) / 1e9
@@ -357,7 +357,7 @@ class Runner:
         addresses = {peer.address for peer in self.peers}
         ours = remote.address in addresses
         if sum((each.remote.address in addresses) is ours for each in self.arrivals) < MOST_ARRIVALS:
-            self.arrivals.append(Arrival(remote, time.monotonic_ns()))
+            self.arrivals.append(Arrival(remote, MonoNs(time.monotonic_ns())))
 
     def keep(self, stream: Stream) -> None:
         """Have this stream, unless there is one."""

@@ -20,6 +20,7 @@ from simopen.holepunch.targets import Aim, Order
 from simopen.model.estimate import Reading, slept_s
 from simopen.model.event import Armed, ClockKnown, Resolved
 from simopen.model.report import Report
+from simopen.model.times import MonoNs
 
 if TYPE_CHECKING:  # what it imports takes 0.1 s to load
     from simopen.holepunch.verification import Verification
@@ -66,14 +67,14 @@ class Trace:
         self.tell_clock(learnt)
 
     def tell_peers(self) -> None:
-        self.tell(Resolved(time.monotonic_ns(), self.aim.peers))
+        self.tell(Resolved(MonoNs(time.monotonic_ns()), self.aim.peers))
 
     def tell_clock(self, learnt: Learnt) -> None:
         estimate = learnt.estimate
-        self.tell(ClockKnown(time.monotonic_ns(), estimate, self.wait.when.utc_ns(estimate), learnt.doubt))
+        self.tell(ClockKnown(MonoNs(time.monotonic_ns()), estimate, self.wait.when.utc_ns(estimate), learnt.doubt))
 
     def tell_armed(self) -> None:
-        self.tell(Armed(time.monotonic_ns(), self.wait.instant_ns))
+        self.tell(Armed(MonoNs(time.monotonic_ns()), self.wait.instant_ns))
 
     def came_late(self, left_ns: int, fired_ns: int) -> None:
         """Note how much later the shot came than it had to, as this process did not run when it should have."""
@@ -93,7 +94,7 @@ class Trace:
 
     def report(self, stream: Stream | None = None) -> Report:
         assert self.runner is not None
-        now_ns = time.monotonic_ns()
+        now_ns = MonoNs(time.monotonic_ns())
         if asleep_s := self.slept_s():
             self.note(f"this machine slept for {asleep_s:.1f} s within the window")
         report = Report(

@@ -37,9 +37,12 @@ class Source(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The machine's clocks at one moment, ns. Without CLOCK_BOOTTIME that is the monotonic clock again."""
+    """The machine's clocks at one moment, ns. Without CLOCK_BOOTTIME that is the monotonic clock again.
 
-    monotonic_ns: int
+    `realtime_ns` is no true time: what the wall clock says is off by whatever it is off by.
+    """
+
+    monotonic_ns: MonoNs
     realtime_ns: int
     boottime_ns: int
 
@@ -78,14 +81,14 @@ class Evidence:
 class Estimate:
     """UTC at one reading of the local clocks. `bound_ns` at that moment; None: nobody knows."""
 
-    utc_ns: int
+    utc_ns: UtcNs
     bound_ns: int | None
     source: Source
     reading: Reading
     servers: tuple[Evidence, ...] = ()
 
     @property
-    def monotonic_ns(self) -> int:
+    def monotonic_ns(self) -> MonoNs:
         """The anchor."""
         return self.reading.monotonic_ns
 
@@ -107,7 +110,7 @@ class Estimate:
         """UTC ns since 1970 when CLOCK_MONOTONIC says that."""
         return UtcNs(self.utc_ns + monotonic_ns - self.reading.monotonic_ns)
 
-    def bound_at(self, monotonic_ns: int) -> int | None:
+    def bound_at(self, monotonic_ns: MonoNs) -> int | None:
         """The error bound, ns, at that CLOCK_MONOTONIC: it grows by 15 ppm. Unknown (None) stays unknown."""
         if self.bound_ns is None:
             return None
@@ -124,8 +127,8 @@ class Estimate:
 
     def at(self, reading: Reading) -> Estimate:
         """The same knowledge anchored at a later reading: bound aged, offset that of the wall clock then."""
-        monotonic_ns = MonoNs(reading.monotonic_ns)
-        return replace(self, utc_ns=self.utc_at(monotonic_ns), bound_ns=self.bound_at(monotonic_ns), reading=reading)
+        then_ns = reading.monotonic_ns
+        return replace(self, utc_ns=self.utc_at(then_ns), bound_ns=self.bound_at(then_ns), reading=reading)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: offset and bound in s, the anchor in ns, each server's own answer."""

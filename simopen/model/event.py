@@ -16,6 +16,7 @@ from typing import ClassVar
 from simopen.model.endpoint import Endpoint
 from simopen.model.estimate import Estimate
 from simopen.model.report import Attempt, Via
+from simopen.model.times import MonoNs, UtcNs
 from simopen.model.wording import human, listed
 
 
@@ -24,7 +25,7 @@ class Event:
     """One step of a punch. `step` names its kind; `at_ns` is when it happened (CLOCK_MONOTONIC, ns)."""
 
     step: ClassVar[str]
-    at_ns: int
+    at_ns: MonoNs
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class ClockKnown(Event):
 
     step = "clock known"
     estimate: Estimate
-    instant_utc_ns: int
+    instant_utc_ns: UtcNs
     doubt: str | None = None
 
     def __str__(self) -> str:
@@ -66,7 +67,7 @@ class Armed(Event):
     """
 
     step = "armed"
-    instant_ns: int
+    instant_ns: MonoNs
 
     def __str__(self) -> str:
         return f"armed, {max(0, self.instant_ns - self.at_ns) / 1e9:.3f} s before the instant"

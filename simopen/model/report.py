@@ -47,9 +47,9 @@ class Attempt:
     """
 
     peer: Endpoint
-    planned_ns: int
-    started_ns: int
-    ended_ns: int
+    planned_ns: MonoNs
+    started_ns: MonoNs
+    ended_ns: MonoNs
     errno: int | None
     immediate: bool = False
 
@@ -83,7 +83,7 @@ class Arrival:
     """A connection that was turned away: from where, and at which CLOCK_MONOTONIC ns."""
 
     remote: Endpoint
-    at_ns: int
+    at_ns: MonoNs
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,18 +108,18 @@ class Report:
     window_s: float
     listening: bool
     clock: Estimate
-    instant_ns: int
-    fired_ns: int
-    ended_ns: int
+    instant_ns: MonoNs
+    fired_ns: MonoNs
+    ended_ns: MonoNs
     attempts: tuple[Attempt, ...]
     strangers: int = 0
     arrivals: tuple[Arrival, ...] = ()
-    early_ns: int | None = None
+    early_ns: MonoNs | None = None
     early_doubt_ns: int = 0
     earlier: str | None = None
     via: Via | None = None
     remote: Endpoint | None = None
-    established_ns: int | None = None
+    established_ns: MonoNs | None = None
     holder: str | None = None
     plan: str | None = None
     by_ticket: bool = False
@@ -181,8 +181,8 @@ class Report:
             "result": attempt.result,
         }
 
-    def _utc(self, monotonic_ns: int) -> float:
-        return self.clock.utc_at(MonoNs(monotonic_ns)) / 1e9
+    def _utc(self, monotonic_ns: MonoNs) -> float:
+        return self.clock.utc_at(monotonic_ns) / 1e9
 
     def summary(self) -> str:
         """One sentence: the stream and how it came, or what was tried in vain."""

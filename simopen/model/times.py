@@ -8,3 +8,5 @@ UtcNs = NewType("UtcNs", int)
 """True time: ns of UTC since 1970."""
 MonoNs = NewType("MonoNs", int)
 """CLOCK_MONOTONIC, ns: what waits and measures. It stands still while the machine sleeps."""
+NEVER = MonoNs(0)
+"""Before anything that is timed."""

@@ -27,6 +27,7 @@ from simopen.link.session import LEAST_KEY_BYTES
 from simopen.model.endpoint import Local, Reach, literal, local_endpoint, reach
 from simopen.model.event import InRoom, OnEvent
 from simopen.model.server import Server
+from simopen.model.times import MonoNs
 from simopen.nat.discovery import TIMEOUT_S
 from simopen.nat.stun_tcp import DEFAULT_SERVERS, parse_servers
 from simopen.net.tcp_keepalive import KEEPALIVE_S, USER_TIMEOUT_S
@@ -187,7 +188,7 @@ async def meeting(
         said = Exchange(secrets.token_hex(8), pake.message, began_ns, is_long=secret is not None)
         side = _Side(signaller, pake, said, nats, Settings(told, limit, local_clock=local_clock))
         found = Meeting(typed, side)
-        told.tell(InRoom(time.monotonic_ns(), room, signaller.welcome.motd))
+        told.tell(InRoom(MonoNs(time.monotonic_ns()), room, signaller.welcome.motd))
         try:
             yield found
         except BaseException as error:

@@ -121,7 +121,7 @@ class Meeting:
         """The stream, proven. Raises: SignallingError, StunError, PunchError."""
         while True:
             peer = await self._until(lambda: self._said.peer, None)
-            self._tell(PeerHere(time.monotonic_ns()))
+            self._tell(PeerHere(MonoNs(time.monotonic_ns())))
             try:
                 met = await self._rounds(peer)
             except _Anew:
@@ -248,7 +248,7 @@ class Meeting:
         raise last
 
     async def _round(self, peer: Peer, number: int) -> tuple[StreamReader, StreamWriter]:
-        self._tell(Round(time.monotonic_ns(), number, f"round {number} of {ROUNDS}{_CHANGES[number - 1]}"))
+        self._tell(Round(MonoNs(time.monotonic_ns()), number, f"round {number} of {ROUNDS}{_CHANGES[number - 1]}"))
         found = await self._found(peer, number)
         clock = await self._clock(peer)
         mine = found.ticket(clock.utc_at(MonoNs(time.monotonic_ns())) / 1e9, clock, spray=self._settings.options.spray)
@@ -261,7 +261,7 @@ class Meeting:
         when = await self._until(lambda: peer.goes.get(number), peer)
         difference_ns = when.difference_ns if peer.asks else -when.difference_ns
         if number == 1:
-            self._tell(PeerClock(time.monotonic_ns(), difference_ns / 1e9, when.bound_ns / 1e9))
+            self._tell(PeerClock(MonoNs(time.monotonic_ns()), difference_ns / 1e9, when.bound_ns / 1e9))
         if not peer.asks:
             clock = replace(clock, bound_ns=when.bound_ns, source=Source.PEER)
         session = Session.between(Kind.HELLOS, peer.channel.link_key, peer.own_hellos[number].sealed, theirs.sealed)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from simopen.model.estimate import Estimate, Reading, Source
+from simopen.model.times import UtcNs
 
 EXCHANGES = 8
 MOST = 16
@@ -44,9 +45,9 @@ def best(samples: tuple[Sample, ...]) -> Sample | None:
 def peers_time(sample: Sample, reading: Reading) -> Estimate:
     """The asked side's UTC, as the asking side knows it, anchored at `reading`, one of its own clocks."""
     utc_ns = reading.monotonic_ns + sample.ahead_ns
-    return Estimate(utc_ns, sample.delay_ns // 2 + 1, Source.PEER, reading)
+    return Estimate(UtcNs(utc_ns), sample.delay_ns // 2 + 1, Source.PEER, reading)
 
 
 def own_time(reading: Reading, bound_ns: int | None) -> Estimate:
     """The asked side's own clock, unchecked: what the peer goes by, to `bound_ns`, is right by definition."""
-    return Estimate(reading.realtime_ns, bound_ns, Source.PLAIN if bound_ns is None else Source.PEER, reading)
+    return Estimate(UtcNs(reading.realtime_ns), bound_ns, Source.PLAIN if bound_ns is None else Source.PEER, reading)

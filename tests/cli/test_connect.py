@@ -20,6 +20,7 @@ from simopen.clock.source import FixedClock
 from simopen.errors import Flaw, TicketError
 from simopen.model.endpoint import Endpoint
 from simopen.model.nat import Allocation, Mapping
+from simopen.model.times import UtcNs
 from simopen.ticket import store
 from simopen.ticket.codec import Ticket, parse_ticket
 from simopen.ticket.keys import PrivateKey
@@ -53,7 +54,7 @@ def typed(*words: str) -> argparse.Namespace:
 def called(*words: str, where: Path, now_s: float | None = None) -> connect.Call:
     """As if `simopen nat --ticket` held the ticket that follows `--mine`."""
     now = clock.plain()
-    now = now if now_s is None else replace(now, utc_ns=round(now_s * 1e9))
+    now = now if now_s is None else replace(now, utc_ns=UtcNs(round(now_s * 1e9)))
     with ExitStack() as stack:
         for word in words[words.index("--mine") + 1 :][:1] if "--mine" in words else ():
             stack.enter_context(store.left(parse_ticket(word).owned(PrivateKey.new()), where))
@@ -97,7 +98,7 @@ def test_a_time_that_becomes_known_while_the_call_waits_moves_what_was_told_by_i
 ) -> None:
     """By a clock an hour behind, what is 100 s ahead must not be told to be over."""
     call, plain = called("203.0.113.7", "9", *(["--at", at] if at else []), where=tmp_path), clock.plain()
-    known = replace(plain, utc_ns=plain.utc_ns + 3600 * 10**9, bound_ns=1000)
+    known = replace(plain, utc_ns=UtcNs(plain.utc_ns + 3600 * 10**9), bound_ns=1000)
     by_then = call.by_time(known)
     assert (by_then is None) == (call.at is None) == (moved_s is None)
     if by_then is not None and call.at is not None:

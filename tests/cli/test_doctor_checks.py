@@ -23,6 +23,7 @@ from simopen.model.endpoint import Endpoint
 from simopen.model.estimate import Estimate, Reading, Source
 from simopen.model.nat import Mapping, Profile
 from simopen.model.server import Heard
+from simopen.model.times import MonoNs, UtcNs
 
 OK, WARN, FAIL, UNKNOWN = Verdict.OK, Verdict.WARN, Verdict.FAIL, Verdict.UNKNOWN
 MS = 1_000_000
@@ -31,7 +32,7 @@ MS = 1_000_000
 def estimate(offset_ms: int, bound_ms: int | None, source: Source = Source.NTP) -> Estimate:
     utc_ns = 1_800_000_000 * 1_000_000_000
     bound_ns = None if bound_ms is None else bound_ms * MS
-    return Estimate(utc_ns, bound_ns, source, Reading(0, utc_ns - offset_ms * MS, 0))
+    return Estimate(UtcNs(utc_ns), bound_ns, source, Reading(MonoNs(0), utc_ns - offset_ms * MS, 0))
 
 
 def kernel(bound_ms: int) -> Estimate:

@@ -15,12 +15,13 @@ from simopen.clock import source as clock
 from simopen.model.endpoint import Endpoint
 from simopen.model.estimate import Estimate, Reading, Source
 from simopen.model.event import ClockKnown, Fired
+from simopen.model.times import MonoNs, UtcNs
 
 BEGAN_S = 1_000_000_000  # 2001-09-09 01:46:40 UTC
-BEGAN_NS = 7_000_000_000
+BEGAN_NS = MonoNs(7_000_000_000)
 PEER = Endpoint("203.0.113.7", 1314)
-UNCHECKED = Estimate(BEGAN_S * 10**9, None, Source.PLAIN, Reading(BEGAN_NS, BEGAN_S * 10**9, BEGAN_NS))
-CHECKED = Estimate((BEGAN_S + 3) * 10**9, 2_000_000, Source.NTP, Reading(BEGAN_NS, BEGAN_S * 10**9, BEGAN_NS))
+UNCHECKED = Estimate(UtcNs(BEGAN_S * 10**9), None, Source.PLAIN, Reading(BEGAN_NS, BEGAN_S * 10**9, BEGAN_NS))
+CHECKED = Estimate(UtcNs((BEGAN_S + 3) * 10**9), 2_000_000, Source.NTP, Reading(BEGAN_NS, BEGAN_S * 10**9, BEGAN_NS))
 
 
 def waiting(at_s: float | None = BEGAN_S + 60) -> Waiting:
@@ -32,7 +33,7 @@ def after_s(seconds: float) -> int:
 
 
 def known(instant_s: float) -> ClockKnown:
-    return ClockKnown(BEGAN_NS, CHECKED, round(instant_s * 1e9))
+    return ClockKnown(BEGAN_NS, CHECKED, UtcNs(round(instant_s * 1e9)))
 
 
 @pytest.mark.parametrize(
@@ -49,12 +50,12 @@ def known(instant_s: float) -> ClockKnown:
     ],
 )
 def test_what_it_says(line: Waiting, passed_s: float, text: str) -> None:
-    said = re.sub(r" \(\d\d:\d\d here\)", "", line.text(after_s(passed_s)))  # where the machine is not on UTC
+    said = re.sub(r" \(\d\d:\d\d here\)", "", line.text(MonoNs(after_s(passed_s))))  # where the machine is not on UTC
     assert said == text
 
 
 def test_between_events_it_is_redrawn_only_where_it_changes() -> None:
-    pauses = [waiting().pause_s(after_s(passed_s)) for passed_s in (0, 59, 61, 70)]
+    pauses = [waiting().pause_s(MonoNs(after_s(passed_s))) for passed_s in (0, 59, 61, 70)]
     assert pauses == [0.1, 0.1, 9.0, None]
 
 
@@ -87,8 +88,8 @@ async def test_an_event_is_drawn_at_once_and_the_seconds_by_a_timer_that_ends_wi
         (first,) = screen.lines
         await screen.next_line()
         count = len(screen.lines)
-        on_event(ClockKnown(0, estimate, estimate.utc_ns + 10**12))
+        on_event(ClockKnown(MonoNs(0), estimate, UtcNs(estimate.utc_ns + 10**12)))
         assert len(screen.lines) == count + 1
         assert screen.lines[-1].partition(",")[0] != first.partition(",")[0]  # the time of day
-        on_event(Fired(0, PEER))
+        on_event(Fired(MonoNs(0), PEER))
         assert len(screen.lines) == count + 1

@@ -34,6 +34,7 @@ from simopen.lab.nat import model as lab
 from simopen.model.endpoint import Endpoint
 from simopen.model.estimate import Estimate, Source
 from simopen.model.nat import Allocation, Mapping, Profile
+from simopen.model.times import UtcNs
 from simopen.ticket.codec import Ticket, parse_ticket
 from simopen.ticket.hold import issued
 from tests.ticket.test_codec import SIMPLE, discovered
@@ -76,7 +77,7 @@ class Moving:
 
     def now_estimate(self) -> Estimate:
         read = MACHINE.read()
-        return Estimate(read.realtime_ns + round(self.ahead_s * 1e9), 1_000_000, Source.NTP, read)
+        return Estimate(UtcNs(read.realtime_ns + round(self.ahead_s * 1e9)), 1_000_000, Source.NTP, read)
 
     async def refresh(self, timeout_s: float = 3.0) -> Estimate:
         return self.now_estimate()
@@ -316,7 +317,7 @@ class Still(Moving):
         self._now_ns = time.time_ns()
 
     def now_estimate(self) -> Estimate:
-        return replace(super().now_estimate(), utc_ns=self._now_ns + round(self.ahead_s * 1e9))
+        return replace(super().now_estimate(), utc_ns=UtcNs(self._now_ns + round(self.ahead_s * 1e9)))
 
 
 @pytest.mark.parametrize(("own_in_s", "error"), [(1.0, WindowClosed), (-5.0, TicketError)])

@@ -23,7 +23,7 @@ from simopen.errors import ClockError, SimopenError
 from simopen.model.endpoint import Endpoint
 from simopen.model.estimate import Estimate, Source
 from simopen.model.nat import Mapping
-from simopen.model.times import MonoNs
+from simopen.model.times import MonoNs, UtcNs
 from simopen.ticket import store
 from simopen.ticket.agreement import LATE_S
 from simopen.ticket.codec import Ticket, parse_ticket
@@ -52,7 +52,7 @@ class Hands:
     def now_estimate(self) -> Estimate:
         reading = self.local.read()
         utc_ns = self._base.utc_at(MonoNs(reading.monotonic_ns)) + self.ahead_ns
-        return Estimate(utc_ns, None if self._word else 0, Source.NTP, reading)
+        return Estimate(UtcNs(utc_ns), None if self._word else 0, Source.NTP, reading)
 
     def now_s(self) -> float:
         return self.now_estimate().utc_ns / 1e9

@@ -10,6 +10,7 @@ from simopen.cli.round_line import Line
 from simopen.model.endpoint import Endpoint
 from simopen.model.event import Armed, Fired, Resolved, Up, Verified
 from simopen.model.report import Via
+from simopen.model.times import MonoNs
 
 PEER = Endpoint("203.0.113.7", 1314)
 UNTIL = "round 2, until 01:46:40 UTC"
@@ -33,9 +34,15 @@ def test_it_counts_down_and_then_says_each_step_once() -> None:
     with Line(screen, str(PEER), UNTIL, 12.2) as line:
         for left_s in (12.2, 12.1, 9.9, 4.1, 0.4, 0.2, -0.1):
             line.count_down(left_s)
-        for event in (Resolved(1, (PEER,)), Armed(2, 9), Fired(3, PEER), Fired(4, PEER), Up(5, PEER, Via.CONNECT)):
+        for event in (
+            Resolved(MonoNs(1), (PEER,)),
+            Armed(MonoNs(2), MonoNs(9)),
+            Fired(MonoNs(3), PEER),
+            Fired(MonoNs(4), PEER),
+            Up(MonoNs(5), PEER, Via.CONNECT),
+        ):
             line.on_event(event)
-        line.on_event(Verified(6, PEER))
+        line.on_event(Verified(MonoNs(6), PEER))
     assert screen.said == [
         (f"meeting {PEER} in 12 s ({UNTIL})", "begun"),
         (f"meeting {PEER} in 12 s ({UNTIL})", "ahead"),
@@ -50,7 +57,7 @@ def test_it_counts_down_and_then_says_each_step_once() -> None:
 
 def test_whether_its_shots_have_left_is_known() -> None:
     with Line(Collecting(), str(PEER), UNTIL, 1.0) as line:
-        line.on_event(Armed(2, 9))
+        line.on_event(Armed(MonoNs(2), MonoNs(9)))
         assert not line.has_fired
-        line.on_event(Fired(3, PEER))
+        line.on_event(Fired(MonoNs(3), PEER))
         assert line.has_fired

@@ -11,6 +11,7 @@ import pytest
 
 from simopen.clock.scheduler import HURRIED_INTERVAL_S, Scheduler
 from simopen.errors import PunchError
+from simopen.model.times import MonoNs
 from tests.loopback import ports
 
 __all__ = ["ports"]
@@ -22,14 +23,14 @@ async def test_an_action_runs_at_its_instant_and_never_before() -> None:
     scheduler = Scheduler()
     for ahead_ns in (0, 100, 50_000, 700_000, 5 * MS, 30 * MS):
         when_ns = time.monotonic_ns() + ahead_ns
-        [fired] = await scheduler.at(when_ns, time.monotonic_ns)
+        [fired] = await scheduler.at(MonoNs(when_ns), time.monotonic_ns)
         assert fired.at_ns >= when_ns
         assert isinstance(fired.result, int)
         assert fired.result >= fired.at_ns
 
 
 async def test_an_instant_that_has_passed_fires_at_once() -> None:
-    [fired] = await Scheduler().at(time.monotonic_ns() - 10**12, lambda: "done")
+    [fired] = await Scheduler().at(MonoNs(time.monotonic_ns() - 10**12), lambda: "done")
     assert fired.result == "done"
 
 
@@ -37,22 +38,22 @@ async def test_actions_run_in_the_order_of_their_instants() -> None:
     scheduler, now_ns = Scheduler(), time.monotonic_ns()
     order: list[int] = []
     offsets = [130, 105, 120, 105, 140, 101]
-    await asyncio.gather(*(scheduler.at(now_ns + each * MS, partial(order.append, each)) for each in offsets))
+    await asyncio.gather(*(scheduler.at(MonoNs(now_ns + each * MS), partial(order.append, each)) for each in offsets))
     assert order == sorted(offsets)
 
 
 async def test_a_thousand_waits_share_one_thread() -> None:
     scheduler, when_ns = Scheduler(), time.monotonic_ns() + 50 * MS
-    fired = await asyncio.gather(*(scheduler.at(when_ns, threading.get_ident) for _ in range(1000)))
+    fired = await asyncio.gather(*(scheduler.at(MonoNs(when_ns), threading.get_ident) for _ in range(1000)))
     assert len({each.result for [each] in fired}) == 1
     assert all(each.at_ns >= when_ns for [each] in fired)
 
 
 async def test_an_earlier_instant_overtakes_a_later_one_that_is_waited_for() -> None:
     scheduler = Scheduler()
-    later = asyncio.create_task(scheduler.at(time.monotonic_ns() + 10**13, lambda: None))
+    later = asyncio.create_task(scheduler.at(MonoNs(time.monotonic_ns() + 10**13), lambda: None))
     await asyncio.sleep(0)
-    await scheduler.at(time.monotonic_ns() + 5 * MS, lambda: None)
+    await scheduler.at(MonoNs(time.monotonic_ns() + 5 * MS), lambda: None)
     later.cancel()
     with pytest.raises(asyncio.CancelledError):
         await later
@@ -61,7 +62,7 @@ async def test_an_earlier_instant_overtakes_a_later_one_that_is_waited_for() -> 
 async def test_the_calls_of_one_instant_are_made_in_their_order() -> None:
     when_ns = time.monotonic_ns() + 5 * MS
     made: list[str] = []
-    fired = await Scheduler().at(when_ns, partial(made.append, "connect"), partial(made.append, "listen"))
+    fired = await Scheduler().at(MonoNs(when_ns), partial(made.append, "connect"), partial(made.append, "listen"))
     assert made == ["connect", "listen"]
     assert when_ns <= fired[0].at_ns <= fired[1].at_ns
 
@@ -69,7 +70,7 @@ async def test_the_calls_of_one_instant_are_made_in_their_order() -> None:
 async def test_the_calls_after_one_that_raises_are_not_made() -> None:
     made: list[int] = []
     with pytest.raises(ZeroDivisionError):
-        await Scheduler().at(0, partial(divmod, 1, 0), partial(made.append, 1))
+        await Scheduler().at(MonoNs(0), partial(divmod, 1, 0), partial(made.append, 1))
     assert not made
 
 
@@ -81,7 +82,7 @@ async def test_a_rehearsal_that_fails_costs_nobody_the_shot() -> None:
         raise OSError("no more descriptors")
 
     while not rehearsed:  # a thread that wakes late has no time to rehearse
-        [fired] = await Scheduler().at(time.monotonic_ns() + 50 * MS, lambda: "fired", rehearsal=rehearsal)
+        [fired] = await Scheduler().at(MonoNs(time.monotonic_ns() + 50 * MS), lambda: "fired", rehearsal=rehearsal)
         assert fired.result == "fired"
 
 
@@ -90,7 +91,7 @@ async def test_the_switch_interval_is_short_at_the_instant_and_restored_by_the_l
     found: list[object] = []
     for _ in range(20):  # a thread that wakes no sooner than the instant, on a busy machine, has none to hurry for
         when_ns = time.monotonic_ns() + 50 * MS
-        fired = await asyncio.gather(*(Scheduler().at(when_ns, sys.getswitchinterval) for _ in range(3)))
+        fired = await asyncio.gather(*(Scheduler().at(MonoNs(when_ns), sys.getswitchinterval) for _ in range(3)))
         found = [each.result for [each] in fired]
         if found == pytest.approx([HURRIED_INTERVAL_S] * 3):
             break
@@ -103,8 +104,8 @@ async def test_the_switch_interval_is_short_at_the_instant_and_restored_by_the_l
 
 async def test_nobody_is_hurried_for_an_instant_that_is_far() -> None:
     scheduler, usual_s = Scheduler(), sys.getswitchinterval()
-    later = asyncio.create_task(scheduler.at(time.monotonic_ns() + 10**13, lambda: None))
-    await scheduler.at(time.monotonic_ns() + 5 * MS, lambda: None)
+    later = asyncio.create_task(scheduler.at(MonoNs(time.monotonic_ns() + 10**13), lambda: None))
+    await scheduler.at(MonoNs(time.monotonic_ns() + 5 * MS), lambda: None)
     while sys.getswitchinterval() != usual_s:  # noqa: ASYNC110 - nothing tells of it; the test's time-out ends it
         await asyncio.sleep(0)
     later.cancel()
@@ -116,7 +117,7 @@ async def test_what_an_action_raises_is_raised_to_its_waiter() -> None:
         raise OSError("no")
 
     with pytest.raises(OSError, match="no"):
-        await Scheduler().at(0, fail)
+        await Scheduler().at(MonoNs(0), fail)
 
 
 @pytest.mark.parametrize("ahead_ns", [10**13, 30 * MS, 2 * MS, 600_000, 300_000, 50_000, 0])
@@ -126,12 +127,12 @@ async def test_once_cancelled_an_action_never_runs(ahead_ns: int) -> None:
     for _ in range(20):
         ran: list[int] = []
         when_ns = time.monotonic_ns() + ahead_ns
-        waiter = asyncio.create_task(scheduler.at(when_ns, partial(ran.append, 1)))
+        waiter = asyncio.create_task(scheduler.at(MonoNs(when_ns), partial(ran.append, 1)))
         await asyncio.sleep(0)
         waiter.cancel()
         await asyncio.gather(waiter, return_exceptions=True)
         count = len(ran)
-        await scheduler.at(time.monotonic_ns() + (ahead_ns if ahead_ns < 10 * MS else 0) + MS, lambda: None)
+        await scheduler.at(MonoNs(time.monotonic_ns() + (ahead_ns if ahead_ns < 10 * MS else 0) + MS), lambda: None)
         assert len(ran) == count
 
 
@@ -144,7 +145,7 @@ async def test_an_action_under_way_is_waited_for_by_whoever_cancels() -> None:
         time.sleep(0.02)  # stands for a system call that takes its time
         ended.append(1)
 
-    waiter = asyncio.create_task(scheduler.at(0, slow))
+    waiter = asyncio.create_task(scheduler.at(MonoNs(0), slow))
     await asyncio.to_thread(begun.wait)
     waiter.cancel()
     await asyncio.gather(waiter, return_exceptions=True)
@@ -155,12 +156,12 @@ def test_a_loop_that_is_gone_does_not_stop_the_others() -> None:
     scheduler = Scheduler()
 
     async def leave() -> None:
-        waiter = asyncio.ensure_future(scheduler.at(time.monotonic_ns() + 20 * MS, lambda: None))
+        waiter = asyncio.ensure_future(scheduler.at(MonoNs(time.monotonic_ns() + 20 * MS), lambda: None))
         await asyncio.sleep(0)
         waiter.cancel()
 
     async def stay() -> None:
-        await scheduler.at(time.monotonic_ns() + 30 * MS, lambda: None)
+        await scheduler.at(MonoNs(time.monotonic_ns() + 30 * MS), lambda: None)
 
     asyncio.run(leave())
     asyncio.run(stay())
@@ -221,18 +222,19 @@ async def test_what_comes_too_late_is_not_done() -> None:
     """As after a process was stopped: the calls that are left are not made, and nobody raises."""
     made: list[str] = []
     now_ns = time.monotonic_ns()
-    assert await Scheduler().at(now_ns - 2 * MS, partial(made.append, "late"), until_ns=now_ns - MS) == []
+    assert await Scheduler().at(MonoNs(now_ns - 2 * MS), partial(made.append, "late"), until_ns=now_ns - MS) == []
     assert made == []
     calls = [partial(made.append, each) for each in ("first", "second", "too late")]
-    fired = await Scheduler().at(time.monotonic_ns(), *calls, until_ns=Until(2))
+    fired = await Scheduler().at(MonoNs(time.monotonic_ns()), *calls, until_ns=Until(2))
     assert (made, len(fired)) == (["first", "second"], 2)
-    assert len(await Scheduler().at(time.monotonic_ns(), *calls, until_ns=time.monotonic_ns() + 10**12)) == 3
+    assert len(await Scheduler().at(MonoNs(time.monotonic_ns()), *calls, until_ns=time.monotonic_ns() + 10**12)) == 3
 
 
 async def test_one_that_is_too_late_does_not_hold_up_others() -> None:
     scheduler, when_ns = Scheduler(), time.monotonic_ns() + 5 * MS
     late, right = await asyncio.gather(
-        scheduler.at(when_ns, lambda: "late", until_ns=when_ns - 1), scheduler.at(when_ns, lambda: "right")
+        scheduler.at(MonoNs(when_ns), lambda: "late", until_ns=when_ns - 1),
+        scheduler.at(MonoNs(when_ns), lambda: "right"),
     )
     assert (late, [each.result for each in right]) == ([], ["right"])
 
@@ -242,8 +244,8 @@ async def test_without_a_thread_there_is_an_error_and_the_next_instant_is_kept()
     before = threading.stack_size(2**47)  # the address space has no room for it
     try:
         with pytest.raises(PunchError, match="no thread"):
-            await scheduler.at(0, pytest.fail)
+            await scheduler.at(MonoNs(0), pytest.fail)
     finally:
         threading.stack_size(before)
-    [fired] = await scheduler.at(0, lambda: "done")
+    [fired] = await scheduler.at(MonoNs(0), lambda: "done")
     assert fired.result == "done"

@@ -17,13 +17,13 @@ from simopen.model.times import MonoNs
 S, MS = 1_000_000_000, 1_000_000
 
 
-READING = Reading(monotonic_ns=500 * S, realtime_ns=1_800_000_000 * S, boottime_ns=700 * S)
+READING = Reading(monotonic_ns=MonoNs(500 * S), realtime_ns=1_800_000_000 * S, boottime_ns=700 * S)
 
 
 def later(seconds: float, *, asleep_s: float = 0.0, step_s: float = 0.0) -> Reading:
     passed_ns = round(seconds * S)
     return Reading(
-        READING.monotonic_ns + passed_ns,
+        MonoNs(READING.monotonic_ns + passed_ns),
         READING.realtime_ns + passed_ns + round((asleep_s + step_s) * S),
         READING.boottime_ns + passed_ns + round(asleep_s * S),
     )

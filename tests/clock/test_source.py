@@ -82,7 +82,7 @@ def names(fakes: list[FakeNtp]) -> list[str]:
 def test_reading_the_clocks() -> None:
     first, second = LocalClock().read(), LocalClock().read()
     assert first.monotonic_ns < second.monotonic_ns
-    assert Estimate(0, 0, Source.PLAIN, first).valid(second)
+    assert Estimate(UtcNs(0), 0, Source.PLAIN, first).valid(second)
 
 
 def test_the_plain_clock_knows_no_bound() -> None:

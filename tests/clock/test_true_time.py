@@ -15,14 +15,14 @@ from simopen.model.estimate import Estimate, Evidence, Reading, Source
 from simopen.model.times import MonoNs, UtcNs
 
 S = 1_000_000_000
-READING = Reading(50 * S, 1_000_000 * S, 50 * S)
+READING = Reading(MonoNs(50 * S), 1_000_000 * S, 50 * S)
 
 
 def told(offset_s: float, bound_s: float | None = 0.01, source: Source = Source.NTP) -> Estimate:
     """What four servers say of a clock that is behind by `offset_s`; one of them lies."""
     servers = tuple(Evidence(str(each), refused="disagrees" if each == 3 else None) for each in range(4))
     bound_ns = None if bound_s is None else round(bound_s * S)
-    return Estimate(READING.realtime_ns + round(offset_s * S), bound_ns, source, READING, servers)
+    return Estimate(UtcNs(READING.realtime_ns + round(offset_s * S)), bound_ns, source, READING, servers)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_once_a_clock_is_enough() -> None:
 
 
 def test_what_was_told_relative_goes_by_true_time_when_it_was_told() -> None:
-    later = replace(READING, monotonic_ns=52 * S)
+    later = replace(READING, monotonic_ns=MonoNs(52 * S))
     estimate = replace(told(-3600), reading=later)  # the answers came 2 s after it was told
     assert When(Ahead(10), MonoNs(50 * S)).utc_ns(estimate) == estimate.utc_ns + 8 * S
     assert When(Slot(10), MonoNs(50 * S)).utc_ns(estimate) % (10 * S) == 0

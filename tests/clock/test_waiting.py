@@ -19,6 +19,7 @@ from simopen.clock.true_time import Learnt, When
 from simopen.clock.waiting import HANDOVER_NS, Wait
 from simopen.errors import ClockError
 from simopen.model.estimate import Estimate, Reading, Source
+from simopen.model.times import MonoNs, UtcNs
 from tests.loopback import HERE, THERE, ports
 
 __all__ = ["ports"]
@@ -64,7 +65,9 @@ class Oracle:
 def known(ahead_s: float = 0.0, bound_s: float = 0.001) -> Estimate:
     """True time where this machine's clock is behind by that."""
     plain = clock.plain()
-    return replace(plain, utc_ns=plain.utc_ns + round(ahead_s * S), bound_ns=round(bound_s * S), source=Source.NTP)
+    return replace(
+        plain, utc_ns=UtcNs(plain.utc_ns + round(ahead_s * S)), bound_ns=round(bound_s * S), source=Source.NTP
+    )
 
 
 def waiting(at: Instant, source: clock.TimeSource, said: Said) -> Wait:
@@ -80,9 +83,9 @@ async def test_a_check_that_is_old_does_not_keep_the_loop_from_turning() -> None
     old = replace(known(), reading=replace(clock.plain().reading))
     moved = round(700 * S)
     reading = Reading(
-        old.reading.monotonic_ns - moved, old.reading.realtime_ns - moved, old.reading.boottime_ns - moved
+        MonoNs(old.reading.monotonic_ns - moved), old.reading.realtime_ns - moved, old.reading.boottime_ns - moved
     )
-    source = FixedClock(replace(old, utc_ns=old.utc_ns - moved, reading=reading))
+    source = FixedClock(replace(old, utc_ns=UtcNs(old.utc_ns - moved), reading=reading))
     turns = 0
 
     async def turn() -> None:

@@ -16,6 +16,7 @@ from simopen import Attempt, Cause, Diagnosis, Endpoint, LinkError, Report
 from simopen.holepunch import unproven
 from simopen.holepunch.diagnosis import diagnose, impossible, stopped
 from simopen.model.report import Arrival
+from simopen.model.times import MonoNs
 from tests.docs.blocks import ROOT
 from tests.model.test_report import FAILED, MS, PEER, report
 
@@ -26,7 +27,10 @@ _PRIVATE = Endpoint("192.168.7.5", 1314)
 
 
 def _failed(*codes: int | None, immediate: bool = False, **changes: object) -> Report:
-    attempts = tuple(Attempt(PEER, _START_NS, _START_NS, _START_NS + 40 * MS, code, immediate) for code in codes)
+    attempts = tuple(
+        Attempt(PEER, MonoNs(_START_NS), MonoNs(_START_NS), MonoNs(_START_NS + 40 * MS), code, immediate)
+        for code in codes
+    )
     ended_ns = _START_NS + 12 * 10**9
     return report(**{**FAILED, "fired_ns": _START_NS, "ended_ns": ended_ns, "attempts": attempts, **changes})
 
@@ -40,7 +44,7 @@ REPORTS = (
     _failed(errno.ENETUNREACH, immediate=True),
     _failed(errno.ENOBUFS, immediate=True),
     _failed(errno.ECONNREFUSED, early_ns=_START_NS - 12_300 * MS),
-    _failed(errno.ECONNREFUSED, arrivals=(Arrival(Endpoint(PEER.address, 40001), _START_NS),), strangers=1),
+    _failed(errno.ECONNREFUSED, arrivals=(Arrival(Endpoint(PEER.address, 40001), MonoNs(_START_NS)),), strangers=1),
     _failed(0, errno.ECONNREFUSED),
     _failed(errno.ECONNREFUSED),
     _failed(errno.EHOSTUNREACH, peers=(_PRIVATE,)),

@@ -15,6 +15,7 @@ import simopen
 from simopen.clock import source as clock
 from simopen.holepunch.callback import Teller
 from simopen.model.report import Via
+from simopen.model.times import MonoNs
 from tests.loopback import HERE, THERE, ports
 from tests.stalls import ALONE_S
 
@@ -123,4 +124,4 @@ def test_ctrl_c_is_not_kept_from_whoever_waits_for_it() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Teller(interrupted)(simopen.Fired(0, simopen.Endpoint(THERE, 9)))
+        Teller(interrupted)(simopen.Fired(MonoNs(0), simopen.Endpoint(THERE, 9)))

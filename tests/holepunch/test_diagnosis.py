@@ -18,6 +18,7 @@ from simopen.holepunch.diagnosis import diagnose, impossible, remarks, stopped
 from simopen.model.endpoint import Endpoint
 from simopen.model.outcome import Outcome
 from simopen.model.report import Arrival, Attempt, Cause, Report, Via
+from simopen.model.times import MonoNs
 from simopen.model.wording import LONGEST
 from tests.model.test_report import CLOCK, FAILED, MS, OTHER, PEER, report
 
@@ -29,7 +30,7 @@ STRANGER = Endpoint("198.51.100.99", 999)
 
 def shot(code: int | None, *, at_ms: float = 0, took_ms: float = 40, immediate: bool = False) -> Attempt:
     started = START + round(at_ms * MS)
-    return Attempt(PEER, started, started, started + round(took_ms * MS), code, immediate)
+    return Attempt(PEER, MonoNs(started), MonoNs(started), MonoNs(started + round(took_ms * MS)), code, immediate)
 
 
 def failed(*attempts: Attempt, **changes: Any) -> Report:
@@ -37,7 +38,7 @@ def failed(*attempts: Attempt, **changes: Any) -> Report:
 
 
 def arrival(remote: Endpoint, after_ms: int = 0) -> Arrival:
-    return Arrival(remote, START + after_ms * MS)
+    return Arrival(remote, MonoNs(START + after_ms * MS))
 
 
 @pytest.mark.parametrize(

@@ -45,11 +45,12 @@ from simopen.holepunch.pair import Pair, State
 from simopen.holepunch.retry import FAILED_PAUSE_NS, TAKEN_PAUSE_NS, Window
 from simopen.model.endpoint import Endpoint
 from simopen.model.shot import Shot
+from simopen.model.times import MonoNs
 
 S, MS = 1_000_000_000, 1_000_000
 PEER, OTHER, STRANGER = (Endpoint(f"192.0.2.{number}", 1314) for number in (1, 2, 3))
 LASTS_NS = 900 * MS
-AT_NS, CLOSES_NS = 100 * S, 110 * S
+AT_NS, CLOSES_NS = MonoNs(100 * S), MonoNs(110 * S)
 
 
 def shot(remote: Endpoint = PEER, after_ns: int = 0) -> Shot:
@@ -70,7 +71,7 @@ class Told:
 
     def __call__(self, event: Event, after_ns: int = 0) -> list[Action]:
         self.now_ns += after_ns
-        told = self.engine.handle(event, self.now_ns)
+        told = self.engine.handle(event, MonoNs(self.now_ns))
         self.actions += told
         return told
 
@@ -90,10 +91,12 @@ class Told:
         return self(Checked(dict(zip(last.streams, found, strict=True))))
 
 
-def begun(*shots: Shot, chooses: bool | None = None, fires: bool = True, **limits: int) -> Told:
+def begun(
+    *shots: Shot, chooses: bool | None = None, fires: bool = True, left: int | None = None, resends: int = 0
+) -> Told:
     """The shots of the instant are out, each in SYN-SENT."""
     told = Told(Engine((Pair(each, rank) for rank, each in enumerate(shots)), chooses=chooses))
-    told(Begun(Window(AT_NS, CLOSES_NS, **limits), AT_NS, AT_NS))
+    told(Begun(Window(AT_NS, CLOSES_NS, left=left, resends=resends), AT_NS, AT_NS))
     for pair in told.pairs:
         if fires and not pair.shot.after_ns:
             told(Fired(pair, AT_NS, errno.EINPROGRESS))
@@ -107,9 +110,9 @@ def only(actions: list[Action], kind: type[Action]) -> list[Action]:
 def test_a_refused_syn_is_followed_by_one_from_a_new_socket() -> None:
     told = begun(shot())
     [pair] = told.pairs
-    assert told(Answered(pair, errno.ECONNREFUSED), 80 * MS) == [Close(pair), WaitUntil(told.now_ns)]
+    assert told(Answered(pair, errno.ECONNREFUSED), 80 * MS) == [Close(pair), WaitUntil(MonoNs(told.now_ns))]
     assert told(Time()) == [Fire(pair)]
-    told(Fired(pair, told.now_ns, errno.EINPROGRESS))
+    told(Fired(pair, MonoNs(told.now_ns), errno.EINPROGRESS))
     assert pair.state is State.SYN_SENT
     assert [attempt.errno for attempt in told.engine.attempts] == [errno.ECONNREFUSED]
 
@@ -138,7 +141,7 @@ def test_a_stream_that_nothing_can_better_is_kept_at_once_and_all_else_closed() 
 def test_a_verified_stream_is_kept_at_once_though_a_better_one_might_come(*, came_of_a_syn: bool) -> None:
     told = begun(shot(), shot(OTHER))
     pair = told.pairs[1]
-    assert told(Verified(pair if came_of_a_syn else None, "stream", AT_NS + MS), 2 * MS)[0] == Keep("stream")
+    assert told(Verified(pair if came_of_a_syn else None, "stream", MonoNs(AT_NS + MS)), 2 * MS)[0] == Keep("stream")
     assert [each.errno for each in told.engine.attempts] == ([0, None] if came_of_a_syn else [None, None])
     assert told.engine.over
     assert told(Accepted("late", PEER, AT_NS, MS)) == [Reset("late")]
@@ -147,9 +150,9 @@ def test_a_verified_stream_is_kept_at_once_though_a_better_one_might_come(*, cam
 def test_a_worse_stream_waits_for_a_better_one_that_may_come() -> None:
     told = begun(shot(), shot(OTHER))
     first, second = told.pairs
-    told(CameUp(second, "worse", AT_NS + 80 * MS), 80 * MS)
-    assert told.actions[-1] == WaitUntil(AT_NS + 100 * MS)  # a quarter of the time that it took
-    told(CameUp(first, "better", told.now_ns))
+    told(CameUp(second, "worse", MonoNs(AT_NS + 80 * MS)), 80 * MS)
+    assert told.actions[-1] == WaitUntil(MonoNs(AT_NS + 100 * MS))  # a quarter of the time that it took
+    told(CameUp(first, "better", MonoNs(told.now_ns)))
     assert told.check(Condition.SILENT, Condition.SILENT) == [Keep("better"), Reset("worse")]
 
 
@@ -158,8 +161,8 @@ def test_a_worse_stream_is_kept_where_the_better_can_come_no_more() -> None:
     first, second = told.pairs
     told(Answered(first, errno.ECONNREFUSED))
     told(Time())
-    told(Fired(first, told.now_ns, errno.EACCES))
-    told(CameUp(second, "worse", told.now_ns))
+    told(Fired(first, MonoNs(told.now_ns), errno.EACCES))
+    told(CameUp(second, "worse", MonoNs(told.now_ns)))
     assert only(told.check(Condition.SILENT), Keep) == [Keep("worse")]
 
 
@@ -167,7 +170,7 @@ def test_who_has_nothing_in_flight_fires_again_once_every_stream_is_lost() -> No
     told = begun(shot(), shot(OTHER, after_ns=S))
     pair, _ = told.pairs
     told(CameUp(pair, "stream", AT_NS))
-    assert told.check(Condition.RESET) == [Reset("stream"), WaitUntil(told.now_ns)]
+    assert told.check(Condition.RESET) == [Reset("stream"), WaitUntil(MonoNs(told.now_ns))]
     assert only(told(Time()), Fire) == [Fire(pair)]
 
 
@@ -234,11 +237,11 @@ def test_two_looks_in_a_row_tell_that_a_5_tuple_is_another_s(states: list[str | 
     told = begun(shot(), fires=False)
     [pair] = told.pairs
     for state in states:
-        assert told(Fired(pair, told.now_ns, errno.EADDRNOTAVAIL)) == [Close(pair), Look(pair)]
+        assert told(Fired(pair, MonoNs(told.now_ns), errno.EADDRNOTAVAIL)) == [Close(pair), Look(pair)]
         answer = told(Seen(pair, state))
         if told.engine.over:
             break
-        assert answer == [WaitUntil(told.now_ns + TAKEN_PAUSE_NS)]
+        assert answer == [WaitUntil(MonoNs(told.now_ns + TAKEN_PAUSE_NS))]
         assert told.wait() == [Fire(pair)]
     assert told.engine.over is held
     assert told.engine.holder == states[-1]
@@ -252,7 +255,7 @@ def test_a_stream_of_our_own_that_is_about_to_end_is_waited_for() -> None:
     told = begun(shot(), fires=False)
     [pair] = told.pairs
     for _ in range(5):
-        told(Fired(pair, told.now_ns, errno.EADDRNOTAVAIL))
+        told(Fired(pair, MonoNs(told.now_ns), errno.EADDRNOTAVAIL))
         told(Seen(pair, "ESTABLISHED", passing=True))
         assert told.wait() == [Fire(pair)]
 
@@ -261,7 +264,7 @@ def test_another_outcome_in_between_makes_the_next_look_the_first_one() -> None:
     told = begun(shot(), fires=False)
     [pair] = told.pairs
     for error in (errno.EADDRNOTAVAIL, errno.ECONNREFUSED, errno.EADDRNOTAVAIL):
-        told(Fired(pair, told.now_ns, error))
+        told(Fired(pair, MonoNs(told.now_ns), error))
         if error == errno.EADDRNOTAVAIL:
             told(Seen(pair, "ESTABLISHED"))
         assert told.wait() == [Fire(pair)]
@@ -286,7 +289,7 @@ def test_a_stream_on_offer_outlives_the_last_pair_s_end_and_its_loss_does_not() 
     told(Accepted("stream", PEER, AT_NS, 20 * MS))
     told(Answered(pair, errno.ECONNREFUSED))
     told(Time())
-    assert told(Fired(pair, told.now_ns, errno.EPERM)) == [Close(pair)]
+    assert told(Fired(pair, MonoNs(told.now_ns), errno.EPERM)) == [Close(pair)]
     told.wait()
     reset, fail = told.check(Condition.RESET)
     assert reset == Reset("stream")
@@ -303,9 +306,9 @@ def refused(error: int) -> LocalEndpointError:
 def test_no_socket_for_a_moment_is_outlived_and_told() -> None:
     told = begun(shot(), fires=False)
     [pair] = told.pairs
-    assert told(NoSocket(pair, refused(errno.EMFILE))) == [WaitUntil(AT_NS + FAILED_PAUSE_NS)]
+    assert told(NoSocket(pair, refused(errno.EMFILE))) == [WaitUntil(MonoNs(AT_NS + FAILED_PAUSE_NS))]
     assert told.wait() == [Fire(pair)]
-    assert told(NoSocket(pair, refused(errno.ENFILE))) == [WaitUntil(told.now_ns + FAILED_PAUSE_NS)]
+    assert told(NoSocket(pair, refused(errno.ENFILE))) == [WaitUntil(MonoNs(told.now_ns + FAILED_PAUSE_NS))]
     assert told.engine.hindrance is not None
     assert told.engine.hindrance.errno == errno.ENFILE
 
@@ -322,7 +325,7 @@ def test_a_port_that_was_never_had_is_a_slip(error: int, ends: bool) -> None:
 def test_a_guess_without_a_socket_leaves_the_others() -> None:
     told = begun(guess(after_ns=MS), guess(OTHER, after_ns=2 * MS))
     first, second = told.pairs
-    assert told.wait() == [Fire(first), WaitUntil(AT_NS + 2 * MS)]
+    assert told.wait() == [Fire(first), WaitUntil(MonoNs(AT_NS + 2 * MS))]
     assert told(NoSocket(first, refused(errno.EMFILE))) == []
     assert first.state is State.DEAD
     assert told.wait() == [Fire(second)]
@@ -346,7 +349,7 @@ def test_who_follows_looks_again_where_nothing_tells_what_the_peer_keeps() -> No
     for name in ("one", "other"):
         told(Accepted(name, PEER, AT_NS, 20 * MS))
     told.wait()
-    assert told.check(Condition.SILENT, Condition.SILENT) == [WaitUntil(told.now_ns + 10 * MS)]
+    assert told.check(Condition.SILENT, Condition.SILENT) == [WaitUntil(MonoNs(told.now_ns + 10 * MS))]
 
 
 def test_a_guess_that_is_refused_has_had_its_only_shot() -> None:
@@ -359,11 +362,11 @@ def test_a_guess_that_is_refused_has_had_its_only_shot() -> None:
 
 def test_later_shots_leave_one_at_a_time_and_a_delay_puts_the_rest_off() -> None:
     told = begun(*(guess(PEER._replace(port=number), number * 2 * MS) for number in range(1, 9)))
-    assert told(Time(), 15 * MS) == [Fire(told.pairs[0]), WaitUntil(AT_NS + 4 * MS)]
-    assert told(Time()) == [Fire(told.pairs[1]), WaitUntil(AT_NS + 6 * MS)]
-    assert told(Time(), 85 * MS) == [Fire(told.pairs[2]), WaitUntil(AT_NS + 102 * MS)]  # 94 ms late: all are
+    assert told(Time(), 15 * MS) == [Fire(told.pairs[0]), WaitUntil(MonoNs(AT_NS + 4 * MS))]
+    assert told(Time()) == [Fire(told.pairs[1]), WaitUntil(MonoNs(AT_NS + 6 * MS))]
+    assert told(Time(), 85 * MS) == [Fire(told.pairs[2]), WaitUntil(MonoNs(AT_NS + 102 * MS))]  # 94 ms late: all are
     assert told.pairs[2].planned_ns == AT_NS + 100 * MS
-    assert told(Time()) == [WaitUntil(AT_NS + 102 * MS)]
+    assert told(Time()) == [WaitUntil(MonoNs(AT_NS + 102 * MS))]
 
 
 def test_nothing_leaves_once_the_window_is_over() -> None:
@@ -378,7 +381,7 @@ def test_a_later_shot_that_is_repeated_counts_against_the_budget() -> None:
     told = begun(shot(after_ns=MS))
     [pair] = told.pairs
     assert told.wait() == [Fire(pair)]
-    told(Fired(pair, told.now_ns, errno.ECONNREFUSED))
+    told(Fired(pair, MonoNs(told.now_ns), errno.ECONNREFUSED))
     assert told.wait() == [Fire(pair)]
 
 
@@ -386,7 +389,7 @@ def test_who_has_no_turn_left_waits_for_the_listener() -> None:
     told = begun(shot(), left=0)
     [pair] = told.pairs
     assert told(Answered(pair, errno.ECONNREFUSED)) == [Close(pair)]
-    told(Accepted("stream", PEER, told.now_ns, MS))
+    told(Accepted("stream", PEER, MonoNs(told.now_ns), MS))
     assert only(told.check(Condition.SILENT), Keep) == [Keep("stream")]
 
 
@@ -400,9 +403,9 @@ def test_lost_streams_give_back_no_syns_that_were_never_set_aside() -> None:
         told(Answered(pair, errno.ECONNREFUSED))
         if pair.state is State.WAITING:
             assert told.wait() == [Fire(pair)]
-            told(Fired(pair, told.now_ns, errno.EINPROGRESS))
+            told(Fired(pair, MonoNs(told.now_ns), errno.EINPROGRESS))
     for number in range(5):
-        told(Accepted(number, PEER._replace(port=7), told.now_ns, MS))
+        told(Accepted(number, PEER._replace(port=7), MonoNs(told.now_ns), MS))
         assert told.check(Condition.RESET) == [Reset(number)]
     assert pair.state is State.IDLE
 
@@ -517,7 +520,7 @@ class AnyOrder(RuleBasedStateMachine):
     def connect(self, pair: Pair, error: int) -> None:
         assert pair not in self.sockets, "one socket at a time"
         self.sockets.add(pair)
-        self.unsaid[pair] = Fired(pair, self.now_ns, error)
+        self.unsaid[pair] = Fired(pair, MonoNs(self.now_ns), error)
         if error in (errno.EINPROGRESS, 0):
             self.in_flight[pair] = self.now_ns
         else:
@@ -526,7 +529,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     def tell(self, event: Event) -> None:
         assert self.engine is not None
-        for action in self.engine.handle(event, self.now_ns):
+        for action in self.engine.handle(event, MonoNs(self.now_ns)):
             self.carry_out(action, over=self.engine.over)
 
     def carry_out(self, action: Action, *, over: bool) -> None:
@@ -578,7 +581,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(pass_ns=st.sampled_from([0, MS, 20 * MS, 200 * MS, S, 4 * S]))
     def time_passes(self, pass_ns: int) -> None:
-        self.now_ns = max(self.now_ns, min(self.now_ns + pass_ns, CLOSES_NS + S))
+        self.now_ns = MonoNs(max(self.now_ns, min(self.now_ns + pass_ns, CLOSES_NS + S)))
         self.tell(Time())
 
     def settled(self, number: int, resent: int) -> tuple[Pair, int]:
@@ -608,12 +611,12 @@ class AnyOrder(RuleBasedStateMachine):
         if resent >= 0:
             self.sockets.remove(pair)
             self.streams.add(name := next(self.names))
-            self.tell(CameUp(pair, name, self.now_ns, resent))
+            self.tell(CameUp(pair, name, MonoNs(self.now_ns), resent))
 
     @rule(remote=st.sampled_from([PEER, PEER, OTHER]), port=st.integers(1, 9))
     def a_stream_is_accepted(self, remote: Endpoint, port: int) -> None:
         self.streams.add(name := next(self.names))
-        self.tell(Accepted(name, remote._replace(port=port), self.now_ns, 20 * MS))
+        self.tell(Accepted(name, remote._replace(port=port), MonoNs(self.now_ns), 20 * MS))
 
     @precondition(lambda self: self.now_ns > CLOSES_NS)
     @rule()

@@ -23,6 +23,7 @@ from simopen.holepunch.options import Common, Keyed, Options
 from simopen.holepunch.targets import Order, planned
 from simopen.model.endpoint import Endpoint
 from simopen.model.shot import Plan, Shot
+from simopen.model.times import MonoNs
 from tests.loopback import HERE, THERE, ports
 from tests.ticket.test_codec import SIMPLE
 
@@ -105,7 +106,7 @@ class Counting(Scheduler):
 
     async def at(self, when_ns: int, *calls: Any, **options: Any) -> list[Fired]:
         self.waits += 1
-        return await super().at(when_ns, *calls, **options)
+        return await super().at(MonoNs(when_ns), *calls, **options)
 
 
 async def test_the_scheduler_that_is_passed_fires(ports: tuple[int, int]) -> None:

@@ -27,9 +27,10 @@ from simopen.holepunch.retry import (
 from simopen.model.endpoint import Endpoint
 from simopen.model.outcome import Outcome, outcome_of, passes
 from simopen.model.shot import Shot
+from simopen.model.times import MonoNs
 
 S = 1_000_000_000
-WINDOW = Window(100 * S, 110 * S)
+WINDOW = Window(MonoNs(100 * S), MonoNs(110 * S))
 FINAL = {
     *(errno.EACCES, errno.EPERM),
     *(errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EPROTOTYPE, errno.ESOCKTNOSUPPORT),
@@ -70,26 +71,26 @@ def test_what_an_errno_means(error: int, immediate: bool, outcome: Outcome) -> N
     [
         (Outcome.OPEN, Keep()),
         (Outcome.IN_FLIGHT, Wait()),
-        (Outcome.RESET, Fire(101 * S)),
-        (Outcome.ICMP, Fire(101 * S)),
-        (Outcome.EXHAUSTED, Fire(101 * S)),
-        (Outcome.TAKEN, Fire(101 * S + TAKEN_PAUSE_NS)),
-        (Outcome.NO_ROUTE, Fire(101 * S + NO_ROUTE_PAUSE_NS)),
+        (Outcome.RESET, Fire(MonoNs(101 * S))),
+        (Outcome.ICMP, Fire(MonoNs(101 * S))),
+        (Outcome.EXHAUSTED, Fire(MonoNs(101 * S))),
+        (Outcome.TAKEN, Fire(MonoNs(101 * S + TAKEN_PAUSE_NS))),
+        (Outcome.NO_ROUTE, Fire(MonoNs(101 * S + NO_ROUTE_PAUSE_NS))),
         (Outcome.DENIED, GiveUp()),
         (Outcome.HELD, GiveUp()),
-        (Outcome.FAILED, Fire(101 * S + FAILED_PAUSE_NS)),
+        (Outcome.FAILED, Fire(MonoNs(101 * S + FAILED_PAUSE_NS))),
         (Outcome.UNSUPPORTED, GiveUp()),
     ],
 )
 def test_what_follows_an_outcome(outcome: Outcome, action: object) -> None:
-    assert WINDOW.after(outcome, 101 * S)[0] == action
+    assert WINDOW.after(outcome, MonoNs(101 * S))[0] == action
 
 
 @pytest.mark.parametrize("error", sorted(errno.errorcode))
 def test_only_what_is_on_the_short_list_ends_a_punch(error: int) -> None:
     """Of all that the kernel may answer, at once or later."""
     for immediate in (True, False):
-        action, _ = WINDOW.after(outcome_of(error, immediate=immediate), 101 * S)
+        action, _ = WINDOW.after(outcome_of(error, immediate=immediate), MonoNs(101 * S))
         assert isinstance(action, GiveUp) is (immediate and error in FINAL)
     assert passes(error, had=True) is (error not in FINAL)
     slips = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EINVAL, errno.ENODEV}
@@ -97,12 +98,12 @@ def test_only_what_is_on_the_short_list_ends_a_punch(error: int) -> None:
 
 
 def test_every_outcome_has_an_action() -> None:
-    assert all(WINDOW.after(outcome, 101 * S)[0] for outcome in Outcome)
+    assert all(WINDOW.after(outcome, MonoNs(101 * S))[0] for outcome in Outcome)
 
 
 @pytest.mark.parametrize("now_ns", [110 * S, 111 * S, 110 * S - TAKEN_PAUSE_NS])
 def test_nothing_is_fired_once_the_window_has_closed(now_ns: int) -> None:
-    assert WINDOW.after(Outcome.TAKEN, now_ns)[0] == Wait()
+    assert WINDOW.after(Outcome.TAKEN, MonoNs(now_ns))[0] == Wait()
 
 
 AGAIN = [Outcome.RESET, Outcome.ICMP, Outcome.EXHAUSTED, Outcome.TAKEN, Outcome.NO_ROUTE, Outcome.FAILED]
@@ -122,7 +123,7 @@ def fired_at(window: Window, lanes: int, answers: list[tuple[int, int, Outcome]]
     in_flight_from_ns = [now_ns] * lanes
     for wait_ns, which, outcome in answers:
         lane = which % lanes
-        now_ns = max(now_ns + wait_ns, in_flight_from_ns[lane])
+        now_ns = MonoNs(max(now_ns + wait_ns, in_flight_from_ns[lane]))
         action, window = window.after(outcome, now_ns, sent=outcome is not Outcome.NO_ROUTE)
         if isinstance(action, Fire):
             assert action.at_ns >= now_ns
@@ -136,7 +137,7 @@ def test_no_more_than_the_budget_is_fired_whoever_is_answered_when(
     lanes: int, answers: list[tuple[int, int, Outcome]]
 ) -> None:
     opens_ns = 7 * S
-    fired = fired_at(Window(opens_ns, opens_ns + 10**13), lanes, answers)
+    fired = fired_at(Window(MonoNs(opens_ns), MonoNs(opens_ns + 10**13)), lanes, answers)
     again = fired[lanes:]
     early = [at_ns for at_ns in again if at_ns < opens_ns + FIRST_NS]
     if early:
@@ -147,17 +148,17 @@ def test_no_more_than_the_budget_is_fired_whoever_is_answered_when(
 
 def test_a_peer_that_only_refuses_gets_fifty_a_second_after_the_first() -> None:
     answers = [(50_000, 0, Outcome.RESET)] * 5000
-    fired = fired_at(Window(0, 10 * S), 1, answers)
+    fired = fired_at(Window(MonoNs(0), MonoNs(10 * S)), 1, answers)
     seconds = Counter(at_ns // S for at_ns in fired)
     assert BURST <= seconds.pop(0) <= BURST + SYNS_PER_S + 1
     assert seconds == dict.fromkeys(range(1, 10), POLITE_SYNS_PER_S)
 
 
 def test_within_the_burst_a_rst_is_answered_at_once() -> None:
-    window = Window(0, 10**12)
+    window = Window(MonoNs(0), MonoNs(10**12))
     for _ in range(BURST):
-        window = window.fired(0)
-    assert window.after(Outcome.RESET, 5)[0] == Fire(5)
+        window = window.fired(MonoNs(0))
+    assert window.after(Outcome.RESET, MonoNs(5))[0] == Fire(MonoNs(5))
 
 
 @given(
@@ -172,7 +173,7 @@ def test_counted_syns_are_never_more_than_the_most(
     """Whatever is fired, answered, and sent again by the kernel meanwhile."""
     shots = [Shot(1, Endpoint("192.0.2.1", 1 + n), 0, bool(lasts), lasts) for n, lasts in enumerate(lasting)]
     kept, left, resends = rationed(shots)
-    window = Window(0, 100 * S, left=left, resends=resends)
+    window = Window(MonoNs(0), MonoNs(100 * S), left=left, resends=resends)
     lanes = [0 for shot in kept if shot.lasts_ns is None]  # when the SYN in flight left; None: none is
     sent, now_ns = len(kept), 0
     in_flight: list[int | None] = [*lanes]
@@ -185,7 +186,7 @@ def test_counted_syns_are_never_more_than_the_most(
         looked = outcome in (Outcome.TAKEN, Outcome.NO_ROUTE)
         again = 0 if looked else min(resent, resends)
         sent += again - looked
-        action, window = window.after(outcome, now_ns, sent=not looked, resent=again)
+        action, window = window.after(outcome, MonoNs(now_ns), sent=not looked, resent=again)
         in_flight[lane] = action.at_ns if isinstance(action, Fire) else None
         sent += isinstance(action, Fire)
     sent += resends * sum(at_ns is not None for at_ns in in_flight)

@@ -16,6 +16,7 @@ from simopen.holepunch.runner import Runner
 from simopen.model.endpoint import Endpoint
 from simopen.model.report import Via
 from simopen.model.shot import Shot
+from simopen.model.times import MonoNs
 from simopen.net import own_flows
 from simopen.net.local_ports import LocalPorts
 from tests.fake_network import FakeNetwork
@@ -28,8 +29,8 @@ JIFFY_NS = 10_000_000  # the kernel's grain
 
 def begin(runner: Runner, closes_ns: int = FAR_NS) -> None:
     """It has fired what is due at the instant, and watches."""
-    runner.fired(spin(0, runner.aim(time.monotonic_ns())))
-    runner.watch(Window(0, closes_ns))
+    runner.fired(spin(MonoNs(0), runner.aim(MonoNs(time.monotonic_ns()))))
+    runner.watch(Window(MonoNs(0), MonoNs(closes_ns)))
 
 
 async def streamed(runner: Runner) -> Stream:
@@ -111,8 +112,8 @@ async def test_later_shots_that_are_long_due_keep_their_pace(ports: tuple[int, i
     shots = [Shot(ports[0], peer, number * 2_250_000, once=True) for number, peer in enumerate(peers)]
     with Runner.opened(HERE, shots) as runner:
         now_ns = time.monotonic_ns()
-        runner.fired(spin(0, runner.aim(now_ns - 5_000_000_000)))
-        runner.watch(Window(0, FAR_NS))
+        runner.fired(spin(MonoNs(0), runner.aim(MonoNs(now_ns - 5_000_000_000))))
+        runner.watch(Window(MonoNs(0), MonoNs(FAR_NS)))
         for _ in range(200):
             await asyncio.sleep(0)
         fired = sum(pair.started_ns > 0 for pair in runner.prepared.attempts)
@@ -155,7 +156,7 @@ async def test_guesses_whose_ports_other_flows_have_taken_are_left_out(
         runner.prepared.leave_out(taken)
         left_in = [pair.shot.remote for pair in runner.prepared.attempts]
         assert left_in == [peer, *(shot.remote for shot in guesses[5 - left :])]
-        runner.fired(spin(0, runner.aim(0)))
+        runner.fired(spin(MonoNs(0), runner.aim(MonoNs(0))))
         assert own_flows.process.since(runner.fired_ns)[0][:-1] == (True, ports[0], peer)
 
 
@@ -171,7 +172,7 @@ async def test_a_stream_is_dated_by_the_kernel_where_the_loop_came_round_to_it_l
         if not listen:
             other.listen()
         before_ns = time.monotonic_ns()
-        runner.fired(spin(0, runner.aim(0)))
+        runner.fired(spin(MonoNs(0), runner.aim(MonoNs(0))))
         if listen:
             other.connect((HERE, ports[0]))
         up_ns = time.monotonic_ns()
@@ -179,7 +180,7 @@ async def test_a_stream_is_dated_by_the_kernel_where_the_loop_came_round_to_it_l
         speaker = other if listen else other.accept()[0]
         speaker.send(b"I love you.")
         time.sleep(0.2)  # noqa: ASYNC251
-        runner.watch(Window(0, FAR_NS))
+        runner.watch(Window(MonoNs(0), MonoNs(FAR_NS)))
         stream = await streamed(runner)
         speaker.close()
         stream.sock.close()

@@ -27,6 +27,7 @@ from simopen.holepunch.runner import Runner
 from simopen.model.endpoint import Endpoint
 from simopen.model.report import Via
 from simopen.model.shot import Shot
+from simopen.model.times import MonoNs
 from tests.loopback import HERE, THERE, ports
 
 __all__ = ["ports"]
@@ -106,8 +107,8 @@ def server(ports: tuple[int, int]) -> Iterator[int]:
 async def opened(make: Callable[..., socket.socket], shot: Shot, *, listen: bool) -> Via:
     """Fire, and wait for the stream; what ends the punch is raised."""
     with Runner.opened(HERE, [shot], listen=listen, make=make) as runner:
-        runner.fired(spin(0, runner.aim(time.monotonic_ns())))
-        runner.watch(Window(runner.fired_ns, FAR_NS))
+        runner.fired(spin(MonoNs(0), runner.aim(MonoNs(time.monotonic_ns()))))
+        runner.watch(Window(MonoNs(runner.fired_ns), MonoNs(FAR_NS)))
         async with asyncio.timeout(10):
             stream = await runner.stream()
         stream.sock.close()

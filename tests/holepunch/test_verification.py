@@ -30,6 +30,7 @@ from simopen.model.endpoint import Endpoint, normalise
 from simopen.model.event import Event
 from simopen.model.report import Via
 from simopen.model.shot import Shot
+from simopen.model.times import MonoNs
 from tests.link.peers import connected
 from tests.loopback import HERE, THERE, ports
 from tests.stalls import ALONE_S
@@ -128,7 +129,7 @@ class Punch:
 
 def offered(verification: Verification, sock: socket.socket) -> None:
     remote = normalise(sock.getpeername())
-    verification.offer(Stream(sock, remote, Via.ACCEPT, time.monotonic_ns(), 1))
+    verification.offer(Stream(sock, remote, Via.ACCEPT, MonoNs(time.monotonic_ns()), 1))
 
 
 DOOM = LocalEndpointError("nothing can be fired any more")
@@ -307,7 +308,7 @@ async def test_a_stream_of_which_the_kernel_does_not_tell_the_port_is_closed_and
     mine, theirs = connected()
     remote, pair = normalise(mine.getpeername()), pairs.Pair(Shot(1, Endpoint(THERE, 2)))
     with theirs, Short(fileno=mine.detach()) as short:
-        verification.offer(Stream(short, remote, Via.CONNECT, time.monotonic_ns(), 1), pair)
+        verification.offer(Stream(short, remote, Via.CONNECT, MonoNs(time.monotonic_ns()), 1), pair)
         assert short.fileno() == -1
     again = await asyncio.wait_for(punch.told.get(), 30)
     assert again.pair is pair

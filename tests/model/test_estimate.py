@@ -13,14 +13,14 @@ from simopen.model.estimate import Estimate, Evidence, Reading, Source
 from simopen.model.times import MonoNs, UtcNs
 
 S, MS, US = 1_000_000_000, 1_000_000, 1_000
-READING = Reading(monotonic_ns=500 * S, realtime_ns=1_800_000_000 * S, boottime_ns=700 * S)
-ESTIMATE = Estimate(READING.realtime_ns + 12 * MS, 4 * MS, Source.NTP, READING)
+READING = Reading(monotonic_ns=MonoNs(500 * S), realtime_ns=1_800_000_000 * S, boottime_ns=700 * S)
+ESTIMATE = Estimate(UtcNs(READING.realtime_ns + 12 * MS), 4 * MS, Source.NTP, READING)
 
 
 def later(seconds: float, *, asleep_s: float = 0.0, step_s: float = 0.0) -> Reading:
     passed_ns = round(seconds * S)
     return Reading(
-        READING.monotonic_ns + passed_ns,
+        MonoNs(READING.monotonic_ns + passed_ns),
         READING.realtime_ns + passed_ns + round((asleep_s + step_s) * S),
         READING.boottime_ns + passed_ns + round(asleep_s * S),
     )
@@ -42,10 +42,10 @@ def test_ten_seconds_later_the_monotonic_clock_is_ten_seconds_further() -> None:
 
 
 def test_the_bound_ages_by_15_ppm_either_way_and_unknown_stays_unknown() -> None:
-    assert ESTIMATE.bound_at(500 * S) == 4 * MS
-    assert ESTIMATE.bound_at(600 * S) == 4 * MS + 1500 * US + 1
-    assert ESTIMATE.bound_at(400 * S) == 4 * MS + 1500 * US + 1
-    assert replace(ESTIMATE, bound_ns=None).bound_at(600 * S) is None
+    assert ESTIMATE.bound_at(MonoNs(500 * S)) == 4 * MS
+    assert ESTIMATE.bound_at(MonoNs(600 * S)) == 4 * MS + 1500 * US + 1
+    assert ESTIMATE.bound_at(MonoNs(400 * S)) == 4 * MS + 1500 * US + 1
+    assert replace(ESTIMATE, bound_ns=None).bound_at(MonoNs(600 * S)) is None
     assert replace(ESTIMATE, bound_ns=None).bound_s is None
 
 

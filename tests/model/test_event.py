@@ -11,15 +11,20 @@ import simopen
 from simopen.clock import source as clock
 from simopen.model.endpoint import Endpoint
 from simopen.model.report import Attempt, Via
+from simopen.model.times import MonoNs, UtcNs
 
 PEER = Endpoint("203.0.113.7", 1314)
-AT_NS = 5_000_000_000
-REFUSED = Attempt(PEER, AT_NS, AT_NS, AT_NS + 80_000_000, errno.ECONNREFUSED)
+AT_NS = MonoNs(5_000_000_000)
+REFUSED = Attempt(PEER, AT_NS, AT_NS, MonoNs(AT_NS + 80_000_000), errno.ECONNREFUSED)
 ALL = (
     (simopen.Resolved(AT_NS, (PEER,)), "resolved", "to fire at 203.0.113.7:1314"),
-    (simopen.ClockKnown(AT_NS, clock.plain(), AT_NS), "clock known", "the clock: unchecked"),
-    (simopen.ClockKnown(AT_NS, clock.plain(), AT_NS, "no answer"), "clock known", "the clock: unchecked; no answer"),
-    (simopen.Armed(AT_NS, AT_NS + 1_500_000_000), "armed", "armed, 1.500 s before the instant"),
+    (simopen.ClockKnown(AT_NS, clock.plain(), UtcNs(AT_NS)), "clock known", "the clock: unchecked"),
+    (
+        simopen.ClockKnown(AT_NS, clock.plain(), UtcNs(AT_NS), "no answer"),
+        "clock known",
+        "the clock: unchecked; no answer",
+    ),
+    (simopen.Armed(AT_NS, MonoNs(AT_NS + 1_500_000_000)), "armed", "armed, 1.500 s before the instant"),
     (simopen.Fired(AT_NS, PEER), "fired", "SYN to 203.0.113.7:1314"),
     (
         simopen.Answered(AT_NS, REFUSED),
@@ -36,7 +41,7 @@ def test_an_event_is_frozen_named_and_reads_as_a_line(event: simopen.Event, step
     assert isinstance(event, simopen.Event)
     assert (event.step, str(event)) == (step, words)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        event.at_ns = 0  # type: ignore[misc]
+        event.at_ns = MonoNs(0)  # type: ignore[misc]
     assert not hasattr(event, "__dict__")
 
 

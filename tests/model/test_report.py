@@ -13,22 +13,23 @@ from simopen.model.endpoint import Endpoint
 from simopen.model.estimate import Estimate, Evidence, Reading, Source
 from simopen.model.outcome import Outcome
 from simopen.model.report import Arrival, Attempt, Report, Via, tally
+from simopen.model.times import MonoNs, UtcNs
 
 PEER, OTHER = Endpoint("203.0.113.7", 1314), Endpoint("2001:db8::7", 1314)
 MS = 1_000_000
 # CLOCK_MONOTONIC reads 5 s where UTC is 1,000 s; the local clock is 2 s ahead of UTC.
 CLOCK = Estimate(
-    1000 * 10**9,
+    UtcNs(1000 * 10**9),
     3 * MS,
     Source.NTP,
-    Reading(5 * 10**9, 1002 * 10**9, 5 * 10**9),
+    Reading(MonoNs(5 * 10**9), 1002 * 10**9, 5 * 10**9),
     (Evidence("ntp.example", offset_s=-2.0), Evidence("192.0.2.1", refused="stratum 16")),
 )
 
 
 def attempt(code: int | None, peer: Endpoint = PEER, *, immediate: bool = False, at_ms: int = 0) -> Attempt:
     planned = 5 * 10**9 + at_ms * MS
-    return Attempt(peer, planned, planned + 1000, planned + 41 * MS, code, immediate)
+    return Attempt(peer, MonoNs(planned), MonoNs(planned + 1000), MonoNs(planned + 41 * MS), code, immediate)
 
 
 def report(**changes: Any) -> Report:
@@ -39,13 +40,13 @@ def report(**changes: Any) -> Report:
         window_s=10.0,
         listening=True,
         clock=CLOCK,
-        instant_ns=5 * 10**9,
-        fired_ns=5 * 10**9 + 20_000,
-        ended_ns=6 * 10**9,
+        instant_ns=MonoNs(5 * 10**9),
+        fired_ns=MonoNs(5 * 10**9 + 20_000),
+        ended_ns=MonoNs(6 * 10**9),
         attempts=(attempt(errno.ECONNREFUSED), attempt(0, at_ms=42)),
         via=Via.CONNECT,
         remote=PEER,
-        established_ns=5 * 10**9 + 20_000 + 81 * MS,
+        established_ns=MonoNs(5 * 10**9 + 20_000 + 81 * MS),
     )
     return replace(given, **changes)
 
@@ -163,6 +164,6 @@ def test_few_attempts_are_all_in_json() -> None:
 
 
 def test_who_was_turned_away_is_in_json() -> None:
-    told = report(arrivals=(Arrival(OTHER, 6 * 10**9),), early_ns=4 * 10**9).as_dict()
+    told = report(arrivals=(Arrival(OTHER, MonoNs(6 * 10**9)),), early_ns=4 * 10**9).as_dict()
     assert told["arrivals"] == [{"remote": "[2001:db8::7]:1314", "at": 1001.0}]
     assert told["early"] == 999.0

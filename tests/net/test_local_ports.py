@@ -23,6 +23,7 @@ from simopen.holepunch.retry import Window
 from simopen.holepunch.runner import Runner
 from simopen.model.endpoint import Endpoint
 from simopen.model.shot import Shot
+from simopen.model.times import MonoNs
 from simopen.net.local_ports import LocalPorts
 from tests.loopback import HERE, THERE, ports
 
@@ -234,8 +235,8 @@ async def test_a_forked_child_keeps_no_port_busy(ports: tuple[int, int]) -> None
         return made[-1]
 
     with Runner.opened(HERE, [Shot(ports[0], Endpoint(THERE, ports[1]))], make=make) as runner:
-        runner.fired(spin(0, runner.aim(0)))
-        runner.watch(Window(0, FAR_NS))
+        runner.fired(spin(MonoNs(0), runner.aim(MonoNs(0))))
+        runner.watch(Window(MonoNs(0), MonoNs(FAR_NS)))
         assert sum(sock.fileno() >= 0 for sock in made) == 2  # the shot's and the listener's
         if not (child := os.fork()):
             try:

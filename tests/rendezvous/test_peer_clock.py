@@ -33,7 +33,7 @@ def test_the_least_delay_counts_and_no_impossible_one() -> None:
 
 
 def test_the_peers_time_is_what_its_clock_says() -> None:
-    reading = Reading(1000, NOW_NS, 1000)
+    reading = Reading(MonoNs(1000), NOW_NS, 1000)
     theirs = peers_time(sample(NOW_NS + HOUR_NS, 10**6, 10**6), reading)
     assert theirs.utc_at(MonoNs(0)) == NOW_NS + HOUR_NS
     assert theirs.source is Source.PEER
