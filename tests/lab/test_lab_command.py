@@ -16,6 +16,7 @@ from simopen.cli.main import main
 
 LAB = [sys.executable, "-m", "simopen", "lab"]
 LIMIT_S = 60
+JIFFY_MS = 10  # the kernel's grain at its coarsest
 
 
 def simopen_lab(*arguments: str) -> tuple[int, str, str]:
@@ -108,8 +109,8 @@ def test_pairs_that_connect(left: str, right: str, extra: list[str], capsys: pyt
     (run,) = told["runs"]
     assert run["connected"]
     assert run["rtt_ms"] >= 20
-    # The later side's stream needs its SYN to get there, and an answer to come back.
-    assert max(run["established_ms"].values()) >= 20
+    # The later side's stream needs its SYN to get there, and an answer to come back; the kernel dates it by jiffies.
+    assert max(run["established_ms"].values()) >= 20 - JIFFY_MS
     assert not run["reason"]
 
 

@@ -17,7 +17,7 @@ from simopen.model.endpoint import Endpoint
 from simopen.model.nat import Mapping
 from simopen.nat.probe import PROBES
 from simopen.nat.stun_tcp import Binding, other_address
-from simopen.ticket.hold import holding
+from simopen.ticket.hold import holding, unreachable
 from tests.loopback import HERE, THERE, ports
 
 __all__ = ["ports"]
@@ -71,7 +71,7 @@ async def test_a_real_coturn_shows_all_of_the_mapping(tmp_path: Path, ports: tup
         assert set(held.servers) == set(ends)
         assert (held.profile.mapping, held.profile.mapped) == (Mapping.NONE, local)
         assert len(held.profile.observations) == len(ends) + PROBES
-        assert held.notes == ()
+        assert held.notes == tuple(unreachable(held.profile)), "of the servers, nothing"
 
 
 async def test_it_is_asked_again_and_again(tmp_path: Path, ports: tuple[int, int]) -> None:

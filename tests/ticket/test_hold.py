@@ -115,7 +115,8 @@ with IPRoute() as netlink:
     for link in netlink.get_links():
         netlink.flush_addr(index=link["index"])
     (lo,) = netlink.link_lookup(ifname="lo")
-    netlink.addr("add", index=lo, address="fe80::1", prefixlen=64)
+    # Without a search for duplicates (IFA_F_NODAD), until whose end nobody may bind to it, on lo, too.
+    netlink.addr("add", index=lo, address="fe80::1", prefixlen=64, flags=2)
 
 async def serve():
     async with FakeStun("fe80::1%lo", udp=False) as server:
@@ -131,7 +132,7 @@ asyncio.run(serve())
 async def test_the_commands_warn_the_maker_as_they_show_the_ticket() -> None:
     async with lab.Network() as net:
         host = await net.host("link-local")
-        server = await host.start([sys.executable, "-c", SERVER], cwd=ROOT)
+        server = await host.start([sys.executable, "-c", SERVER], cwd=ROOT, stderr=None)
         assert server.stdout is not None
         async with asyncio.timeout(LONG_S):
             stun = (await server.stdout.readline()).decode().strip()
