@@ -14,7 +14,7 @@ from simopen.clock.instant import Instant, positive_s
 from simopen.clock.scheduler import Scheduler
 from simopen.clock.source import ClockArgument, TimeSource, as_clock
 from simopen.clock.true_time import When
-from simopen.holepunch.callback import Teller
+from simopen.holepunch.callback import NOBODY, Teller
 from simopen.link.session import Session
 from simopen.model.endpoint import Local
 from simopen.model.event import OnEvent
@@ -92,7 +92,8 @@ class Options:
         scheduler: Scheduler = threads.shared,
     ) -> Options:
         """The arguments of `connect`, judged. Raises: TypeError, ValueError."""
-        source, liveness, tell = as_clock(clock), Liveness(keepalive, user_timeout), Teller(on_event)
+        source, liveness = as_clock(clock), Liveness(keepalive, user_timeout)
+        tell = NOBODY if on_event is None else Teller(on_event)
         when = When.told(at, source)
         window_ns = round(positive_s("window", window) * 1e9)
         hops = _hops(first_ttl)

@@ -45,7 +45,6 @@ class Preparation:
         "_ports",
         "_resends",
         "_shots",
-        "_sources",
         "attempts",
         "first",
         "hindrance",
@@ -73,11 +72,17 @@ class Preparation:
         self._listen, self._resends, self._make = listen, resends, make
         self._ports = ports
         self._claims: list[Claim] = []
-        self._sources: dict[str, str | None] = {}
+
+    def anew(self, shots: Sequence[Shot], resends: int) -> Preparation:
+        """The same for other shots."""
+        return Preparation(
+            self._address, shots, listen=self._listen, resends=resends, make=self._make, ports=self._ports
+        )
 
     def open(self) -> None:
         """Raises: LocalEndpointError, as `Runner.opened` does."""
         refused: dict[LocalEnd, LocalEndpointError] = {}
+        sources: dict[str, str | None] = {}
         for rank, shot in enumerate(self._shots):
             local = self._bound_to(shot)
             attempts = self._attempts_at(Pair(shot, 0 if shot.once else rank))
@@ -86,7 +91,7 @@ class Preparation:
             if shot.after_ns < 0:
                 self.first.append(attempts)
                 continue
-            self._claim(local, shot.remote)
+            self._claim(local, shot.remote, sources)
             try:
                 self._open_one(attempts)
             except LocalEndpointError as error:
@@ -123,11 +128,12 @@ class Preparation:
     def _bound_to(self, shot: Shot) -> LocalEnd:
         return (self._address or ANY[shot.remote.family], shot.local_port)
 
-    def _claim(self, local: LocalEnd, peer: Endpoint) -> None:
-        if peer.address not in self._sources:
+    def _claim(self, local: LocalEnd, peer: Endpoint, sources: dict[str, str | None]) -> None:
+        """`sources`: this host's address towards each peer's, as far as it has been asked for."""
+        if peer.address not in sources:
             with contextlib.suppress(LocalEndpointError):  # nobody can be asked at the moment
-                self._sources[peer.address] = source_address(peer, None, make=self._make)
-        self._claims.append(self._ports.claim(local, peer, self._sources.get(peer.address)))
+                sources[peer.address] = source_address(peer, None, make=self._make)
+        self._claims.append(self._ports.claim(local, peer, sources.get(peer.address)))
 
     @property
     def at_the_instant(self) -> list[Attempts]:

@@ -53,7 +53,7 @@ class Runner:
 
     def __init__(
         self,
-        prepare: Callable[..., Preparation],
+        prepared: Preparation,
         *,
         chooses: bool | None,
         ports: LocalPorts,
@@ -64,8 +64,7 @@ class Runner:
         self.arrivals: list[Arrival] = []
         self.earlier: str | None = None
         self.lookout = Lookout()
-        self.prepared: Preparation
-        self._prepare = prepare
+        self.prepared = prepared
         self._loop = asyncio.get_running_loop()
         self._chooses, self._ports = chooses, ports
         self.fired_ns = self._planned_ns = NEVER
@@ -110,10 +109,10 @@ class Runner:
         Raises:
             LocalEndpointError: no local endpoint can be had, or a 5-tuple is in use by another punch.
         """
-        prepare = partial(Preparation, address, listen=listen, make=make, ports=ports)
-        runner = cls(prepare, chooses=chooses, ports=ports, tell=tell, verification=verification)
+        prepared = Preparation(address, shots, listen=listen, resends=resends, make=make, ports=ports)
+        runner = cls(prepared, chooses=chooses, ports=ports, tell=tell, verification=verification)
         try:
-            runner._open(shots, left, resends)
+            runner._open(left, resends)
         except BaseException:
             runner.end()
             raise
@@ -125,9 +124,8 @@ class Runner:
     def __exit__(self, *error: object) -> None:
         self.end()
 
-    def _open(self, shots: Sequence[Shot], left: int | None, resends: int) -> None:
+    def _open(self, left: int | None, resends: int) -> None:
         self._left, self._resends = left, resends
-        self.prepared = self._prepare(shots, resends=resends)
         self.prepared.open()
 
     @property
@@ -200,7 +198,8 @@ class Runner:
         Raises: LocalEndpointError as `opened` does.
         """
         self.prepared.let_go(self._loop, self)
-        self._open(shots, left, resends)
+        self.prepared = self.prepared.anew(shots, resends)
+        self._open(left, resends)
 
     def look_back(self, instant_ns: MonoNs) -> None:
         """Note when a stream between the same two endpoints as one of the first few shots' ended here, if any did."""
