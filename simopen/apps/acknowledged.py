@@ -6,9 +6,10 @@ it. So the data goes in frames, an empty one is the end, and whoever has written
 
 from __future__ import annotations
 
+import asyncio
 from asyncio import StreamReader, StreamWriter
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from simopen.apps.pipe import Carried, pipe
 from simopen.apps.transfer import messages
@@ -17,9 +18,11 @@ from simopen.errors import TransferError
 from simopen.model.wording import shown
 from simopen.net.os_errors import reason
 
+_T = TypeVar("_T")
+
 
 async def carry_to_the_end(
-    reader: StreamReader,
+    frames: Frames,
     writer: StreamWriter,
     *,
     source: int,
@@ -31,35 +34,64 @@ async def carry_to_the_end(
 
     What broke is in `carried.error`; none there means that both sides have all of it.
     """
-    taking, giving = _Reader(reader), _Writer(writer)
+    giving = _Writer(writer)
 
     def all_taken() -> None:
         peer_ended()
         if not writer.is_closing():
             writer.write(messages.record(Received()))
 
-    await pipe(taking, giving, source=source, sink=sink, carried=carried, peer_ended=all_taken)  # type: ignore[arg-type]
+    try:
+        await pipe(frames, giving, source=source, sink=sink, carried=carried, peer_ended=all_taken)  # type: ignore[arg-type]
+    finally:
+        await frames.stop()
     if carried.error:
         return
     try:
         giving.write_eof()
         await writer.drain()
-        await taking.acknowledged()
+        await frames.acknowledged()
     except OSError as error:
         carried.error = reason(error)
 
 
-class _Reader:
+class Frames:
     """What `pipe` wants of a reader."""
 
     def __init__(self, reader: StreamReader) -> None:
         self._reader = reader
         self._is_acknowledged = False
+        self._ahead: asyncio.Future[object] | None = None
+
+    async def unless_gone(self, waiting: Coroutine[Any, Any, _T]) -> _T:
+        """What is waited for before anything is carried; what the peer says meanwhile is read after that.
+
+        Raises: OSError where the peer leaves first.
+        """
+        self._ahead = asyncio.ensure_future(self._next())
+        task = asyncio.ensure_future(waiting)
+        try:
+            await asyncio.wait({self._ahead, task}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                self._ahead.result()
+            return await task
+        except BaseException:
+            await self.stop()
+            raise
+        finally:
+            await _stopped(task)
+
+    async def stop(self) -> None:
+        """Read nothing any more."""
+        if self._ahead is not None:
+            await _stopped(self._ahead)
 
     async def read(self, _: int) -> bytes:
-        while not isinstance(said := await self._next(), bytes):
-            pass
-        return said
+        while True:
+            ahead, self._ahead = self._ahead, None
+            said = await (ahead or self._next())
+            if isinstance(said, bytes):
+                return said
 
     async def acknowledged(self) -> None:
         """Wait until the peer has all. Raises: OSError."""
@@ -75,6 +107,11 @@ class _Reader:
             raise ConnectionResetError(f"the other side has failed: {shown(said.reason)}")
         self._is_acknowledged |= isinstance(said, Received)
         return said
+
+
+async def _stopped(task: asyncio.Future[Any]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 class _Writer:

@@ -15,6 +15,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from simopen.apps.pipe import Carried
 from simopen.cli import code
@@ -24,6 +25,9 @@ from simopen.cli.console import Screen
 from simopen.errors import TransferError
 from simopen.model.wording import quoted
 from simopen.net.os_errors import connection_reason, reason
+
+if TYPE_CHECKING:
+    from simopen.apps.acknowledged import Frames
 
 EXAMPLE = """\
 one$    tar c photos | simopen pipe
@@ -80,7 +84,7 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
 
     Raises: UsageError; OSError where the local end fails; and as `simopen.meet`.
     """
-    from simopen.apps.acknowledged import carry_to_the_end
+    from simopen.apps.acknowledged import Frames, carry_to_the_end
     from simopen.apps.transfer.api import ending
 
     with _listening(options.listen) as listener:
@@ -88,10 +92,10 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
             pass
         report = code.told(writer, screen)
         began_s = time.monotonic()
-        carried = Carried()
-        async with ending(reader, writer), _ends(options, listener, screen) as ends:
+        carried, frames = Carried(), Frames(reader)
+        async with ending(reader, writer), _ends(options, listener, screen, frames) as ends:
             await carry_to_the_end(
-                reader, writer, source=ends.source, sink=ends.sink, carried=carried, peer_ended=ends.ended
+                frames, writer, source=ends.source, sink=ends.sink, carried=carried, peer_ended=ends.ended
             )
     return ended(options, screen, {"report": report.as_dict()}, carried, time.monotonic() - began_s)
 
@@ -112,7 +116,9 @@ def _listening(number: int | None) -> Iterator[socket.socket | None]:
 
 
 @contextlib.asynccontextmanager
-async def _ends(options: argparse.Namespace, listener: socket.socket | None, screen: Screen) -> AsyncIterator[_Ends]:
+async def _ends(
+    options: argparse.Namespace, listener: socket.socket | None, screen: Screen, frames: Frames
+) -> AsyncIterator[_Ends]:
     if listener is None and options.to is None:
         source = os.open(os.devnull, os.O_RDONLY) if options.recv_only else 0
         try:
@@ -121,7 +127,8 @@ async def _ends(options: argparse.Namespace, listener: socket.socket | None, scr
             if source:
                 os.close(source)
         return
-    with await _connected(options.to) if listener is None else await _accepted(listener, screen) as local:
+    connecting = _connected(options.to) if listener is None else _accepted(listener, screen)
+    with await frames.unless_gone(connecting) as local:
         yield _Ends(local.fileno(), local.fileno(), lambda: _shut(local))
 
 

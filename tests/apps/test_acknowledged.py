@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from simopen.apps.acknowledged import carry_to_the_end
+from simopen.apps.acknowledged import Frames, carry_to_the_end
 from simopen.apps.pipe import Carried
 from simopen.apps.transfer import messages
 from tests.apps.transfer.streams import Streams, both, stream
@@ -29,10 +29,17 @@ def pipes() -> Iterator[list[tuple[int, int]]]:
                 continue
 
 
-async def carried(streams: Streams, source: int, sink: int) -> Carried:
+async def carried(streams: Streams, source: int, sink: int, frames: Frames | None = None) -> Carried:
     """What was; the sink's writing end is closed once the peer has ended."""
     counted = Carried()
-    await carry_to_the_end(*streams, source=source, sink=sink, carried=counted, peer_ended=lambda: os.close(sink))
+    await carry_to_the_end(
+        frames or Frames(streams[0]),
+        streams[1],
+        source=source,
+        sink=sink,
+        carried=counted,
+        peer_ended=lambda: os.close(sink),
+    )
     return counted
 
 
@@ -105,3 +112,43 @@ async def test_another_talker(pipes: list[tuple[int, int]]) -> None:
         counted = await carried(ours, in_one, out_one)
     assert counted.error is not None
     assert "does not speak" in counted.error
+
+
+async def test_what_the_peer_says_before_anything_is_carried_is_not_lost(pipes: list[tuple[int, int]]) -> None:
+    (in_one, put_one), (get_one, out_one) = pipes[:2]
+    os.close(put_one)
+    async with stream() as (ours, theirs):
+        frames = Frames(ours[0])
+        greeting = messages.data(b"a greeting")
+        theirs[1].write(greeting[:7])
+        connected = asyncio.Event()
+        waiting = asyncio.ensure_future(frames.unless_gone(connected.wait()))
+        await asyncio.sleep(0)
+        connected.set()
+        assert await waiting
+        theirs[1].write(greeting[7:] + messages.data(b"") + messages.record(messages.Received()))
+        theirs[1].write_eof()
+        ends = await both(carried(ours, in_one, out_one, frames), read(get_one))
+    assert ends == [Carried(0, 10), b"a greeting"]
+
+
+@pytest.mark.parametrize("said", [messages.failed("it was interrupted"), b""])
+async def test_a_peer_that_leaves_before_anything_is_carried(said: bytes) -> None:
+    async with stream() as (ours, theirs):
+        theirs[1].write(said)
+        theirs[1].write_eof()
+        frames = Frames(ours[0])
+        with pytest.raises(ConnectionResetError, match="interrupted" if said else "left"):
+            await frames.unless_gone(asyncio.Event().wait())
+
+
+async def test_who_is_interrupted_before_anything_is_carried_reads_no_more() -> None:
+    async with stream() as (ours, theirs):
+        frames = Frames(ours[0])
+        waiting = asyncio.ensure_future(frames.unless_gone(asyncio.Event().wait()))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        theirs[1].write(b"x")
+        assert await ours[0].readexactly(1) == b"x"

@@ -53,6 +53,21 @@ async def test_a_service_that_refuses_is_told_to_both(tmp_path: Path) -> None:
 
 
 @ONE_LOOP
+async def test_a_peer_that_leaves_before_a_local_program_comes(tmp_path: Path) -> None:
+    with kept_ports() as (number, _):
+        async with rendezvous() as via:
+            one = await started(tmp_path, "pipe", "--json", "--via", via)
+            code = await code_of(one)
+            other = await started(tmp_path, "pipe", "--listen", str(number), "--via", via, code)
+            assert other.stderr is not None
+            while b"one connection is let in" not in await other.stderr.readline():
+                pass
+            one.terminate()
+            assert (await ended(other, b""))[0] == 1
+            await ended(one, b"")
+
+
+@ONE_LOOP
 async def test_a_side_that_is_killed_is_no_end(tmp_path: Path) -> None:
     async with rendezvous() as via:
         one = await started(tmp_path, "pipe", "--json", "--via", via)

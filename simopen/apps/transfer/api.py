@@ -190,21 +190,17 @@ def _some(left: Iterator[Has | None]) -> list[Has] | None:
 
 async def _pull(reader: StreamReader, incoming: Incoming, on_progress: OnProgress) -> int:
     done = 0
-    writing: asyncio.Future[int] | None = None
-    try:
-        async with contextlib.aclosing(_batches(reader)) as batches:
-            async for taken in batches:
-                if writing is not None:
-                    done += await writing
-                    on_progress(done)
-                writing = asyncio.ensure_future(_in_thread(incoming.take, taken))
-        if writing is not None:
-            done += await writing
-            on_progress(done)
-        return done
-    finally:
-        if writing is not None:
-            await _stopped(writing)
+    async with contextlib.aclosing(_batches(reader)) as batches:
+        taken = await anext(batches, None)
+        while taken is not None:
+            ahead = asyncio.ensure_future(anext(batches, None))
+            try:
+                done += await _in_thread(incoming.take, taken)
+                on_progress(done)
+                taken = await ahead
+            finally:
+                await _stopped(ahead)
+    return done
 
 
 async def _batches(reader: StreamReader) -> AsyncGenerator[list[Message | bytes], None]:

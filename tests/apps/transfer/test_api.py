@@ -105,6 +105,28 @@ async def test_a_receiver_that_cannot_write_tells_the_sender(tree: Path, tmp_pat
         assert all(isinstance(each, TransferError) and "No space left" in str(each) for each in told), told
 
 
+async def test_a_receiver_that_cannot_write_tells_a_sender_that_has_nothing_to_say_meanwhile(tmp_path: Path) -> None:
+    class Full(Incoming):
+        def take(self, batch: Any) -> int:
+            del batch
+            raise TransferError("cannot write x: No space left on device")
+
+    reading, writing = os.pipe()
+    try:
+        os.write(writing, b"some, and nothing more for now")
+        async with stream() as (ours, theirs):
+
+            async def full() -> None:
+                with Full(await offered(theirs[0]), tmp_path) as incoming:
+                    await receive(*theirs, incoming)
+
+            told = await both(send(*ours, Outgoing(["-"], stdin=reading)), full())
+            assert all(isinstance(each, TransferError) and "No space left" in str(each) for each in told), told
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
 async def test_a_sender_that_cannot_read_tells_the_receiver(tree: Path, tmp_path: Path) -> None:
     out = Outgoing([str(tree)])
     (tree / "many" / "7.txt").unlink()
