@@ -308,6 +308,7 @@ async def test_a_receiver_that_says_something_else(tree: Path, answers: list[Mes
     async with stream() as (ours, theirs):
         for each in answers:
             theirs[1].write(messages.record(each))
+        theirs[1].write_eof()
         with pytest.raises(TransferError, match=why):
             await send(*ours, Outgoing([str(tree)]))
 
