@@ -19,7 +19,7 @@ from simopen.cli.console import Screen, answer, print_json, printable
 from simopen.cli.console import shown as fitting
 from simopen.cli.send import described, moved
 from simopen.errors import TransferError
-from simopen.model.wording import amount, listed, quoted, shown
+from simopen.model.wording import LONGEST, amount, listed, path_shown, quoted, shown
 
 if TYPE_CHECKING:
     from asyncio import StreamReader, StreamWriter
@@ -97,7 +97,7 @@ async def _files(
         raise
     try:
         with incoming:
-            where = listed((shown(str(options.into / name)) for name in offer.names), ", ", 4)
+            where = listed((path_shown(str(options.into / name)) for name in offer.names), ", ", 4)
             what = f"receiving {described(offer)} into: {where}"
             if not options.yes and not await unless_gone(reader, writer, _asked(f"{what[0].upper()}{what[1:]}. ok?")):
                 await refuse(writer, "the person there does not want it")
@@ -106,7 +106,7 @@ async def _files(
             if options.yes:
                 screen.say(f"simopen: {what}")
             began_s = time.monotonic()
-            with screen.progress(f"receiving {listed(map(shown, offer.names), ', ', 2)}", offer.size) as update:
+            with screen.progress(f"receiving {listed(map(path_shown, offer.names), ', ', 2)}", offer.size) as update:
                 size = await receive(reader, writer, incoming, update)
             rate = moved(size, incoming.skipped, time.monotonic() - began_s)
             screen.say(f"simopen: received {where}: {amount(size)} in {rate}")
@@ -114,7 +114,7 @@ async def _files(
     finally:
         if (kept := incoming.kept) is not None:
             more = "; to go on from there, send the same again with a new code" * (offer.size is not None)
-            screen.say(f"simopen: what came so far is kept in {shown(str(kept))}{more}")
+            screen.say(f"simopen: what came so far is kept in {shown(str(kept), LONGEST)}{more}")
 
 
 async def _asked(question: str) -> bool:

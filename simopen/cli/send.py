@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from simopen.cli import code
 from simopen.cli.arguments import UsageError, add_punch
 from simopen.cli.console import Screen, print_json
-from simopen.model.wording import amount, listed, shown
+from simopen.model.wording import amount, listed, path_shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,7 +74,7 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
         pass
     report = code.told(writer, screen)
     began_s = time.monotonic()
-    with screen.progress(f"sending {listed(map(shown, offer.names), ', ', 2) or 'text'}", offer.size) as update:
+    with screen.progress(f"sending {listed(map(path_shown, offer.names), ', ', 2) or 'text'}", offer.size) as update:
         done = _Counted(update)
         await send(reader, writer, outgoing, done)
     took_s = time.monotonic() - began_s
@@ -122,6 +122,6 @@ def described(offer: Offer) -> str:
     if offer.folders > max(offer.files, 1):
         files += f" in {offer.folders:,} folders"
     if len(offer.names) > 1:
-        return f"{len(offer.names)} things, {listed(map(shown, offer.names), ', ', 4)} ({files}, {size})"
-    name = shown(offer.names[0])
+        return f"{len(offer.names)} things, {listed(map(path_shown, offer.names), ', ', 4)} ({files}, {size})"
+    name = path_shown(offer.names[0])
     return f"folder {name} ({files}, {size})" if offer.folders else f"file {name} ({size})"

@@ -58,6 +58,13 @@ def shown(text: str, longest: int = LONGEST_QUOTED) -> str:
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in cut)
 
 
+def path_shown(path: str, longest: int = LONGEST_QUOTED) -> str:
+    """As `shown`, but of a long one both ends stay: the last says what kind of file it is."""
+    end = longest // 3
+    cut = path if len(path) <= longest else path[: longest - end - len(_CUT)] + _CUT + path[-end:]
+    return shown(cut, longest)
+
+
 def quoted(value: object, longest: int = LONGEST_QUOTED) -> str:
     """As `repr` shows it, which escapes what cannot be seen, and shortened. An int may have thousands of digits."""
     if isinstance(value, int) and value.bit_length() > _LONGEST_BITS:

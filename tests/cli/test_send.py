@@ -152,6 +152,10 @@ def offer(*names: str, files: int = 1, folders: int = 0, size: int | None = 21_0
         (offer("stdin", size=None), "file stdin (of unknown size)"),
         (offer("d", files=1, folders=1, size=7), "folder d (1 file, 7 B)"),
         (offer("d", files=12_000, folders=3), "folder d (12,000 files, 21.0 MB)"),
+        (
+            offer(f"x.pdf{' ' * 200}.desktop", size=7),
+            f"file x.pdf{' ' * 71} ...{' ' * 32}.desktop (7 B)",
+        ),
         (offer("d", files=0, folders=10**6, size=0), "folder d (0 files in 1,000,000 folders, 0 B)"),
         (offer("a", "b", files=2), "2 things, a, b (2 files, 21.0 MB)"),
         (Offer(VERSION, (), 0, 0, 0, "x"), "a text"),

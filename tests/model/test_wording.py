@@ -17,11 +17,21 @@ from simopen.model.wording import (
     by_reason,
     first_few,
     listed,
+    path_shown,
     quoted,
     shortened,
     shown,
     span,
 )
+
+
+def test_of_a_long_path_both_ends_stay() -> None:
+    assert path_shown("photos/x.jpg") == "photos/x.jpg"
+    told = path_shown(f"photos/{'x' * 500}.jpg")
+    assert told.startswith("photos/xx")
+    assert told.endswith("xx.jpg")
+    assert len(told) == LONGEST_QUOTED
+    assert path_shown("a\x1b[31m") == "a\\x1b[31m"
 
 
 def test_each_is_told_once_and_those_left_out_are_counted() -> None:

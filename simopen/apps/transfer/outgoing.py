@@ -8,6 +8,7 @@ of folders are not followed, as they may lead anywhere, and neither are sockets,
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import hashlib
 import os
@@ -98,7 +99,7 @@ class Outgoing:
             if isinstance(error, TransferError):
                 raise
             where = getattr(error, "filename", None) or path
-            raise TransferError(f"cannot read {quoted(where)}: {reason(error)}") from error
+            raise _unreadable(where, reason(error)) from error
 
     def _add(self, entry: Entry) -> None:
         self._names.add(entry.path, is_folder=entry.is_folder)
@@ -106,7 +107,7 @@ class Outgoing:
 
     def _add_file(self, where: str, path: str, found: os.stat_result) -> None:
         if not os.access(where, os.R_OK):
-            raise TransferError(f"cannot read {quoted(where)}: Permission denied; leave it out with --exclude")
+            raise _unreadable(where, os.strerror(errno.EACCES))
         self._add(Entry(path, where, size=found.st_size, executable=bool(found.st_mode & stat.S_IXUSR)))
 
     def _add_folder(self, where: str, path: str) -> None:
@@ -183,6 +184,11 @@ class Outgoing:
             os.close(fd)
             raise TransferError(f"{quoted(entry.where)} has changed since this began")
         return FileIO(fd)
+
+
+def _unreadable(where: str, why: str) -> TransferError:
+    hint = "; leave it out with --exclude" * (why == os.strerror(errno.EACCES))
+    return TransferError(f"cannot read {quoted(where)}: {why}{hint}")
 
 
 def _pieces(file: FileIO, size: int, entry: Entry) -> Iterator[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import socket
@@ -192,6 +193,12 @@ def test_a_text_has_its_limit() -> None:
     assert outgoing.text("hello").message == "hello"
     with pytest.raises(TransferError, match="64 KiB"):
         outgoing.text("x" * 65537)
+
+
+def test_what_this_user_may_not_read_is_said_with_what_to_do() -> None:
+    told = str(outgoing._unreadable("top/secret", os.strerror(errno.EACCES)))
+    assert told == "cannot read 'top/secret': Permission denied; leave it out with --exclude"
+    assert "--exclude" not in str(outgoing._unreadable("top/x", os.strerror(errno.EIO)))
 
 
 def test_a_text_that_is_no_text() -> None:
