@@ -44,13 +44,15 @@ OWN_PORT = ("127.0.0.1", 0)
 """Bound as a punch's is. A port that `connect` chooses may be another program's, too, which then keeps it."""
 
 
-async def end_both(hosts: list[lab.Host], ways: tuple[str, ...], **options: Any) -> list[list[dict[str, Any] | None]]:
-    """Both sides end each stream in that way as soon as it is up; each has a port of its own."""
+async def end_both(
+    hosts: list[lab.Host], ways: tuple[str, ...], first: int = PORT, **options: Any
+) -> list[list[dict[str, Any] | None]]:
+    """Both sides end each stream in that way as soon as it is up; each has a port of its own, from `first` on."""
     at_ns = time.monotonic_ns() + LEAD_NS
 
     async def one(host: lab.Host, peer: lab.Host) -> list[dict[str, Any] | None]:
         orders = [
-            {"peer": [peer.public_address, PORT + number], "port": PORT + number, "at": at_ns, "way": way, **options}
+            {"peer": [peer.public_address, first + number], "port": first + number, "at": at_ns, "way": way, **options}
             for number, way in enumerate(ways)
         ]
         done = await host.run([sys.executable, ENDER, this_loop(), json.dumps(orders)])
@@ -107,8 +109,11 @@ async def test_an_end_that_comes_too_early_shuts_the_next_stream_out() -> None:
 
 async def shut_out(hosts: list[lab.Host]) -> None:
     ways = ("punch, around the library",)
-    assert await end_both(hosts, ways) == [[None], [None]]
-    told = await end_both(hosts, ways, window=ALONE_S)
+    for port in range(PORT, PORT + 3):
+        assert await end_both(hosts, ways, port) == [[None], [None]]
+        told = await end_both(hosts, ways, port, window=ALONE_S)
+        if told != [[None], [None]]:
+            break  # else a machine that stalled for half of a round trip has ended them late enough
     causes = {said and said["diagnosis"]["cause"] for (said,) in told}
     # The kernel remembers it on the side that ended first; on both, where they did so at once.
     assert simopen.Cause.EARLIER_STREAM in causes, told
