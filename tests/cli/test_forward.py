@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_send import code_of, ended, rendezvous, started
+from tests.cli.test_send import code_of, ended, rendezvous, started, typed
 from tests.loopback import kept_ports
 from tests.loops import ONE_LOOP
 
@@ -73,7 +73,6 @@ async def test_a_port_that_is_taken_uses_up_no_code(tmp_path: Path) -> None:
     assert "The code is" not in told
 
 
-@ONE_LOOP
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -87,7 +86,9 @@ async def test_a_port_that_is_taken_uses_up_no_code(tmp_path: Path) -> None:
         (["--allow", ""], ""),
     ],
 )
-async def test_what_cannot_be_meant(tmp_path: Path, words: list[str], said: str) -> None:
-    status, _, told = await ended(await started(tmp_path, "forward", *words, SIMOPEN_VIA=""))
+def test_what_cannot_be_meant(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, told = typed(["forward", *words], capsys, monkeypatch)
     assert status == 2, told
     assert said in told

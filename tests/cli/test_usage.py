@@ -32,12 +32,20 @@ TYPED = st.one_of(st.text(max_size=50), st.floats().map(str), st.integers().map(
 
 
 def options() -> Iterator[tuple[list[str], str]]:
-    """Each option that takes a value, and each argument: the words before it, and what it is called."""
+    """Each option that takes a value, and each argument: the words before it, and what it is called.
+
+    Those that several commands declare alike, by one function, are tried in the first of these.
+    """
+    seen: set[tuple[object, ...]] = set()
     (commands,) = (each for each in PARSER._actions if isinstance(each, argparse._SubParsersAction))
     for name, parser in commands.choices.items():
         for action in parser._actions:
             if action.nargs == 0 or isinstance(action, argparse.BooleanOptionalAction):
                 continue
+            declared = (action.dest, *action.option_strings, action.help, repr(action.default))
+            if declared in seen:
+                continue
+            seen.add(declared)
             before = {"connect": ["203.0.113.7"], "self": []}.get(name, [])
             words = [name, *before, f"{action.option_strings[0]}="] if action.option_strings else [name, *before]
             yield words, action.dest

@@ -192,8 +192,8 @@ async def test_who_is_interrupted_at_any_moment_tells_the_other(tree: Path, tmp_
                 await asyncio.sleep(0)
             tasks[who].cancel()
             ends = await both(*tasks)
-            if ends[who] is None or isinstance(ends[who], int):
-                break
+            if (into / "top").exists():
+                break  # all was there already
             assert isinstance(ends[who], asyncio.CancelledError)
             assert isinstance(ends[1 - who], (TransferError, ConnectionError)), ends
         assert not (into / "top").exists()
