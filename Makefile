@@ -14,7 +14,7 @@ demo: $(READY)
 	@$(BIN)/simopen demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 4 --dist worksteal
+	$(BIN)/python -m pytest -n 6 --dist worksteal
 
 # What must keep holding, in numbers that the suite has no time for: takes some twenty minutes.
 soak: $(READY)
