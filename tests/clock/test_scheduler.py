@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import AsyncIterator
 from functools import partial
 
 import pytest
@@ -34,17 +36,37 @@ async def test_an_instant_that_has_passed_fires_at_once() -> None:
     assert fired.result == "done"
 
 
+@contextlib.asynccontextmanager
+async def held(scheduler: Scheduler) -> AsyncIterator[None]:
+    """Until the end of this its thread makes no other call, however long what is in it takes."""
+    begun, go_on = threading.Event(), threading.Event()
+    holding = asyncio.create_task(scheduler.at(MonoNs(0), begun.set, go_on.wait))
+    await asyncio.to_thread(begun.wait)
+    try:
+        yield
+    finally:
+        go_on.set()
+        await holding
+
+
 async def test_actions_run_in_the_order_of_their_instants() -> None:
     scheduler, now_ns = Scheduler(), time.monotonic_ns()
     order: list[int] = []
-    offsets = [130, 105, 120, 105, 140, 101]
-    await asyncio.gather(*(scheduler.at(MonoNs(now_ns + each * MS), partial(order.append, each)) for each in offsets))
+    offsets = [30, 5, 20, 5, 40, 1]
+    async with held(scheduler):
+        calls = (scheduler.at(MonoNs(now_ns + each * MS), partial(order.append, each)) for each in offsets)
+        waiting = asyncio.gather(*calls)
+        await asyncio.sleep(0)
+    await waiting
     assert order == sorted(offsets)
 
 
 async def test_a_thousand_waits_share_one_thread() -> None:
     scheduler, when_ns = Scheduler(), time.monotonic_ns() + 50 * MS
-    fired = await asyncio.gather(*(scheduler.at(MonoNs(when_ns), threading.get_ident) for _ in range(1000)))
+    async with held(scheduler):
+        waiting = asyncio.gather(*(scheduler.at(MonoNs(when_ns), threading.get_ident) for _ in range(1000)))
+        await asyncio.sleep(0)
+    fired = await waiting
     assert len({each.result for [each] in fired}) == 1
     assert all(each.at_ns >= when_ns for [each] in fired)
 
