@@ -122,7 +122,7 @@ class PunchedSocket(socket.socket):
         shared.note(ends)
         still_held = self._held is not None and self._held.closed()
         if resets and not still_held:
-            shared.add(_SynAfterReset(*ends))
+            _SynAfterReset(*ends).follow()
 
     def shutdown(self, how: int) -> None:
         """Shut it down, where that is for writing about one round trip after the stream came up, or at once."""
@@ -200,7 +200,7 @@ class Held:
         for call in self._then:
             call()
         if resets and self.ends is not None:
-            shared.add(_SynAfterReset(*self.ends))
+            _SynAfterReset(*self.ends).follow()
 
     def abandon(self) -> None:
         """In a forked child: the stream is its parent's to end."""
@@ -215,6 +215,11 @@ class _SynAfterReset:
     def __init__(self, local: Endpoint, remote: Endpoint) -> None:
         self._local, self._remote = local, remote
         self._pauses_ns = iter(_PAUSES_NS)
+
+    def follow(self) -> None:
+        """Send it now, in this thread: another may wait for its turn for longer than the peer's RST is on its way."""
+        if (when_ns := self.look()) is not None:
+            shared.add(self, max(0, when_ns - time.monotonic_ns()))
 
     def look(self) -> int | None:
         """As `Held.look`."""

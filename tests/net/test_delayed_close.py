@@ -437,6 +437,34 @@ def test_a_reset_is_followed_by_a_syn_however_the_stream_is_left(way: str, is_he
     shared.finish()
 
 
+def test_that_syn_waits_for_no_other_thread() -> None:
+    """Which may get its turn after the peer's own reset has come, and then it is too late: here, never."""
+    looks, go_on = threading.Event(), threading.Event()
+
+    class Holds:
+        """A job at which the thread is held."""
+
+        def look(self) -> None:
+            looks.set()
+            go_on.wait()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        sock = socket.create_connection(server.getsockname(), source_address=OWN_PORT)
+        theirs, remote = server.accept()
+        with theirs:
+            followers, ours = Followers(server, remote), shared.hold(sock, 0)
+            shared.finish()
+            shared.add(cast("Any", Holds()))
+            assert looks.wait(10)
+            try:
+                ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+                ours.close()
+                followers.wait()
+            finally:
+                go_on.set()
+    shared.finish()
+
+
 class Followers:
     """Counts the SYNs that come to a server from one endpoint, whoever has closed meanwhile what sent them.
 
