@@ -8,7 +8,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from asyncio.subprocess import Process
@@ -24,6 +23,7 @@ from simopen.lab import Nat
 from simopen.model.endpoint import Endpoint
 from simopen.ticket.codec import parse_ticket
 from simopen.ticket.keys import PrivateKey
+from tests import sshd
 from tests.fake_stun import FakeStun
 from tests.holepunch.test_by_ticket import SEQUENTIAL, stun_servers
 from tests.terminal import Terminal, at_terminal
@@ -233,40 +233,28 @@ async def killed(net: lab.Network, servers: list[str]) -> None:
         assert await left.status() == 1
 
 
-def key_pair(where: Path, name: str) -> Path:
-    path = where / name
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
-    return path
-
-
-SERVING = """
-import socket, subprocess, sys
-sshd, meet = sys.argv[1 : sys.argv.index("--")], sys.argv[sys.argv.index("--") + 1 :]
-one, other = socket.socketpair()
-started = [subprocess.Popen(meet, stdin=one, stdout=one), subprocess.Popen(sshd, stdin=other, stdout=other)]
-one.close(), other.close()
-for each in started:
-    each.wait()
-"""
+def on_the_page(start: str) -> str:
+    """The rest of the line of the page on SSH that begins so."""
+    (line,) = re.findall(rf"^{start} *(.*)$", (ROOT / "docs" / "ssh.md").read_text(), re.MULTILINE)
+    return str(line)
 
 
 async def by_ssh(net: lab.Network, servers: list[str], where: Path, remote: str, *, ends: bool) -> str:
     """What OpenSSH's client hears, over `meet --stdio`, of its server over another. `ends`: so does its input."""
-    server_key, users_key = key_pair(where, "server"), key_pair(where, "user")
-    (where / "config").write_text(
-        f"HostKey {server_key}\nAuthorizedKeysFile {users_key}.pub\nStrictModes no\nUsePAM no\nPidFile none\n"
-        f"PermitRootLogin yes\nPasswordAuthentication no\n"
-    )
-    with contextlib.suppress(OSError):
-        os.mkdir("/run/sshd", 0o755)  # root's sshd wants it
+    users_key = sshd.configured(where)
     asked = [word for server in servers for word in ("--stun", server)]
-    meet = [*ON_UVLOOP, "meet", "--no-ntp", "--timeout", "20s", *asked, "--stdio"]
+    meet = " ".join([*ON_UVLOOP, "meet", "--no-ntp", "--timeout", "20s", *asked])
     far, near = [await behind(net, f"{side} of {where.name}", Nat()) for side in ("far", "near")]
-    serving = [sys.executable, "-c", SERVING, "/usr/sbin/sshd", "-i", "-f", str(where / "config"), "--", *meet]
-    server = await far.start([*serving, str(where / "nears")], cwd=ROOT)
-    proxy = " ".join([*meet, str(where / "fars")])
+    serving = on_the_page("far:   mkfifo").replace(
+        "simopen meet --stdio here.ticket", f"{meet} --stdio {where / 'nears'}"
+    )
+    serving = serving.replace("sudo /usr/sbin/sshd", f"{sshd.SSHD} -f {where / 'config'}").replace(
+        "back", f"{where}/back"
+    )
+    server = await far.start(["sh", "-c", f"mkfifo {serving}"], cwd=ROOT)
+    proxy = on_the_page("    ProxyCommand simopen meet").replace("~/.ssh/laptop.ticket", str(where / "fars"))
     options = ["StrictHostKeyChecking=no", f"UserKnownHostsFile={where / 'known'}", "IdentitiesOnly=yes"]
-    words = [word for each in (f"ProxyCommand={proxy}", *options) for word in ("-o", each)]
+    words = [word for each in (f"ProxyCommand={meet} {proxy}", *options) for word in ("-o", each)]
     ssh = ["ssh", "-F", "none", "-i", str(users_key), *words, "far", remote]
     client = await near.start(ssh, cwd=ROOT)
     for process, name in ((server, "fars"), (client, "nears")):
@@ -323,8 +311,7 @@ async def all_met() -> None:
 @pytest.mark.lab
 @pytest.mark.real_server
 def test_ssh_goes_through_it(tmp_path: Path) -> None:
-    if not Path("/usr/sbin/sshd").exists():
-        pytest.skip("no sshd: apt install openssh-server")
+    sshd.needed()
     for name in ("ends", "left-open"):
         (tmp_path / name).mkdir()
     asyncio.run(ssh_met(tmp_path))

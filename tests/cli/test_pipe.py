@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
+import sys
 from asyncio import StreamReader, StreamWriter
+from asyncio.subprocess import PIPE, Process
 from pathlib import Path
 
-from tests.cli.test_send import DATA, code_of, ended, rendezvous, started
+import pytest
+
+import simopen
+from tests import sshd
+from tests.cli.test_send import DATA, ROOT, code_of, ended, rendezvous, started
 from tests.loopback import kept_ports
 from tests.loops import ONE_LOOP
 
@@ -79,3 +87,56 @@ async def test_a_side_that_is_killed_is_no_end(tmp_path: Path) -> None:
         one.kill()
         assert (await ended(other, b""))[0] == 1
         await one.wait()
+
+
+@ONE_LOOP
+@pytest.mark.real_server
+async def test_ssh_goes_through_it_as_the_page_says(tmp_path: Path) -> None:
+    """Two sessions over one meeting by a secret, and one by a code. (ssh ends its ProxyCommand by a signal.)"""
+    sshd.needed()
+    user = f"IdentityFile {sshd.configured(tmp_path)}\nIdentitiesOnly yes\nStrictHostKeyChecking no\n"
+    secret = tmp_path / ".ssh" / "home.secret"
+    secret.parent.mkdir()
+    secret.write_text(simopen.new_key().hex())
+
+    async def by_secret() -> None:
+        far = await started(tmp_path, *to, "--secret-file", str(secret), "home")
+        config = tmp_path / "client"
+        config.write_text(f"{_host_home()}{user}")
+        first = await _ssh(tmp_path, via, "-F", str(config), "home", "echo begun; read -r it; echo $it")
+        assert first.stdout is not None
+        assert await first.stdout.readline() == b"begun\n"
+        second = await _ssh(tmp_path, via, "-F", str(config), "home", "echo over the same")
+        assert (await ended(second, b""))[:2] == (0, b"over the same\n")
+        assert (await ended(first, b"what I send\n"))[:2] == (0, b"what I send\n")
+        await ended(far, b"")
+
+    async def by_code() -> None:
+        far = await started(tmp_path, *to)
+        (tmp_path / "once").write_text(user)
+        proxy = f"ProxyCommand=simopen pipe {await code_of(far)}"
+        ssh = await _ssh(tmp_path, via, "-F", str(tmp_path / "once"), "-o", proxy, "home", "echo once")
+        assert (await ended(ssh, b""))[:2] == (0, b"once\n")
+        await ended(far, b"")
+
+    with kept_ports() as (number, _):
+        async with rendezvous() as via, sshd.serving(tmp_path, number):
+            to = ("pipe", "--json", "--to", f"127.0.0.1:{number}", "--via", via)
+            await asyncio.gather(by_secret(), by_code())
+
+
+async def _ssh(home: Path, via: str, *words: str) -> Process:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "HOME": str(home), "SIMOPEN_VIA": via, "PATH": path, "PYTHONPATH": str(ROOT)}
+    command = ["ssh", "-o", f"UserKnownHostsFile={home / 'known'}", *words]
+    return await asyncio.create_subprocess_exec(
+        *command, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environment, cwd=home
+    )
+
+
+def _host_home() -> str:
+    """What the page on SSH has for ~/.ssh/config. (ssh's own `~` is the user's, whatever HOME says.)"""
+    text = (ROOT / "docs" / "ssh.md").read_text()
+    blocks = re.findall(r"^```text\nHost home\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 2
+    return "Host home\n" + "".join(blocks).replace("ControlPath ~/.ssh/%C", "ControlPath control")

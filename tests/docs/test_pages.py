@@ -37,7 +37,7 @@ TWO_HOSTS: dict[str, Callable[[world.Pair, Block], Awaitable[None]]] = {
     "tickets": world.tickets_meet,
     "program with tickets": world.program_swaps_tickets,
 }
-WAYS = {"by code", "here", "asks", "install", "make", "python", "pytest", "sends", "serves", *TWO_HOSTS}
+WAYS = {"both ends", "by code", "here", "asks", "install", "make", "python", "pytest", "sends", "serves", *TWO_HOSTS}
 # What CI runs in so many words; of the others, `make` itself says that there is such a target.
 CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
