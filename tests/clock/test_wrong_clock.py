@@ -100,12 +100,14 @@ def ways_to_name_it(true: simopen.Estimate) -> list[Instant]:
 async def test_whatever_names_the_instant_it_is_by_true_time(ports: tuple[int, int]) -> None:
     """Every error against another, every way to name an instant, all side by side.
 
-    Each wrong clock is asked about once for all of its meetings: a hundred checks at a time would keep this loop, and
-    the servers in it, busy for longer than a clock is asked about.
+    Each wrong clock is asked about before them, once for all of its meetings: a hundred of them keep this loop, and the
+    servers in it, busy for longer than a clock is asked about.
     """
-    true = clock.plain()
     async with servers() as asked:
         wrong = {error_s: wrong_by(error_s, asked) for error_s in ERRORS_S}
+        for each in wrong.values():
+            await each.refresh(LONG_S)
+        true = clock.plain()
         pairs = list(zip(ERRORS_S, ERRORS_S[3:] + ERRORS_S[:3], strict=True))
         calls = list(itertools.product(pairs, ways_to_name_it(true)))
         met = await asyncio.gather(
