@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 import subprocess
 import sys
 import time
@@ -10,14 +12,16 @@ from pathlib import Path
 
 import pytest
 
+import simopen
 from simopen import lab
 from tests.loopback import ports
 
 __all__ = ["ports"]
 EXAMPLES = Path(__file__).parent.parent / "examples"
-TESTED = {"keep_alive.py", "love.py", "same_port.py", "selfie.py"}
+TESTED = {"keep_alive.py", "love.py", "same_port.py", "selfie.py", "slot.py"}
 # Until two interpreters have started, on a machine that does other things as well.
 LEAD_S = 1.5
+LONG_S = 50.0
 
 
 def _needs(name: str) -> None:
@@ -35,6 +39,15 @@ def test_each_example_is_tested_and_says_what_it_does() -> None:
     found = {path.name: path.read_text() for path in EXAMPLES.glob("*.py")}
     assert set(found) == TESTED
     assert all(text.startswith('"""') for text in found.values())
+
+
+def test_the_page_shows_each_with_the_lines_of_its_docstring() -> None:
+    page = (EXAMPLES.parent / "docs" / "examples.md").read_text()
+    for name in sorted(TESTED):
+        section = page.partition(f"\n## {name}\n")[2]
+        assert f"[{name}](../examples/{name})" in section.partition("\n## ")[0], name
+        typed = re.findall(r"^    (\w+)\$ +(.*)$", (EXAMPLES / name).read_text(), re.MULTILINE)
+        assert all(re.search(rf"^{who}: +{re.escape(words)}$", section, re.MULTILINE) for who, words in typed), name
 
 
 @pytest.mark.lab
@@ -77,6 +90,31 @@ async def _love_again() -> None:
             both = zip(hosts, commands, strict=True)
             for done in await asyncio.gather(*(host.run(command) for host, command in both)):
                 assert (done.returncode, done.stdout, done.stderr) == (0, b"I love you.\n", b"")
+
+
+@pytest.mark.lab
+def test_slot(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.key"
+    secret.write_text(f"{simopen.new_key().hex()}\n")
+    asyncio.run(_slot(secret))
+
+
+async def _slot(secret: Path) -> None:
+    """The one begins and fires in vain; the other comes after that, and nobody tells either of it."""
+    async with asyncio.timeout(LONG_S), lab.Network() as net:
+        early = await net.host("early", delay_s=0.02, nat=lab.Nat())
+        late = await net.host("late", delay_s=0.02, nat=lab.Nat())
+        slot, words = [sys.executable, "-u", str(EXAMPLES / "slot.py")], ["1314", str(secret), "--every=3", "--no-ntp"]
+        began = await early.start([*slot, late.public_address, *words])
+        assert began.stdout is not None
+        first = await began.stdout.readline()
+        came = await late.run([*slot, early.public_address, *words])
+        said, faults = await began.communicate()
+        record = await net.record()
+    assert first.startswith(b"try 1: "), (first, faults)
+    for heard, status, error in ((said, began.returncode, faults), (came.stdout, came.returncode, came.stderr)):
+        assert (heard.splitlines()[-1], status, error) == (b"I love you.", 0, b"")
+    assert record.opened_simultaneously("early", "late")
 
 
 @pytest.mark.lab
@@ -131,6 +169,7 @@ def _carried(sent: list[lab.Passage], source: str) -> bytes:
     ("words", "usage"),
     [
         (["love.py"], "python love.py 203.0.113.7 1314 22:14:30"),
+        (["slot.py", "203.0.113.7", "1314"], "python slot.py 203.0.113.7 1314 secret.key"),
         (["keep_alive.py"], "python keep_alive.py serve 203.0.113.7 1314 22:14:30"),
         (["keep_alive.py", "listen", "203.0.113.7", "1314", "+1s"], "python keep_alive.py ask 198.51.100.9 1314"),
     ],
@@ -149,6 +188,8 @@ def test_they_say_how_to_use_them(words: list[str], usage: str) -> None:
         (["love.py", "no..name", "1314", "+1s", "--no-ntp"], "'no..name' has no address"),
         (["keep_alive.py", "serve", "127.0.0.1", "1314", "soon"], "'soon' is no instant"),
         (["keep_alive.py", "ask", "no..name", "1314", "+1s", "--no-ntp"], "'no..name' has no address"),
+        (["slot.py", "127.0.0.1", "1314", "no-such-file"], "No such file"),
+        (["slot.py", "127.0.0.1", "1314", os.devnull], "at least 16 random bytes"),
         (["selfie.py", "70000"], "65535, not 70000"),
         (["same_port.py", "70000"], "65535, not 70000"),
     ],
