@@ -27,6 +27,8 @@ if TYPE_CHECKING:
         LinkError,
         LocalEndpointError,
         MissedInstant,
+        PeerChanged,
+        PeerError,
         PeerLeft,
         PunchError,
         RendezvousUnreachable,
@@ -56,6 +58,10 @@ if TYPE_CHECKING:
         PeerHere,
         Resolved,
         Round,
+        SessionBack,
+        SessionDown,
+        SessionUp,
+        SessionWaits,
         Up,
         Verified,
     )
@@ -64,6 +70,8 @@ if TYPE_CHECKING:
     from simopen.model.report import Attempt, Cause, Diagnosis, Report, Via
     from simopen.nat.discovery import discover
     from simopen.rendezvous.api import Meeting, meet, meeting
+    from simopen.rendezvous.peers import remember
+    from simopen.rendezvous.session import Session
     from simopen.signalling.server import serve
     from simopen.ticket.codec import Ticket, parse_ticket
     from simopen.ticket.hold import holding
@@ -101,7 +109,9 @@ __all__ = [
     "MissedInstant",
     "Observation",
     "Outcome",
+    "PeerChanged",
     "PeerClock",
+    "PeerError",
     "PeerHere",
     "PeerLeft",
     "Pooling",
@@ -114,6 +124,11 @@ __all__ = [
     "RoomCrowded",
     "Round",
     "SelfConnection",
+    "Session",
+    "SessionBack",
+    "SessionDown",
+    "SessionUp",
+    "SessionWaits",
     "SignallingError",
     "SimopenError",
     "Source",
@@ -141,6 +156,7 @@ __all__ = [
     "parse_ticket",
     "punch",
     "read_instant",
+    "remember",
     "serve",
     "unchecked_clock",
 ]
@@ -176,7 +192,9 @@ _HOMES = {
     "MissedInstant": "errors",
     "Observation": "model.nat",
     "Outcome": "model.outcome",
+    "PeerChanged": "errors",
     "PeerClock": "model.event",
+    "PeerError": "errors",
     "PeerHere": "model.event",
     "PeerLeft": "errors",
     "Pooling": "model.nat",
@@ -189,6 +207,11 @@ _HOMES = {
     "RoomCrowded": "errors",
     "Round": "model.event",
     "SelfConnection": "errors",
+    "Session": "rendezvous.session",
+    "SessionBack": "model.event",
+    "SessionDown": "model.event",
+    "SessionUp": "model.event",
+    "SessionWaits": "model.event",
     "SignallingError": "errors",
     "SimopenError": "errors",
     "Source": "model.estimate",
@@ -216,6 +239,7 @@ _HOMES = {
     "parse_ticket": "ticket.codec",
     "punch": "holepunch.api",
     "read_instant": "clock.instant",
+    "remember": "rendezvous.peers",
     "serve": "signalling.server",
     "unchecked_clock": "clock.source",
 }

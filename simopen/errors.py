@@ -8,6 +8,7 @@
     ├── ForwardError             connections cannot be carried: not allowed, or the stream broke
     ├── LabError                 the lab cannot be had here, or a host of it failed
     ├── LinkBroken               a link ended, and the peer did not end it; also a ConnectionResetError, so an OSError
+    ├── PeerError                a peer that is to be known by a name, and is not, or cannot be; also a ValueError
     ├── PunchError               no stream; also a ConnectionError, so an OSError
     │   ├── MissedInstant        the instant and its whole window are over
     │   ├── ResolutionError      the peer's name has no address
@@ -21,6 +22,7 @@
     │   ├── RendezvousUnreachable    nobody answers there, or not any longer, or what answers is no rendezvous
     │   ├── RoomCrowded          two are in that room already
     │   └── WrongCode            the two sides' codes differ, or somebody has guessed
+    │       └── PeerChanged      who is where a known peer should be does not hold its key
     ├── StunError                no STUN server told this host's mapping
     ├── TicketError              a ticket that cannot be used; also a ValueError
     └── TransferError            files did not get across: refused, unreadable, no room, or one side left
@@ -100,6 +102,10 @@ class CodeError(SimopenError, ValueError):
     """What was given is no code, and nothing was sent. The message says what is wrong with it."""
 
 
+class PeerError(SimopenError, ValueError):
+    """A name stands for no peer that is known here, or not for one that can be used. The message says what to do."""
+
+
 class SignallingError(SimopenError, ConnectionError):
     """A rendezvous was of no use. The message names it, and says what was tried, what came, and what to do."""
 
@@ -110,6 +116,13 @@ class PeerLeft(SignallingError):  # noqa: N818 - says what is the matter
 
 class WrongCode(SignallingError):  # noqa: N818 - says what is the matter
     """The two sides' codes differ, or somebody has guessed at this one: it is of no more use. Make a new one."""
+
+
+class PeerChanged(WrongCode):
+    """Who came where a known peer should be does not hold its key: it has another one now, or is somebody else.
+
+    Nothing has been said to it. The message says what to ask, and how to come to a new key.
+    """
 
 
 class RendezvousUnreachable(SignallingError):  # noqa: N818 - says what is the matter

@@ -3,7 +3,7 @@
 Theory of operation: a code is typed as an argument, at a prompt, in `SIMOPEN_CODE`, or comes through a file descriptor;
 on the command line every user of the host can read it, which harms little, as it is good for one meeting. The
 rendezvous is an option, `SIMOPEN_VIA`, or what was answered once. Who makes the code is shown the line for the peer,
-and its QR code where the terminal has room.
+and its QR code where the terminal has room. In a code's place may stand `@NAME`, of a peer that was met before.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import signal
 import sys
 import time
 from asyncio import StreamReader, StreamWriter
-from collections.abc import AsyncIterator, Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
-from simopen.cli import key
+from simopen.cli import key, known
 from simopen.cli.arguments import UsageError, argument, judged
 from simopen.cli.carry import carry, ended
 from simopen.cli.console import Screen, print_json
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from simopen.cli.console import Update
     from simopen.model.event import Event
     from simopen.model.report import Report
+    from simopen.rendezvous.peers import KnownPeer
 
 VARIABLE = "SIMOPEN_CODE"
 ASKED = "-"
@@ -75,6 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="instead of a code's words: 16 random bytes or more, or their hexadecimal digits, in this file, which "
         "both sides have; CODE is then the name of the room",
     )
+    known.add_argument(parser)
     parser.add_argument(
         "--allow-plain",
         action="store_true",
@@ -84,8 +86,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def is_code(text: str) -> bool:
-    """Whether this is meant as a code, right or wrong, and not as a ticket."""
+    """Whether this is meant as a code, right or wrong, or as a peer's name, and not as a ticket."""
     plain = text.strip()[:_LONGEST]
+    if plain.startswith(known.AT):
+        return True
     return bool(_CODE.fullmatch(plain) or _WORDS.fullmatch(plain)) and "simopen" not in plain
 
 
@@ -97,7 +101,7 @@ def is_meant(options: argparse.Namespace, typed: str | None, environment: Mappin
 
     named_ways = (options.words, options.code_fd, options.secret_file)
     with judged():
-        return named_ways != (None, None, None) or VARIABLE in environment or named(options.via) is not None
+        return any(each is not None for each in named_ways) or VARIABLE in environment or named(options.via) is not None
 
 
 def given(options: argparse.Namespace, typed: str | None, environment: Mapping[str, str] = os.environ) -> str | None:
@@ -207,77 +211,111 @@ def rendezvous(options: argparse.Namespace, screen: Screen) -> str:
     return via
 
 
-@contextlib.asynccontextmanager
 async def met(
     options: argparse.Namespace,
     screen: Screen,
     typed: str | None,
     line: str,
     *,
+    channel: str,
     limit: int | None = None,
-) -> AsyncIterator[tuple[StreamReader, StreamWriter]]:
-    """The streams of a meeting by the code that the options name, or a new one, which is shown.
+) -> tuple[StreamReader, StreamWriter, Report]:
+    """The streams of a meeting by the code that the options name, or a new one, which is shown; and how they met.
 
     `options`: with what `add_arguments` and `add_punch` declare. `line`: what the peer has to type, with `{}` for the
-    code; empty where this side takes a code, and makes none: then it is asked for.
+    code; empty where this side takes a code, and makes none: then it is asked for. `channel`: what the streams are for,
+    where a known peer is met.
 
-    Raises: UsageError, CodeError; and as `simopen.meet`.
+    Raises: UsageError, CodeError, PeerError; and as `simopen.meet`.
     """
     from simopen.rendezvous.api import STREAM_LIMIT, meeting
-    from simopen.rendezvous.codes import WORDS, parse_code, unlisted
+    from simopen.rendezvous.codes import WORDS
 
     code = given(options, typed)
     if code is None and not line:
         code = asked()
-    secret = None
-    with judged():
-        if options.secret_file is not None:
-            secret = checked(key.key_of(key.in_file(options.secret_file, screen)))
-        elif code is not None:
-            for wrong, meant in unlisted(parse_code(code)):
-                hint = f"; is it {quoted(meant)}?" if meant else ""
-                screen.note(f"{quoted(wrong)} is no word of the list that codes are made of{hint}")
+    if (peer := known.named(options, code)) is not None:
+        return await _met_again(options, screen, peer, channel, limit or STREAM_LIMIT)
+    known.require_name(options)
+    secret = _secret(options, screen, code)
     via = rendezvous(options, screen)
     with screen.line("connecting to the rendezvous ...") as update, judged():
-        line_of = _Told(update, screen)
         async with meeting(
             code,
             words=options.words or WORDS,
             via=via,
             secret=secret,
-            local=options.local_port,
-            servers=options.stun or None,
-            timeout=options.timeout,
-            spray=options.spray,
             allow_plain=options.allow_plain,
             limit=limit or STREAM_LIMIT,
-            on_event=line_of.on_event,
+            on_event=Told(update, screen).on_event,
+            **punch(options),
         ) as found:
             if code is None:
                 _show(found.code, line, via, options, screen)
-            yield await found.streams()
+            reader, writer = await found.streams()
+    report = told(writer, screen, "the one who has the same code")
+    await known.remembered(options, screen, writer, via)
+    return reader, writer, report
 
 
-def told(writer: StreamWriter, screen: Screen) -> Report:
+def punch(options: argparse.Namespace) -> dict[str, Any]:
+    """What `add_punch` declares, as `simopen.meet` takes it."""
+    return {
+        "local": options.local_port,
+        "servers": options.stun or None,
+        "timeout": options.timeout,
+        "spray": options.spray,
+    }
+
+
+def _secret(options: argparse.Namespace, screen: Screen, code: str | None) -> bytes | None:
+    from simopen.rendezvous.codes import parse_code, unlisted
+
+    with judged():
+        if options.secret_file is not None:
+            return checked(key.key_of(key.in_file(options.secret_file, screen)))
+        for wrong, meant in () if code is None else unlisted(parse_code(code)):
+            hint = f"; is it {quoted(meant)}?" if meant else ""
+            screen.note(f"{quoted(wrong)} is no word of the list that codes are made of{hint}")
+    return None
+
+
+async def _met_again(
+    options: argparse.Namespace, screen: Screen, peer: KnownPeer, channel: str, limit: int
+) -> tuple[StreamReader, StreamWriter, Report]:
+    where = known.place(options, peer, channel)
+    with screen.line("connecting to the rendezvous ...") as update, judged():
+        on_event = Told(update, screen, peer.name).on_event
+        reader, writer = await where.meet(limit=limit, on_event=on_event, **punch(options))
+    return reader, writer, told(writer, screen, known.who(peer))
+
+
+def told(writer: StreamWriter, screen: Screen, whom: str) -> Report:
     """How they met, after it is said."""
     report: Report = writer.get_extra_info("simopen")
     for note in report.notes:
         screen.note(note)
     screen.say(report.summary())
-    screen.say("simopen: proven: the one who has the same code")
+    screen.say(f"simopen: proven: {whom}")
     return report
 
 
-class _Told:
-    """The live line, made of what happens."""
+class Told:
+    """The live line, made of what happens. `peer`: the name of a known one that is waited for."""
 
-    def __init__(self, update: Update, screen: Screen) -> None:
-        self._update, self._screen = update, screen
+    def __init__(self, update: Update, screen: Screen, peer: str | None = None) -> None:
+        self._update, self._screen, self._peer = update, screen, peer
 
     def on_event(self, event: Event) -> None:
         if (motd := getattr(event, "motd", None)) is not None:
             self._screen.say(f"the rendezvous says: {motd}")
-        if event.step in {"in room", "peer here", "round", "up", "verified"}:
+        if event.step == "in room" and self._peer is not None:
+            self._screen.say(
+                f"simopen: waiting for {self._peer}, which comes only if it has remembered this computer, too"
+            )
+        if event.step == "peer here" and self._peer is not None:
+            self._update(f"{self._peer} is here ...", event.step)
+        elif event.step in {"in room", "peer here", "round", "up", "verified"}:
             self._update(f"{event} ...", event.step)
 
 
@@ -287,7 +325,8 @@ def _show(code: str, line: str, via: str, options: argparse.Namespace, screen: S
     whole = line.format(f"--via {via}{more}{secret} {code}")
     if options.json:
         print_json({"code": code, "line": whole})
-    screen.say(f"The code is {code}. On the other computer, type this:\n")
+    anew = ", with --remember and a name for this computer before the code" * (options.remember is not None)
+    screen.say(f"The code is {code}. On the other computer, type this{anew}:\n")
     screen.verbatim(whole)
     for row in qr(whole, sys.stderr.encoding or "ascii", _columns()):
         screen.verbatim(row)
@@ -336,9 +375,7 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
     if options.stdio is not None:
         raise UsageError("leave out --stdio FILE: it is for a ticket, and this meets by a code")
     began_s = time.monotonic()
-    async with met(options, screen, options.ticket, "simopen meet {}") as (reader, writer):
-        pass
-    report = told(writer, screen)
+    reader, writer, report = await met(options, screen, options.ticket, "simopen meet {}", channel="meet")
     if sys.stdin.isatty():
         screen.say("simopen: what you type reaches your peer; Ctrl-D ends")
     carried = await carry(reader, writer, screen)

@@ -1,15 +1,16 @@
 """`simopen completion`: a shell's completion of commands, options, and codes.
 
-Theory of operation: the scripts are made of what the parsers say of themselves. A code's words are completed by asking
-this program, as the list is here. zsh takes bash's script.
+Theory of operation: the scripts are made of what the parsers say of themselves. A code's words and the names of peers
+are completed by asking this program, which has them. zsh takes bash's script.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from simopen.cli import known
 from simopen.cli.console import Screen, answer
 
 EXAMPLE = """\
@@ -33,7 +34,7 @@ _simopen() {{
     esac
     case $cur in
         -*) COMPREPLY=($(compgen -W "$options" -- "$cur")) ;;
-        [0-9]*-*) COMPREPLY=($(simopen completion code "$cur" 2>/dev/null)) ;;
+        [0-9]*-*|@*) COMPREPLY=($(simopen completion code "$cur" 2>/dev/null)) ;;
     esac
 }}
 complete -o default -F _simopen simopen
@@ -53,12 +54,20 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
     """Print the script, or the codes that go on as `begun`. Returns the exit status."""
     del screen
     if options.shell == CODE:
-        from simopen.rendezvous.codes import completed
-
-        answer("".join(f"{each}\n" for each in completed(options.begun)), end="")
+        answer("".join(f"{each}\n" for each in _completed(options.begun)), end="")
     else:
         answer(script(options.shell, options.parsers), end="")
     return 0
+
+
+def _completed(begun: str) -> Sequence[str]:
+    if begun.startswith(known.AT):
+        from simopen.rendezvous.peers import names
+
+        return [each for each in (f"{known.AT}{name}" for name in names()) if each.startswith(begun.casefold())]
+    from simopen.rendezvous.codes import completed
+
+    return completed(begun)
 
 
 def script(shell: str, parsers: Mapping[str, argparse.ArgumentParser]) -> str:
@@ -76,7 +85,7 @@ def _fish(options: Mapping[str, list[str]]) -> str:
         seen = f"complete -c simopen -n '__fish_seen_subcommand_from {name}'"
         lines += [f"{seen} -l {option[2:]}" for option in each]
     lines.append(
-        "complete -c simopen -n 'string match -qr \"^[0-9]+-\" -- (commandline -ct)' "
+        "complete -c simopen -n 'string match -qr \"^([0-9]+-|@)\" -- (commandline -ct)' "
         "-a '(simopen completion code (commandline -ct) 2>/dev/null)'"
     )
     return "\n".join(lines) + "\n"

@@ -33,7 +33,10 @@ _MISSING = "asyncssh is missing, which carries the connections: pip install asyn
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `simopen forward` takes."""
     parser.add_argument(
-        "code", metavar="CODE", nargs="?", help="the code that the peer's command shows (default: a new one is made)"
+        "code",
+        metavar="CODE|@NAME",
+        nargs="?",
+        help="the code that the peer's command shows, or a peer that was met before (default: a new code is made)",
     )
     parser.add_argument(
         "--listen",
@@ -70,9 +73,7 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
         _try(each.listen)
     from simopen.apps.forward import forward
 
-    async with code.met(options, screen, options.code, "simopen forward {}") as streams:
-        pass
-    report = code.told(streams[1], screen)
+    reader, writer, report = await code.met(options, screen, options.code, "simopen forward {}", channel="forward")
 
     def ready(carried: Sequence[Forward]) -> None:
         for each in carried:
@@ -85,7 +86,7 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
                 {"report": report.as_dict(), "forwards": list(map(str, carried)), "allow": list(map(str, allow))}
             )
 
-    await forward(streams, forwards=forwards, allow=allow, ready=ready)
+    await forward((reader, writer), forwards=forwards, allow=allow, ready=ready)
     screen.say("simopen: the peer has ended it")
     return 0
 

@@ -32,6 +32,7 @@ from simopen.cli import (
     lab,
     meet,
     nat,
+    peers,
     pipe,
     receive,
     send,
@@ -44,7 +45,7 @@ from simopen.cli.interrupts import Ending
 from simopen.cli.live_line import Waiting, drawn
 from simopen.clock.instant import parse_duration
 from simopen.clock.source import TimeSource, chosen
-from simopen.errors import ClockError, CodeError, PunchError, SimopenError, TicketError
+from simopen.errors import ClockError, CodeError, PeerError, PunchError, SimopenError, TicketError
 from simopen.model.report import Diagnosis, Report
 from simopen.model.server import Heard
 from simopen.model.wording import shortened
@@ -68,6 +69,7 @@ _FAILURES = {
     "self": _NO_STREAM,
     "demo": _NO_STREAM,
     "lab": "not every run connected",
+    "peers": "it cannot be written",
     "completion": "it cannot be written",
     "serve": "it cannot serve",
 }
@@ -79,6 +81,7 @@ _EXAMPLES = {
     "connect": connect.EXAMPLE,
     "meet": meet.EXAMPLE,
     "nat": nat.EXAMPLE,
+    "peers": peers.EXAMPLE,
     "lab": lab.EXAMPLES,
     "completion": completion.EXAMPLE,
     "serve": serve.EXAMPLE,
@@ -193,6 +196,7 @@ _ENDINGS: tuple[tuple[type[BaseException], int, str], ...] = (
     (UsageError, 2, ""),
     (TicketError, 2, ""),
     (CodeError, 2, ""),
+    (PeerError, 2, ""),
     (SimopenError, 1, ""),
     (OSError, 1, ""),
     (MemoryError, 1, "out of memory"),
@@ -287,6 +291,8 @@ def _parser() -> argparse.ArgumentParser:
     pipe.add_arguments(piping)
     forwarding = _command(commands, "forward", forward.run, "make ports of this host lead to services at the peer")
     forward.add_arguments(forwarding)
+    knowing = _command(commands, "peers", peers.run, "show the peers that can be met again without a code")
+    peers.add_arguments(knowing)
     asking = _command(commands, "clock", clock.run, "tell how far this machine's clock is off, and how sure that is")
     clock.add_arguments(asking)
     ask = _command(commands, "nat", nat.run, "tell what the NATs in front of this host do to TCP, and what that means")
@@ -339,7 +345,7 @@ def _command(
 _ROOM = {"lab": 96, "demo": 56, "doctor": 24, "meet": 24, "send": 32, "receive": 32, "pipe": 32, "forward": 32}
 # 9 are an event loop's own: with less uvloop ends the process by SIGABRT, or cannot be closed again.
 _USUAL_ROOM = 12
-_WITHOUT_TIMES = ("self", "serve")
+_WITHOUT_TIMES = ("self", "serve", "peers")
 # Where standard output carries data, and where there is an answer before the end: a code.
 _ON_STANDARD_ERROR = ("connect", "meet", "self", "send", "receive", "pipe", "forward")
 

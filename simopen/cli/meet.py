@@ -15,7 +15,7 @@ import time
 from asyncio import StreamReader, StreamWriter
 from pathlib import Path
 
-from simopen.cli import code
+from simopen.cli import code, known
 from simopen.cli.arguments import UsageError, add_instant, add_punch, add_time_servers, argument, judged, window
 from simopen.cli.carry import carry, ended
 from simopen.cli.console import Screen
@@ -43,10 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     seconds = argument(window)
     parser.add_argument(
         "ticket",
-        metavar="CODE|TICKET",
+        metavar="CODE|@NAME|TICKET",
         nargs="?",
-        help="the code that the peer's command shows, or - to be asked for it; or the peer's ticket (default: with a "
-        "rendezvous, a new code is made; else the ticket is asked for at the terminal)",
+        help="the code that the peer's command shows, or - to be asked for it; @NAME of a peer that was met before; or "
+        "the peer's ticket (default: with a rendezvous, a new code is made; else the ticket is asked for at the "
+        "terminal)",
     )
     parser.add_argument(
         "--stdio",
@@ -83,6 +84,7 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
 
     if options.ticket is not None and options.stdio is not None:
         raise UsageError("leave out TICKET or --stdio FILE: both say what the peer's ticket is")
+    known.require_name(options)
     theirs = None if options.ticket is None else ticket_in(options.ticket)
     asked = None if theirs is not None or options.stdio is not None else terminal()
     servers = options.stun or DEFAULT_SERVERS
@@ -108,6 +110,7 @@ async def _carry(reader: StreamReader, writer: StreamWriter, meeting: Meeting) -
         screen.note(note)
     screen.say(f"{report.summary()}; the clock: {report.clock}")
     screen.say("simopen: proven: the one who made that ticket")
+    await known.remembered(meeting.options, screen, writer, None)
     if sys.stdin.isatty():
         screen.say("simopen: what you type reaches your peer; Ctrl-D ends")
     carried = await carry(reader, writer, screen)

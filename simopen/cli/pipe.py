@@ -59,7 +59,10 @@ def _service(text: str) -> tuple[str, int]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `simopen pipe` takes."""
     parser.add_argument(
-        "code", metavar="CODE", nargs="?", help="the code that the peer's command shows (default: a new one is made)"
+        "code",
+        metavar="CODE|@NAME",
+        nargs="?",
+        help="the code that the peer's command shows, or a peer that was met before (default: a new code is made)",
     )
     end = parser.add_mutually_exclusive_group()
     end.add_argument(
@@ -88,9 +91,7 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
     from simopen.apps.transfer.api import ending
 
     with _listening(options.listen) as listener:
-        async with code.met(options, screen, options.code, "simopen pipe {}") as (reader, writer):
-            pass
-        report = code.told(writer, screen)
+        reader, writer, report = await code.met(options, screen, options.code, "simopen pipe {}", channel="pipe")
         began_s = time.monotonic()
         carried, frames = Carried(), Frames(reader)
         async with ending(reader, writer), _ends(options, listener, screen, frames) as ends:

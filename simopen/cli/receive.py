@@ -35,7 +35,10 @@ other$  simopen receive 7-croissant-zucchini
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `simopen receive` takes."""
     parser.add_argument(
-        "code", metavar="CODE", nargs="?", help="the code that the sender's command shows (default: it is asked for)"
+        "code",
+        metavar="CODE|@NAME",
+        nargs="?",
+        help="the code that the sender's command shows, or a peer that was met before (default: it is asked for)",
     )
     parser.add_argument(
         "--into", metavar="DIR", type=Path, default=Path(), help="the folder that it comes into (default: this one)"
@@ -58,9 +61,7 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
         raise UsageError(f"--into {quoted(str(options.into))} is no folder")
     if not os.access(options.into, os.W_OK | os.X_OK):  # before a code is used up
         raise UsageError(f"--into {quoted(str(options.into))} is a folder that you cannot write to")
-    async with code.met(options, screen, options.code, "", limit=LIMIT) as (reader, writer):
-        pass
-    report = code.told(writer, screen)
+    reader, writer, report = await code.met(options, screen, options.code, "", channel="transfer", limit=LIMIT)
     try:
         offer = await offered(reader)
     except BaseException:

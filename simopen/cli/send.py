@@ -13,10 +13,10 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from simopen.cli import code
+from simopen.cli import code, known
 from simopen.cli.arguments import UsageError, add_punch
 from simopen.cli.console import Screen, print_json
-from simopen.model.wording import amount, listed, path_shown
+from simopen.model.wording import amount, listed, path_shown, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +34,11 @@ _STDIN = 0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `simopen send` takes."""
     parser.add_argument(
-        "paths", metavar="FILE|DIR", nargs="*", help="what to send; - is standard input, as a file called stdin"
+        "paths",
+        metavar="FILE|DIR|@NAME",
+        nargs="*",
+        help="what to send; - is standard input, as a file called stdin; @NAME is a peer that was met before, to whom "
+        "it goes without a code (a file of that name is ./@NAME)",
     )
     parser.add_argument(
         "--text", metavar="TEXT", help="send this text, which the other side prints; - is standard input"
@@ -58,21 +62,22 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
     from simopen.apps.transfer.api import LIMIT, send
     from simopen.apps.transfer.outgoing import Outgoing, text
 
-    if (options.text is None) == (not options.paths):
+    paths, peer = _addressed(options.paths)
+    if (options.text is None) == (not paths):
         raise UsageError("name a file or a folder, or give --text, and not both")
     outgoing: Outgoing | Offer
     if options.text is not None:
         outgoing = offer = text(_text(options.text))
     else:
-        outgoing = await asyncio.to_thread(Outgoing, options.paths, exclude=options.exclude, stdin=_STDIN)
+        outgoing = await asyncio.to_thread(Outgoing, paths, exclude=options.exclude, stdin=_STDIN)
         offer = outgoing.offer
         for note in outgoing.notes():
             screen.note(note)
     what = described(offer)
     screen.say(f"simopen: sending {what}")
-    async with code.met(options, screen, None, "simopen receive {}", limit=LIMIT) as (reader, writer):
-        pass
-    report = code.told(writer, screen)
+    reader, writer, report = await code.met(
+        options, screen, peer, "simopen receive {}", channel="transfer", limit=LIMIT
+    )
     began_s = time.monotonic()
     with screen.progress(f"sending {listed(map(path_shown, offer.names), ', ', 2) or 'text'}", offer.size) as update:
         done = _Counted(update)
@@ -83,6 +88,14 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
     if options.json:
         print_json({"report": report.as_dict(), "sent": list(offer.names), "bytes": done.size, "seconds": took_s})
     return 0
+
+
+def _addressed(words: list[str]) -> tuple[list[str], str | None]:
+    """The paths, and the peer that is among them. Raises: UsageError for more than one."""
+    peers = [each for each in words if each.startswith(known.AT)]
+    if len(peers) > 1:
+        raise UsageError(f"{listed(map(quoted, peers), ', ')}: one peer at a time; a file of that name is ./{peers[0]}")
+    return [each for each in words if each not in peers], peers[0] if peers else None
 
 
 class _Counted:

@@ -103,6 +103,7 @@ class Channel:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls: ssl.SSLObject | None = None
         self._theirs = b""
+        self.seed = b""
         self._decoder = Decoder()
         self._own_end = False
         self._fault: LinkBroken | Refused | None = None
@@ -169,7 +170,7 @@ class Channel:
 
     def begin(self, ready: Ready) -> None:
         """Shake hands, now that the session's context is there. Raises: as `receive`."""
-        self.role, self._theirs = ready.role, ready.theirs
+        self.role, self._theirs, self.seed = ready.role, ready.theirs, ready.seed
         server_side = ready.role is Role.RESPONDER
         self._tls = ready.context.wrap_bio(self._incoming, self._outgoing, server_side=server_side)
         self.state = State.HELLO

@@ -14,12 +14,12 @@ import ssl
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
 from simopen.errors import LinkError
-from simopen.link.keys import Identity, identity
+from simopen.link.keys import Identity, identity, seed_bytes
 from simopen.link.session import Kind, Role, Session
 
 ALPN = "simopen/1"
@@ -29,11 +29,12 @@ SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errn
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """This side's role and context, and the certificate, DER, that the peer must show."""
+    """This side's role and context, the certificate, DER, that the peer must show, and what both may keep."""
 
     role: Role
     context: ssl.SSLContext
     theirs: bytes
+    seed: bytes = field(repr=False)
 
 
 KeepSecret: TypeAlias = Callable[[bytes], AbstractContextManager[str]]
@@ -97,7 +98,7 @@ def _ready(session: Session, role: Role) -> Ready:
         raise LinkError("no link can be made: this host has no memory left") from error
     except ssl.SSLError as error:
         raise _unable(error) from error
-    return Ready(role, context, theirs.certificate)
+    return Ready(role, context, theirs.certificate, seed_bytes(session))
 
 
 def _unable(error: Exception) -> LinkError:

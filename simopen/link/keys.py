@@ -23,6 +23,7 @@ from simopen.errors import LinkError
 from simopen.link.session import LABEL, Role, Session
 
 NAME = "simopen"
+_SEED = b"seed\0"  # no role is called so
 _FROM, _UNTIL = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 
 
@@ -38,6 +39,12 @@ class Identity:
 def private_bytes(session: Session, role: Role) -> bytes:
     """The 32 bytes of the role's Ed25519 private key."""
     info = LABEL + role.value.encode() + b"\0" + session.context
+    return HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(session.key)
+
+
+def seed_bytes(session: Session) -> bytes:
+    """32 bytes that the two sides of this session have, and nobody else: what they may keep to meet again."""
+    info = LABEL + _SEED + session.context
     return HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(session.key)
 
 

@@ -96,6 +96,11 @@ class LinkTransport(asyncio.Transport):
         """
         await asyncio.shield(self._answer)
 
+    @property
+    def seed(self) -> bytes:
+        """32 bytes that only the two ends of this link have: they may keep them, to meet again."""
+        return self._channel.seed
+
     def when_answered(self, call: Callable[[], object]) -> None:
         """Have this called then, at once where that has been; never, where the link ends before."""
         if self._channel.answered:
@@ -336,8 +341,8 @@ class LinkTransport(asyncio.Transport):
         return self._lower.get_write_buffer_size()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """`simopen` is the report, `simopen_link` this (for `answered`), `ssl_object` TLS's; `cipher`, `peercert`, and
-        what the socket's transport knows.
+        """`simopen` is the report, `simopen_link` this (for `answered` and `seed`), `ssl_object` TLS's; `cipher`,
+        `peercert`, and what the socket's transport knows.
 
         There is no `sslcontext`: where there is one, asyncio's streams take it that there is no half-close.
         """

@@ -3,6 +3,7 @@
 Theory of operation: pure values. `at_ns` is when the step happened, in CLOCK_MONOTONIC ns, as in a `Report`: what the
 time is may be learnt only on the way. Each reads as a line of words, so `on_event=print` shows a punch step by step.
 A meeting by a code begins with `InRoom` and `PeerHere`, has a `Round` for each of its tries, and `PeerClock` once.
+A session tells `SessionUp`, `SessionDown`, `SessionBack`, and `SessionWaits` between two tries.
 In the order in which they come: `Resolved`, `ClockKnown`, `Armed`, `Fired`, `Answered`, `Up`, `Verified`. Each but
 `Armed`, `Up` and `Verified` may come several times, and more kinds may be added: pass over what you do not know.
 """
@@ -163,6 +164,55 @@ class Round(Event):
 
     def __str__(self) -> str:
         return self.what
+
+
+@dataclass(frozen=True, slots=True)
+class SessionUp(Event):
+    """A session's first stream is up, proven. `peer`: the name that it is known by here."""
+
+    step = "session up"
+    peer: str
+
+    def __str__(self) -> str:
+        return f"{self.peer} is here"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionDown(Event):
+    """A session's stream is over. `why`: what broke it; None where this side has closed it."""
+
+    step = "session down"
+    peer: str
+    why: str | None = None
+
+    def __str__(self) -> str:
+        return f"the stream to {self.peer} is over" + ("" if self.why is None else f": {self.why}")
+
+
+@dataclass(frozen=True, slots=True)
+class SessionBack(Event):
+    """A session has another stream, `away_s` seconds after the one before was over. `number`: the first is 1."""
+
+    step = "session back"
+    peer: str
+    number: int
+    away_s: float
+
+    def __str__(self) -> str:
+        return f"{self.peer} is back, after {human(self.away_s)}"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionWaits(Event):
+    """A session's try has brought no stream; the next one comes in `pause_s` seconds."""
+
+    step = "session waits"
+    peer: str
+    pause_s: float
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.peer} was not met: {self.why}; the next try comes in {human(self.pause_s)}"
 
 
 OnEvent = Callable[[Event], object]

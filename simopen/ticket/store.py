@@ -190,7 +190,7 @@ def _used(path: Path, only: Ticket | None, stack: contextlib.ExitStack, places: 
     """The file's ticket, if it is held and the one that is wanted; locked until `stack` ends."""
     try:
         with contextlib.ExitStack() as closing:
-            file = closing.enter_context(_opened(path))
+            file = closing.enter_context(opened(path))
             if not _shared(file):
                 _remove(path)
                 return
@@ -227,12 +227,12 @@ def _check_mode(file: TextIOWrapper, path: Path) -> None:
 
 def _forget(ticket: Ticket, places: Places) -> None:
     for path in [path for where in _each(places) for path in _files(where)]:
-        with contextlib.suppress(OSError, ValueError), _opened(path) as file:
+        with contextlib.suppress(OSError, ValueError), opened(path) as file:
             if _read(file, places) == ticket:
                 _remove(path)
 
 
-def _opened(path: Path) -> TextIOWrapper:
+def opened(path: Path) -> TextIOWrapper:
     """A regular file, to be read. Raises: OSError for whatever else it is."""
     fd = os.open(path, os.O_RDONLY | _WITHOUT_WAITING)
     if not stat.S_ISREG(os.fstat(fd).st_mode):

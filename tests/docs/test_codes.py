@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 import simopen
-from tests.docs.blocks import run_by
+from simopen.rendezvous import backoff
+from simopen.rendezvous import session as sessions
+from tests.docs.blocks import ROOT, run_by
 
-PROGRAM, SECRET = (block.text for block in run_by("by code"))
+PROGRAM, SECRET, SESSION = (block.text for block in run_by("by code"))
 
 
 async def test_the_program_meets_itself(capsys: pytest.CaptureFixture[str]) -> None:
@@ -33,3 +37,23 @@ async def test_the_program_with_a_secret_meets_itself() -> None:
         ended = await asyncio.gather(*(names["nightly"](key) for _ in range(2)))  # type: ignore[operator]
         for _, writer in ended:
             writer.transport.abort()
+
+
+async def test_the_program_that_remembers_meets_itself_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    async with asyncio.timeout(60), simopen.serve("127.0.0.1", 0, stun_ports=(0, 0)) as server:
+        names: dict[str, Any] = {}
+        exec(SESSION.replace("127.0.0.1:4000", f"127.0.0.1:{server.port}"), names)
+        await asyncio.gather(*(names["first"]("7-croissant-zucchini", each) for each in ("laptop", "desk")))
+        await asyncio.gather(*map(names["later"], ("laptop", "desk")))
+    told = capsys.readouterr().out
+    assert "laptop is here" in told
+    assert "desk is here" in told
+
+
+def test_its_seconds_are_the_codes() -> None:
+    text = " ".join((ROOT / "docs" / "codes.md").read_text(encoding="utf-8").split())
+    assert f"noticed within {sessions.USER_TIMEOUT_S:g} s" in text
+    assert f"of {backoff.FIRST_S:g} s at most at first and of {backoff.MOST_S:g} s later" in text

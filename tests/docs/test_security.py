@@ -10,6 +10,7 @@ from itertools import pairwise
 import pytest
 
 from simopen.link import channel, contexts, frames, handshake, nonces, session, transport
+from simopen.rendezvous import peers
 from simopen.ticket import agreement
 from tests.docs.blocks import ROOT
 
@@ -22,6 +23,7 @@ VECTORS = json.loads((ROOT / "tests" / "vectors" / "link_keys.json").read_text(e
     [
         f'`b"{session.LABEL.decode()[:-1]}\\0"`',
         f'`b"{agreement._LABEL.decode()[:-1]}\\0"`',
+        f'`b"{peers._LABEL.decode()[:-1]}\\0"`',
         f"each side sends {nonces.NONCE_BYTES} random bytes",
         f"less than {session.LEAST_KEY_BYTES} bytes are refused",
         f"`simopen.new_key()` makes {session.KEY_BYTES}",

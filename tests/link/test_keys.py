@@ -19,7 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import simopen
-from simopen.link.keys import identity, private_bytes
+from simopen.link.contexts import ready
+from simopen.link.keys import identity, private_bytes, seed_bytes
 from simopen.link.session import Kind, Role, Session, checked
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "link_keys.json").read_text())["sessions"]
@@ -62,6 +63,14 @@ def test_the_vectors_are_what_the_rfcs_say(vector: dict[str, Any]) -> None:
     for role in ("initiator", "responder"):
         info = b"simopen link 1\0" + role.encode() + b"\0" + context
         assert hkdf(bytes.fromhex(vector["key"]), info).hex() == vector[role]["private"]
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda each: str(each["kind"]))
+def test_a_seed_is_the_sessions_and_the_same_on_both_sides(vector: dict[str, Any]) -> None:
+    ours, theirs = session(vector), session(vector, turned=True)
+    info = b"simopen link 1\0seed\0" + bytes.fromhex(vector["context"])
+    assert seed_bytes(ours) == seed_bytes(theirs) == hkdf(bytes.fromhex(vector["key"]), info)
+    assert seed_bytes(ours).hex() not in repr(ready(ours))
 
 
 @pytest.mark.parametrize("role", Role)

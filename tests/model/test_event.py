@@ -33,6 +33,15 @@ ALL = (
     ),
     (simopen.Up(AT_NS, PEER, Via.ACCEPT), "up", "up: 203.0.113.7:1314, by accept"),
     (simopen.Verified(AT_NS, PEER), "verified", "verified: 203.0.113.7:1314 holds the key"),
+    (simopen.SessionUp(AT_NS, "laptop"), "session up", "laptop is here"),
+    (simopen.SessionDown(AT_NS, "laptop"), "session down", "the stream to laptop is over"),
+    (simopen.SessionDown(AT_NS, "laptop", "reset"), "session down", "the stream to laptop is over: reset"),
+    (simopen.SessionBack(AT_NS, "laptop", 2, 1.5), "session back", "laptop is back, after 1.5 s"),
+    (
+        simopen.SessionWaits(AT_NS, "laptop", 0.25, "nobody answers"),
+        "session waits",
+        "laptop was not met: nobody answers; the next try comes in 250 ms",
+    ),
 )
 
 
