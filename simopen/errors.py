@@ -84,7 +84,14 @@ class LabError(SimopenError):
 
 
 class ForwardError(SimopenError):
-    """Connections cannot be carried over this stream, or not any longer. The message says why, and what to do."""
+    """Connections cannot be carried over this stream, or not any longer. The message says why, and what to do.
+
+    `is_broken`: the stream broke, and another one to the same peer may do.
+    """
+
+    def __init__(self, message: str, *, is_broken: bool = False) -> None:
+        super().__init__(message)
+        self.is_broken = is_broken
 
 
 class TransferError(SimopenError):

@@ -300,7 +300,8 @@ async def _carry(
         except TimeoutError:
             connection.abort()
     if side.broke is not None:
-        raise ForwardError(f"the stream that carries the connections broke: {reason(side.broke)}") from side.broke
+        why = f"the stream that carries the connections broke: {reason(side.broke)}"
+        raise ForwardError(why, is_broken=True) from side.broke
 
 
 @contextlib.contextmanager
@@ -310,4 +311,5 @@ def _breaking() -> Iterator[None]:
     except ForwardError:
         raise
     except (OSError, asyncssh.Error) as error:
-        raise ForwardError(f"the stream broke before anything could be carried: {reason(error)}") from error
+        why = f"the stream broke before anything could be carried: {reason(error)}"
+        raise ForwardError(why, is_broken=True) from error

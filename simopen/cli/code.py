@@ -214,24 +214,23 @@ def rendezvous(options: argparse.Namespace, screen: Screen) -> str:
 async def met(
     options: argparse.Namespace,
     screen: Screen,
-    typed: str | None,
+    code: str | None,
     line: str,
     *,
     channel: str,
     limit: int | None = None,
 ) -> tuple[StreamReader, StreamWriter, Report]:
-    """The streams of a meeting by the code that the options name, or a new one, which is shown; and how they met.
+    """The streams of a meeting by a code, or by a new one, which is shown; and how they met.
 
-    `options`: with what `add_arguments` and `add_punch` declare. `line`: what the peer has to type, with `{}` for the
-    code; empty where this side takes a code, and makes none: then it is asked for. `channel`: what the streams are for,
-    where a known peer is met.
+    `options`: with what `add_arguments` and `add_punch` declare. `code`: as `given` gives it. `line`: what the peer has
+    to type, with `{}` for the code; empty where this side takes a code, and makes none: then it is asked for.
+    `channel`: what the streams are for, where a known peer is met.
 
     Raises: UsageError, CodeError, PeerError; and as `simopen.meet`.
     """
     from simopen.rendezvous.api import STREAM_LIMIT, meeting
     from simopen.rendezvous.codes import WORDS
 
-    code = given(options, typed)
     if code is None and not line:
         code = asked()
     if (peer := known.named(options, code)) is not None:
@@ -304,19 +303,19 @@ class Told:
     """The live line, made of what happens. `peer`: the name of a known one that is waited for."""
 
     def __init__(self, update: Update, screen: Screen, peer: str | None = None) -> None:
-        self._update, self._screen, self._peer = update, screen, peer
+        self.update, self._screen, self._peer = update, screen, peer
 
     def on_event(self, event: Event) -> None:
         if (motd := getattr(event, "motd", None)) is not None:
             self._screen.say(f"the rendezvous says: {motd}")
         if event.step == "in room" and self._peer is not None:
-            self._screen.say(
-                f"simopen: waiting for {self._peer}, which comes only if it has remembered this computer, too"
-            )
+            self._screen.note(f"waiting for {self._peer}, which comes only if it has remembered this computer, too")
+        if event.step in {"session down", "session waits", "session back"}:
+            self._screen.say(f"simopen: {event}")
         if event.step == "peer here" and self._peer is not None:
-            self._update(f"{self._peer} is here ...", event.step)
+            self.update(f"{self._peer} is here ...", event.step)
         elif event.step in {"in room", "peer here", "round", "up", "verified"}:
-            self._update(f"{event} ...", event.step)
+            self.update(f"{event} ...", event.step)
 
 
 def _show(code: str, line: str, via: str, options: argparse.Namespace, screen: Screen) -> None:
@@ -375,7 +374,9 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
     if options.stdio is not None:
         raise UsageError("leave out --stdio FILE: it is for a ticket, and this meets by a code")
     began_s = time.monotonic()
-    reader, writer, report = await met(options, screen, options.ticket, "simopen meet {}", channel="meet")
+    reader, writer, report = await met(
+        options, screen, given(options, options.ticket), "simopen meet {}", channel="meet"
+    )
     if sys.stdin.isatty():
         screen.say("simopen: what you type reaches your peer; Ctrl-D ends")
     carried = await carry(reader, writer, screen)

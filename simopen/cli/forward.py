@@ -1,32 +1,42 @@
 """`simopen forward`: local ports that lead to services at the peer, as `ssh -L` and `-R`, over one stream.
 
 Theory of operation: either side may listen, both may, and each names what the other's connections may go to. What this
-side listens on is tried before a code is used up. It runs until either side ends it.
+side listens on is tried before a code is used up. It runs until either side ends it. With a peer that was met before,
+a stream that breaks is no end: the two meet again, and go on with new connections.
 """
 
 from __future__ import annotations
 
 import argparse
 import socket
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from asyncio import StreamReader, StreamWriter
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from simopen.cli import code
+from simopen.cli import code, known
 from simopen.cli.arguments import UsageError, add_punch, judged
 from simopen.cli.console import Screen, print_json
+from simopen.errors import ForwardError
 from simopen.model.wording import quoted
 from simopen.net.os_errors import local_error
 
 if TYPE_CHECKING:
     from simopen.apps.forward import Forward, Target
+    from simopen.model.report import Report
+    from simopen.rendezvous.peers import KnownPeer
 
 EXAMPLE = """\
 port 8080 here leads to the web server beside the other:
   one$    simopen forward --listen 8080 --to localhost:80
   other$  simopen forward --allow localhost:80 7-croissant-zucchini
+with a peer that was met before, and again whenever the stream breaks:
+  one$    simopen forward --listen 8080 --to localhost:80 @laptop
+  other$  simopen forward --allow localhost:80 @desk
 several in one, both ways:
   one$    simopen forward --listen 8080 --to localhost:80 --listen 5433 --to db:5432 --allow localhost:22
 """
+_CHANNEL = "forward"
 _MISSING = "asyncssh is missing, which carries the connections: pip install asyncssh"
 
 
@@ -73,22 +83,63 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
         _try(each.listen)
     from simopen.apps.forward import forward
 
-    reader, writer, report = await code.met(options, screen, options.code, "simopen forward {}", channel="forward")
+    def carrying(streams: tuple[StreamReader, StreamWriter], report: Report) -> Coroutine[Any, Any, None]:
+        ready = partial(_ready, options, screen, report, allow)
+        return forward(streams, forwards=forwards, allow=allow, ready=ready)
 
-    def ready(carried: Sequence[Forward]) -> None:
-        for each in carried:
-            screen.say(f"simopen: forwarding {each} at the peer")
-        for target in allow:
-            screen.say(f"simopen: the peer's connections may go to {target}")
-        screen.say("simopen: Ctrl-C ends it, for both")
-        if options.json:
-            print_json(
-                {"report": report.as_dict(), "forwards": list(map(str, carried)), "allow": list(map(str, allow))}
-            )
-
-    await forward((reader, writer), forwards=forwards, allow=allow, ready=ready)
+    typed = code.given(options, options.code)
+    if (peer := known.named(options, typed)) is not None:
+        await _kept_up(options, screen, peer, carrying)
+    else:
+        reader, writer, report = await code.met(options, screen, typed, "simopen forward {}", channel=_CHANNEL)
+        await carrying((reader, writer), report)
     screen.say("simopen: the peer has ended it")
     return 0
+
+
+async def _kept_up(
+    options: argparse.Namespace,
+    screen: Screen,
+    peer: KnownPeer,
+    carrying: Callable[[tuple[StreamReader, StreamWriter], Report], Awaitable[None]],
+) -> None:
+    """Carry until the peer ends it; over one stream after the other, where they break."""
+    from simopen.rendezvous.session import Session
+
+    where = known.place(options, peer, _CHANNEL)
+    told = code.Told(lambda *_: None, screen, peer.name)
+    with judged():
+        session = Session(
+            peer.name,
+            channel=_CHANNEL,
+            via=where.via,
+            allow_plain=where.allow_plain,
+            on_event=told.on_event,
+            **code.punch(options),
+        )
+    async with session:
+        while True:
+            with screen.line(f"meeting {peer.name} ...") as told.update:
+                streams = await session.connect()
+            report = code.told(streams[1], screen, known.who(peer))
+            try:
+                return await carrying(streams, report)
+            except ForwardError as error:
+                if not error.is_broken:
+                    raise
+                screen.say(f"simopen: {error}; {peer.name} is met again")
+
+
+def _ready(
+    options: argparse.Namespace, screen: Screen, report: Report, allow: Sequence[Target], carried: Sequence[Forward]
+) -> None:
+    for each in carried:
+        screen.say(f"simopen: forwarding {each} at the peer")
+    for target in allow:
+        screen.say(f"simopen: the peer's connections may go to {target}")
+    screen.say("simopen: Ctrl-C ends it, for both")
+    if options.json:
+        print_json({"report": report.as_dict(), "forwards": list(map(str, carried)), "allow": list(map(str, allow))})
 
 
 def _meant(options: argparse.Namespace) -> tuple[list[Forward], list[Target]]:

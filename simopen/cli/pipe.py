@@ -91,7 +91,8 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
     from simopen.apps.transfer.api import ending
 
     with _listening(options.listen) as listener:
-        reader, writer, report = await code.met(options, screen, options.code, "simopen pipe {}", channel="pipe")
+        typed = code.given(options, options.code)
+        reader, writer, report = await code.met(options, screen, typed, "simopen pipe {}", channel="pipe")
         began_s = time.monotonic()
         carried, frames = Carried(), Frames(reader)
         async with ending(reader, writer), _ends(options, listener, screen, frames) as ends:

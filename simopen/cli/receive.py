@@ -61,7 +61,8 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
         raise UsageError(f"--into {quoted(str(options.into))} is no folder")
     if not os.access(options.into, os.W_OK | os.X_OK):  # before a code is used up
         raise UsageError(f"--into {quoted(str(options.into))} is a folder that you cannot write to")
-    reader, writer, report = await code.met(options, screen, options.code, "", channel="transfer", limit=LIMIT)
+    typed = code.given(options, options.code)
+    reader, writer, report = await code.met(options, screen, typed, "", channel="transfer", limit=LIMIT)
     try:
         offer = await offered(reader)
     except BaseException:

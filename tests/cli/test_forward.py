@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from simopen.rendezvous import peers
 from tests.cli.test_send import code_of, ended, rendezvous, started, typed
 from tests.loopback import kept_ports
 from tests.loops import ONE_LOOP
@@ -43,6 +44,31 @@ async def test_connections_go_both_ways_until_one_ends_it(tmp_path: Path) -> Non
                 assert command.stderr is not None
                 assert to in json.loads(await command.stderr.readline())["forwards"][0]
             assert await asyncio.gather(*(asked(number) for number in (*ports, *ports))) == [b"THROUGH"] * 4
+            one.send_signal(signal.SIGINT)
+            ends = await asyncio.gather(ended(one), ended(other))
+    assert [each[0] for each in ends] == [130, 0], ends
+
+
+@ONE_LOOP
+async def test_with_a_known_peer_it_comes_back_after_a_break(tmp_path: Path) -> None:
+    """The peer's program is killed, and started anew."""
+    with kept_ports() as (number, _):
+        async with rendezvous() as via, await asyncio.start_server(upper, "127.0.0.1", 0) as service:
+            to = f"127.0.0.1:{service.sockets[0].getsockname()[1]}"
+            for name in ("laptop", "desk"):
+                peers.keep(peers.derived(name, bytes(32), via), tmp_path / "simopen" / "peers")
+            home = {"XDG_DATA_HOME": str(tmp_path)}
+            one = await started(tmp_path, "forward", "--listen", str(number), "--to", to, "@laptop", **home)
+            for times in range(2):
+                other = await started(tmp_path, "forward", "--allow", "127.0.0.1", "@desk", **home)
+                for command in (one, other):
+                    assert command.stderr is not None
+                    while b"Ctrl-C" not in (line := await command.stderr.readline()):
+                        assert line
+                assert await asked(number) == b"THROUGH"
+                if times == 0:
+                    other.kill()
+                    await ended(other)
             one.send_signal(signal.SIGINT)
             ends = await asyncio.gather(ended(one), ended(other))
     assert [each[0] for each in ends] == [130, 0], ends
