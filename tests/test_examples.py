@@ -8,25 +8,40 @@ import re
 import subprocess
 import sys
 import time
+from asyncio.subprocess import PIPE, Process
 from pathlib import Path
 
 import pytest
 
 import simopen
 from simopen import lab
+from tests.cli.test_send import rendezvous
 from tests.loopback import ports
+from tests.loops import ONE_LOOP
+from tests.terminal import Terminal, at_terminal
 
 __all__ = ["ports"]
 EXAMPLES = Path(__file__).parent.parent / "examples"
-TESTED = {"keep_alive.py", "love.py", "same_port.py", "selfie.py", "slot.py"}
+TESTED = {
+    "chat.py",
+    "feed.py",
+    "file_server.py",
+    "keep_alive.py",
+    "love.py",
+    "remote_shell.py",
+    "same_port.py",
+    "selfie.py",
+    "slot.py",
+}
 # Until two interpreters have started, on a machine that does other things as well.
 LEAD_S = 1.5
 LONG_S = 50.0
+CODE = r"\d+(?:-[a-z]+)+"
 
 
 def _needs(name: str) -> None:
     """Skip where the example's own extra is not installed; CI has it."""
-    if name == "keep_alive.py":
+    if name in {"file_server.py", "keep_alive.py"}:
         pytest.importorskip("httpx2", reason="needs pip install '.[http]'")
 
 
@@ -118,6 +133,31 @@ async def _slot(secret: Path) -> None:
 
 
 @pytest.mark.lab
+def test_feed() -> None:
+    asyncio.run(_feed())
+
+
+async def _feed() -> None:
+    """Both play to the end; no answer is there before light could bring it."""
+    async with lab.Network() as net:
+        left = await net.host("left", delay_s=0.02, nat=lab.Nat())
+        right = await net.host("right", delay_s=0.02, nat=lab.Nat())
+        feed, at = [sys.executable, str(EXAMPLES / "feed.py")], str(time.time() + LEAD_S)
+        ended = await asyncio.gather(
+            left.run([*feed, right.public_address, "1314", at, "--no-ntp"]),
+            right.run([*feed, left.public_address, "1314", at, "--no-ntp"]),
+        )
+        record = await net.record()
+    for done in ended:
+        assert (done.returncode, done.stderr) == (0, b"")
+        first, late = done.stdout.decode().splitlines()
+        assert first == "ticks: 120 each way; the peer ended at (1.00, -0.05)"
+        median, p99 = re.findall(r"(?:median|p99) ([0-9.]+) ms", late)
+        assert 80 <= float(median) <= float(p99)
+    assert record.opened_simultaneously("left", "right")
+
+
+@pytest.mark.lab
 def test_keep_alive() -> None:
     _needs("keep_alive.py")
     asyncio.run(_keep_alive())
@@ -165,11 +205,106 @@ def _carried(sent: list[lab.Passage], source: str) -> bytes:
     return bytes(stream)
 
 
+async def started(via: str, *words: object, at: Terminal | None = None) -> Process:
+    """An example, by its name, and its arguments; with pipes, or at a terminal."""
+    command = [sys.executable, str(EXAMPLES / str(words[0])), *map(str, words[1:])]
+    end, environment = PIPE, {**os.environ, "SIMOPEN_VIA": via, "SHELL": "/bin/sh"}
+    if at is not None:
+        command, end = at_terminal(command), at.fd
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=end, stdout=end, stderr=end, env=environment, start_new_session=True
+    )
+    if at is not None:
+        at.given()
+    return process
+
+
+async def code_of(process: Process) -> str:
+    """What it tells the other side to type has the code in it."""
+    assert process.stdout is not None
+    line = (await process.stdout.readline()).decode()
+    return next((word for word in line.split() if re.fullmatch(CODE, word)), line)
+
+
+@ONE_LOOP
+async def test_chat() -> None:
+    """Two terminals. What one types cannot steer the other's, and whoever ends it ends it for both."""
+    with Terminal(200) as one, Terminal(200) as other:
+        async with rendezvous() as via:
+            chats = [await started(via, "chat.py", at=one)]
+            code = await asyncio.to_thread(one.wait_for_match, rf"python chat.py ({CODE})")
+            chats.append(await started(via, "chat.py", code, at=other))
+            for mine, its in ((one, other), (other, one)):
+                await asyncio.to_thread(mine.wait_for, "your peer is here")
+                mine.type("I love\x16\x1b you.\n")  # Ctrl-V takes what comes next as it is
+                await asyncio.to_thread(its.wait_for, "peer: I love\ufffd you.")
+            one.type("\x04")
+            for each in (one, other):
+                await asyncio.to_thread(each.read_to_the_end)
+            assert [await each.wait() for each in chats] == [0, 0]
+
+
+@ONE_LOOP
+async def test_file_server(tmp_path: Path) -> None:
+    """All files of the folder itself, whatever their names are; no folder in it, and nothing that a link leads to."""
+    _needs("file_server.py")
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here, there, here / "inner"):
+        folder.mkdir()
+    files = {"a.bin": os.urandom(1_000_000), "empty": b"", "is it 100 % ö?#": b"yes"}
+    for name, held in files.items():
+        (here / name).write_bytes(held)
+    (here / "link").symlink_to("/etc/passwd")
+    async with rendezvous() as via:
+        server = await started(via, "file_server.py", "serve", here)
+        client = await started(via, "file_server.py", "fetch", await code_of(server), there)
+        ends = await asyncio.gather(client.communicate(), server.communicate())
+    assert [client.returncode, server.returncode] == [0, 0], ends
+    assert ends[0][0].endswith(b"files: 3, connections: 1\n")
+    assert {each.name: each.read_bytes() for each in there.iterdir()} == files
+
+
+@ONE_LOOP
+async def test_remote_shell() -> None:
+    with Terminal(132) as terminal:
+        async with rendezvous() as via:
+            share = await started(via, "remote_shell.py", "share")
+            use = await started(via, "remote_shell.py", "use", await code_of(share), at=terminal)
+            await asyncio.to_thread(terminal.wait_for, "your peer is asked")
+            assert share.stdin is not None
+            share.stdin.write(b"yes\n")
+            await asyncio.to_thread(terminal.wait_for_match, r"([#$] )$")  # what is typed before that goes nowhere
+            terminal.type("stty size; tty; echo $((6 * 7))\n")
+            await asyncio.to_thread(terminal.wait_for_match, r"^24 132\s+/dev/pts/\d+\s+(42)\s")
+            terminal.type("exit\n")
+            await asyncio.to_thread(terminal.read_to_the_end)
+            _, said = await share.communicate()
+            assert (await use.wait(), share.returncode, said) == (0, 0, b"")
+
+
+@ONE_LOOP
+async def test_remote_shell_is_nobodys_without_a_yes() -> None:
+    with Terminal() as terminal:
+        async with rendezvous() as via:
+            share = await started(via, "remote_shell.py", "share")
+            use = await started(via, "remote_shell.py", "use", await code_of(share), at=terminal)
+            terminal.type("echo $((6 * 7))\n")
+            await asyncio.to_thread(terminal.wait_for, "your peer is asked")
+            _, said = await share.communicate(b"y\n")
+            await asyncio.to_thread(terminal.wait_for, "your peer said no")
+            assert "42" not in await asyncio.to_thread(terminal.read_to_the_end)
+            assert (await use.wait(), share.returncode, said) == (1, 0, b"")
+
+
 @pytest.mark.parametrize(
     ("words", "usage"),
     [
         (["love.py"], "python love.py 203.0.113.7 1314 22:14:30"),
         (["slot.py", "203.0.113.7", "1314"], "python slot.py 203.0.113.7 1314 secret.key"),
+        (["feed.py", "203.0.113.7"], "python feed.py 203.0.113.7 1314 22:14:30"),
+        (["chat.py", "7-croissant-zucchini", "8"], "python chat.py 7-croissant-zucchini"),
+        (["file_server.py", "serve"], "python file_server.py serve photos"),
+        (["remote_shell.py", "7-croissant-zucchini"], "python remote_shell.py use 7-croissant-zucchini"),
         (["keep_alive.py"], "python keep_alive.py serve 203.0.113.7 1314 22:14:30"),
         (["keep_alive.py", "listen", "203.0.113.7", "1314", "+1s"], "python keep_alive.py ask 198.51.100.9 1314"),
     ],
@@ -190,6 +325,10 @@ def test_they_say_how_to_use_them(words: list[str], usage: str) -> None:
         (["keep_alive.py", "ask", "no..name", "1314", "+1s", "--no-ntp"], "'no..name' has no address"),
         (["slot.py", "127.0.0.1", "1314", "no-such-file"], "No such file"),
         (["slot.py", "127.0.0.1", "1314", os.devnull], "at least 16 random bytes"),
+        (["feed.py", "127.0.0.1", "1314", "soon"], "'soon' is no instant"),
+        (["chat.py", "no code"], "begins with a number"),
+        (["file_server.py", "serve", "no-such-folder"], "No such file"),
+        (["remote_shell.py", "use", "no code"], "Inappropriate ioctl"),
         (["selfie.py", "70000"], "65535, not 70000"),
         (["same_port.py", "70000"], "65535, not 70000"),
     ],

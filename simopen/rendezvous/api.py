@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
+from urllib.parse import urlsplit
 
 from simopen import _logs
 from simopen.clock.instant import positive_s
@@ -168,7 +169,8 @@ async def meeting(
     check_count(words)
     wanted = _Wanted.judged(code, secret)
     timeout_s = positive_s("timeout", timeout)
-    opened = _opened(via, allow_plain=allow_plain)
+    where_to = via if callable(via) else where.required(via)
+    opened = _opened(where_to, allow_plain=allow_plain)
     early = asyncio.ensure_future(wanted.begun())
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(_put_away, early)
@@ -177,7 +179,7 @@ async def meeting(
             stack.push_async_callback(nats.close)
         signaller = await stack.enter_async_context(opened)
         if nats is None:
-            nats = Nats(local, _announced(signaller.welcome.stun, via) or DEFAULT_SERVERS, timeout_s)
+            nats = Nats(local, _announced(signaller.welcome.stun, where_to) or DEFAULT_SERVERS, timeout_s)
             stack.push_async_callback(nats.close)
         room = wanted.room or await signaller.allocate()
         typed = wanted.typed or (room if secret is not None else str(new_code(room, words)))
@@ -284,23 +286,22 @@ def room_named(name: str) -> str:
     return str(10 ** (_ROOM_DIGITS - 1) + number + rest)
 
 
-def _opened(via: Via, *, allow_plain: bool) -> AbstractAsyncContextManager[Signaller]:
+def _opened(
+    via: str | Callable[[], AbstractAsyncContextManager[Signaller]], *, allow_plain: bool
+) -> AbstractAsyncContextManager[Signaller]:
     """Raises: TypeError, ValueError; RendezvousUnreachable where none is named."""
     if callable(via):
         return via()
     from simopen.signalling.via import connect, read_via
 
-    url = where.required(via)
-    read_via(url, allow_plain=allow_plain)
-    return connect(url, allow_plain=allow_plain)
+    read_via(via, allow_plain=allow_plain)
+    return connect(via, allow_plain=allow_plain)
 
 
-def _announced(servers: tuple[Server, ...], via: Via) -> tuple[str, ...]:
+def _announced(servers: tuple[Server, ...], via: object) -> tuple[str, ...]:
     """Of the servers that a rendezvous recommends, those that are not nearer to this host than it is itself."""
-    host = (
-        via.partition("://")[2].partition("/")[0].rpartition("@")[2].rpartition(":")[0] if isinstance(via, str) else ""
-    )
-    nearest = _reach(host.strip("[]"))
+    host = urlsplit(via).hostname or "" if isinstance(via, str) else ""
+    nearest = _reach(host)
     kept = [each for each in servers if _reach(each.host) >= nearest]
     if len(kept) < len(servers):
         logger.warning("the rendezvous recommends STUN servers of this host's own network: left out")

@@ -18,6 +18,7 @@ from simopen.model.endpoint import Endpoint
 from simopen.model.estimate import Reading
 from simopen.model.event import Event
 from simopen.model.nat import Profile
+from simopen.model.server import Server
 from simopen.rendezvous import api
 from simopen.rendezvous.meeting import Settings, _parsed
 from simopen.rendezvous.sealing import SEALED_BYTES
@@ -256,6 +257,23 @@ def test_a_peer_with_link_local_addresses_only_is_told_to_be_one() -> None:
     scoped = Profile(mapped=Endpoint("fe80::1", 9), hosts=(Endpoint("fe80::1%2", 9),))
     with pytest.raises(PeerLeft, match="of a host that nobody can reach"):
         _parsed(issued(scoped, 1.0, 9, ahead_ns=0).encode())
+
+
+@pytest.mark.parametrize(
+    ("via", "kept"),
+    [
+        ("ws://127.0.0.1:4000/v1", ["127.0.0.1:1", "192.168.1.1:1", "198.51.100.1:1"]),
+        ("ws://[::1]:4000", ["127.0.0.1:1", "192.168.1.1:1", "198.51.100.1:1"]),
+        ("wss://192.168.1.1/v1", ["192.168.1.1:1", "198.51.100.1:1"]),
+        ("wss://rendezvous.example.org/v1", ["198.51.100.1:1"]),
+        (Rooms().side, ["198.51.100.1:1"]),
+    ],
+)
+def test_of_stun_servers_that_are_recommended_those_nearer_than_the_rendezvous_are_left_out(
+    via: object, kept: list[str]
+) -> None:
+    told = tuple(Server(host, 1, 1) for host in ("127.0.0.1", "192.168.1.1", "198.51.100.1"))
+    assert api._announced(told, via) == tuple(kept)
 
 
 async def test_no_stun_server_ends_it_and_the_peer_hears_why(place: Place) -> None:
