@@ -2,8 +2,9 @@
 
 What stands between `<!-- begin: measured NAME -->` and `<!-- end -->` is made from `benchmarks/results/NAME.json`:
 figures, sentences and conditions, so that no figure is ever typed; between `<!-- begin: headlines -->` and the end
-stand the few figures of the README, from several results. `--check` changes nothing, and fails where page and results
-differ. Where there is no result yet, the page says so.
+stand the few figures of the README, from several results; between `<!-- begin: compared -->` and the end, those of the
+page on others. `--check` changes nothing, and fails where page and results differ. Where there is no result yet, the
+page says so.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from benchmarks.common import Row, described, shown
 RESULTS = Path(__file__).with_name("results")
 ROOT = Path(__file__).parents[1]
 README, MEASURED = ROOT / "README.md", ROOT / "docs" / "measured.md"
-PAGES = (README, MEASURED)
+PAGES = (README, MEASURED, ROOT / "docs" / "compare.md")
 Result = Mapping[str, Any]
-HEADLINES = "headlines"
 _BLOCK = re.compile(
-    rf"(?P<begin><!-- begin: (?:measured (?P<name>\w+)|{HEADLINES}) -->\n).*?(?P<end><!-- end -->)", re.DOTALL
+    r"(?P<begin><!-- begin: (?:measured (?P<name>\w+)|(?P<several>headlines|compared)) -->\n).*?(?P<end><!-- end -->)",
+    re.DOTALL,
 )
 
 
@@ -383,6 +384,48 @@ def _true_time(result: Result) -> str:
     return f"**True time:** inside the bound that was promised, with one time server that lies: {', '.join(shares)}."
 
 
+def compared(results: Mapping[str, Result]) -> str:
+    """What was measured beside others in the same run, as a table; each row says of what."""
+    lines = [line for name, rows in _COMPARED if name in results for line in rows(results[name])]
+    return markdown(["measured", "simopen", "others"], lines) if lines else ""
+
+
+def _punches(result: Result) -> Iterable[list[str]]:
+    rivals = {rival: rows for (rival,), rows in _groups(result["rows"], "rival").items()}
+    yield ["tries that connect", *_one_and_others({rival: _connected(rows) for rival, rows in rivals.items()})]
+    times = {rival: f"{shown(_usable_ms(rows))} ms" for rival, rows in rivals.items()}
+    yield [
+        f"until both programs can use the stream, round trip {result['conditions']['rtt_ms']} ms",
+        *_one_and_others(times),
+    ]
+    costs = {rival: sorted(row["cpu_p50_ms"] for row in rows)[len(rows) // 2] for rival, rows in rivals.items()}
+    yield ["processor time of that", *_one_and_others({rival: f"{shown(ms)} ms" for rival, ms in costs.items()})]
+
+
+def _sent_files(result: Result) -> Iterable[list[str]]:
+    what = f"{result['conditions']['mib']} MiB"
+    whole = {row["way"]: row["whole_p50_s"] for row in result["rows"] if row["what"] == what}
+    ours, theirs = (f"{shown(whole[f'{name} send'])} s" for name in ("simopen", "wormhole"))
+    yield [f"a file of {what}, whole commands on one machine", ours, f"magic-wormhole {theirs}"]
+
+
+def _introduced(result: Result) -> Iterable[list[str]]:
+    rates = {row["server"]: row["pairs_a_second"] for row in result["rows"]}
+    ours, theirs = (f"{shown(rates[name])} a second" for name in ("simopen", "twisted"))
+    yield ["pairs that one rendezvous server introduces", ours, f"magic-wormhole's {theirs}"]
+
+
+def _one_and_others(told: Mapping[str, str]) -> tuple[str, str]:
+    return told["simopen"], ", ".join(f"{_NAMES[rival]} {told[rival]}" for rival in told if rival in _NAMES)
+
+
+_NAMES = {"loop": "a plain loop", "warpgate": "warpgate", "libp2p": "py-libp2p"}
+_COMPARED: tuple[tuple[str, Callable[[Result], Iterable[list[str]]]], ...] = (
+    ("peers", _punches),
+    ("transfer", _sent_files),
+    ("serve", _introduced),
+)
+SEVERAL: dict[str, Callable[[Mapping[str, Result]], str]] = {"headlines": headlines, "compared": compared}
 _USUAL_RTT_MS = 80
 _HEADLINES: tuple[tuple[str, Callable[[Result], str]], ...] = (
     ("matrix", _gets_through),
@@ -414,9 +457,9 @@ def rendered(text: str, results: Mapping[str, Result]) -> str:
     """The page with every block made anew. Raises: KeyError for a block that nothing renders."""
 
     def block(match: re.Match[str]) -> str:
+        if several := match["several"]:
+            return f"{match['begin']}{SEVERAL[several](results) or _NONE}\n{match['end']}"
         name = match["name"]
-        if name is None:
-            return f"{match['begin']}{headlines(results) or _NONE}\n{match['end']}"
         render = RENDERERS[name]
         body = f"{render(results[name])}\n\n*{described(results[name]['conditions'])}.*" if name in results else _NONE
         return f"{match['begin']}{body}\n{match['end']}"

@@ -359,6 +359,22 @@ def test_a_block_is_made_from_its_result_and_nothing_else_changes() -> None:
     assert tables.rendered(text, {"imports": imports_result(21.8)}) != text
 
 
+def test_the_figures_beside_others_are_of_the_results_there_are() -> None:
+    block = "<!-- begin: compared -->\n{}<!-- end -->\n"
+    rows = [
+        {"server": "simopen", "pairs_a_second": 566.1},
+        {"server": "simopen, TLS", "pairs_a_second": 190.0},
+        {"server": "twisted", "pairs_a_second": 254.0},
+    ]
+    text = tables.rendered(block.format("old\n"), {"serve": {"rows": rows}})
+    assert text.splitlines()[1:-1] == [
+        "| measured | simopen | others |",
+        "| --- | --- | --- |",
+        "| pairs that one rendezvous server introduces | 566 a second | magic-wormhole's 254 a second |",
+    ]
+    assert tables.rendered(block.format("old\n"), {}) == block.format("Not measured yet.\n")
+
+
 def test_a_block_without_a_result_says_so() -> None:
     assert tables.rendered(BLOCK.format("12 ms\n"), {}) == BLOCK.format("Not measured yet.\n")
 
