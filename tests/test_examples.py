@@ -9,9 +9,17 @@ import subprocess
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 import simopen
 from simopen import lab
@@ -205,18 +213,28 @@ def _carried(sent: list[lab.Passage], source: str) -> bytes:
     return bytes(stream)
 
 
-async def started(via: str, *words: object, at: Terminal | None = None) -> Process:
-    """An example, by its name, and its arguments; with pipes, or at a terminal."""
-    command = [sys.executable, str(EXAMPLES / str(words[0])), *map(str, words[1:])]
-    end, environment = PIPE, {**os.environ, "SIMOPEN_VIA": via, "SHELL": "/bin/sh"}
-    if at is not None:
-        command, end = at_terminal(command), at.fd
-    process = await asyncio.create_subprocess_exec(
-        *command, stdin=end, stdout=end, stderr=end, env=environment, start_new_session=True
-    )
-    if at is not None:
-        at.given()
-    return process
+@dataclass(frozen=True)
+class Desk:
+    """Where a program is started: on a host of the lab, or on this one."""
+
+    via: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    host: lab.Host | None = None
+
+    async def start(self, *words: object, at: Terminal | None = None) -> Process:
+        """An example, by its name, and its arguments; with pipes, or at a terminal."""
+        command = [sys.executable, str(EXAMPLES / str(words[0])), *map(str, words[1:])]
+        end, environment = PIPE, {**os.environ, "SHELL": "/bin/sh", "SIMOPEN_VIA": self.via, **self.environment}
+        if at is not None:
+            command, end = at_terminal(command), at.fd
+        streams: dict[str, Any] = {"stdin": end, "stdout": end, "stderr": end, "env": environment}
+        if self.host is not None:
+            process = await self.host.start(command, **streams)
+        else:
+            process = await asyncio.create_subprocess_exec(*command, **streams, start_new_session=True)
+        if at is not None:
+            at.given()
+        return process
 
 
 async def code_of(process: Process) -> str:
@@ -226,68 +244,109 @@ async def code_of(process: Process) -> str:
     return next((word for word in line.split() if re.fullmatch(CODE, word)), line)
 
 
-@ONE_LOOP
-async def test_chat() -> None:
+@pytest.mark.lab
+def test_those_that_meet_by_a_code(tmp_path: Path) -> None:
+    """Side by side, each between two hosts behind NATs, by one rendezvous that all of them reach."""
+    _needs("file_server.py")
+    asyncio.run(_by_a_code(tmp_path))
+
+
+async def _by_a_code(directory: Path) -> None:
+    async with asyncio.timeout(LONG_S), lab.Network(seed=1) as net:
+        server = await net.host("rendezvous", delay_s=0.005, two_addresses=True)
+        assert server.second_address is not None
+        certificate = str(certified(server.address, directory / "certificate.pem"))
+        words = [sys.executable, "-m", "simopen", "serve", "--certificate", certificate, "--host", server.address]
+        stun = ["--stun-address", server.address, "--stun-address", server.second_address]
+        serving = await server.start([*words, *stun], cwd=EXAMPLES.parent, stderr=None)
+        assert serving.stdout is not None
+        assert (await serving.stdout.readline()).startswith(b"wss://")
+
+        async def desk(name: str) -> Desk:
+            host = await net.host(name, delay_s=0.01, nat=lab.Nat())
+            done = await host.run(["sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6"])
+            assert done.returncode == 0, done.stderr
+            return Desk(f"wss://{server.address}:4000/v1", {"SSL_CERT_FILE": certificate}, host)
+
+        pairs = [(await desk(f"one of {name}"), await desk(f"other of {name}")) for name in ("chat", "files", "shell")]
+        chat, files, shell = pairs
+        await asyncio.gather(chatted(*chat), fetched(*files, directory), typed_in_a_shell(*shell))
+        record = await net.record()
+    assert all(record.opened_simultaneously(*(desk.host.name for desk in pair if desk.host)) for pair in pairs)
+
+
+def certified(address: str, path: Path) -> Path:
+    """A certificate of this address, and its key, in one file."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, address)])
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    encoding = serialization.Encoding.PEM
+    its_key = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path.write_bytes(made.public_bytes(encoding) + its_key)
+    return path
+
+
+async def chatted(here: Desk, there: Desk) -> None:
     """Two terminals. What one types cannot steer the other's, and whoever ends it ends it for both."""
     with Terminal(200) as one, Terminal(200) as other:
-        async with rendezvous() as via:
-            chats = [await started(via, "chat.py", at=one)]
-            code = await asyncio.to_thread(one.wait_for_match, rf"python chat.py ({CODE})")
-            chats.append(await started(via, "chat.py", code, at=other))
-            for mine, its in ((one, other), (other, one)):
-                await asyncio.to_thread(mine.wait_for, "your peer is here")
-                mine.type("I love\x16\x1b you.\n")  # Ctrl-V takes what comes next as it is
-                await asyncio.to_thread(its.wait_for, "peer: I love\ufffd you.")
-            one.type("\x04")
-            for each in (one, other):
-                await asyncio.to_thread(each.read_to_the_end)
-            assert [await each.wait() for each in chats] == [0, 0]
+        chats = [await here.start("chat.py", at=one)]
+        code = await asyncio.to_thread(one.wait_for_match, rf"python chat.py ({CODE})")
+        chats.append(await there.start("chat.py", code, at=other))
+        for mine, its in ((one, other), (other, one)):
+            await asyncio.to_thread(mine.wait_for, "your peer is here")
+            mine.type("I love\x16\x1b you.\n")  # Ctrl-V takes what comes next as it is
+            await asyncio.to_thread(its.wait_for, "peer: I love\ufffd you.")
+        one.type("\x04")
+        for each in (one, other):
+            await asyncio.to_thread(each.read_to_the_end)
+        assert [await each.wait() for each in chats] == [0, 0]
 
 
-@ONE_LOOP
-async def test_file_server(tmp_path: Path) -> None:
+async def fetched(here: Desk, there: Desk, directory: Path) -> None:
     """All files of the folder itself, whatever their names are; no folder in it, and nothing that a link leads to."""
-    _needs("file_server.py")
-    here, there = tmp_path / "here", tmp_path / "there"
-    for folder in (here, there, here / "inner"):
+    source, target = directory / "source", directory / "target"
+    for folder in (source, target, source / "inner"):
         folder.mkdir()
-    files = {"a.bin": os.urandom(1_000_000), "empty": b"", "is it 100 % ö?#": b"yes"}
+    files = {"a.bin": os.urandom(300_000), "empty": b"", "is it 100 % ö?#": b"yes"}
     for name, held in files.items():
-        (here / name).write_bytes(held)
-    (here / "link").symlink_to("/etc/passwd")
-    async with rendezvous() as via:
-        server = await started(via, "file_server.py", "serve", here)
-        client = await started(via, "file_server.py", "fetch", await code_of(server), there)
-        ends = await asyncio.gather(client.communicate(), server.communicate())
+        (source / name).write_bytes(held)
+    (source / "link").symlink_to("/etc/passwd")
+    server = await here.start("file_server.py", "serve", source)
+    client = await there.start("file_server.py", "fetch", await code_of(server), target)
+    ends = await asyncio.gather(client.communicate(), server.communicate())
     assert [client.returncode, server.returncode] == [0, 0], ends
     assert ends[0][0].endswith(b"files: 3, connections: 1\n")
-    assert {each.name: each.read_bytes() for each in there.iterdir()} == files
+    assert {each.name: each.read_bytes() for each in target.iterdir()} == files
 
 
-@ONE_LOOP
-async def test_remote_shell() -> None:
+async def typed_in_a_shell(here: Desk, there: Desk) -> None:
     with Terminal(132) as terminal:
-        async with rendezvous() as via:
-            share = await started(via, "remote_shell.py", "share")
-            use = await started(via, "remote_shell.py", "use", await code_of(share), at=terminal)
-            await asyncio.to_thread(terminal.wait_for, "your peer is asked")
-            assert share.stdin is not None
-            share.stdin.write(b"yes\n")
-            await asyncio.to_thread(terminal.wait_for_match, r"([#$] )$")  # what is typed before that goes nowhere
-            terminal.type("stty size; tty; echo $((6 * 7))\n")
-            await asyncio.to_thread(terminal.wait_for_match, r"^24 132\s+/dev/pts/\d+\s+(42)\s")
-            terminal.type("exit\n")
-            await asyncio.to_thread(terminal.read_to_the_end)
-            _, said = await share.communicate()
-            assert (await use.wait(), share.returncode, said) == (0, 0, b"")
+        share = await here.start("remote_shell.py", "share")
+        use = await there.start("remote_shell.py", "use", await code_of(share), at=terminal)
+        await asyncio.to_thread(terminal.wait_for, "your peer is asked")
+        assert share.stdin is not None
+        share.stdin.write(b"yes\n")
+        await asyncio.to_thread(terminal.wait_for_match, r"([#$] )$")  # what is typed before that goes nowhere
+        terminal.type("stty size; tty; echo $((6 * 7))\n")
+        await asyncio.to_thread(terminal.wait_for_match, r"^24 132\s+/dev/pts/\d+\s+(42)\s")
+        terminal.type("exit\n")
+        await asyncio.to_thread(terminal.read_to_the_end)
+        _, said = await share.communicate()
+        assert (await use.wait(), share.returncode, said) == (0, 0, b"")
 
 
 @ONE_LOOP
 async def test_remote_shell_is_nobodys_without_a_yes() -> None:
     with Terminal() as terminal:
         async with rendezvous() as via:
-            share = await started(via, "remote_shell.py", "share")
-            use = await started(via, "remote_shell.py", "use", await code_of(share), at=terminal)
+            share = await Desk(via).start("remote_shell.py", "share")
+            use = await Desk(via).start("remote_shell.py", "use", await code_of(share), at=terminal)
             terminal.type("echo $((6 * 7))\n")
             await asyncio.to_thread(terminal.wait_for, "your peer is asked")
             _, said = await share.communicate(b"y\n")
