@@ -133,6 +133,7 @@ SCENARIOS = {
     "lab/process/test_descriptors": "a lab with few descriptors",
     "lab/test_lab_command": "`simopen lab`",
     "signalling/test_contract": "what a meeting may rely on, at each rendezvous",
+    "rendezvous/test_session_in_lab": "a session whose network is gone for a while, in the lab",
     "rendezvous/test_meeting_in_lab": "meetings by a code behind modelled NATs, in the lab",
     "signalling/test_wormhole": "magic-wormhole's own client through our server",
     "nat/test_coturn": "discovery by a real STUN server",

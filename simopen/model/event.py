@@ -2,8 +2,8 @@
 
 Theory of operation: pure values. `at_ns` is when the step happened, in CLOCK_MONOTONIC ns, as in a `Report`: what the
 time is may be learnt only on the way. Each reads as a line of words, so `on_event=print` shows a punch step by step.
-A meeting by a code begins with `InRoom` and `PeerHere`, has a `Round` for each of its tries, and `PeerClock` once.
-A session tells `SessionUp`, `SessionDown`, `SessionBack`, and `SessionWaits` between two tries.
+A meeting by a code begins with `InRoom`, `PeerBegun` and `PeerHere`, has a `Round` for each of its tries, and
+`PeerClock` once. A session tells `SessionUp`, `SessionDown`, `SessionBack`, and `SessionWaits` between two tries.
 In the order in which they come: `Resolved`, `ClockKnown`, `Armed`, `Fired`, `Answered`, `Up`, `Verified`. Each but
 `Armed`, `Up` and `Verified` may come several times, and more kinds may be added: pass over what you do not know.
 """
@@ -130,6 +130,16 @@ class InRoom(Event):
 
     def __str__(self) -> str:
         return f"in room {self.room}, waiting for the peer"
+
+
+@dataclass(frozen=True, slots=True)
+class PeerBegun(Event):
+    """Somebody has come into the room, or was there. Whether it is the peer, `PeerHere` tells."""
+
+    step = "peer begun"
+
+    def __str__(self) -> str:
+        return "somebody is in the room"
 
 
 @dataclass(frozen=True, slots=True)

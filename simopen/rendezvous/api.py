@@ -49,6 +49,8 @@ MOST_SERVERS = 4
 """STUN servers that are taken from a rendezvous's word."""
 _LABEL = b"simopen room 1\0"
 _ROOM_DIGITS = 15
+_SLOW_NS = 900_000_000
+"""A SYN to the rendezvous was lost, which the kernel sends again after 1 s: so were those to the STUN servers."""
 _leaving: set[asyncio.Task[None]] = set()
 
 
@@ -177,7 +179,10 @@ async def meeting(
         nats = None if servers is None else Nats(local, servers, timeout_s)
         if nats is not None:
             stack.push_async_callback(nats.close)
+        began_ns = time.monotonic_ns()
         signaller = await stack.enter_async_context(opened)
+        if nats is not None and not nats.has_found and time.monotonic_ns() - began_ns > _SLOW_NS:
+            await nats.again(local)  # the network was not there yet
         if nats is None:
             nats = Nats(local, _announced(signaller.welcome.stun, where_to) or DEFAULT_SERVERS, timeout_s)
             stack.push_async_callback(nats.close)

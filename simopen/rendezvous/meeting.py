@@ -24,7 +24,7 @@ from simopen.holepunch.options import Options
 from simopen.link.session import Kind, Session
 from simopen.model.endpoint import Local
 from simopen.model.estimate import Estimate, Reading, Source
-from simopen.model.event import PeerClock, PeerHere, Round
+from simopen.model.event import PeerBegun, PeerClock, PeerHere, Round
 from simopen.model.times import MonoNs
 from simopen.model.wording import human
 from simopen.rendezvous import exchange, peer_clock
@@ -75,8 +75,17 @@ class Nats:
 
     async def from_another_port(self) -> None:
         """Let go, and ask from a free one."""
+        await self.again(None)
+
+    async def again(self, local: Local) -> None:
+        """Let go, and ask anew."""
         await self.close()
-        self.finding = asyncio.ensure_future(self._found(None))
+        self.finding = asyncio.ensure_future(self._found(local))
+
+    @property
+    def has_found(self) -> bool:
+        """Whether the answer is there."""
+        return self.finding.done() and not self.finding.cancelled() and self.finding.exception() is None
 
     async def close(self) -> None:
         """Let go. Does nothing where it has."""
@@ -180,6 +189,7 @@ class Meeting:
         except BadMessage as error:
             raise PeerLeft(f"what came as the peer's first message is none ({error}): make a new code") from error
         now_ns = time.monotonic_ns()
+        self._tell(PeerBegun(MonoNs(now_ns)))
         await self._act(self._said.keyed(step.theirs, key, now_ns, self._utc_ns(now_ns)))
 
     async def _ask(self, peer: Peer) -> None:

@@ -26,13 +26,24 @@ from types import TracebackType
 from typing import Any, Self, TypeAlias
 
 from simopen.clock.source import MACHINE, LocalClock
-from simopen.errors import PeerChanged, RoomCrowded, SimopenError, WrongCode
+from simopen.errors import PeerChanged, PeerLeft, RendezvousUnreachable, RoomCrowded, SimopenError, WrongCode
 from simopen.holepunch.callback import NOBODY, Teller
 from simopen.holepunch.options import Options
 from simopen.model.endpoint import Local
 from simopen.model.estimate import Reading
-from simopen.model.event import OnEvent, SessionBack, SessionDown, SessionUp, SessionWaits
+from simopen.model.event import (
+    Event,
+    InRoom,
+    OnEvent,
+    PeerBegun,
+    PeerHere,
+    SessionBack,
+    SessionDown,
+    SessionUp,
+    SessionWaits,
+)
 from simopen.model.times import MonoNs
+from simopen.model.wording import human
 from simopen.nat.discovery import TIMEOUT_S
 from simopen.net.os_errors import reason
 from simopen.rendezvous import api, where
@@ -47,6 +58,8 @@ USER_TIMEOUT_S = 20.0
 """A peer that has acknowledged nothing for so long is gone. A stream whose reader takes nothing for so long, while more
 is sent to it, ends, too (`net.tcp_keepalive`)."""
 _CLOSE_S = 2.0
+_CROWDED = 8
+"""A room that is full stays so for a while, and a rendezvous counts the tries: pauses are so many times as long."""
 
 
 class Session:
@@ -79,6 +92,10 @@ class Session:
 
     LOOK_S = 2.0
     """How often it is looked whether the machine was suspended."""
+    ROOM_S = 6.0
+    """The rendezvous is reached within this, or tried anew: a SYN is sent each second at first, later more rarely."""
+    BEGUN_S = 5.0
+    """Who has begun confirms within this: it takes a round trip and some ms."""
 
     def __init__(
         self,
@@ -114,7 +131,6 @@ class Session:
             "keepalive": keepalive,
             "user_timeout": user_timeout,
             "limit": limit,
-            "on_event": on_event,
             "local_clock": local_clock,
         }
         self._patience_s = user_timeout
@@ -149,14 +165,37 @@ class Session:
             await self._sleep(self._backoff.pause_s())
         while True:
             try:
-                return await self._place.meet(**self._options)
+                return await self._try()
             except PeerChanged:
                 raise
             except (SimopenError, OSError) as error:
-                pause_s = self._backoff.pause_s()
+                pause_s = self._backoff.pause_s() * (_CROWDED if isinstance(error, RoomCrowded) else 1)
                 why = reason(error) if isinstance(error, OSError) else str(error)
                 self._tell(SessionWaits(_now_ns(), self.peer.name, pause_s, why))
             await self._sleep(pause_s)
+
+    async def _try(self) -> Streams:
+        """Meet; but leave where somebody begins and says no more: it is let in again only once both have left."""
+        loop, last = asyncio.get_running_loop(), None
+        try:
+            async with asyncio.timeout(self.ROOM_S) as patience:
+
+                def on_event(event: Event) -> None:
+                    nonlocal last
+                    if isinstance(event, (InRoom, PeerHere)):
+                        patience.reschedule(None)
+                        last = event
+                    elif isinstance(event, PeerBegun) and isinstance(last, InRoom):
+                        patience.reschedule(loop.time() + self.BEGUN_S)
+                    self._tell(event)
+
+                return await self._place.meet(**self._options, on_event=on_event)
+        except TimeoutError as error:
+            if not patience.expired():
+                raise
+            if last is None:
+                raise RendezvousUnreachable(f"the rendezvous was not reached within {human(self.ROOM_S)}") from error
+            raise PeerLeft(f"{self.peer.name} was in the room, and has left it without a word") from error
 
     def _begun(self, streams: Streams) -> Streams:
         now_ns, before = _now_ns(), self._stream

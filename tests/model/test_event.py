@@ -33,6 +33,7 @@ ALL = (
     ),
     (simopen.Up(AT_NS, PEER, Via.ACCEPT), "up", "up: 203.0.113.7:1314, by accept"),
     (simopen.Verified(AT_NS, PEER), "verified", "verified: 203.0.113.7:1314 holds the key"),
+    (simopen.PeerBegun(AT_NS), "peer begun", "somebody is in the room"),
     (simopen.SessionUp(AT_NS, "laptop"), "session up", "laptop is here"),
     (simopen.SessionDown(AT_NS, "laptop"), "session down", "the stream to laptop is over"),
     (simopen.SessionDown(AT_NS, "laptop", "reset"), "session down", "the stream to laptop is over: reset"),

@@ -20,7 +20,7 @@ from simopen.model.event import Event
 from simopen.model.nat import Profile
 from simopen.model.server import Server
 from simopen.rendezvous import api
-from simopen.rendezvous.meeting import Settings, _parsed
+from simopen.rendezvous.meeting import Nats, Settings, _parsed
 from simopen.rendezvous.sealing import SEALED_BYTES
 from simopen.signalling.base import Message, Mood
 from simopen.ticket.hold import issued
@@ -348,3 +348,17 @@ def test_a_rooms_number_is_never_made_of_a_secret_and_has_at_most_forty_digits()
 
 def test_how_to_meet_is_one_value() -> None:
     assert Settings.__dataclass_params__.frozen  # type: ignore[attr-defined]
+
+
+async def test_nats_that_nobody_could_be_asked_about_are_asked_about_anew() -> None:
+    """The network was not there yet."""
+    async with FakeStun(hangs_up=True) as server, FakeStun() as other:
+        nats = Nats(None, [server.name], 4.0)
+        await asyncio.wait({nats.finding})
+        assert not nats.has_found
+        nats._servers = [other.name]  # as if that one answered now
+        await nats.again(None)
+        assert not nats.has_found
+        await asyncio.wait({nats.finding})
+        assert nats.has_found
+        await nats.close()

@@ -21,6 +21,8 @@ from simopen.model.times import MonoNs
 from simopen.rendezvous import peers
 from simopen.rendezvous.api import room_named
 from simopen.rendezvous.backoff import Backoff
+from simopen.rendezvous.pake import Pake
+from simopen.rendezvous.sealing import pake_phase
 from simopen.rendezvous.session import Place, suspended_s
 from simopen.signalling.base import Mood
 from tests.fake_stun import FakeStun
@@ -35,6 +37,7 @@ class Quick(simopen.Session):
     """Looks often whether the machine was suspended."""
 
     LOOK_S = 0.005
+    ROOM_S = BEGUN_S = 60.0
 
 
 @dataclass
@@ -58,7 +61,8 @@ class Site:
 
         options: dict[str, Any] = {"via": self.rooms.side, "servers": self.servers, "folder": self.folder / name}
         backoff = Backoff(uniform=lambda low, high: high)
-        return Quick(name, **{**options, "backoff": backoff, "sleep": self.sleep, "on_event": tell, **more})
+        kind: type[simopen.Session] = more.pop("kind", Quick)
+        return kind(name, **{**options, "backoff": backoff, "sleep": self.sleep, "on_event": tell, **more})
 
     async def sleep(self, pause_s: float) -> None:
         self.pauses.append(pause_s)
@@ -159,6 +163,23 @@ async def test_what_fails_is_tried_again_after_ever_longer_pauses_and_told(site:
     assert all("nobody is there" in str(each) and "laptop" in str(each) for each in waits)
 
 
+async def test_a_rendezvous_that_says_nothing_is_tried_anew(site: Site) -> None:
+    class Impatient(Quick):
+        ROOM_S = 0.005
+
+    @contextlib.asynccontextmanager
+    async def via() -> AsyncIterator[Any]:
+        await asyncio.Event().wait()
+        yield
+
+    async with site.session("laptop", via=via, kind=Impatient) as session:
+        waiting = asyncio.ensure_future(session.connect())
+        await site.until("laptop", SessionWaits, 2)
+        assert "the rendezvous was not reached within 5.0 ms" in site.heard("laptop", SessionWaits)[0].why
+        waiting.cancel()
+        await asyncio.wait({waiting})
+
+
 async def test_streams_that_do_not_last_are_met_for_after_pauses_too(site: Site) -> None:
     """Two programs that do not get on shall not meet without end and pause."""
     async with site.session("laptop") as one, site.session("desk") as other:
@@ -235,6 +256,26 @@ async def test_a_third_one_in_the_room_is_told_and_waited_out(site: Site) -> Non
             await ghosts.aclose()
             gone.set()
             await crossed(*await asyncio.gather(waiting, other.connect()))
+
+
+async def test_one_that_begins_and_leaves_without_a_word_does_not_keep_the_room(site: Site) -> None:
+    """It would not be let in again before both have left."""
+
+    class Impatient(Quick):
+        BEGUN_S = 0.005
+
+    room = room_named(peers.derived("laptop", SEED).room_for(""))
+    async with site.session("desk", kind=Impatient) as session:
+        waiting = asyncio.ensure_future(session.connect())
+        await site.until("desk", simopen.InRoom)
+        async with site.rooms.side() as signaller:
+            await signaller.enter(room)
+            begun = Pake(b"secret\0" + session.peer.key, room)
+            await signaller.send(pake_phase("d" * 16), begun.message)
+            await site.until("desk", SessionWaits)
+        assert "left it without a word" in site.heard("desk", SessionWaits)[0].why
+        waiting.cancel()
+        await asyncio.wait({waiting})
 
 
 async def test_channels_of_one_peer_do_not_get_in_each_others_way(site: Site) -> None:
