@@ -31,6 +31,7 @@ PLAN: dict[str, tuple[str, str]] = {
     "transfer": ("", "--runs 1 --mib 16 --small 100"),
     "serve": ("", "--servers simopen twisted --seconds 1 --waiters 100"),
     "meet": ("", "--runs 1"),
+    "session": ("", "--cuts 1 --away 0.1 0.1"),
     "matrix": ("", "--short --runs 2"),
     "again": ("", "--short --meetings 3"),
     "peers": ("", "--here --runs 1 --apart 0 30 --at-once 9"),

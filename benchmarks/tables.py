@@ -227,6 +227,12 @@ def meet(result: Result) -> str:
     return _plain(result, {"way": "from"} | steps | last)
 
 
+def session(result: Result) -> str:
+    return _plain(
+        result, {"what": "what became of the stream", "n": "cuts", "back_p50_s": "back, s, median", "back_p99_s": "p99"}
+    )
+
+
 def clock(result: Result) -> str:
     fields = {
         "method": "method",
@@ -443,6 +449,7 @@ RENDERERS: dict[str, Callable[[Result], str]] = {
     "many": many,
     "serve": serve,
     "meet": meet,
+    "session": session,
     "clock": clock,
     "imports": imports,
     "lab_error": lab_error,

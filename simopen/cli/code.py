@@ -310,7 +310,7 @@ class Told:
             self._screen.say(f"the rendezvous says: {motd}")
         if event.step == "in room" and self._peer is not None:
             self._screen.note(f"waiting for {self._peer}, which comes only if it has remembered this computer, too")
-        if event.step in {"session down", "session waits", "session back"}:
+        if event.step in {"session waits", "session back"}:
             self._screen.say(f"simopen: {event}")
         if event.step == "peer here" and self._peer is not None:
             self.update(f"{self._peer} is here ...", event.step)

@@ -21,6 +21,7 @@ import pytest
 from simopen import lab
 from simopen.lab import Nat
 from simopen.model.endpoint import Endpoint
+from simopen.rendezvous import peers
 from simopen.ticket.codec import parse_ticket
 from simopen.ticket.keys import PrivateKey
 from tests import sshd
@@ -159,16 +160,25 @@ async def pasted(
         await talk(left, right)
 
 
-async def at_different_times(net: lab.Network, servers: list[str]) -> None:
-    """The first side has tried for a round before the other has its ticket; it is the asyncio one."""
+async def at_different_times(net: lab.Network, servers: list[str], homes: Path) -> None:
+    """The first side has tried for a round before the other has its ticket; it is the asyncio one.
+
+    They remember each other.
+    """
     hosts = [await behind(net, f"{side} at different times", Nat()) for side in ("left", "right")]
-    left, right = Side(servers, hosts[0], ON_UVLOOP), Side(servers, hosts[1], ON_ASYNCIO)
+    folders = [homes / name for name in ("left", "right")]
+    left, right = (
+        Side(servers, host, program, env={"XDG_DATA_HOME": str(folder)})
+        for host, program, folder in zip(hosts, (ON_UVLOOP, ON_ASYNCIO), folders, strict=True)
+    )
     async with sides(left, right):
-        await left.start()
-        await right.start(await left.ticket())
+        await left.start("--remember", "friend")
+        await right.start("--remember", "friend", await left.ticket())
         await right.sees("(round 2, until")
         left.type(f"{await right.ticket()}\n")
         await talk(left, right)
+    one, other = (peers.known_peer("friend", folder / "simopen" / "peers") for folder in folders)
+    assert (one.key, one.room) == (other.key, other.room)
 
 
 async def on_one_host(net: lab.Network, servers: list[str]) -> None:
@@ -292,16 +302,16 @@ ALL_BUT_SSH = {
 @pytest.mark.lab
 def test_they_meet(tmp_path: Path) -> None:
     """Side by side in one lab: each waits for a full ten seconds, and most of it is waiting."""
-    asyncio.run(all_met())
+    asyncio.run(all_met(tmp_path))
 
 
-async def all_met() -> None:
+async def all_met(homes: Path) -> None:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(32))  # each terminal is read by one
     async with stun_servers() as (net, hosts):
         servers = [each.address for each in hosts]
         await asyncio.gather(
             *(pasted(net, servers, name, (one, other), words) for name, (one, other, words) in ALL_BUT_SSH.items()),
-            at_different_times(net, servers),
+            at_different_times(net, servers, homes),
             on_one_host(net, servers),
             third_partys(net, servers),
             killed(net, servers),

@@ -27,9 +27,9 @@ Site = tuple[lab.Network, str, list[str]]
 
 
 @asynccontextmanager
-async def site() -> AsyncIterator[Site]:
+async def site(limit_s: float = LONG_S) -> AsyncIterator[Site]:
     """A network with a rendezvous, its URL, and two STUN servers."""
-    async with asyncio.timeout(LONG_S), lab.Network(seed=5) as net:
+    async with asyncio.timeout(limit_s), lab.Network(seed=5) as net:
         servers = [await net.host(name, delay_s=0.01) for name in ("one", "other")]
         for mine, its in (servers, servers[::-1]):
             await stun_server.start(mine, mine.address, its.address)

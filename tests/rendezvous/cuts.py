@@ -1,0 +1,81 @@
+"""Two programs with a session each, on hosts of the lab behind NATs; and the network of one, cut and mended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from simopen import lab
+from simopen.lab import Nat
+from simopen.rendezvous import peers
+from tests.rendezvous.test_meeting_in_lab import LONG_S, ROOT, site
+
+_CUT = b"""table inet cut {
+    chain in { type filter hook prerouting priority -300; policy drop; }
+    chain out { type filter hook postrouting priority 300; policy drop; }
+}"""
+
+
+class Side:
+    """A program with a session on a host. `told`: what it has said so far."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self.told: list[dict[str, Any]] = []
+
+    async def until(self, step: str, after_ns: int = 0) -> dict[str, Any]:
+        """The first of what it says that is that step, and later."""
+        for each in self.told:
+            if each["step"] == step and each["at_ns"] > after_ns:
+                return each
+        assert self._process.stdout is not None
+        while True:
+            line = await self._process.stdout.readline()
+            assert line, "the program has ended"
+            said: dict[str, Any] = json.loads(line)
+            self.told.append(said)
+            if said["step"] == step and said["at_ns"] > after_ns:
+                return said
+
+    def steps(self) -> list[str]:
+        """What became of its streams, in order."""
+        return [each["step"] for each in self.told if each["step"] != "heard"]
+
+
+@contextlib.asynccontextmanager
+async def two_sessions(
+    folder: Path, *, limit_s: float = LONG_S, **liveness: float
+) -> AsyncIterator[tuple[lab.Host, tuple[Side, Side]]]:
+    """One of the two hosts, and both sides' programs."""
+    async with site(limit_s) as (net, via, servers):
+        hosts, sides = [], []
+        for name, loop in (("laptop", "asyncio"), ("desk", "uvloop")):
+            peers.keep(peers.derived(name, bytes(32)), folder)
+            host = await net.host(name, delay_s=0.02, nat=Nat())
+            done = await host.run(["sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6"])
+            assert done.returncode == 0
+            order = json.dumps({"name": name, "folder": str(folder), "via": via, "servers": servers, **liveness})
+            started = await host.start([sys.executable, "-m", "tests.rejoiner", loop, order], cwd=ROOT, stderr=None)
+            hosts.append(host)
+            sides.append(Side(started))
+        yield hosts[0], (sides[0], sides[1])
+
+
+async def cut(host: lab.Host) -> None:
+    """No packet gets in or out any more, and nobody is told."""
+    done = await host.run(["nft", "-f", "-"], stdin=_CUT)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+async def mend(host: lab.Host) -> int:
+    """Returns when at the earliest (CLOCK_MONOTONIC, ns)."""
+    before_ns = time.monotonic_ns()
+    done = await host.run(["nft", "delete", "table", "inet", "cut"])
+    assert done.returncode == 0, done.stderr.decode()
+    return before_ns
