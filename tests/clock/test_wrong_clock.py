@@ -70,6 +70,13 @@ def wrong_by(error_s: float, asked: list[str], ask_kernel: Callable[[], KernelTi
     return Clock(asked, local=Wrong(error_s), ask_kernel=ask_kernel)
 
 
+async def checked(error_s: float, asked: list[str], *kernel: Callable[[], KernelTime | None]) -> Clock:
+    """One that has been asked about with all the time that takes: a near instant leaves a busy machine too little."""
+    clock = wrong_by(error_s, asked, *kernel)
+    await clock.refresh(LONG_S)
+    return clock
+
+
 async def meeting(
     at: Instant, clocks: tuple[Clock, Clock], between: tuple[str, str], ports: tuple[int, int], window: float = 5
 ) -> tuple[Report, Report]:
@@ -104,9 +111,7 @@ async def test_whatever_names_the_instant_it_is_by_true_time(ports: tuple[int, i
     servers in it, busy for longer than a clock is asked about.
     """
     async with servers() as asked:
-        wrong = {error_s: wrong_by(error_s, asked) for error_s in ERRORS_S}
-        for each in wrong.values():
-            await each.refresh(LONG_S)
+        wrong = {error_s: await checked(error_s, asked) for error_s in ERRORS_S}
         true = clock.plain()
         pairs = list(zip(ERRORS_S, ERRORS_S[3:] + ERRORS_S[:3], strict=True))
         calls = list(itertools.product(pairs, ways_to_name_it(true)))
@@ -144,7 +149,7 @@ async def test_an_instant_that_is_over_within_the_window_is_fired_at_once_and_th
     error_s: float, ports: tuple[int, int]
 ) -> None:
     async with servers() as asked:
-        wrong = wrong_by(error_s, asked)
+        wrong = await checked(error_s, asked)
         reports = await meeting(time.time() - 1, (wrong, wrong), (HERE, THERE), ports, window=20)
     for report in reports:
         assert report.late_s > 1
@@ -163,7 +168,7 @@ async def test_that_the_clock_is_wrong_is_said_once_a_clock_and_stands_in_every_
     ports: tuple[int, int], caplog: pytest.LogCaptureFixture
 ) -> None:
     async with servers() as asked:
-        wrong = wrong_by(HOUR_S, asked)
+        wrong = await checked(HOUR_S, asked)
         with caplog.at_level(logging.WARNING, "simopen"):
             reports = [
                 report
@@ -183,7 +188,7 @@ def timesyncd() -> KernelTime:
 async def test_a_keeper_that_does_not_measure_is_not_believed(ports: tuple[int, int]) -> None:
     """The host is 390 ms off, and the kernel says 500 µs."""
     async with servers() as asked:
-        wrong = wrong_by(0.39, asked, timesyncd)
+        wrong = await checked(0.39, asked, timesyncd)
         reports = await meeting(Ahead(0.7), (wrong, wrong), (HERE, THERE), ports)
     assert [report.clock.source for report in reports] == [Source.NTP] * 2
     assert [report.clock.offset_s for report in reports] == pytest.approx([-0.39] * 2, abs=0.05)
