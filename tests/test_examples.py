@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import select
 import subprocess
 import sys
 import time
@@ -296,7 +297,7 @@ async def chatted(here: Desk, there: Desk) -> None:
     """Two terminals. What one types cannot steer the other's, and whoever ends it ends it for both."""
     with Terminal(200) as one, Terminal(200) as other:
         chats = [await here.start("chat.py", at=one)]
-        code = await asyncio.to_thread(one.wait_for_match, rf"python chat.py ({CODE})")
+        code = await asyncio.to_thread(one.wait_for_match, rf"python chat.py ({CODE})\s")
         chats.append(await there.start("chat.py", code, at=other))
         for mine, its in ((one, other), (other, one)):
             await asyncio.to_thread(mine.wait_for, "your peer is here")
@@ -325,20 +326,44 @@ async def fetched(here: Desk, there: Desk, directory: Path) -> None:
     assert {each.name: each.read_bytes() for each in target.iterdir()} == files
 
 
+async def let_in(here: Desk, there: Desk, terminal: Terminal) -> tuple[Process, Process]:
+    """The shell's two sides, once it has shown its prompt: what is typed before that goes nowhere."""
+    share = await here.start("remote_shell.py", "share")
+    use = await there.start("remote_shell.py", "use", await code_of(share), at=terminal)
+    await asyncio.to_thread(terminal.wait_for, "your peer is asked")
+    assert share.stdin is not None
+    share.stdin.write(b"yes\n")
+    await asyncio.to_thread(terminal.wait_for_match, r"([#$] )$")
+    return share, use
+
+
 async def typed_in_a_shell(here: Desk, there: Desk) -> None:
     with Terminal(132) as terminal:
-        share = await here.start("remote_shell.py", "share")
-        use = await there.start("remote_shell.py", "use", await code_of(share), at=terminal)
-        await asyncio.to_thread(terminal.wait_for, "your peer is asked")
-        assert share.stdin is not None
-        share.stdin.write(b"yes\n")
-        await asyncio.to_thread(terminal.wait_for_match, r"([#$] )$")  # what is typed before that goes nowhere
+        share, use = await let_in(here, there, terminal)
         terminal.type("stty size; tty; echo $((6 * 7))\n")
         await asyncio.to_thread(terminal.wait_for_match, r"^24 132\s+/dev/pts/\d+\s+(42)\s")
         terminal.type("exit\n")
         await asyncio.to_thread(terminal.read_to_the_end)
         _, said = await share.communicate()
         assert (await use.wait(), share.returncode, said) == (0, 0, b"")
+
+
+@ONE_LOOP
+async def test_remote_shell_ends_where_its_peer_is_gone() -> None:
+    with Terminal() as terminal:
+        async with rendezvous() as via:
+            share, use = await let_in(Desk(via), Desk(via), terminal)
+            terminal.type("echo pid $$\n")
+            shell = os.pidfd_open(int(await asyncio.to_thread(terminal.wait_for_match, r"^pid (\d+)\s")))
+            use.kill()
+            _, said = await share.communicate()
+            assert (share.returncode, b"the link ended" in said) == (1, True), said
+            try:
+                ended, _, _ = await asyncio.to_thread(select.select, [shell], [], [], LONG_S)
+            finally:
+                os.close(shell)
+            assert ended
+            await use.wait()
 
 
 @ONE_LOOP

@@ -1,4 +1,4 @@
-"""An application, or a server of this host, behind a stream: asked by httpx, by WebSocket's handshake, and by hand."""
+"""An application, or a server of this host, behind a stream: asked by httpx, by a WebSocket client, and by hand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any, TypeAlias
 
 import httpx2
 import pytest
+import websockets
 
+import simopen
 import simopen.http
 from tests.apps.http.test_client import good, meeting
 
@@ -69,6 +71,22 @@ async def test_an_application_answers_many_requests_over_one_stream() -> None:
         for number in range(20):
             answer = await http.post(f"http://peer/{number}", content=bytes(number * 10_000))
             assert answer.text == f"POST /{number} {number * 10_000}"
+
+
+async def shout(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    """An application that speaks WebSocket alone."""
+    if scope["type"] != "websocket":
+        raise NotImplementedError
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (event := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "text": event["text"].upper()})
+
+
+async def test_an_applications_websockets_pass() -> None:
+    async with served(shout) as streams, websockets.connect("ws://peer/", sock=await simopen.bridge(streams)) as peer:
+        await peer.send("hello")
+        assert await peer.recv() == "HELLO"
 
 
 async def test_a_server_of_this_host_is_asked_over_one_connection_of_its_own() -> None:
