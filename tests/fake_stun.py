@@ -16,6 +16,7 @@ from typing import Any, Self
 from simopen.model.endpoint import Endpoint, normalise
 from simopen.nat.stun_answer import ERROR, ERROR_CODE, attribute, message, success
 
+TRIES = 5
 Translation = Callable[[Endpoint, Endpoint], Endpoint]
 """(the endpoint that the server sees, its own) -> the one that it tells."""
 Wrong = Callable[[bytes, bytes], bytes]
@@ -63,12 +64,23 @@ class FakeStun:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._connected, *self.end, reuse_address=True, reuse_port=True)
-        self.end = normalise(self._server.sockets[0].getsockname())
-        self._datagrams = socket.socket(self.end.family, socket.SOCK_DGRAM)
-        self._datagrams.setblocking(False)
+        wanted = self.end
+        for tries_left in reversed(range(TRIES)):
+            self._server = await asyncio.start_server(self._connected, *wanted, reuse_address=True, reuse_port=True)
+            self.end = normalise(self._server.sockets[0].getsockname())
+            self._datagrams = socket.socket(self.end.family, socket.SOCK_DGRAM)
+            self._datagrams.setblocking(False)
+            try:
+                if self._udp:
+                    self._datagrams.bind(self.end)
+            except OSError:  # another program has a free port's number for its datagrams
+                self._datagrams.close()
+                self._server.close()
+                if wanted.port or not tries_left:
+                    raise
+            else:
+                break
         if self._udp:
-            self._datagrams.bind(self.end)
             asyncio.get_running_loop().add_reader(self._datagrams, self._datagram)
         return self
 

@@ -310,12 +310,11 @@ class Told:
             self._screen.say(f"the rendezvous says: {motd}")
         if event.step == "in room" and self._peer is not None:
             self._screen.note(f"waiting for {self._peer}, which comes only if it has remembered this computer, too")
-        if event.step in {"session waits", "session back"}:
+        if event.step == "session back":
             self._screen.say(f"simopen: {event}")
-        if event.step == "peer here" and self._peer is not None:
-            self.update(f"{self._peer} is here ...", event.step)
-        elif event.step in {"in room", "peer here", "round", "up", "verified"}:
-            self.update(f"{event} ...", event.step)
+        elif event.step in {"in room", "peer here", "round", "up", "verified", "session waits"}:
+            is_known = self._peer is not None and event.step == "peer here"
+            self.update(f"{f'{self._peer} is here' if is_known else event} ...", event.step)
 
 
 def _show(code: str, line: str, via: str, options: argparse.Namespace, screen: Screen) -> None:

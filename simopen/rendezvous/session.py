@@ -140,6 +140,7 @@ class Session:
         self._stream: _Stream | None = None
         self._meeting: asyncio.Task[Any] | None = None
         self._closed = False
+        self._idle = asyncio.Event()
 
     async def connect(self) -> Streams:
         """Close the stream that there is, and wait for the next one, however often that has to be tried.
@@ -154,11 +155,13 @@ class Session:
         if self._meeting is not None:
             raise RuntimeError("a session has one stream at a time, and it is being waited for already")
         self._meeting = asyncio.current_task()
+        self._idle.clear()
         try:
             await self._end()
             return self._begun(await self._met())
         finally:
             self._meeting = None
+            self._idle.set()
 
     async def _met(self) -> Streams:
         if self._backoff.tries:
@@ -182,12 +185,14 @@ class Session:
 
                 def on_event(event: Event) -> None:
                     nonlocal last
+                    self._tell(event)
+                    if patience.expired():
+                        return
                     if isinstance(event, (InRoom, PeerHere)):
                         patience.reschedule(None)
                         last = event
                     elif isinstance(event, PeerBegun) and isinstance(last, InRoom):
                         patience.reschedule(loop.time() + self.BEGUN_S)
-                    self._tell(event)
 
                 return await self._place.meet(**self._options, on_event=on_event)
         except TimeoutError as error:
@@ -240,7 +245,7 @@ class Session:
         self._closed = True
         if self._meeting is not None and self._meeting is not asyncio.current_task():
             self._meeting.cancel()
-            await asyncio.wait({self._meeting})
+            await self._idle.wait()
         await self._end()
 
     def __aiter__(self) -> Self:

@@ -15,7 +15,9 @@ import pytest
 import simopen
 from simopen.cli import code
 from simopen.cli.arguments import UsageError
+from simopen.cli.console import Screen
 from simopen.errors import CodeError
+from simopen.model.times import MonoNs
 from simopen.rendezvous import where
 from tests.loops import ONE_LOOP
 
@@ -108,6 +110,33 @@ def test_a_qr_code_fits_or_is_left_out(encoding: str, columns: int, width: int) 
     assert "".join(rows).isascii() is (width == 2)
     assert code.qr("simopen meet 7-croissant-zucchini", encoding, 20) == ()
     assert code.qr("simopen meet 7-croissant-zucchini", encoding, 0) == ()
+
+
+def test_what_happens_is_a_line_that_is_redrawn_and_what_has_come_of_it_a_sentence(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    drawn: list[str] = []
+    told = code.Told(lambda text, _="": drawn.append(text), Screen(live=False), "laptop")
+    at_ns = MonoNs(0)
+    for event in (
+        simopen.SessionWaits(at_ns, "laptop", 1.0, "nobody answers"),
+        simopen.InRoom(at_ns, "7", "be kind"),
+        simopen.InRoom(at_ns, "7"),
+        simopen.PeerBegun(at_ns),
+        simopen.PeerHere(at_ns),
+        simopen.SessionBack(at_ns, "laptop", 2, 3.0),
+    ):
+        told.on_event(event)
+    assert [each.split(",")[0] for each in drawn] == [
+        "laptop was not met: nobody answers; the next try comes in 1.0 s ...",
+        "in room 7",
+        "in room 7",
+        "laptop is here ...",
+    ]
+    said = capsys.readouterr().err
+    assert "the rendezvous says: be kind" in said
+    assert said.count("waiting for laptop, which comes only if it has remembered this computer, too") == 1
+    assert "simopen: laptop is back, after 3.0 s" in said
 
 
 async def started(home: Path, *words: str, **more: str) -> Process:

@@ -233,6 +233,7 @@ async def test_a_thief_of_the_key_is_no_peer_any_more_once_the_two_have_met_anew
             await crossed(*await both(one, other))
         assert not alone.done()
         await thief.aclose()
+        await asyncio.wait({alone})
         assert alone.cancelled()
     assert len(site.rooms.rooms) == 2
 
@@ -312,6 +313,7 @@ async def test_closing_ends_who_waits_and_nothing_is_given_afterwards(site: Site
     with pytest.raises(RuntimeError, match="one stream at a time"):
         await session.connect()
     await session.aclose()
+    await asyncio.wait({waiting})
     assert waiting.cancelled()
     with pytest.raises(RuntimeError, match="closed"):
         await session.connect()
