@@ -36,7 +36,7 @@ TIMEOUT_S = 4.0
 """As for `simopen nat`: a SYN that is lost on the way is sent again after 1 s, and once more 2 s later."""
 _MORE_S = 5.0
 """What a check gets beyond that, to load what it needs and to judge what it heard: 0.3 s each, on a machine at rest."""
-_ITSELF_S = 1.0  # loopback takes microseconds, so what has not come by then was dropped
+_ITSELF_S = 2.5  # loopback takes microseconds, and a busy machine: what has not come by then was dropped
 _LOOPBACK = ("127.0.0.1", 0)
 # Documentation addresses (RFC 5737, RFC 3849): for the routing table they are as good as any, and nobody has them.
 _ANYWHERE = {Check.IPV4: Endpoint("192.0.2.1", 9), Check.IPV6: Endpoint("2001:db8::1", 9)}

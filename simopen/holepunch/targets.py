@@ -110,18 +110,18 @@ async def looked_up(pairs: Sequence[tuple[str, int]], left_s: float, ask: Ask = 
     Raises:
         ResolutionError: a name has no address, or nobody told it in time.
     """
+    names = dict.fromkeys(quoted(host) for host, _ in pairs if literal(host) is None)
     timeout_s = min(left_s, LOOK_UP_S)
     vain: list[ResolutionError] = []
     try:
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout(timeout_s if names else None):  # for addresses nobody is asked, and none is late
             found = await _resolved_patiently(pairs, ask, vain)
     except TimeoutError as error:
         if vain:
             raise vain[-1] from vain[-1].__cause__
-        names = listed(dict.fromkeys(quoted(host) for host, _ in pairs if literal(host) is None), ", ")
         raise ResolutionError(
-            f"no name server told the address of {names} within {timeout_s:.1f} s; is the network up? Or give an IP "
-            f"address"
+            f"no name server told the address of {listed(names, ', ')} within {timeout_s:.1f} s; is the network up? Or "
+            f"give an IP address"
         ) from error
     logger.info("to fire at: %s", listed(found.endpoints, ", "))
     return found

@@ -337,6 +337,12 @@ async def test_a_silent_resolver_is_waited_for_no_longer_than_the_window() -> No
         silent.set()
 
 
+async def test_addresses_are_there_however_little_time_is_left() -> None:
+    """Nobody is asked for them: a loop that was busy for that long has lost none."""
+    found = await looked_up(((HERE, 9), (THERE, 9)), 0, pytest.fail)
+    assert found.endpoints == (Endpoint(HERE, 9), Endpoint(THERE, 9))
+
+
 class Resolver:
     """Name servers that cannot tell `fails` times, and then can. They cannot be slow."""
 
