@@ -15,6 +15,7 @@ import simopen
 from simopen.clock import source as clock
 from simopen.model.endpoint import Endpoint
 from simopen.model.nat import Allocation, Mapping, Observation, Profile
+from simopen.model.times import MonoNs
 
 PORT, LEAD_S = 1314, 2.5
 HOST = Endpoint("192.168.1.2", PORT)
@@ -32,7 +33,10 @@ def walking(address: str, **fields: object) -> Profile:
     now_ns = time.time_ns()
     seen = [
         Observation(
-            HOST, Endpoint("203.0.113.250", 3478 + n), Endpoint(address, 4000 + 2 * n), now_ns - (14 - n) * 10**9
+            HOST,
+            Endpoint("203.0.113.250", 3478 + n),
+            Endpoint(address, 4000 + 2 * n),
+            MonoNs(now_ns - (14 - n) * 10**9),
         )
         for n in range(14)
     ]

@@ -13,6 +13,7 @@ from simopen.lab.packet import NO_FLAGS, Flags, Headers, Protocol
 from simopen.model.endpoint import Endpoint
 from simopen.model.endpoint import Endpoint as Labelled
 from simopen.model.nat import Observation
+from simopen.model.times import MonoNs
 from simopen.net.own_flows import Flow
 
 HOST = "192.168.1.10"
@@ -58,7 +59,7 @@ class Model:
     def send(self, remote: Endpoint, *, is_tcp: bool, local_port: int | None = None) -> None:
         """A flow of this program's own that shows it no mapping: a question over UDP, a server that is silent."""
         port = local_port or self.draws.randrange(32768, 61000)
-        self.flows.append(Flow(is_tcp, port, remote, self.now_ns))
+        self.flows.append(Flow(is_tcp, port, remote, MonoNs(self.now_ns)))
         self.mapped(Endpoint(HOST, port), remote, is_tcp=is_tcp)
         self.pass_time(self.draws.randrange(20_000, 200_000))
 
@@ -82,8 +83,8 @@ class Model:
 
     def bind(self, local_port: int, server: Endpoint) -> Observation:
         local = Endpoint(HOST, local_port)
-        self.flows.append(Flow(True, local_port, server, self.now_ns))
-        return Observation(local, server, self.mapped(local, server), self.now_ns)
+        self.flows.append(Flow(True, local_port, server, MonoNs(self.now_ns)))
+        return Observation(local, server, self.mapped(local, server), MonoNs(self.now_ns))
 
     def discover(self, further: int = 8, servers: int = 3, *, dead: int = 0) -> list[Observation]:
         """The observations that `simopen.nat` asks for, in three round trips. `flows` has all that went out for them.

@@ -29,6 +29,7 @@ from simopen.model.endpoint import Endpoint, host_and_port, own_address, peer_en
 from simopen.model.estimate import Estimate
 from simopen.model.event import OnEvent
 from simopen.model.shot import Plan
+from simopen.model.times import UtcNs
 from simopen.model.wording import quoted, shown
 from simopen.net.tcp_keepalive import KEEPALIVE_S, USER_TIMEOUT_S, Liveness
 from simopen.ticket import store
@@ -322,7 +323,7 @@ class _Planned:
     def of(cls, theirs: Ticket, mine: Ticket, *, spray: bool) -> _Planned:
         """Raises: ImpossiblePair for two that leave no way; TicketError for one and the same."""
         instant, spray = later_instant(mine, theirs), spray or both_spray(mine, theirs)
-        plan = possible(mine.profile, theirs.profile, now_ns=instant * 10**9, spray=spray)
+        plan = possible(mine.profile, theirs.profile, now_ns=UtcNs(instant * 10**9), spray=spray)
         return cls(theirs, mine, instant, spray, plan)
 
     def to_tell(self, now_s: float) -> Iterator[str]:

@@ -24,6 +24,7 @@ from simopen.cli.round_line import Line
 from simopen.cli.ticket_prompt import Assembled, filed, pasted, ticket_in
 from simopen.errors import Flaw, ImpossiblePair, LinkError, MissedInstant, SelfConnection, TicketError, WindowClosed
 from simopen.holepunch.diagnosis import ago
+from simopen.model.times import UtcNs
 
 if TYPE_CHECKING:
     from simopen.clock.source import TimeSource
@@ -201,7 +202,7 @@ class Meeting:
         mine, spray = self.mine, both_spray(self.mine, theirs)
         with judged():
             pair = await asyncio.to_thread(foreseen, mine, theirs)
-            at_ns = round(await self._next(pair) * 1e9)
+            at_ns = UtcNs(round(await self._next(pair) * 1e9))
             found = await asyncio.to_thread(possible, mine.profile, theirs.profile, now_ns=at_ns, spray=spray)
         self.screen.say(f"simopen: plan: {found.why}")
         return pair

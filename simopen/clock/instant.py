@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from typing import TypeAlias
 
+from simopen.model.times import MonoNs, UtcNs
 from simopen.model.wording import quoted
 
 LONGEST_S = 1e9
@@ -79,7 +80,7 @@ class Told:
     """An unresolved instant that was told some time ago: when CLOCK_MONOTONIC was at `told_ns`."""
 
     instant: Unresolved
-    told_ns: int
+    told_ns: MonoNs
 
 
 Instant: TypeAlias = datetime | float | Unresolved | Told | None
@@ -108,7 +109,7 @@ def next_slot(period_s: float = 10, *, lead_s: float = 1.0, now: float | None = 
     return math.ceil(earliest / period_s) * period_s
 
 
-def instant_ns(at: Instant) -> int | None:
+def instant_ns(at: Instant) -> UtcNs | None:
     """A resolved instant as UTC ns since 1970; None for "now".
 
     Raises:
@@ -122,10 +123,10 @@ def instant_ns(at: Instant) -> int | None:
             raise ValueError(f"{at!r} has no time zone, and two hosts rarely share one: use datetime(..., tzinfo=UTC)")
         since = at - datetime(1970, 1, 1, tzinfo=UTC)
         checked(since.total_seconds())
-        return ((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds) * 1000
+        return UtcNs(((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds) * 1000)
     if isinstance(at, bool) or not isinstance(at, (int, float)):
         raise TypeError(f"the instant must be an aware datetime or UTC seconds, not {type(at).__name__}")
-    return round(checked(at) * 1e9)
+    return UtcNs(round(checked(at) * 1e9))
 
 
 def checked(at: float) -> float:

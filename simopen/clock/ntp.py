@@ -24,6 +24,7 @@ from typing import Any, Protocol
 from simopen.errors import ClockError
 from simopen.model.estimate import drift_ns
 from simopen.model.server import Heard
+from simopen.model.times import MonoNs, UtcNs
 from simopen.model.wording import shortened
 
 ERA_S = 2**32
@@ -52,7 +53,7 @@ class Reads(Protocol):
     """Both clocks at one moment, in ns."""
 
     @property
-    def monotonic_ns(self) -> int: ...
+    def monotonic_ns(self) -> MonoNs: ...
     @property
     def realtime_ns(self) -> int: ...
 
@@ -87,8 +88,8 @@ class Answer:
     """What one good packet says: T2 and T3 (UTC, Unix epoch, ns), the stratum, and the server's own root
     distance (root delay / 2 + root dispersion + precision, ns)."""
 
-    t2_ns: int
-    t3_ns: int
+    t2_ns: UtcNs
+    t3_ns: UtcNs
     stratum: int
     root_distance_ns: int
 
@@ -98,9 +99,9 @@ class Sample:
     """One query and its answer: T1 and T4 on CLOCK_MONOTONIC, T2 and T3 in the answer on UTC, all ns."""
 
     address: str
-    t1_ns: int
+    t1_ns: MonoNs
     answer: Answer
-    t4_ns: int
+    t4_ns: MonoNs
 
     @property
     def offset_ns(self) -> int:
@@ -154,14 +155,14 @@ def parse(data: bytes, cookies: Container[bytes]) -> Answer:
     )
 
 
-def unix_ns(ntp_s: float) -> int:
+def unix_ns(ntp_s: float) -> UtcNs:
     """Seconds since 1900, modulo an era, to ns since 1970. Top bit clear: era 1, from 2036 (RFC 4330 §3)."""
     import ntplib
 
     whole_s = int(ntp_s)
     era_s = ERA_S if whole_s < ERA_S // 2 else 0
     epoch_s: int = ntplib.NTP.NTP_DELTA
-    return (whole_s + era_s - epoch_s) * 1_000_000_000 + round((ntp_s - whole_s) * 1e9)
+    return UtcNs((whole_s + era_s - epoch_s) * 1_000_000_000 + round((ntp_s - whole_s) * 1e9))
 
 
 def _unpack(data: bytes) -> Any:
@@ -208,7 +209,7 @@ _REFUSALS: tuple[tuple[Callable[[Any], bool], str], ...] = (
 )
 
 
-def arrival_ns(sent: Reads, now: Reads, stamp_ns: int | None) -> int:
+def arrival_ns(sent: Reads, now: Reads, stamp_ns: int | None) -> MonoNs:
     """T4 on CLOCK_MONOTONIC: the kernel's receive time stamp (UTC ns) where it makes sense, else `now`.
 
     Too late only widens the bound; too early would break it. So any doubt, a wall clock that was stepped
@@ -219,10 +220,10 @@ def arrival_ns(sent: Reads, now: Reads, stamp_ns: int | None) -> int:
     moved_ns = (now.realtime_ns - now.monotonic_ns) - (sent.realtime_ns - sent.monotonic_ns)
     arrived_ns = now.monotonic_ns - (now.realtime_ns - stamp_ns)
     sane = abs(moved_ns) <= STEP_NS and sent.monotonic_ns <= arrived_ns <= now.monotonic_ns
-    return arrived_ns if sane else now.monotonic_ns
+    return MonoNs(arrived_ns) if sane else now.monotonic_ns
 
 
-def sample(address: str, t1_ns: int, answer: Answer, t4_ns: int) -> Sample:
+def sample(address: str, t1_ns: MonoNs, answer: Answer, t4_ns: MonoNs) -> Sample:
     """The four time stamps together.
 
     Raises:

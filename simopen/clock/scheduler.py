@@ -52,6 +52,7 @@ REHEARSAL_NS = 300_000
 LONGEST_SLEEP_NS = 3_600_000_000_000
 _PR_SET_TIMERSLACK = 29  # linux/prctl.h
 _HIGHEST = -20  # setpriority(2); on Linux it is a thread's own
+_EVER = MonoNs(sys.maxsize)
 _STAT_PROCESSOR = 36  # proc(5): field 39 of stat, counted from the one after the name
 
 
@@ -62,7 +63,7 @@ class Fired(NamedTuple):
     result: object
 
 
-def spin(when_ns: MonoNs, calls: Iterable[Callable[[], object]], until_ns: int = sys.maxsize) -> list[Fired]:
+def spin(when_ns: MonoNs, calls: Iterable[Callable[[], object]], until_ns: MonoNs = _EVER) -> list[Fired]:
     """Spin until `when_ns`, then make the calls: from the first look at the clock to the last call all of it in C.
 
     None is made after `until_ns`, so fewer may come back.
@@ -76,7 +77,7 @@ def spin(when_ns: MonoNs, calls: Iterable[Callable[[], object]], until_ns: int =
 class _Shot:
     when_ns: MonoNs
     order: int
-    until_ns: int = field(compare=False)
+    until_ns: MonoNs = field(compare=False)
     loop: asyncio.AbstractEventLoop = field(compare=False)
     calls: Sequence[Callable[[], object]] = field(compare=False)
     rehearsal: Callable[[], object] | None = field(compare=False)
@@ -155,7 +156,7 @@ class Scheduler:
         self,
         when_ns: MonoNs,
         *calls: Callable[[], object],
-        until_ns: int = sys.maxsize,
+        until_ns: MonoNs = _EVER,
         rehearsal: Callable[[], object] | None = None,
         unless: Callable[[], bool] | None = None,
     ) -> list[Fired]:
@@ -229,7 +230,7 @@ class Scheduler:
                     continue
                 left_ns = self._heap[0].when_ns - time.monotonic_ns()
                 if left_ns <= SPIN_NS:
-                    return self._take(time.monotonic_ns() + SPIN_NS)
+                    return self._take(MonoNs(time.monotonic_ns() + SPIN_NS))
                 hurried = left_ns <= HURRY_NS
                 hurry.set(hurried)
                 if hurried:
@@ -240,7 +241,7 @@ class Scheduler:
             self._thread = None
             return []
 
-    def _take(self, until_ns: int) -> list[_Shot]:
+    def _take(self, until_ns: MonoNs) -> list[_Shot]:
         shots = self._taken = []
         while self._heap and self._heap[0].when_ns <= until_ns:
             shots.append(heapq.heappop(self._heap))

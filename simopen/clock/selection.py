@@ -14,7 +14,7 @@ from simopen.clock import ntp
 from simopen.errors import ClockError, no_names
 from simopen.model.estimate import Estimate, Evidence, Reading, Source, drift_ns, slept_s
 from simopen.model.server import Heard
-from simopen.model.times import UtcNs
+from simopen.model.times import MonoNs, UtcNs
 from simopen.model.wording import by_reason, human, listed
 
 SLEW_PPM = 500
@@ -41,7 +41,7 @@ def intersect(intervals: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
     return (borders[0], borders[-1]) if borders else None
 
 
-def interval(sample: ntp.Sample, anchor_ns: int) -> tuple[int, int]:
+def interval(sample: ntp.Sample, anchor_ns: MonoNs) -> tuple[int, int]:
     """Where "UTC minus CLOCK_MONOTONIC" (ns) must lie at `anchor_ns`, if the server tells the truth.
 
     Half the delay for any asymmetry of the path; the server's own root distance; the rounding of its time stamps;
@@ -52,7 +52,7 @@ def interval(sample: ntp.Sample, anchor_ns: int) -> tuple[int, int]:
     return sample.offset_ns - half_ns, sample.offset_ns + half_ns
 
 
-def contradiction_ns(answers: ntp.Answers, anchor_ns: int) -> int:
+def contradiction_ns(answers: ntp.Answers, anchor_ns: MonoNs) -> int:
     """How far apart a server's own answers are: no moment of time fits all of them. 0 where they overlap, as they must.
 
     Each is true to within its bound, unless the server lies, or the local clock is being slewed meanwhile.
@@ -65,7 +65,7 @@ def contradiction_ns(answers: ntp.Answers, anchor_ns: int) -> int:
     return gap_ns if gap_ns > spread_ns * SLEW_PPM // 1_000_000 else 0
 
 
-def agreed(answers: Sequence[ntp.Answers], anchor_ns: int) -> tuple[int, int] | None:
+def agreed(answers: Sequence[ntp.Answers], anchor_ns: MonoNs) -> tuple[int, int] | None:
     """Where "UTC minus CLOCK_MONOTONIC" lies by the majority of those that answered; None: no majority.
 
     One that contradicts itself has no vote, and counts for nobody.

@@ -168,7 +168,7 @@ class Clock:
         self.limit_s = limit_s
         self.servers = ntp_client.parse_servers(servers)
         self._ask_kernel = ask_kernel
-        self.in_vain: tuple[int, str] | None = None
+        self.in_vain: tuple[MonoNs, str] | None = None
         """When a check last failed, CLOCK_MONOTONIC ns, and why; None where none did."""
         self.told: set[str] = set()
         """What people have been told of this clock: once is enough."""

@@ -18,7 +18,7 @@ from typing import Protocol
 from simopen.clock.source import TimeSource
 from simopen.clock.true_time import VAIN_S, Learnt, When, good_enough_s, learn, must_ask, patience_s
 from simopen.model.estimate import SUSPEND_S, Estimate
-from simopen.model.times import MonoNs
+from simopen.model.times import NEVER, MonoNs
 from simopen.model.wording import span
 
 HANDOVER_NS = 2_000_000_000
@@ -62,8 +62,8 @@ class Wait:
     estimate: Estimate
     instant_ns: MonoNs = field(default=MonoNs(0))
     stalled_ns: int = 0
-    _began_ns: int = 0
-    _asked_ns: int = 0
+    _began_ns: MonoNs = NEVER
+    _asked_ns: MonoNs = NEVER
     _doubtful: bool = False
 
     async def until_handover(self, look_out: Callable[[], bool]) -> int:
@@ -71,7 +71,7 @@ class Wait:
 
         `look_out`: looks for a peer that fires too early, and returns whether there is any sense in looking again.
         """
-        self._began_ns = time.monotonic_ns()
+        self._began_ns = MonoNs(time.monotonic_ns())
         await self._learn(good_enough_s(self.source, self.window_s))
         return await self.on_until_handover(look_out)
 
@@ -107,7 +107,7 @@ class Wait:
         self.when = self.when.fixed(self.estimate)  # CLOCK_MONOTONIC stood still since it was told
         await self._learn(good_enough_s(self.source, self.window_s))
 
-    def _wanted_s(self, left_ns: int, now_ns: int) -> float | None:
+    def _wanted_s(self, left_ns: int, now_ns: MonoNs) -> float | None:
         """The bound that is asked for, where it is time to ask again; None where it is not."""
         since_ns = now_ns - self._asked_ns
         pause_ns = min(_RETRY_NS, max(_SOONEST_RETRY_NS, self._asked_ns - self._began_ns))
@@ -119,16 +119,16 @@ class Wait:
         estimate = self.source.now_estimate()
         left_s = (estimate.monotonic_at(self.when.utc_ns(estimate)) - estimate.monotonic_ns) / 1e9
         asking_s = patience_s(left_s, self.window_s)
-        began_ns = time.monotonic_ns()
+        began_ns = MonoNs(time.monotonic_ns())
         learnt = await learn(self.source, good_s, asking_s)
         self._note_stall(began_ns, asking_s)
         if not must_ask(self.source, learnt.estimate, good_enough_s(self.source, self.window_s)):
             learnt = Learnt(learnt.estimate)  # asked in vain, but an earlier check will do
-        self.estimate, self._asked_ns = learnt.estimate, time.monotonic_ns()
+        self.estimate, self._asked_ns = learnt.estimate, MonoNs(time.monotonic_ns())
         self._doubtful = learnt.doubt is not None
         self.notes.note_clock(learnt)
 
-    def _note_stall(self, began_ns: int, seconds: float) -> None:
+    def _note_stall(self, began_ns: MonoNs, seconds: float) -> None:
         """Whether what was to take so long at most, and is over now, took much longer."""
         over_ns = time.monotonic_ns() - began_ns - round(seconds * 1e9)
         self.stalled_ns = over_ns if over_ns > STALLED_NS else 0
@@ -152,12 +152,12 @@ class Pulse:
         finally:
             self._timer.cancel()
 
-    def _beat(self, due_ns: int | None = None) -> None:
+    def _beat(self, due_ns: MonoNs | None = None) -> None:
         now_ns = time.monotonic_ns()
         if due_ns is not None and now_ns - due_ns > STALLED_NS:
             self.stalled_ns = max(self.stalled_ns, now_ns - due_ns)
-        due_ns = now_ns + round(_PULSE_S * 1e9)
-        self._timer = asyncio.get_running_loop().call_later(_PULSE_S, self._beat, due_ns)
+        next_ns = MonoNs(now_ns + round(_PULSE_S * 1e9))
+        self._timer = asyncio.get_running_loop().call_later(_PULSE_S, self._beat, next_ns)
 
 
 def _looked(look_out: Callable[[], bool], left_ns: int) -> float:

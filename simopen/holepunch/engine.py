@@ -362,10 +362,10 @@ class Engine:
             self._checking = True
             self._do(Check(self._nomination.streams))
         look_ns = None if self._checking else look_ns  # what comes of it says when to look again
-        first_ns = self._later[-1].planned_ns + self._behind_ns if self._later else None
+        first_ns = MonoNs(self._later[-1].planned_ns + self._behind_ns) if self._later else None
         due_ns = min((each for each in (look_ns, first_ns, self._next_due_ns()) if each is not None), default=None)
         if due_ns is not None and due_ns != self._waits_until_ns:
-            self._waits_until_ns = MonoNs(due_ns)
+            self._waits_until_ns = due_ns
             self._do(WaitUntil(self._waits_until_ns))
 
 

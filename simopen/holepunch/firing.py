@@ -144,7 +144,7 @@ async def _fired_awake(runner: Runner, trace: Trace, left_ns: int) -> bool:
     Raises: MissedInstant.
     """
     wait = trace.wait
-    closes_ns = wait.instant_ns + trace.order.window_ns
+    closes_ns = MonoNs(wait.instant_ns + trace.order.window_ns)
     calls = runner.aim(wait.instant_ns)
     fired = await trace.scheduler.at(
         wait.instant_ns, *calls, until_ns=closes_ns, rehearsal=runner.prepared.rehearse, unless=wait.has_slept
@@ -164,8 +164,8 @@ def _own_since(mine: Profile, estimate: Estimate, own: Flows = own_flows.process
     until_ns = own.judged_until(mine.hosts[0].port)
     if until_ns is None:  # another process's ticket: all here came later, as far as the two clocks agree
         seen_ns = max((each.at_ns for each in mine.observations), default=0)
-        until_ns = estimate.monotonic_at(UtcNs(seen_ns)) if mine.observations else time.monotonic_ns()
-    recent = own.since(until_ns - _REMEMBERED_NS)
+        until_ns = estimate.monotonic_at(UtcNs(seen_ns)) if mine.observations else MonoNs(time.monotonic_ns())
+    recent = own.since(MonoNs(until_ns - _REMEMBERED_NS))
     known = {flow[:-1] for flow in recent if flow.at_ns <= until_ns}
     return taken_since(mine, [flow for flow in recent if flow.at_ns > until_ns and flow[:-1] not in known])
 

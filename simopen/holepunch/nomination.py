@@ -22,6 +22,7 @@ from enum import Enum
 from typing import Any, TypeAlias
 
 from simopen.holepunch.retry import grace_ns
+from simopen.model.times import NEVER, MonoNs
 
 Stream: TypeAlias = Any
 
@@ -86,13 +87,13 @@ class Nomination:
     )
 
     def __init__(self, *, chooses: bool | None, coming: Callable[[int], bool], alone: bool = False) -> None:
-        self.due_ns: int | None = None
+        self.due_ns: MonoNs | None = None
         self._chooses, self._follows = chooses is True, chooses is False
         self._coming = coming
         self._alone = alone and not self._follows
         self._offers: dict[Stream, Offer] = {}
-        self._due_ns: dict[Stream, int] = {}  # when this side, which follows, believes in each
-        self._patient_until_ns = 0
+        self._due_ns: dict[Stream, MonoNs] = {}  # when this side, which follows, believes in each
+        self._patient_until_ns = NEVER
         self._over = False
 
     @property
@@ -100,18 +101,18 @@ class Nomination:
         """Those on offer, in the order in which they came up."""
         return tuple(self._offers)
 
-    def offer(self, stream: Stream, offer: Offer, now_ns: int) -> Stream | None:
+    def offer(self, stream: Stream, offer: Offer, now_ns: MonoNs) -> Stream | None:
         """Here is one. Returns that for which there is no room any more, if there is none."""
         self._offers[stream] = offer
         if self._follows:
-            due_ns = now_ns + min(round(_ROUNDS * offer.took_ns), _LONGEST_NS) + _SLACK_NS
+            due_ns = MonoNs(now_ns + min(round(_ROUNDS * offer.took_ns), _LONGEST_NS) + _SLACK_NS)
             self._due_ns[stream] = due_ns
-            self._patient_until_ns = self._patient_until_ns or due_ns + _LONGEST_NS
+            self._patient_until_ns = self._patient_until_ns or MonoNs(due_ns + _LONGEST_NS)
             self._look_at(due_ns)
         elif not self._coming(self._offers[self._best()].rank):
             self.due_ns = now_ns
         elif self.due_ns is None:
-            self.due_ns = now_ns + self._grace_ns(offer)
+            self.due_ns = MonoNs(now_ns + self._grace_ns(offer))
         return self._crowded_out() if len(self._offers) > MOST_OFFERED else None
 
     def _grace_ns(self, offer: Offer) -> int:
@@ -119,7 +120,7 @@ class Nomination:
         wait_ns = grace_ns(offer.waited_ns)
         return min(wait_ns, offer.took_ns // 2) if self._chooses else wait_ns
 
-    def _look_at(self, at_ns: int) -> None:
+    def _look_at(self, at_ns: MonoNs) -> None:
         self.due_ns = at_ns if self.due_ns is None else min(self.due_ns, at_ns)
 
     def _crowded_out(self) -> Stream:
@@ -132,13 +133,13 @@ class Nomination:
         del self._offers[stream]
         self._due_ns.pop(stream, None)
 
-    def hurry(self, now_ns: int) -> None:
+    def hurry(self, now_ns: MonoNs) -> None:
         """The window is over: the best there is will do."""
         self._over = True
         if self._offers:
             self.due_ns = now_ns
 
-    def judge(self, found: Mapping[Stream, Condition], now_ns: int) -> Verdict:
+    def judge(self, found: Mapping[Stream, Condition], now_ns: MonoNs) -> Verdict:
         """Decide by a look at the streams, or say in `due_ns` when to look again."""
         self.due_ns = None
         gone = self._gone(found)
@@ -155,7 +156,7 @@ class Nomination:
             return tuple(stream for stream in reset if not self._offers[stream].named)
         return reset
 
-    def _followed(self, found: Mapping[Stream, Condition], now_ns: int) -> Stream | None:
+    def _followed(self, found: Mapping[Stream, Condition], now_ns: MonoNs) -> Stream | None:
         """The one that the peer keeps, however long the peer's loop takes to come round to closing the others."""
         for stream in self._offers:
             if found.get(stream) is Condition.SPOKEN:
@@ -164,7 +165,7 @@ class Nomination:
         if not self._over and now_ns < first_ns:
             self.due_ns = first_ns
         elif not self._over and len(self._offers) > 1 and now_ns < self._patient_until_ns:
-            self.due_ns = now_ns + _LOOK_NS
+            self.due_ns = MonoNs(now_ns + _LOOK_NS)
         else:
             return self._best()
         return None

@@ -17,12 +17,13 @@ from simopen.holepunch.strategies import Proposal, impossible, name_of, proposed
 from simopen.model.endpoint import Endpoint, Reach, reach, refusal, spelled
 from simopen.model.nat import Mapping, Profile, check, check_time
 from simopen.model.shot import Plan, Shot
+from simopen.model.times import UtcNs
 
 MOST_HOSTS = 4
 
 
 @lru_cache(8)  # who tells of a plan before a punch, and the punch, ask for the same one
-def plan(ours: Profile, theirs: Profile, *, now_ns: int, spray: bool = False) -> Plan:
+def plan(ours: Profile, theirs: Profile, *, now_ns: UtcNs, spray: bool = False) -> Plan:
     """What this side fires at a peer with that profile. The peer, with the two exchanged, gets the matching plan.
 
     `now_ns`: when the first SYN will leave, by the clock of the profiles' observations. `spray`: whether hundreds of
@@ -105,7 +106,7 @@ def _nearest(one: Profile, other: Profile) -> Reach:
     return Reach.SITE if inside else Reach.GLOBAL
 
 
-def _across(ours: Profile, theirs: Profile, now_ns: int, *, spray: bool) -> Proposal:
+def _across(ours: Profile, theirs: Profile, now_ns: UtcNs, *, spray: bool) -> Proposal:
     """By the public endpoints."""
     for profile, whose in ((ours, "this side's"), (theirs, "the peer's")):
         if profile.mapped is None:

@@ -24,7 +24,7 @@ from simopen.holepunch.pair import Pair
 from simopen.model.endpoint import ANY, Endpoint
 from simopen.model.outcome import passes
 from simopen.model.shot import Shot
-from simopen.model.times import NEVER
+from simopen.model.times import NEVER, MonoNs
 from simopen.net import delayed_close
 from simopen.net.local_ports import Claim, LocalEnd, LocalPorts
 from simopen.net.routes import source_address
@@ -177,7 +177,7 @@ class Preparation:
             self._ports.release(claim)
         self._claims.clear()
 
-    def earlier(self, instant_ns: int) -> str | None:
+    def earlier(self, instant_ns: MonoNs) -> str | None:
         """When a stream between the same two endpoints as one of the first few shots' ended here, in words."""
         recent = self.at_the_instant[:_LOOKED_BACK]
         told = (delayed_close.shared.earlier(each.local, each.peer, instant_ns) for each in recent)
@@ -188,7 +188,7 @@ class Preparation:
         """Whether there is anything to fire before the instant."""
         return bool(self.first)
 
-    async def open_the_way(self, instant_ns: int) -> None:
+    async def open_the_way(self, instant_ns: MonoNs) -> None:
         """Fire the shots that come before the instant, and close them again, so that their 5-tuples are free at it."""
         for attempts in self.first:
             planned_ns = instant_ns + attempts.pair.shot.after_ns

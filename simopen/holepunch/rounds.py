@@ -19,6 +19,7 @@ from simopen.clock.instant import next_slot
 from simopen.errors import Flaw, TicketError
 from simopen.holepunch.plan import plan
 from simopen.model.nat import NEW_FOR_OTHERS, Allocation, Profile
+from simopen.model.times import UtcNs
 from simopen.model.wording import span
 from simopen.ticket.agreement import both_spray, later_instant
 from simopen.ticket.codec import Ticket
@@ -46,7 +47,7 @@ def foreseen(mine: Ticket, theirs: Ticket) -> Foreseen | None:
     """
     instant, sprays = later_instant(mine, theirs), False
     if both_spray(mine, theirs):
-        sprays = plan(mine.profile, theirs.profile, now_ns=instant * 10**9, spray=True).sprays
+        sprays = plan(mine.profile, theirs.profile, now_ns=UtcNs(instant * 10**9), spray=True).sprays
     if sprays or _walks(mine.profile) or _walks(theirs.profile):
         return Foreseen(instant, sprays)
     return None

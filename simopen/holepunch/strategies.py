@@ -48,6 +48,7 @@ from simopen.holepunch.budget import SPRAY_INTERVAL_NS
 from simopen.model.endpoint import Endpoint
 from simopen.model.nat import Allocation, Filtering, Mapping, Profile
 from simopen.model.shot import Shot
+from simopen.model.times import UtcNs
 from simopen.nat.predict import foresee
 
 VOLLEY, ROUNDS, ROUND_NS = 8, 7, 400_000_000
@@ -150,7 +151,7 @@ def impossible(why: str, *, sprays: bool = False) -> Proposal:
     return Proposal((), (), why, 0.0, sprays)
 
 
-def proposed(ours: Profile, theirs: Profile, now_ns: int, *, spray: bool) -> Proposal:
+def proposed(ours: Profile, theirs: Profile, now_ns: UtcNs, *, spray: bool) -> Proposal:
     """How two sides whose public endpoints were seen meet by these; no shots where they cannot."""
     near, far = _candidate(ours, _ahead(theirs), now_ns), _candidate(theirs, _ahead(ours), now_ns)
     return _best_of(near, far, spray=spray)
@@ -171,7 +172,7 @@ def _best_of(ours: Candidate, theirs: Candidate, *, spray: bool) -> Proposal:
     return _at_unpredictable(ours, theirs, spray=spray)
 
 
-def _candidate(profile: Profile, ahead: int, now_ns: int) -> Candidate:
+def _candidate(profile: Profile, ahead: int, now_ns: UtcNs) -> Candidate:
     port, seen = profile.hosts[0].port, public(profile)
     if profile.mapping not in _OF_OWN:
         return Candidate(profile, port, ((port, seen),), ())
@@ -183,7 +184,7 @@ def _candidate(profile: Profile, ahead: int, now_ns: int) -> Candidate:
 
 
 @lru_cache(2)  # of two sides, for both of whom the plan is made, or with a spray and without one
-def _likely(profile: Profile, ahead: int, now_ns: int) -> tuple[dict[int, float], ...]:
+def _likely(profile: Profile, ahead: int, now_ns: UtcNs) -> tuple[dict[int, float], ...]:
     """As far ahead as anything can be foreseen: of a busy row, nothing soon."""
     if profile.allocation is not Allocation.SEQUENTIAL:
         return ()

@@ -39,6 +39,7 @@ from simopen.model.nat import Profile
 from simopen.model.outcome import passes
 from simopen.model.report import MOST_TOLD
 from simopen.model.shot import Plan, Shot
+from simopen.model.times import NEVER, MonoNs, UtcNs
 from simopen.model.wording import FEW, listed, quoted
 from simopen.net.resolve import Ask, Resolved, resolved
 from simopen.net.routes import NO_WAY, is_own, source_address
@@ -85,7 +86,7 @@ class Aim:
     spray: bool | None = None
     mine: Profile | None = None
     names: tuple[tuple[str, int], ...] = ()
-    asked_ns: int = 0
+    asked_ns: MonoNs = NEVER
     look_up: Ask = getaddrinfo
 
     @property
@@ -101,7 +102,7 @@ async def named(peer: Peer, local: Local, order: Order) -> Aim:
     names = pairs if any(literal(host) is None for host, _ in pairs) else ()
     found = await looked_up(pairs, order.until_end_s())
     shots, notes = reachable(tuple(Shot(bound[1], each) for each in found.endpoints), bound[0])
-    return Aim(bound, shots, found.notes + notes, names=names, asked_ns=time.monotonic_ns())
+    return Aim(bound, shots, found.notes + notes, names=names, asked_ns=MonoNs(time.monotonic_ns()))
 
 
 async def looked_up(pairs: Sequence[tuple[str, int]], left_s: float, ask: Ask = getaddrinfo) -> Resolved:
@@ -166,7 +167,7 @@ def budgeted(aim: Aim, hops: int | None) -> tuple[tuple[Shot, ...], int | None, 
     return (shots, FEWEST_REPEATED, 0) if aim.spray else rationed(shots)
 
 
-def possible(ours: Profile, theirs: Profile, *, now_ns: int, spray: bool) -> Plan:
+def possible(ours: Profile, theirs: Profile, *, now_ns: UtcNs, spray: bool) -> Plan:
     """`plan`, where it has any shots. Raises: ImpossiblePair where it has none; ValueError as `plan` does."""
     found = plan(ours, theirs, now_ns=now_ns, spray=spray)
     if not found.shots:

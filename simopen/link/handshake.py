@@ -30,6 +30,7 @@ from simopen.link.session import Role, Session
 from simopen.link.transport import LinkTransport
 from simopen.model.endpoint import normalise
 from simopen.model.proof import Proof, Reason
+from simopen.model.times import MonoNs
 
 HANDSHAKE_S = 1.8
 """From a stream's coming up to its being chosen. It takes 2.1 round trips, and the longest are 0.6 s."""
@@ -84,7 +85,7 @@ class Handshake:
         self._over = self._taken = self._takes_no_more = False
         self._less = asyncio.Event()
 
-    def offer(self, sock: socket.socket, *, named: bool = True, up_ns: int | None = None) -> None:
+    def offer(self, sock: socket.socket, *, named: bool = True, up_ns: MonoNs | None = None) -> None:
         """Verify this one, a connected socket, which is no longer the caller's to close.
 
         `named`: whether it is with the very endpoint that the peer was said to be at. `up_ns`: when it came up, on
@@ -93,7 +94,7 @@ class Handshake:
         if self._over or self._takes_no_more or self.won.done():
             sock.close()
             return
-        candidate = self._candidate(sock, named, time.monotonic_ns() if up_ns is None else up_ns)
+        candidate = self._candidate(sock, named, MonoNs(time.monotonic_ns()) if up_ns is None else up_ns)
         self._open[candidate] = None
         if len(self._open) > self._most:
             self._least().refuse(Reason.SILENT)
@@ -105,7 +106,7 @@ class Handshake:
         else:
             sock.close()  # all the others are nearer to a link
 
-    def _candidate(self, sock: socket.socket, named: bool, up_ns: int) -> _Candidate:
+    def _candidate(self, sock: socket.socket, named: bool, up_ns: MonoNs) -> _Candidate:
         if self._ready is not None:
             return _Candidate(self, sock, Channel(self._ready), named, up_ns)
         ends = _ends(sock)
@@ -246,7 +247,7 @@ def _ends(sock: socket.socket) -> Ends | None:
 class _Candidate(asyncio.Protocol):
     """One socket that is being verified. `over`: called once that is over."""
 
-    def __init__(self, handshake: Handshake, sock: socket.socket, channel: Channel, named: bool, up_ns: int) -> None:
+    def __init__(self, handshake: Handshake, sock: socket.socket, channel: Channel, named: bool, up_ns: MonoNs) -> None:
         self.over: Callable[[], object] = lambda: None
         self.sock, self.channel, self.named = sock, channel, named
         self.timer: asyncio.TimerHandle | None = None

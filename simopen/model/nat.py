@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from simopen.model.endpoint import Endpoint
+from simopen.model.times import AnyNs
 from simopen.model.wording import quoted
 
 
@@ -63,7 +64,7 @@ class Observation:
     local: Endpoint
     server: Endpoint
     mapped: Endpoint
-    at_ns: int
+    at_ns: AnyNs
     own: int = 0
 
 

@@ -21,6 +21,7 @@ from simopen import _logs
 from simopen.clock.instant import positive_s
 from simopen.model.endpoint import Endpoint, Local, local_endpoint
 from simopen.model.nat import Allocation, Mapping, Profile
+from simopen.model.times import MonoNs
 from simopen.model.wording import by_reason, first_few
 from simopen.nat.classify import classify
 from simopen.nat.filtering import LetIn, judged
@@ -216,7 +217,8 @@ class Discovery:
         if not seen:
             return None
         gateway = self._inquiry.gateway if family == socket.AF_INET else None
-        begun_ns, latest_ns = min(each.at_ns for each in seen), max(each.at_ns for each in seen)
+        times = [MonoNs(each.at_ns) for each in seen]  # as `Inquiry` keeps them
+        begun_ns, latest_ns = min(times), max(times)
         own_flows.process.judge(self.port, latest_ns)
         sent = tuple(flow for flow in own_flows.process.since(begun_ns) if flow.at_ns <= latest_ns)
         let_in = self._inquiry.backs.let_in.get(family, LetIn())

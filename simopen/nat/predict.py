@@ -16,6 +16,7 @@ from math import exp
 
 from simopen.model.endpoint import Endpoint
 from simopen.model.nat import NEW_FOR_OTHERS, Allocation, Mapping, Observation, Profile, check_time, check_whole
+from simopen.model.times import AnyNs
 from simopen.nat import port_forecast, port_sequence
 from simopen.nat.observations import (
     COLLISION,
@@ -40,7 +41,7 @@ class Prediction:
 
 
 def predict(
-    profile: Profile, now_ns: int, most: int = 64, *, remote: Endpoint | None = None, before: int = 0
+    profile: Profile, now_ns: AnyNs, most: int = 64, *, remote: Endpoint | None = None, before: int = 0
 ) -> tuple[Prediction, ...]:
     """Where the punch port's next new mapping will be, best first, at most `most`; none where nobody can say.
 
@@ -62,7 +63,7 @@ def predict(
     return tuple(best[:most])
 
 
-def foresee(profile: Profile, now_ns: int, count: int, least: float = 0.0) -> tuple[dict[int, float], ...]:
+def foresee(profile: Profile, now_ns: AnyNs, count: int, least: float = 0.0) -> tuple[dict[int, float], ...]:
     """For each of the next `count` new mappings of a SEQUENTIAL profile, the chance of each port; else nothing.
 
     It ends before the first of them of whose chances there is less than `least` in all. Raises: as `predict`.
@@ -83,7 +84,7 @@ def foresee(profile: Profile, now_ns: int, count: int, least: float = 0.0) -> tu
     return tuple(takewhile(lambda chances: sum(chances.values()) >= least, foreseen))
 
 
-def _check(now_ns: int, **counts: int) -> None:
+def _check(now_ns: AnyNs, **counts: int) -> None:
     check_time(now_ns, "now_ns")
     for name, count in counts.items():
         check_whole(count, name, 0, port_sequence.HIGHEST + 1)

@@ -21,6 +21,7 @@ from simopen.errors import LocalEndpointError, ResolutionError, StunError, no_na
 from simopen.model.endpoint import ANY, Endpoint
 from simopen.model.nat import Observation
 from simopen.model.server import Heard, Server
+from simopen.model.times import MonoNs
 from simopen.model.wording import by_reason, human, listed
 from simopen.nat import stun
 from simopen.nat.connect_back import Backs
@@ -367,7 +368,7 @@ class Inquiry:
             return await self._hold_anew(server)
         changed = answer.mapped != self._latest(server)
         if changed:
-            self._keep(Observation(binding.local, server, answer.mapped, time.monotonic_ns()))
+            self._keep(Observation(binding.local, server, answer.mapped, MonoNs(time.monotonic_ns())))
         return changed
 
     async def _answer_in_time(self, binding: Binding) -> stun.Answer | None:

@@ -21,6 +21,7 @@ from typing import Self
 from simopen.errors import LocalEndpointError, StunError
 from simopen.model.endpoint import Endpoint, normalise
 from simopen.model.server import Heard, Server, read_servers
+from simopen.model.times import NEVER, MonoNs
 from simopen.nat import stun
 from simopen.nat.stun_answer import ConnectBack
 from simopen.net import own_flows
@@ -83,7 +84,7 @@ class Binding:
     def __init__(self, local: tuple[str, int], server: Endpoint) -> None:
         self.local = Endpoint(*local)
         self.server = server
-        self.at_ns = 0
+        self.at_ns = NEVER
         self.handshake_s = 0.0
         self._sock: socket.socket = open_socket(local, server.family)
         self._under_way = False
@@ -180,7 +181,7 @@ async def other_address(server: Endpoint) -> Endpoint | None:
         with socket.socket(server.family, socket.SOCK_DGRAM) as sock:
             sock.setblocking(False)
             sock.connect(sockaddr(server))
-            own_flows.process.note_socket(sock, server, time.monotonic_ns())
+            own_flows.process.note_socket(sock, server, MonoNs(time.monotonic_ns()))
             sock.send(stun.request(transaction))
             for _ in range(_MOST_STRAYS):
                 with contextlib.suppress(StunError):  # a stray: anyone can send one

@@ -37,6 +37,7 @@ from typing import Any, TypeAlias
 
 from simopen.errors import LocalEndpointError
 from simopen.model.endpoint import Endpoint, normalise
+from simopen.model.times import MonoNs
 from simopen.net import sock_diag
 from simopen.net.sockets import limit_hops, open_socket, sockaddr
 from simopen.net.tcp_info import peer_is_up, sends_rst
@@ -180,12 +181,12 @@ class Held:
             self.is_closed = True
             return not self._over
 
-    def look(self) -> int | None:
+    def look(self) -> MonoNs | None:
         """When to look again, on CLOCK_MONOTONIC; None once all is done."""
         now_ns = time.monotonic_ns()
         if now_ns < self._last_ns and not peer_is_up(self._sock, patient=now_ns < self._due_ns):
             self._pause_ns = round(self._pause_ns * _FURTHER)
-            return min(now_ns + self._pause_ns, self._due_ns if now_ns < self._due_ns else self._last_ns)
+            return MonoNs(min(now_ns + self._pause_ns, self._due_ns if now_ns < self._due_ns else self._last_ns))
         self._release()
         return None
 
@@ -221,7 +222,7 @@ class _SynAfterReset:
         if (when_ns := self.look()) is not None:
             shared.add(self, max(0, when_ns - time.monotonic_ns()))
 
-    def look(self) -> int | None:
+    def look(self) -> MonoNs | None:
         """As `Held.look`."""
         try:
             sock = open_socket(self._local, self._local.family)
@@ -232,7 +233,7 @@ class _SynAfterReset:
             if sock.connect_ex(sockaddr(self._remote)) == errno.EADDRNOTAVAIL and (
                 pause_ns := next(self._pauses_ns, 0)
             ):
-                return time.monotonic_ns() + pause_ns
+                return MonoNs(time.monotonic_ns() + pause_ns)
         return None
 
     def abandon(self) -> None:
@@ -249,12 +250,12 @@ class Endings:
         self._begin()
 
     def _begin(self) -> None:
-        self._jobs: list[tuple[int, int, Job]] = []
+        self._jobs: list[tuple[MonoNs, int, Job]] = []
         self._looked_at: Job | None = None
         self._order = itertools.count()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
-        self._ended_ns: dict[FiveTuple, int] = {}
+        self._ended_ns: dict[FiveTuple, MonoNs] = {}
         self._open: weakref.WeakSet[PunchedSocket] = weakref.WeakSet()
 
     def hold(self, sock: socket.socket, took_ns: int) -> PunchedSocket:
@@ -276,18 +277,18 @@ class Endings:
         """A stream between these two has ended now."""
         with self._changed:
             self._ended_ns.pop(ends, None)
-            self._ended_ns[ends] = time.monotonic_ns()
+            self._ended_ns[ends] = MonoNs(time.monotonic_ns())
             if len(self._ended_ns) > _MOST_REMEMBERED:
                 del self._ended_ns[next(iter(self._ended_ns))]
 
-    def ended_ns(self, port: int, remote: Endpoint) -> int | None:
+    def ended_ns(self, port: int, remote: Endpoint) -> MonoNs | None:
         """When the last stream from this local port to that endpoint ended; None where none did within two minutes."""
         with self._changed:
             found = [at_ns for (ours, theirs), at_ns in self._ended_ns.items() if (ours.port, theirs) == (port, remote)]
         recent = [at_ns for at_ns in found if time.monotonic_ns() - at_ns < REMEMBERED_NS]
         return max(recent, default=None)
 
-    def earlier(self, local: tuple[str, int], remote: Endpoint, instant_ns: int) -> str | None:
+    def earlier(self, local: tuple[str, int], remote: Endpoint, instant_ns: MonoNs) -> str | None:
         """When the last stream between these two ended, in words: by this process's memory, or by the kernel's."""
         if (ended_ns := self.ended_ns(local[1], remote)) is not None:
             ago_s = max(0, instant_ns - ended_ns) / 1e9
@@ -305,7 +306,7 @@ class Endings:
     def add(self, job: Job, after_ns: int = 0) -> bool:
         """Have it looked at, from then on; False where no thread can be had: the next one, or `finish`, sees to it."""
         with self._changed:
-            self._push(time.monotonic_ns() + after_ns, job)
+            self._push(MonoNs(time.monotonic_ns() + after_ns), job)
             self._changed.notify()
             return self._thread is not None or self._start()
 
@@ -318,7 +319,7 @@ class Endings:
         self._thread = thread
         return True
 
-    def _push(self, when_ns: int, job: Job) -> None:
+    def _push(self, when_ns: MonoNs, job: Job) -> None:
         heapq.heappush(self._jobs, (when_ns, next(self._order), job))
 
     def _run(self) -> None:

@@ -18,6 +18,7 @@ from collections import deque
 from typing import NamedTuple
 
 from simopen.model.endpoint import Endpoint, normalise
+from simopen.model.times import MonoNs
 
 MOST = 8192  # several sprays; who asks looks back over seconds
 
@@ -28,7 +29,7 @@ class Flow(NamedTuple):
     is_tcp: bool
     local_port: int
     remote: Endpoint
-    at_ns: int
+    at_ns: MonoNs
 
 
 class Flows:
@@ -36,25 +37,25 @@ class Flows:
 
     def __init__(self) -> None:
         self._noted: deque[Flow] = deque(maxlen=MOST)
-        self._judged: dict[int, int] = {}
+        self._judged: dict[int, MonoNs] = {}
 
     def note(self, flow: Flow) -> None:
         """Add one that leaves now. The latest are kept."""
         self._noted.append(flow)
 
-    def note_socket(self, sock: socket.socket, remote: Endpoint, at_ns: int) -> None:
+    def note_socket(self, sock: socket.socket, remote: Endpoint, at_ns: MonoNs) -> None:
         """Add that of a socket that has its local port."""
         self.note(Flow(sock.type == socket.SOCK_STREAM, normalise(sock.getsockname()).port, remote, at_ns))
 
-    def since(self, at_ns: int) -> tuple[Flow, ...]:
+    def since(self, at_ns: MonoNs) -> tuple[Flow, ...]:
         """Those that left then or later, in order."""
         return tuple(sorted((flow for flow in self._noted.copy() if flow.at_ns >= at_ns), key=lambda flow: flow.at_ns))
 
-    def judge(self, port: int, until_ns: int) -> None:
+    def judge(self, port: int, until_ns: MonoNs) -> None:
         """Note that a profile of this local port takes account of all that left until then."""
         self._judged[port] = until_ns
 
-    def judged_until(self, port: int) -> int | None:
+    def judged_until(self, port: int) -> MonoNs | None:
         """The time of the latest `judge`; None where this process made no profile of that port."""
         return self._judged.get(port)
 

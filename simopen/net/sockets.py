@@ -21,6 +21,7 @@ from typing import TypeAlias
 from simopen import _logs
 from simopen.errors import LocalEndpointError, ResolutionError
 from simopen.model.endpoint import Endpoint, scope_id
+from simopen.model.times import MonoNs
 from simopen.model.wording import quoted
 from simopen.net import own_flows
 from simopen.net.os_errors import local_error
@@ -67,7 +68,7 @@ def open_socket(
     return sock
 
 
-async def connect(sock: socket.socket, endpoint: Endpoint, own: Flows = own_flows.process) -> int:
+async def connect(sock: socket.socket, endpoint: Endpoint, own: Flows = own_flows.process) -> MonoNs:
     """Connect it, and wait until it is; returns when the SYN left (CLOCK_MONOTONIC, ns), as it is noted in `own`.
 
     The SYN leaves with this call, and so in the order of such calls.
@@ -76,7 +77,7 @@ async def connect(sock: socket.socket, endpoint: Endpoint, own: Flows = own_flow
 
     Raises: OSError.
     """
-    at_ns = time.monotonic_ns()
+    at_ns = MonoNs(time.monotonic_ns())
     error = sock.connect_ex(sockaddr(endpoint))
     if error in _SENT:
         own.note_socket(sock, endpoint, at_ns)

@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any
 from simopen.errors import Flaw, TicketError
 from simopen.model.endpoint import ANY, Endpoint, canonical, check_port, spelled
 from simopen.model.nat import Allocation, Filtering, Mapping, Observation, Pooling, Profile, check
+from simopen.model.times import UtcNs
 from simopen.model.wording import quoted
 from simopen.nat.own_ports import own_taken_out
 
@@ -132,7 +133,7 @@ class Ticket:
 
 def in_utc(profile: Profile, ahead_ns: int) -> Profile:
     """The profile with its observations in UTC ns. `ahead_ns`: add it to their clock to get UTC."""
-    moved = tuple(replace(each, at_ns=each.at_ns + ahead_ns) for each in profile.observations)
+    moved = tuple(replace(each, at_ns=UtcNs(each.at_ns + ahead_ns)) for each in profile.observations)
     return replace(profile, observations=moved)
 
 
@@ -372,7 +373,7 @@ def _seen(body: _Bytes, mapped: Endpoint, instant: int, local_port: int) -> Iter
         told = body.number()
         port, at = check_port(port + (told >> 2), "a mapped port"), at + body.number()
         local = Endpoint(nowhere, local_port if told & 2 else stand_in + (told & 1))
-        yield Observation(local, Endpoint(nowhere, 0), Endpoint(mapped.address, port), at * _TICK_NS)
+        yield Observation(local, Endpoint(nowhere, 0), Endpoint(mapped.address, port), UtcNs(at * _TICK_NS))
 
 
 def _unpacked(choices: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pytest
 from simopen.cli.nat import as_dict, rows
 from simopen.model.endpoint import Endpoint
 from simopen.model.nat import Allocation, Filtering, Mapping, Observation, Pooling, Profile
+from simopen.model.times import MonoNs
 from tests.fake_stun import full_server
 from tests.loopback import THERE, ports
 from tests.loops import ONE_LOOP
@@ -55,7 +56,7 @@ def test_what_was_found_is_told(profile: Profile, what: str, found: str) -> None
 
 
 def test_a_profile_as_json_has_everything_as_plain_values() -> None:
-    seen = (Observation(LOCAL, SERVER, MAPPED, 5),)
+    seen = (Observation(LOCAL, SERVER, MAPPED, MonoNs(5)),)
     profile = Profile(Mapping.ENDPOINT_INDEPENDENT, filtering=Filtering.UNKNOWN, mapped=MAPPED, observations=seen)
     told = json.loads(json.dumps(as_dict(profile)))
     assert told["mapping"] == "endpoint-independent"

@@ -15,15 +15,16 @@ from hypothesis import strategies as st
 
 from simopen.clock import ntp
 from simopen.clock.ntp import Answer, Answers, KissOfDeath, Refused, Stray, arrival_ns, parse, request, sample
+from simopen.model.times import MonoNs, UtcNs
 from tests.fake_ntp import MISBEHAVIOURS, packet
 
 COOKIE = b"\x01cookie!"
-GOOD = Answer(t2_ns=10_000, t3_ns=11_000, stratum=2, root_distance_ns=100)
+GOOD = Answer(t2_ns=UtcNs(10_000), t3_ns=UtcNs(11_000), stratum=2, root_distance_ns=100)
 
 
 @dataclass(frozen=True)
 class Clocks:
-    monotonic_ns: int
+    monotonic_ns: MonoNs
     realtime_ns: int
 
 
@@ -141,8 +142,8 @@ def test_thirty_out_and_ten_back_is_an_error_of_ten() -> None:
 
 
 class TestArrival:
-    SENT = Clocks(monotonic_ns=1_000_000, realtime_ns=501_000_000)
-    NOW = Clocks(monotonic_ns=3_000_000, realtime_ns=503_000_000)
+    SENT = Clocks(monotonic_ns=MonoNs(1_000_000), realtime_ns=501_000_000)
+    NOW = Clocks(monotonic_ns=MonoNs(3_000_000), realtime_ns=503_000_000)
 
     def test_the_kernels_stamp_is_mapped_to_the_monotonic_clock(self) -> None:
         assert arrival_ns(self.SENT, self.NOW, 502_000_000) == 2_000_000
@@ -153,22 +154,22 @@ class TestArrival:
 
     @pytest.mark.parametrize("step_ns", [-3_600_000_000_000, -500_000, 500_000, 3_600_000_000_000])
     def test_a_step_of_the_wall_clock_since_the_query_means_the_time_of_reading(self, step_ns: int) -> None:
-        now = Clocks(3_000_000, 503_000_000 + step_ns)
+        now = Clocks(MonoNs(3_000_000), 503_000_000 + step_ns)
         assert arrival_ns(self.SENT, now, 502_000_000) == 3_000_000
         assert arrival_ns(self.SENT, now, 502_000_000 + step_ns) == 3_000_000
 
 
 def test_a_server_that_held_the_query_longer_than_it_was_away_is_refused() -> None:
     with pytest.raises(Refused, match="held the query"):
-        sample("a", 0, Answer(0, 1_000_000, 2, 0), 900_000)
+        sample("a", MonoNs(0), Answer(UtcNs(0), UtcNs(1_000_000), 2, 0), MonoNs(900_000))
 
 
 def test_a_delay_below_zero_by_rounding_counts_as_none() -> None:
-    assert sample("a", 0, Answer(0, 1_000_400, 2, 0), 1_000_000).delay_ns == 0
+    assert sample("a", MonoNs(0), Answer(UtcNs(0), UtcNs(1_000_400), 2, 0), MonoNs(1_000_000)).delay_ns == 0
 
 
 def answers(*delays_ns: int) -> Answers:
-    return Answers("a", samples=[sample("a", 0, GOOD, 1_000 + delay) for delay in delays_ns])
+    return Answers("a", samples=[sample("a", MonoNs(0), GOOD, MonoNs(1_000 + delay)) for delay in delays_ns])
 
 
 def test_the_best_sample_is_that_of_the_least_delay() -> None:

@@ -18,6 +18,7 @@ from simopen.clock import ntp
 from simopen.clock.ntp_client import DEFAULT_SERVERS, NTP_PORT, ask, parse_servers, smears
 from simopen.clock.source import MACHINE
 from simopen.model.server import Server
+from simopen.model.times import MonoNs
 from simopen.net import own_flows
 from tests.fake_ntp import MISBEHAVIOURS, FakeNtp, random_bytes, short
 
@@ -110,7 +111,9 @@ async def test_that_it_was_asked_is_noted_once_a_socket() -> None:
         begun_ns = time.monotonic_ns()  # an earlier test's server may have had that port
         await ask_one(fake)
         [noted] = [
-            flow for flow in own_flows.process.since(begun_ns) if flow.remote.port == fake.port and not flow.is_tcp
+            flow
+            for flow in own_flows.process.since(MonoNs(begun_ns))
+            if flow.remote.port == fake.port and not flow.is_tcp
         ]
     assert noted.remote.address == "127.0.0.1"
 

@@ -244,18 +244,20 @@ async def test_what_comes_too_late_is_not_done() -> None:
     """As after a process was stopped: the calls that are left are not made, and nobody raises."""
     made: list[str] = []
     now_ns = time.monotonic_ns()
-    assert await Scheduler().at(MonoNs(now_ns - 2 * MS), partial(made.append, "late"), until_ns=now_ns - MS) == []
+    late = await Scheduler().at(MonoNs(now_ns - 2 * MS), partial(made.append, "late"), until_ns=MonoNs(now_ns - MS))
+    assert late == []
     assert made == []
     calls = [partial(made.append, each) for each in ("first", "second", "too late")]
-    fired = await Scheduler().at(MonoNs(time.monotonic_ns()), *calls, until_ns=Until(2))
+    fired = await Scheduler().at(MonoNs(time.monotonic_ns()), *calls, until_ns=MonoNs(Until(2)))
     assert (made, len(fired)) == (["first", "second"], 2)
-    assert len(await Scheduler().at(MonoNs(time.monotonic_ns()), *calls, until_ns=time.monotonic_ns() + 10**12)) == 3
+    now_ns = time.monotonic_ns()
+    assert len(await Scheduler().at(MonoNs(now_ns), *calls, until_ns=MonoNs(now_ns + 10**12))) == 3
 
 
 async def test_one_that_is_too_late_does_not_hold_up_others() -> None:
     scheduler, when_ns = Scheduler(), time.monotonic_ns() + 5 * MS
     late, right = await asyncio.gather(
-        scheduler.at(MonoNs(when_ns), lambda: "late", until_ns=when_ns - 1),
+        scheduler.at(MonoNs(when_ns), lambda: "late", until_ns=MonoNs(when_ns - 1)),
         scheduler.at(MonoNs(when_ns), lambda: "right"),
     )
     assert (late, [each.result for each in right]) == ([], ["right"])

@@ -12,7 +12,7 @@ from simopen.clock.ntp import Answer, Answers, sample
 from simopen.clock.selection import contradiction_ns, intersect, interval, judge
 from simopen.errors import ClockError
 from simopen.model.estimate import Reading, Source
-from simopen.model.times import MonoNs
+from simopen.model.times import MonoNs, UtcNs
 
 S, MS = 1_000_000_000, 1_000_000
 
@@ -85,8 +85,8 @@ def heard(name: str, offset_ns: int, out_ns: int, held_ns: int, back_ns: int) ->
     """What a server says whose clock is `offset_ns` ahead of CLOCK_MONOTONIC, over a path of such delays."""
     t1_ns = 500 * S
     t2_ns = t1_ns + out_ns + offset_ns
-    answer = Answer(t2_ns, t2_ns + held_ns, stratum=2, root_distance_ns=0)
-    return Answers(name, samples=[sample(name, t1_ns, answer, t1_ns + out_ns + held_ns + back_ns)])
+    answer = Answer(UtcNs(t2_ns), UtcNs(t2_ns + held_ns), stratum=2, root_distance_ns=0)
+    return Answers(name, samples=[sample(name, MonoNs(t1_ns), answer, MonoNs(t1_ns + out_ns + held_ns + back_ns))])
 
 
 delays = st.integers(0, 50 * MS)
@@ -120,8 +120,8 @@ def test_one_liar_in_three_or_four_never_moves_the_truth_out_of_the_bound(
 
 
 def test_the_interval_holds_half_the_delay_and_all_that_is_added_to_it() -> None:
-    answer = Answer(t2_ns=20 * MS, t3_ns=20 * MS, stratum=2, root_distance_ns=7)
-    low_ns, high_ns = interval(sample("a", 0, answer, 40 * MS), 100 * MS)
+    answer = Answer(t2_ns=UtcNs(20 * MS), t3_ns=UtcNs(20 * MS), stratum=2, root_distance_ns=7)
+    low_ns, high_ns = interval(sample("a", MonoNs(0), answer, MonoNs(40 * MS)), MonoNs(100 * MS))
     assert (low_ns + high_ns) / 2 == 0
     assert (high_ns - low_ns) / 2 == 20 * MS + 7 + 500 + 1500 + 1
 
@@ -173,10 +173,11 @@ def test_answers_of_one_server_must_overlap() -> None:
     good = heard("a", S, MS, 0, MS)
     for moved_ns, overlaps in ((0, True), (2 * MS, True), (5 * MS, False), (3600 * S, False), (-3600 * S, False)):
         both = replace(good, samples=good.samples + heard("a", S + moved_ns, MS, 0, MS).samples)
-        assert (contradiction_ns(both, 500 * S) == 0) is overlaps
+        assert (contradiction_ns(both, MonoNs(500 * S)) == 0) is overlaps
     slewed = heard("a", S + 1, 0, 0, 1)
     second = slewed.samples[0]
     later_ns = 500 * S + S // 1_000_000 * 4
-    slewed.samples.append(replace(second, t1_ns=second.t1_ns + S, t4_ns=second.t4_ns + S))  # stood still for a second
-    assert contradiction_ns(slewed, later_ns) > S // 2
-    assert contradiction_ns(Answers("mute"), 500 * S) == 0
+    stood_still = replace(second, t1_ns=MonoNs(second.t1_ns + S), t4_ns=MonoNs(second.t4_ns + S))  # for a second
+    slewed.samples.append(stood_still)
+    assert contradiction_ns(slewed, MonoNs(later_ns)) > S // 2
+    assert contradiction_ns(Answers("mute"), MonoNs(500 * S)) == 0

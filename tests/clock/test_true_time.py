@@ -94,10 +94,10 @@ def test_what_was_told_relative_goes_by_true_time_when_it_was_told() -> None:
 
 def test_whoever_told_it_earlier_says_when() -> None:
     source = FixedClock(plain())
-    assert When.told(Told(Ahead(1), 17), source) == When(Ahead(1), MonoNs(17))
+    assert When.told(Told(Ahead(1), MonoNs(17)), source) == When(Ahead(1), MonoNs(17))
     assert When.told(None, source).is_now
     assert When.told(2e9, source).as_told == 2e9
-    assert When(Ahead(1), MonoNs(17)).as_told == Told(Ahead(1), 17)
+    assert When(Ahead(1), MonoNs(17)).as_told == Told(Ahead(1), MonoNs(17))
 
 
 class Mute(Clock):
@@ -119,7 +119,7 @@ async def test_one_that_was_just_asked_in_vain_is_not_asked_again() -> None:
     assert mute.asked == 1
     assert [each.doubt for each in learnt] == ["silence"] * 3
     assert {each.estimate.source for each in learnt} == {Source.PLAIN}
-    mute.in_vain = (mute.local.read().monotonic_ns - round((true_time.VAIN_S + 1) * S), "silence")
+    mute.in_vain = (MonoNs(mute.local.read().monotonic_ns - round((true_time.VAIN_S + 1) * S)), "silence")
     await learn(mute, 0.1, 1.0)
     assert mute.asked == 2
 

@@ -164,11 +164,11 @@ def test_who_did_not_tell_the_time_is_soon_asked_again_and_then_more_and_more_se
 ) -> None:
     """What seems an hour ahead may be 10 s ahead, where the clock is wrong, and a network may come up by then."""
     wait = waiting(time.time() + HOUR_S, Oracle([ClockError("silence")], clock.plain()), Said())
-    wait._began_ns, wait._doubtful = S, True
-    wait._asked_ns = wait._began_ns + round(asked_after_s * S)
+    wait._began_ns, wait._doubtful = MonoNs(S), True
+    wait._asked_ns = MonoNs(wait._began_ns + round(asked_after_s * S))
     just_ns = wait._asked_ns + round(again_after_s * S)
-    assert wait._wanted_s(HOUR_S * S, just_ns - S // 5) is None
-    assert wait._wanted_s(HOUR_S * S, just_ns) == 0.1
+    assert wait._wanted_s(HOUR_S * S, MonoNs(just_ns - S // 5)) is None
+    assert wait._wanted_s(HOUR_S * S, MonoNs(just_ns)) == 0.1
 
 
 async def test_an_instant_that_seems_over_is_asked_about_all_the_same() -> None:

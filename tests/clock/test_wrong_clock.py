@@ -32,6 +32,7 @@ from simopen.errors import Flaw, TicketError
 from simopen.lab import Allocation, Mapping, Nat
 from simopen.model.estimate import Reading, Source
 from simopen.model.report import Report
+from simopen.model.times import MonoNs
 from simopen.ticket.codec import Ticket
 from simopen.ticket.hold import holding, issued
 from tests.fake_ntp import FakeNtp
@@ -100,7 +101,7 @@ def ways_to_name_it(true: simopen.Estimate) -> list[Instant]:
         datetime.fromtimestamp(at_s, UTC),
         Told(Ahead(AHEAD_S), told_ns),
         Told(TimeOfDay(at_s % DAY_S), told_ns),
-        Told(Slot(1), told_ns - half_ns + S // 4),
+        Told(Slot(1), MonoNs(told_ns - half_ns + S // 4)),
     ]
 
 

@@ -17,6 +17,7 @@ from simopen.holepunch.targets import Aim, Order
 from simopen.holepunch.trace import Trace
 from simopen.model.endpoint import Endpoint
 from simopen.model.shot import Shot
+from simopen.model.times import MonoNs
 from tests.loopback import HERE, THERE, ports
 
 __all__ = ["ports"]  # the fixture is used by name
@@ -36,7 +37,7 @@ def waiting(ports: tuple[int, int], answers: list[str], left_s: float, asked_s: 
         (HERE, ports[0]),
         (Shot(ports[0], Endpoint(THERE, ports[1])),),
         names=(("home.example", ports[1]),),
-        asked_ns=time.monotonic_ns() - round(asked_s * 1e9),
+        asked_ns=MonoNs(time.monotonic_ns() - round(asked_s * 1e9)),
         look_up=look_up,
     )
     return Trace(Order(When.told(at_ns / 1e9, source), 5_000_000_000, source), aim, 5.0)

@@ -19,6 +19,7 @@ from simopen.lab.nat import model as lab
 from simopen.model.endpoint import Endpoint
 from simopen.model.nat import Allocation, Filtering, Mapping, Observation, Profile
 from simopen.model.shot import Plan
+from simopen.model.times import MonoNs
 from simopen.model.wording import shortened
 from tests.meeting import Meeting, meet
 from tests.modelled import Model
@@ -183,7 +184,7 @@ def test_what_is_missing_is_said(theirs: Profile, why: str) -> None:
         *({"hosts": (Endpoint(*end),)} for end in (("1.2.3.4", 0), ("1.2.3.4", 70_000), ("", 9), ("a" * 5_000, 9))),
         *({"mapped": Endpoint(*end)} for end in (("1.2.3.4", -1), (None, 9), (5, 9), ("1.2.3.4", "9"))),
         *({"confidence": value} for value in (2, -1, 10**400, float("nan"), None)),
-        *({"observations": (Observation(A, A, B, at_ns, 0),)} for at_ns in (2**63, -(2**63), 10**400)),
+        *({"observations": (Observation(A, A, B, MonoNs(at_ns), 0),)} for at_ns in (2**63, -(2**63), 10**400)),
         *({"observations": (Observation(A, A, B, 0, own),)} for own in (-1, 2**16, 2**63, 1.5, None)),  # type: ignore[arg-type]
         *({"observations": (seen,)} for seen in (5, Observation(None, A, B, 0), Observation(A, A, "b", 0))),  # type: ignore[arg-type]
         *({"mapped": odd} for odd in (5, "1.2.3.4", b"a")),
@@ -251,7 +252,9 @@ def test_no_shot_comes_twice() -> None:
 
 def busy_row(host: Endpoint, at: Endpoint, **fields: object) -> Profile:
     """Others make hundreds of mappings a second."""
-    seen = [Observation(host, B, at._replace(port=at.port + n * 40 + n * n * 7 % 300), n * 10**8) for n in range(14)]
+    seen = [
+        Observation(host, B, at._replace(port=at.port + n * 40 + n * n * 7 % 300), MonoNs(n * 10**8)) for n in range(14)
+    ]
     row = {"mapping": Mapping.ADDRESS_AND_PORT_DEPENDENT, "allocation": Allocation.SEQUENTIAL}
     return profile(host, at, **{**row, "observations": tuple(seen), **fields})
 
@@ -287,7 +290,7 @@ def rows(draw: st.DrawFn, host: Endpoint, at: Endpoint) -> Profile:
         st.lists(st.tuples(GAPS, PAUSES_NS, LOCAL_PORTS, st.sampled_from([0, 0, 1, 700])), min_size=1, max_size=40)
     ):
         port, at_ns = (port + gap) % 65_535 + 1, at_ns + pause_ns
-        seen.append(Observation(host._replace(port=local), B, at._replace(port=port), at_ns, own))
+        seen.append(Observation(host._replace(port=local), B, at._replace(port=port), MonoNs(at_ns), own))
     mapping = draw(st.sampled_from([Mapping.ADDRESS_DEPENDENT, Mapping.ADDRESS_AND_PORT_DEPENDENT]))
     step = draw(st.sampled_from([None, 1, 2, 8, -1]))
     row = {"mapping": mapping, "allocation": Allocation.SEQUENTIAL, "step": step, "observations": tuple(seen)}
@@ -342,7 +345,8 @@ def test_no_two_rows_take_long_to_plan(gaps: list[int], pause_ns: int) -> None:
     for host, at in ((OURS, A), (THEIRS, B)):
         ports = accumulate((*gaps, *gaps * 20), initial=32_000)
         seen = [
-            Observation(host, B, at._replace(port=port % 60_000 + 1_024), pause_ns * n) for n, port in enumerate(ports)
+            Observation(host, B, at._replace(port=port % 60_000 + 1_024), MonoNs(pause_ns * n))
+            for n, port in enumerate(ports)
         ]
         row = {"mapping": Mapping.ADDRESS_AND_PORT_DEPENDENT, "allocation": Allocation.SEQUENTIAL}
         sides.append(profile(host, seen[-1].mapped, observations=tuple(seen), **row))
@@ -352,7 +356,7 @@ def test_no_two_rows_take_long_to_plan(gaps: list[int], pause_ns: int) -> None:
 
 def test_where_many_ports_are_as_good_a_volley_aims_at_the_middle_of_them() -> None:
     """In the order of the row, round the end of the range of ports."""
-    seen = tuple(Observation(THEIRS, A, B._replace(port=65_530 + n), n * 10**6) for n in range(4))
+    seen = tuple(Observation(THEIRS, A, B._replace(port=65_530 + n), MonoNs(n * 10**6)) for n in range(4))
     row = {"mapping": Mapping.ADDRESS_AND_PORT_DEPENDENT, "allocation": Allocation.SEQUENTIAL, "observations": seen}
     theirs = profile(THEIRS, seen[-1].mapped, **row)
     keeping = profile(OURS, A, mapping=Mapping.ADDRESS_AND_PORT_DEPENDENT)

@@ -7,6 +7,7 @@ import pytest
 from simopen.holepunch.prospects import prospects
 from simopen.model.endpoint import Endpoint
 from simopen.model.nat import Allocation, Filtering, Mapping, Observation, Profile
+from simopen.model.times import MonoNs
 
 HOST, MAPPED = Endpoint("192.168.1.2", 1314), Endpoint("198.51.100.77", 2000)
 KNOWN = Profile(Mapping.ENDPOINT_INDEPENDENT, Allocation.PRESERVING, mapped=MAPPED, hosts=(HOST,), confidence=1.0)
@@ -15,7 +16,8 @@ IN_A_ROW = replace(
     RANDOM,
     allocation=Allocation.SEQUENTIAL,
     observations=tuple(
-        Observation(HOST, Endpoint("203.0.113.9", port), MAPPED._replace(port=port), 7) for port in range(1989, 2001)
+        Observation(HOST, Endpoint("203.0.113.9", port), MAPPED._replace(port=port), MonoNs(7))
+        for port in range(1989, 2001)
     ),
 )
 SIX = replace(KNOWN, mapped=Endpoint("2001:db8::7", 1314), hosts=(Endpoint("2001:db8::7", 1314),))

@@ -82,7 +82,7 @@ async def test_a_port_that_somebody_has_costs_only_its_own_first_shots(ports: tu
         taken = holder.getsockname()[1]
         shots = [Shot(port, peer) for port in (taken, ports[0]) for peer in peers]
         with Runner.opened(HERE, opened_first(tuple(shots), 1)) as runner:
-            await runner.prepared.open_the_way(time.monotonic_ns() + 100_000_000)
+            await runner.prepared.open_the_way(MonoNs(time.monotonic_ns() + 100_000_000))
             first = runner.prepared.first
             assert [bool(attempts.pair.started_ns) for attempts in first] == [False, False, True, True]
             assert not any(attempts.loaded for attempts in first)
@@ -93,7 +93,7 @@ async def test_first_shots_are_closed_even_where_the_instant_has_come_near(ports
     with Runner.opened(HERE, opened_first((Shot(ports[0], Endpoint(THERE, ports[1])),), 1)) as runner:
         [attempts] = runner.prepared.first
         attempts.load()
-        await runner.prepared.open_the_way(time.monotonic_ns())
+        await runner.prepared.open_the_way(MonoNs(time.monotonic_ns()))
         assert not attempts.loaded
 
 
@@ -103,7 +103,9 @@ async def test_first_shots_that_a_blocked_loop_would_send_after_the_instant_are_
     with Runner.opened(HERE, opened_first((Shot(ports[0], Endpoint(THERE, ports[1])),), 1)) as runner:
         [attempts] = runner.prepared.first
         asyncio.get_running_loop().call_later(0.01, time.sleep, 0.6)
-        await runner.prepared.open_the_way(time.monotonic_ns() + 550_000_000)  # half a second before which it is due
+        await runner.prepared.open_the_way(
+            MonoNs(time.monotonic_ns() + 550_000_000)
+        )  # half a second before which it is due
         assert not attempts.pair.started_ns
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from simopen.lab.nat import model as lab
 from simopen.model.endpoint import Endpoint
 from simopen.model.nat import Allocation, Filtering, Mapping, Observation, Pooling, Profile
+from simopen.model.times import MonoNs
 from simopen.nat.classify import classify
 from simopen.nat.own_ports import taken_since
 from simopen.nat.predict import Prediction, foresee, predict
@@ -32,7 +33,7 @@ MS = 1_000_000
 def seen(*mapped: tuple[Endpoint, int], local: Endpoint = LOCAL, start_ns: int = 0) -> list[Observation]:
     """Observations a millisecond apart: (server, mapped port at 203.0.113.1)."""
     return [
-        Observation(local, server, Endpoint("203.0.113.1", port), start_ns + index * MS)
+        Observation(local, server, Endpoint("203.0.113.1", port), MonoNs(start_ns + index * MS))
         for index, (server, port) in enumerate(mapped)
     ]
 
@@ -40,7 +41,7 @@ def seen(*mapped: tuple[Endpoint, int], local: Endpoint = LOCAL, start_ns: int =
 def ports(*pairs: tuple[int, int]) -> list[Observation]:
     """One observation each of (local port, mapped port), a millisecond apart."""
     return [
-        Observation(Endpoint(HOST, local), A1, Endpoint("203.0.113.1", mapped), index * MS)
+        Observation(Endpoint(HOST, local), A1, Endpoint("203.0.113.1", mapped), MonoNs(index * MS))
         for index, (local, mapped) in enumerate(pairs)
     ]
 
@@ -65,8 +66,8 @@ def ports(*pairs: tuple[int, int]) -> list[Observation]:
         (seen((A1, 7), (A2, 7), (A3, 8)), Mapping.UNKNOWN),
         # The mapped endpoint is the host's own:
         (seen((A1, PUNCH_PORT), (A2, PUNCH_PORT)), Mapping.ENDPOINT_INDEPENDENT),
-        ([Observation(LOCAL, A1, LOCAL, 0)], Mapping.NONE),
-        ([Observation(LOCAL, A1, LOCAL, 0), *seen((A2, 7))], Mapping.UNKNOWN),
+        ([Observation(LOCAL, A1, LOCAL, MonoNs(0))], Mapping.NONE),
+        ([Observation(LOCAL, A1, LOCAL, MonoNs(0)), *seen((A2, 7))], Mapping.UNKNOWN),
     ],
 )  # fmt: skip
 def test_the_mapping_by_the_rules_of_rfc_5780(observations: list[Observation], mapping: Mapping) -> None:
@@ -76,11 +77,11 @@ def test_the_mapping_by_the_rules_of_rfc_5780(observations: list[Observation], m
 
 def test_a_host_candidate_seen_by_the_server_is_no_nat() -> None:
     public = Endpoint("203.0.113.9", PUNCH_PORT)
-    observation = Observation(Endpoint("0.0.0.0", PUNCH_PORT), A1, public, 0)
+    observation = Observation(Endpoint("0.0.0.0", PUNCH_PORT), A1, public, MonoNs(0))
     profile = classify([observation], hosts=[public])
     assert (profile.mapping, profile.layers, profile.hosts) == (Mapping.NONE, 0, (public,))
     assert profile.allocation is Allocation.PRESERVING
-    assert predict(profile, 0)[0].endpoint == public
+    assert predict(profile, MonoNs(0))[0].endpoint == public
     assert str(profile).startswith("no translation, ")
 
 
@@ -88,7 +89,7 @@ def test_servers_that_contradict_each_other_are_told() -> None:
     profile = classify(seen((A1, 7), (A2, 7), (A3, 8)))
     assert "contradict" in profile.notes[0]
     assert profile.mapped is not None
-    assert predict(profile, 0) == ()
+    assert predict(profile, MonoNs(0)) == ()
 
 
 def test_a_mapping_that_changes_under_way_is_told_and_the_new_one_counts() -> None:
@@ -105,13 +106,13 @@ def test_a_mapping_that_flaps_is_unknown() -> None:
 
 
 def test_an_address_that_one_lying_server_names_is_no_pool() -> None:
-    liar = Observation(LOCAL, A3, Endpoint("192.0.2.66", 7), 9 * MS)
+    liar = Observation(LOCAL, A3, Endpoint("192.0.2.66", 7), MonoNs(9 * MS))
     assert classify([*seen((A1, 7), (A2, 7)), liar]).pooling is Pooling.UNKNOWN
 
 
 def another(mapped: int) -> Observation:
     """That of another local port, before all others."""
-    return Observation(Endpoint(HOST, 51111), A1, Endpoint("203.0.113.1", mapped), -MS)
+    return Observation(Endpoint(HOST, 51111), A1, Endpoint("203.0.113.1", mapped), MonoNs(-MS))
 
 
 LOCALS = (51234, 33321, 60100, 47777, 39042, 55001, 42424, 36363, 58587)
@@ -189,7 +190,7 @@ def test_layers_are_told_by_the_nearest_routers_outer_address(gateway: str | Non
 def test_pooling() -> None:
     assert classify(from_each(list(LOCALS))).pooling is Pooling.PAIRED
     assert classify(from_each(list(LOCALS[:7]))).pooling is Pooling.UNKNOWN
-    elsewhere = Observation(Endpoint(HOST, 50001), A1, Endpoint("203.0.113.2", 50001), 99 * MS)
+    elsewhere = Observation(Endpoint(HOST, 50001), A1, Endpoint("203.0.113.2", 50001), MonoNs(99 * MS))
     assert classify([*from_each(list(LOCALS)), elsewhere]).pooling is Pooling.ARBITRARY
 
 
@@ -200,7 +201,7 @@ def test_filtering_is_never_guessed_and_hairpinning_is_the_callers_word() -> Non
 
 def test_two_families_at_once_are_refused() -> None:
     with pytest.raises(ValueError, match="one address family"):
-        classify([*seen((A1, 7)), Observation(LOCAL, A2, Endpoint("2001:db8::1", 7), 0)])
+        classify([*seen((A1, 7)), Observation(LOCAL, A2, Endpoint("2001:db8::1", 7), MonoNs(0))])
 
 
 @pytest.mark.parametrize(
@@ -229,7 +230,7 @@ def test_whatever_was_seen_gives_a_profile_and_sane_predictions(
 ) -> None:
     profile = classify(observations)
     assert 0 <= profile.confidence <= 1
-    predictions = predict(profile, now_ns, remote=remote, before=before)
+    predictions = predict(profile, MonoNs(now_ns), remote=remote, before=before)
     chances = [each.probability for each in predictions]
     assert chances == sorted(chances, reverse=True)
     assert sum(chances) <= 1 + 1e-9
@@ -239,14 +240,18 @@ def test_whatever_was_seen_gives_a_profile_and_sane_predictions(
 
 def test_a_mapping_that_serves_the_remote_already_is_used_again() -> None:
     profile = classify([another(6999), *seen((A1, 7000), (A1_OTHER, 7000), (A2, 7001), (A2_OTHER, 7001))])
-    assert [each.endpoint.port for each in predict(profile, 0, remote=Endpoint(SERVERS[0], 9))] == [7000]
-    assert predict(profile, 5 * MS, remote=PEER)[0].endpoint.port == 7002
+    assert [each.endpoint.port for each in predict(profile, MonoNs(0), remote=Endpoint(SERVERS[0], 9))] == [7000]
+    assert predict(profile, MonoNs(5 * MS), remote=PEER)[0].endpoint.port == 7002
 
 
 def test_the_next_of_a_sequence_comes_first_and_later_ones_count_those_before() -> None:
     profile = classify([another(6998), *seen((A1, 7000), (A1_OTHER, 7002), (A2, 7004), (A2_OTHER, 7006))])
-    assert [predict(profile, 4 * MS, remote=PEER, before=n)[0].endpoint.port for n in range(3)] == [7008, 7010, 7012]
-    assert len(predict(profile, 4 * MS, most=3)) == 3
+    assert [predict(profile, MonoNs(4 * MS), remote=PEER, before=n)[0].endpoint.port for n in range(3)] == [
+        7008,
+        7010,
+        7012,
+    ]
+    assert len(predict(profile, MonoNs(4 * MS), most=3)) == 3
 
 
 def test_a_syn_that_was_overtaken_makes_no_nat_busy() -> None:
@@ -254,10 +259,10 @@ def test_a_syn_that_was_overtaken_makes_no_nat_busy() -> None:
     row = [*range(5000, 5008), 5010, 5008, 5009]
     left_ns = [0, *(15 * MS + index for index in range(7)), *(78 * MS + index for index in range(3))]
     seen_so = zip(ports(*((PUNCH_PORT + 2 * index, port) for index, port in enumerate(row))), left_ns, strict=True)
-    observations = [replace(each, at_ns=at_ns) for each, at_ns in seen_so]
+    observations = [replace(each, at_ns=MonoNs(at_ns)) for each, at_ns in seen_so]
     profile = replace(classify(observations), mapping=Mapping.ADDRESS_AND_PORT_DEPENDENT)
     assert profile.allocation is Allocation.SEQUENTIAL
-    [first, *_] = predict(profile, now_ns=2_000 * MS, remote=PEER)
+    [first, *_] = predict(profile, now_ns=MonoNs(2_000 * MS), remote=PEER)
     assert (first.endpoint.port, first.probability > 0.5) == (5011, True)
 
 
@@ -265,7 +270,7 @@ def test_time_that_passes_on_a_busy_nat_makes_a_prediction_less_sure_and_further
     nat = lab.Nat(mapping=Mapping.ADDRESS_AND_PORT_DEPENDENT, allocation=Allocation.SEQUENTIAL)
     model = Model([nat], seed=8, others_per_s=40)
     profile = classify(model.discover())
-    soon, late = predict(profile, model.now_ns, 9), predict(profile, model.now_ns + 2_000 * MS, 9)
+    soon, late = predict(profile, MonoNs(model.now_ns), 9), predict(profile, MonoNs(model.now_ns + 2_000 * MS), 9)
     assert soon[0].probability > 5 * late[0].probability
     last = profile.observations[-1].mapped.port
     assert late[0].endpoint.port - last > 30
@@ -275,10 +280,10 @@ def test_time_that_passes_on_a_busy_nat_makes_a_prediction_less_sure_and_further
 def test_a_time_or_a_number_of_no_sense_is_a_bad_argument(odd: Any) -> None:
     for ask in (
         lambda: predict(Profile(), odd),
-        lambda: predict(Profile(), 0, odd),
-        lambda: predict(Profile(), 0, before=odd),
+        lambda: predict(Profile(), MonoNs(0), odd),
+        lambda: predict(Profile(), MonoNs(0), before=odd),
         lambda: foresee(Profile(), odd, 8),
-        lambda: foresee(Profile(), 0, odd),
+        lambda: foresee(Profile(), MonoNs(0), odd),
     ):
         with pytest.raises((TypeError, ValueError), match="must be"):
             ask()
@@ -286,13 +291,13 @@ def test_a_time_or_a_number_of_no_sense_is_a_bad_argument(odd: Any) -> None:
 
 def test_random_ports_cannot_be_foreseen() -> None:
     nat = lab.Nat(mapping=Mapping.ADDRESS_AND_PORT_DEPENDENT, allocation=Allocation.RANDOM)
-    assert predict(classify(Model([nat], seed=1).discover()), 0) == ()
+    assert predict(classify(Model([nat], seed=1).discover()), MonoNs(0)) == ()
 
 
 def test_without_observations_nothing_is_foreseen() -> None:
-    assert predict(Profile(), 0) == ()
+    assert predict(Profile(), MonoNs(0)) == ()
     stated = Profile(mapping=Mapping.ENDPOINT_INDEPENDENT, mapped=PEER, confidence=0.9)
-    assert predict(stated, 0) == (Prediction(PEER, 0.9),)
+    assert predict(stated, MonoNs(0)) == (Prediction(PEER, 0.9),)
 
 
 def random_nat(draws: Random) -> lab.Nat:
@@ -377,7 +382,7 @@ def test_a_port_foreseen_with_some_probability_comes_that_often() -> None:
         model = Model([sequential_nat(draws)], draws.randrange(10**9), draws.choice([0, 0, 0, 3, 15]))
         profile = classify(model.discover())
         model.pass_time(draws.choice([0, 100 * MS, 1000 * MS]))
-        predictions = predict(profile, model.now_ns, remote=PEER)
+        predictions = predict(profile, MonoNs(model.now_ns), remote=PEER)
         arrived = model.mapped(LOCAL, PEER)
         for each in predictions:
             said[int(10 * each.probability)].append(each.probability)
@@ -416,7 +421,7 @@ def test_what_this_program_sent_itself_makes_no_row_look_busy(*, one_row: bool, 
         profile = classify(seen, flows=model.flows)
         assert (profile.allocation, profile.step, profile.busy) == (Allocation.SEQUENTIAL, step, 0.0)
         assert profile.one_row is one_row
-        assert predict(profile, model.now_ns, remote=PEER)[0].endpoint == model.mapped(LOCAL, PEER)
+        assert predict(profile, MonoNs(model.now_ns), remote=PEER)[0].endpoint == model.mapped(LOCAL, PEER)
 
 
 def test_without_a_record_of_them_they_are_a_busy_neighbours() -> None:
@@ -448,9 +453,9 @@ def test_others_at_the_steps_of_this_programs_other_flows_make_a_row_no_busier(*
         profile = classify(seen, flows=model.flows, hosts=[LOCAL])
         assert profile.busy is not None
         shares.append(profile.busy)
-        row = foresee(profile, model.now_ns + 2500 * MS, 8)
+        row = foresee(profile, MonoNs(model.now_ns + 2500 * MS), 8)
         assert len(row) == 8
-        assert foresee(profile, model.now_ns + 2500 * MS, 8, least=sum(row[3].values())) == row[:4]
+        assert foresee(profile, MonoNs(model.now_ns + 2500 * MS), 8, least=sum(row[3].values())) == row[:4]
     assert sum(shares) / len(shares) == pytest.approx(0.15, abs=0.03)
 
 
@@ -464,14 +469,17 @@ def test_an_own_flow_that_had_its_mapping_from_before_makes_no_row_unclear() -> 
     assert any(flow.remote == old for flow in model.flows)
     assert (profile.step, profile.busy) == (1, 0.0)
     assert profile.one_row is not True
-    assert predict(profile, model.now_ns, remote=PEER)[0].endpoint == model.mapped(LOCAL, PEER)
+    assert predict(profile, MonoNs(model.now_ns), remote=PEER)[0].endpoint == model.mapped(LOCAL, PEER)
 
 
 def test_flows_that_cross_no_nat_and_flows_of_one_mapping_are_not_counted() -> None:
     model = Model([own_row(one_row=True)], seed=5)
-    near = [Flow(False, 40001, Endpoint(to, 123), 1) for to in ("127.0.0.1", "169.254.9.9", "192.168.1.1", "fe80::1")]
+    near = [
+        Flow(False, 40001, Endpoint(to, 123), MonoNs(1))
+        for to in ("127.0.0.1", "169.254.9.9", "192.168.1.1", "fe80::1")
+    ]
     seen = model.discover()
-    again = [flow._replace(at_ns=flow.at_ns + 1) for flow in model.flows]
+    again = [flow._replace(at_ns=MonoNs(flow.at_ns + 1)) for flow in model.flows]
     profile = classify(seen, flows=[*near, *model.flows, *again])
     assert (profile.busy, profile.one_row) == (0.0, True)
 
@@ -510,7 +518,7 @@ def test_a_syn_that_was_overtaken_by_own_flows_shows_one_row_all_the_same() -> N
     first_ns = model.now_ns
     seen = model.discover()
     late = Endpoint(SERVERS[3], PORT)
-    seen.append(Observation(LOCAL, late, model.mapped(LOCAL, late), first_ns))
+    seen.append(Observation(LOCAL, late, model.mapped(LOCAL, late), MonoNs(first_ns)))
     profile = classify(seen, flows=model.flows)
     assert (profile.allocation, profile.one_row) == (Allocation.SEQUENTIAL, True)
-    assert predict(profile, model.now_ns, remote=PEER)[0].endpoint == model.mapped(LOCAL, PEER)
+    assert predict(profile, MonoNs(model.now_ns), remote=PEER)[0].endpoint == model.mapped(LOCAL, PEER)

@@ -21,6 +21,7 @@ import simopen
 from simopen.errors import LocalEndpointError, StunError
 from simopen.model.endpoint import Endpoint
 from simopen.model.nat import Mapping
+from simopen.model.times import MonoNs
 from simopen.nat.discovery import LOOK_S, Discovery, discovering
 from simopen.nat.patience import PATIENCE_S
 from simopen.nat.probe import PROBES, Inquiry
@@ -352,7 +353,7 @@ async def test_a_question_over_udp_leaves_between_two_over_tcp(local: Endpoint) 
     began_ns = time.monotonic_ns()
     async with asyncio.timeout(LONG_S), FakeStun() as server:
         await simopen.discover(local, servers=[server.name])
-    sent = [flow.is_tcp for flow in own_flows.process.since(began_ns) if flow.remote == server.end]
+    sent = [flow.is_tcp for flow in own_flows.process.since(MonoNs(began_ns)) if flow.remote == server.end]
     assert sent[:2] == [True, False]
     assert all(sent[2:])
     assert len(sent) == 2 + PROBES

@@ -6,13 +6,14 @@ import pytest
 
 from simopen.model.endpoint import Endpoint
 from simopen.model.nat import Observation
+from simopen.model.times import MonoNs
 from simopen.nat.patience import GRACE_S, PATIENCE_S, SECOND_GRACE_S, SECOND_PATIENCE, Patience
 
 PORT, MAPPED = Endpoint("192.168.1.2", 1314), Endpoint("198.51.100.1", 1314)
 
 
 def seen(*servers: str, mapped: Endpoint = MAPPED) -> list[Observation]:
-    return [Observation(PORT, Endpoint(server, 3478), mapped, number) for number, server in enumerate(servers)]
+    return [Observation(PORT, Endpoint(server, 3478), mapped, MonoNs(number)) for number, server in enumerate(servers)]
 
 
 def test_one_answer_of_several_gives_the_others_time_for_a_syn_sent_again() -> None:

@@ -28,6 +28,7 @@ from benchmarks import again
 from simopen import lab
 from simopen.lab import Flags, LinuxRouter
 from simopen.model.endpoint import Endpoint
+from simopen.model.times import MonoNs
 from simopen.net import early_syn
 from simopen.net.delayed_close import Endings, PunchedSocket, shared
 from tests.holepunch.test_punching import LEAD_NS, PORT, this_loop
@@ -327,16 +328,16 @@ def test_what_has_ended_is_told_in_words(pair: tuple[PunchedSocket, socket.socke
     """By this process's memory; and where another process had it, by the kernel's, as long as that lasts."""
     ours, theirs = pair
     local, remote = ours.getsockname(), Endpoint(*ours.getpeername())
-    assert shared.earlier(local, remote, time.monotonic_ns()) is None
+    assert shared.earlier(local, remote, MonoNs(time.monotonic_ns())) is None
     ours.close()
     ended_ns = shared.ended_ns(local[1], remote)
     assert ended_ns is not None
-    told = shared.earlier(local, remote, ended_ns + 3 * 10**9)
+    told = shared.earlier(local, remote, MonoNs(ended_ns + 3 * 10**9))
     assert told == "this program ended a stream between the same two endpoints 3.0 s before the instant"
     assert ends(theirs, 10) == b""
     theirs.close()
     shared.finish()
-    told = Endings().earlier(local, remote, time.monotonic_ns())
+    told = Endings().earlier(local, remote, MonoNs(time.monotonic_ns()))
     assert told == "this host still has an earlier stream between the same two endpoints, which has ended (TIME-WAIT)"
 
 
@@ -524,6 +525,7 @@ class Followers:
 LEAVER = """
 import gc, socket, sys
 from simopen.net.delayed_close import shared
+from simopen.model.times import MonoNs
 def main(port):
     ours = shared.hold(socket.create_connection(("127.0.0.1", port), source_address=("127.0.0.1", 0)), 0)
     shared.finish()

@@ -13,6 +13,7 @@ from simopen.lab.nat import model as lab
 from simopen.link.frames import END_FRAME, Decoder, data_frames
 from simopen.model.endpoint import Endpoint
 from simopen.model.nat import Allocation, Mapping, Pooling, Profile
+from simopen.model.times import MonoNs
 from simopen.nat import stun
 from simopen.nat.classify import classify
 from simopen.nat.predict import predict
@@ -98,7 +99,7 @@ def ticket(chance: Random) -> None:
     except TicketError as refused:
         _check_short(refused)
         return
-    predict(read.profile, _NOW_S * 10**9)
+    predict(read.profile, MonoNs(_NOW_S * 10**9))
     assert parse_ticket(read.encode()) == read
     assert len(read.encode()) <= 408
     with contextlib.suppress(TicketError):  # a key of small order

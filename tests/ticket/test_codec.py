@@ -15,6 +15,7 @@ from simopen.errors import Flaw, SimopenError, TicketError
 from simopen.lab.nat import model as lab
 from simopen.model.endpoint import Endpoint, canonical
 from simopen.model.nat import Allocation, Filtering, Mapping, Observation, Pooling, Profile
+from simopen.model.times import MonoNs
 from simopen.nat.classify import classify
 from simopen.nat.predict import predict
 from simopen.ticket.agreement import FARTHEST_S, LATE_S, agreed_instant, both_spray
@@ -47,7 +48,7 @@ SIMPLE = Ticket(
 )
 TEXT = SIMPLE.encode()
 PEER = Endpoint("192.0.2.77", 5000)
-OWN_BEYOND_ALL = Observation(PEER, PEER, PEER, 0, own=2**62)  # counted one by one, where a NAT keeps the parity
+OWN_BEYOND_ALL = Observation(PEER, PEER, PEER, MonoNs(0), own=2**62)  # counted one by one, where a NAT keeps the parity
 
 
 def discovered(nat: lab.Nat, seed: int = 3) -> Ticket:
@@ -86,8 +87,8 @@ def test_the_peer_foresees_the_same_ports(mapping: Mapping, allocation: Allocati
     text = ticket.encode()
     assert len(text) < 170
     peers = parse_ticket(text)
-    ours = {each.endpoint: each.probability for each in predict(ticket.profile, NOW * 10**9, 16, remote=PEER)}
-    theirs = {each.endpoint: each.probability for each in predict(peers.profile, NOW * 10**9, remote=PEER)}
+    ours = {each.endpoint: each.probability for each in predict(ticket.profile, MonoNs(NOW * 10**9), 16, remote=PEER)}
+    theirs = {each.endpoint: each.probability for each in predict(peers.profile, MonoNs(NOW * 10**9), remote=PEER)}
     # Times are told to 0.1 ms, and the confidence to half a per cent.
     assert all(theirs[end] == pytest.approx(ours[end], rel=0.05) for end in ours)
     assert bool(ours) is (allocation is not Allocation.RANDOM)
@@ -106,7 +107,7 @@ def test_the_peer_foresees_the_same_ports_though_it_knows_nothing_of_our_other_f
         peers = parse_ticket(ticket.encode()).profile
         assert peers.one_row is True or (parity and peers.one_row is None)  # a step of 1 that skips looks like others
         assert (peers.step, peers.busy) == (step, 0.0)
-        ours, theirs = (predict(each, NOW * 10**9, remote=PEER)[0] for each in (ticket.profile, peers))
+        ours, theirs = (predict(each, MonoNs(NOW * 10**9), remote=PEER)[0] for each in (ticket.profile, peers))
         assert theirs.endpoint == ours.endpoint == model.mapped(Endpoint(HOST, PUNCH_PORT), PEER)
 
 
@@ -218,7 +219,7 @@ def test_the_longest_one_leaves_out_the_earliest_mappings() -> None:
     """Its second byte is its length."""
     mapped = [Endpoint("2001:db8:1::7", 40_000 - 300 * number) for number in range(MOST_MAPPINGS)]
     seen = tuple(
-        Observation(Endpoint(HOST6, PUNCH_PORT), Endpoint("2001:db8:2::1", 9 + number), each, number * 10**9)
+        Observation(Endpoint(HOST6, PUNCH_PORT), Endpoint("2001:db8:2::1", 9 + number), each, MonoNs(number * 10**9))
         for number, each in enumerate(mapped)
     )
     hosts = tuple(Endpoint(f"2001:db8::{number}", number) for number in range(1, MOST_HOSTS + 1))
@@ -381,7 +382,7 @@ def test_any_body_that_is_sealed_gives_a_ticket_or_the_ticket_error(body: bytes)
         ticket = parse_ticket(sealed(bytes([2, len(body) + 6]) + body))
     except TicketError:
         return
-    predict(ticket.profile, 0)
+    predict(ticket.profile, MonoNs(0))
     assert ticket.encode() == sealed(bytes([2, len(body) + 6]) + body).rstrip("=")
     assert parse_ticket(replace(ticket, instant=0).encode()).profile.mapped == ticket.profile.mapped
 
