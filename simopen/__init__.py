@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from simopen.model.report import Attempt, Cause, Diagnosis, Report, Via
     from simopen.nat.discovery import discover
     from simopen.rendezvous.api import Meeting, meet, meeting
-    from simopen.rendezvous.peers import remember
+    from simopen.rendezvous.peers import KnownPeer, remember
     from simopen.rendezvous.session import Session
     from simopen.signalling.server import serve
     from simopen.ticket.codec import Ticket, parse_ticket
@@ -101,6 +101,7 @@ __all__ = [
     "ImpossiblePair",
     "InRoom",
     "Instant",
+    "KnownPeer",
     "LabError",
     "LinkBroken",
     "LinkError",
@@ -185,6 +186,7 @@ _HOMES = {
     "ImpossiblePair": "errors",
     "InRoom": "model.event",
     "Instant": "clock.instant",
+    "KnownPeer": "rendezvous.peers",
     "LabError": "errors",
     "LinkBroken": "errors",
     "LinkError": "errors",

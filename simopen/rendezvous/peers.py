@@ -180,7 +180,10 @@ def known_peer(name: str, folder: Path | None = None) -> KnownPeer:
     except FileNotFoundError:
         others = names(folder)
         there_are = f"you know {', '.join(others[:9])}" if others else "you know none yet"
-        raise PeerError(f"no peer is known here as {name} ({there_are}): {_ANEW} {name}") from None
+        raise PeerError(
+            f"no peer is known here as {name} ({there_are}): meet it by a code, with --remember {name} here, and "
+            f"--remember there as well"
+        ) from None
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         if isinstance(error, PeerError):
             raise

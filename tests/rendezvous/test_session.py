@@ -194,7 +194,7 @@ async def test_streams_that_do_not_last_are_met_for_after_pauses_too(site: Site)
 
 async def test_a_key_that_was_lost_on_one_side_is_told_there_and_waited_for_here(site: Site) -> None:
     peers.forget("desk", site.folder / "desk")
-    with pytest.raises(PeerError, match=r"no peer is known here as desk.*meet by a code anew"):
+    with pytest.raises(PeerError, match=r"no peer is known here as desk.*meet it by a code"):
         site.session("desk")
     async with site.session("laptop") as session:
         waiting = asyncio.ensure_future(session.connect())
