@@ -2,8 +2,14 @@
 
 Theory of operation. All that blocks is here, and nothing of the network: a thread takes one batch of frames after the
 other. A folder is walked before anything is sent, so that what cannot be read is told then. Of a file, as many bytes
-are sent as it had: what has grown since ends there, and one that has shrunk or was replaced is an error. Links inside
-of folders are not followed, as they may lead anywhere, and neither are sockets, pipes and devices read.
+are sent as it had: what has grown since ends there, and one that has shrunk, or has another size as it was replaced
+before its turn, is an error. Links inside of folders are not followed, as they may lead anywhere, and neither are
+sockets, pipes and devices read.
+
+What is sent of a file is what it was at one moment. Where its inode tells of a change meanwhile, which may be one of
+its name or mode only, or more at its end, it is read once more: reads that are alike, one after the other, saw what
+there was between them, and others are an error. An inode does not tell of a change within one tick of the kernel's
+clock (4 to 10 ms) after the one before, nor at once of one by a memory map; what comes by `-` is not looked at.
 """
 
 from __future__ import annotations
@@ -42,6 +48,7 @@ class Entry:
     where: str
     is_folder: bool = False
     size: int | None = None
+    inode: int | None = None
     executable: bool = False
 
 
@@ -108,7 +115,8 @@ class Outgoing:
     def _add_file(self, where: str, path: str, found: os.stat_result) -> None:
         if not os.access(where, os.R_OK):
             raise _unreadable(where, os.strerror(errno.EACCES))
-        self._add(Entry(path, where, size=found.st_size, executable=bool(found.st_mode & stat.S_IXUSR)))
+        executable = bool(found.st_mode & stat.S_IXUSR)
+        self._add(Entry(path, where, size=found.st_size, inode=found.st_ino, executable=executable))
 
     def _add_folder(self, where: str, path: str) -> None:
         """By a stack of its own: a deep tree is no reason to end."""
@@ -143,7 +151,7 @@ class Outgoing:
     def frames(self, has: Mapping[str, Has]) -> Generator[tuple[bytes, int], None, None]:
         """Each frame, and how many bytes of files are done with it. An empty one: it takes time, and goes on.
 
-        Raises: TransferError where a file cannot be read, or is another by now.
+        Raises: TransferError where a file cannot be read, is another by now, or was changed meanwhile.
         """
         for entry in self.entries:
             if entry.is_folder:
@@ -156,7 +164,7 @@ class Outgoing:
         try:
             with self._opened(entry) as file:
                 digest = hashlib.sha256()
-                start = 0
+                start, before = 0, _changes(file)
                 if has is not None and entry.size is not None and 0 < has.start <= entry.size:
                     for piece in _pieces(file, has.start, entry):
                         digest.update(piece)
@@ -170,6 +178,8 @@ class Outgoing:
                 for piece in _stream(file) if entry.size is None else _pieces(file, entry.size - start, entry):
                     digest.update(piece)
                     yield messages.data(piece) if piece else b"", len(piece)
+                if entry.size is not None and _changes(file) != before:
+                    yield from _read_alike(file, entry.size, entry, digest.digest())
                 yield messages.record(End(digest.hexdigest())), 0
         except OSError as error:
             raise TransferError(f"cannot read {quoted(entry.where)}: {reason(error)}") from error
@@ -180,7 +190,9 @@ class Outgoing:
         below = os.O_NOFOLLOW if "/" in entry.path and hasattr(os, "O_NOFOLLOW") else 0
         fd = os.open(entry.where, _FLAGS | below)
         found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode) or found.st_size < (entry.size or 0):
+        size = entry.size or 0
+        was_replaced = found.st_ino != entry.inode and found.st_size != size
+        if not stat.S_ISREG(found.st_mode) or found.st_size < size or was_replaced:
             os.close(fd)
             raise TransferError(f"{quoted(entry.where)} has changed since this began")
         return FileIO(fd)
@@ -199,6 +211,23 @@ def _pieces(file: FileIO, size: int, entry: Entry) -> Iterator[bytes]:
             raise TransferError(f"{quoted(entry.where)} has become shorter since this began")
         size -= len(piece)
         yield piece
+
+
+def _changes(file: FileIO) -> tuple[int, int, int]:
+    """What is another after most changes of a file."""
+    found = os.fstat(file.fileno())
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size
+
+
+def _read_alike(file: FileIO, size: int, entry: Entry, sha256: bytes) -> Iterator[tuple[bytes, int]]:
+    """Read it once more, which takes time. Raises: TransferError where it has other bytes by now."""
+    file.seek(0)
+    digest = hashlib.sha256()
+    for piece in _pieces(file, size, entry):
+        digest.update(piece)
+        yield b"", 0
+    if digest.digest() != sha256:
+        raise TransferError(f"{quoted(entry.where)} was changed while it was sent: send it again")
 
 
 def _stream(file: FileIO) -> Iterator[bytes]:

@@ -136,6 +136,33 @@ async def test_a_sender_that_cannot_read_tells_the_receiver(tree: Path, tmp_path
     assert not (tmp_path / "into" / "top").exists()
 
 
+class Edited(Outgoing):
+    """Whose file is written to, in place, once a part of it is on its way."""
+
+    def frames(self, has: Mapping[str, Has]) -> Generator[tuple[bytes, int], None, None]:
+        file = Path(self.entries[0].where)
+        os.utime(file, ns=(0, 0))  # else the two changes may have the same time
+        original = file.read_bytes()
+        for frame, done in super().frames(has):
+            yield frame, done
+            if done and file.read_bytes() == original:
+                file.write_bytes(bytes(len(original)))
+
+
+async def test_a_file_that_is_changed_while_it_is_sent_is_not_published_and_both_are_told(
+    tree: Path, tmp_path: Path
+) -> None:
+    file, into = tree / "big", tmp_path / "into"
+    async with stream() as (ours, theirs):
+        told = await both(send(*ours, Edited([str(file)])), take(theirs, into))
+        why = "was changed while it was sent: send it again"
+        assert all(isinstance(each, TransferError) and f"big' {why}" in str(each) for each in told), told
+    assert not (into / "big").exists()
+    async with stream() as (ours, theirs):
+        assert await both(send(*ours, Outgoing([str(file)])), take(theirs, into)) == [None, len(DATA)]
+    assert (into / "big").read_bytes() == file.read_bytes()
+
+
 async def relayed(ours: Streams, theirs: Streams, most: int) -> None:
     """Pass on so many bytes from the one to the other, and whatever comes back; then cut both."""
 

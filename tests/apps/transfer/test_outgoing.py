@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -157,6 +158,94 @@ def test_a_file_that_shrinks_meanwhile(tmp_path: Path) -> None:
     os.truncate(file, 5)
     with pytest.raises(TransferError, match="shorter"):
         list(frames)
+
+
+def under_way(file: Path, has: dict[str, Has] | None = None) -> Iterator[tuple[bytes, int]]:
+    """The frames of a file, after the first of its data; a change to come has another time than its last one."""
+    file.write_bytes(DATA)
+    os.utime(file, ns=(0, 0))
+    frames = Outgoing([str(file)]).frames(has or {})
+    while next(frames)[1] == 0:
+        pass
+    return frames
+
+
+def written(file: Path, at: int, what: bytes) -> None:
+    with file.open("r+b") as change:
+        change.seek(at)
+        change.write(what)
+
+
+@pytest.mark.parametrize("at", [0, len(DATA) - 1])
+def test_a_file_that_is_changed_in_place_meanwhile_is_an_error(tmp_path: Path, at: int) -> None:
+    file = tmp_path / "x"
+    frames = under_way(file)
+    written(file, 0, b"new")
+    written(file, at, b"!")
+    with pytest.raises(TransferError, match=r"x'? was changed while it was sent: send it again"):
+        list(frames)
+
+
+def test_a_change_of_what_was_not_read_yet_is_sent(tmp_path: Path) -> None:
+    frames = under_way(tmp_path / "x")
+    written(tmp_path / "x", len(DATA) - 3, b"new")
+    frame, _ = [each for each in frames if each[0]][-2]
+    assert messages.parsed(frame[5:]) == messages.End(hashlib.sha256(DATA[:-3] + b"new").hexdigest())
+
+
+def test_a_file_that_is_changed_after_its_first_part_was_compared_is_an_error(tmp_path: Path) -> None:
+    half = len(DATA) // 2
+    frames = under_way(tmp_path / "x", {"x": Has("x", half, hashlib.sha256(DATA[:half]).hexdigest())})
+    written(tmp_path / "x", 0, b"new")
+    with pytest.raises(TransferError, match="was changed while it was sent"):
+        list(frames)
+
+
+def test_a_file_that_is_written_anew_and_longer_meanwhile_is_an_error(tmp_path: Path) -> None:
+    frames = under_way(tmp_path / "x")
+    (tmp_path / "x").write_bytes(b"new" + DATA)
+    with pytest.raises(TransferError, match="was changed while it was sent"):
+        list(frames)
+
+
+def test_a_file_that_is_cut_after_its_last_byte_was_read_is_an_error(tmp_path: Path) -> None:
+    frames = under_way(tmp_path / "x")
+    done = messages.MOST_DATA
+    while done < len(DATA):
+        done += next(frames)[1]
+    os.truncate(tmp_path / "x", 5)
+    with pytest.raises(TransferError, match="shorter"):
+        list(frames)
+
+
+def grows(file: Path) -> None:
+    with file.open("ab") as more:
+        more.write(b"more")
+
+
+def is_replaced(file: Path) -> None:
+    other = file.with_name("other")
+    other.write_bytes(bytes(len(DATA)))
+    other.rename(file)
+
+
+@pytest.mark.parametrize("happens", [grows, is_replaced, Path.unlink, lambda file: file.chmod(0o400)])
+def test_what_changes_no_byte_of_the_open_file_is_no_error(tmp_path: Path, happens: Callable[[Path], object]) -> None:
+    frames = under_way(tmp_path / "x")
+    happens(tmp_path / "x")
+    frame, _ = [each for each in frames if each[0]][-2]
+    assert messages.parsed(frame[5:]) == messages.End(hashlib.sha256(DATA).hexdigest())
+
+
+def test_a_longer_file_that_takes_anothers_place_before_its_turn_is_an_error(tmp_path: Path) -> None:
+    """What has grown ends where it did; of a file that never was that short, a part would come as the whole."""
+    file = tmp_path / "x"
+    file.write_bytes(DATA)
+    out = Outgoing([str(file)])
+    (tmp_path / "other").write_bytes(DATA + b"more")
+    (tmp_path / "other").rename(file)
+    with pytest.raises(TransferError, match="changed"):
+        said(out)
 
 
 def test_a_link_that_takes_a_files_place_is_not_followed(tree: Path) -> None:
