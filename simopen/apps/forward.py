@@ -6,6 +6,9 @@ nobody is asked to know them. Before SSH begins, each side says in a line of JSO
 answers the other's in another: which of those targets it does not allow. The one that begins the link is SSH's client,
 opens its own ports, and asks the other to open those that the other wants. What SSH's client asks for beyond that, its
 server refuses: for each connection anew it looks up what this side has allowed.
+
+A port is open before SSH's client knows that it is, and until then it refuses what comes by it. So connections wait
+until all ports are open and SSH's client has said so, by a request that is refused.
 """
 
 from __future__ import annotations
@@ -39,6 +42,8 @@ _HERE = "127.0.0.1"
 # AES-GCM first: where a processor has AES it is twice as fast as ChaCha20.
 _CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com")
 _KEPT_ALIVE_S = 30
+_ALL_OPEN = "simopen forward: all ports are open"
+"""In the place of a UNIX socket's path that SSH's client asks for: SSH has no word for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +108,7 @@ async def forward(
         forwards: what this side listens for, 64 at most.
         allow: where the peer's connections may go, from this host; nowhere where that is empty.
         begins: whether this side is SSH's client, and the other is not; left out, whoever began the stream's link.
-        ready: called with `forwards` once all of them are listened for.
+        ready: called with `forwards` once all of them are listened for, and the peer knows.
 
     Raises:
         ForwardError: the peer does not allow a target, or speaks something else; the stream broke.
@@ -170,15 +175,23 @@ class _Side:
         # SSH's server names its own port: its client knows where that leads.
         to = wanted.to if isinstance(self, asyncssh.SSHClient) else wanted.listen
         try:
-            listener = await self._connection.forward_local_port(*wanted.listen, *to)
+            listener = await self._connection.forward_local_port(*wanted.listen, *to, self._may_go)
         except OSError as error:
             self.failed = self.failed or local_error(error, wanted.listen)
             self.listening.set()
             return False
         self._open.add(wanted)
-        if self._open == set(self.forwards):
-            self.listening.set()
         return listener
+
+    async def _may_go(self, _host: str, _port: int) -> bool:
+        """Whether a connection to one of these ports is carried; it waits until the peer can take it."""
+        await self.listening.wait()
+        return self.are_open
+
+    @property
+    def are_open(self) -> bool:
+        """Whether all ports are."""
+        return self._open == set(self.forwards)
 
 
 class _Client(_Side, asyncssh.SSHClient):
@@ -199,6 +212,12 @@ class _Server(_Side, asyncssh.SSHServer):
         """The peer, SSH's client, asks for a port on this host: for one that this side has asked it to ask for."""
         wanted = next((each for each in self.forwards if each.listen == (listen_host, listen_port)), None)
         return False if wanted is None else await self.listen(wanted)
+
+    def unix_server_requested(self, listen_path: str) -> bool:
+        """The peer, SSH's client, has asked for all ports, and knows of those that are open."""
+        if listen_path == _ALL_OPEN and self.are_open:
+            self.listening.set()
+        return False
 
 
 async def _agreed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, side: _Side) -> tuple[Forward, ...]:
@@ -282,14 +301,14 @@ async def _carry(
         if isinstance(connection, asyncssh.SSHClientConnection):
             for each in side.forwards:
                 await side.listen(each)
-            for each in theirs if side.failed is None else ():
-                with contextlib.suppress(asyncssh.ChannelListenError):  # the peer knows why, and ends this
-                    await connection.forward_remote_port(*each.listen, *each.to)
+            side.listening.set()
+            if theirs and side.failed is None:
+                await _asked(connection, theirs)
         if side.forwards:
             await side.listening.wait()
         if side.failed is not None:
             raise side.failed
-        if ready is not None:
+        if ready is not None and side.are_open:
             ready(side.forwards)
         await connection.wait_closed()
     finally:
@@ -302,6 +321,15 @@ async def _carry(
     if side.broke is not None:
         why = f"the stream that carries the connections broke: {reason(side.broke)}"
         raise ForwardError(why, is_broken=True) from side.broke
+
+
+async def _asked(connection: asyncssh.SSHClientConnection, theirs: Sequence[Forward]) -> None:
+    """Have the peer open its ports, and tell it that this side knows that they are."""
+    for each in theirs:
+        with contextlib.suppress(asyncssh.ChannelListenError):  # the peer knows why, and ends this
+            await connection.forward_remote_port(*each.listen, *each.to)
+    with contextlib.suppress(asyncssh.ChannelListenError):
+        await connection.forward_remote_path(_ALL_OPEN, _ALL_OPEN)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -64,8 +65,6 @@ async def upper(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 def free_port() -> int:
-    import socket
-
     with socket.create_server((HERE, 0)) as server:
         return int(server.getsockname()[1])
 
@@ -116,6 +115,52 @@ async def test_connections_go_both_ways_and_half_closes_travel(side: str) -> Non
                 assert answers == [b"WORDS%d" % n for n in range(20)]
 
 
+def is_taken(port: int) -> bool:
+    with socket.socket() as sock:
+        try:
+            sock.bind((HERE, port))
+        except OSError:
+            return True
+        return False
+
+
+async def asked_at_once(port: int, words: bytes) -> bytes:
+    """As `asked`, once somebody listens; to connect until then would use up ports that other tests have in mind."""
+    while True:
+        if is_taken(port):
+            return await asked(port, words)
+        await asyncio.sleep(0)
+
+
+async def passed_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Slowly, so that what was said in two words arrives as one."""
+    while piece := await reader.read(2**18):
+        writer.write(piece)
+        for _ in range(100):
+            await asyncio.sleep(0)
+    writer.close()
+
+
+@pytest.mark.parametrize("begins", [True, False])
+async def test_connections_of_the_moment_that_a_port_is_opened_are_carried(*, begins: bool) -> None:
+    """Who asked for the port hears in one moment that it is open, and of a connection to it."""
+    async with target(upper) as to, stream() as (ours, near), stream() as (theirs, far):
+        wanted = [Forward((HERE, free_port()), to) for _ in range(3)]
+        asking = [asyncio.ensure_future(asked_at_once(each.listen[1], b"words")) for each in wanted]
+        sides = [
+            asyncio.ensure_future(forward(ours, forwards=wanted, begins=begins)),
+            asyncio.ensure_future(forward(theirs, allow=[Target(HERE)], begins=not begins)),
+        ]
+        relay = asyncio.gather(passed_on(near[0], far[1]), passed_on(far[0], near[1]))
+        try:
+            assert await asyncio.gather(*asking) == [b"WORDS"] * 3
+        finally:
+            for task in (*asking, sides[0]):
+                task.cancel()
+            await asyncio.gather(*asking, *sides, return_exceptions=True)
+            await relay
+
+
 async def test_large_ones_come_whole_while_a_slow_reader_and_a_broken_one_are_there() -> None:
     size, digests = 2_000_000, list[bytes]()
 
@@ -157,6 +202,24 @@ async def test_a_port_that_is_taken_is_said(*, begins: bool) -> None:
         async with carrying(*((wanted, []) if begins else ([], wanted))) as tasks:
             with pytest.raises(LocalEndpointError, match=f"{HERE}:{taken[1]}"):
                 await tasks[not begins]
+
+
+async def test_no_side_is_ready_whose_peer_has_failed_before() -> None:
+    told: list[object] = []
+    async with target(upper) as taken, stream() as (ours, theirs):
+        ends = await asyncio.gather(
+            forward(ours, forwards=[Forward(taken, (HERE, 1))], allow=[Target(HERE)], begins=True),
+            forward(
+                theirs,
+                forwards=[Forward((HERE, free_port()), (HERE, 1))],
+                allow=[Target(HERE)],
+                begins=False,
+                ready=told.append,
+            ),
+            return_exceptions=True,
+        )
+    assert isinstance(ends[0], LocalEndpointError)
+    assert told == []
 
 
 async def test_a_target_that_refuses_ends_its_own_connection_alone() -> None:
