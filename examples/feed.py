@@ -69,3 +69,5 @@ if __name__ == "__main__":
         asyncio.run(main(*sys.argv[1:]))
     except (simopen.SimopenError, ValueError, OSError) as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -75,3 +75,5 @@ if __name__ == "__main__":
         asyncio.run(WHAT[sys.argv[1], len(sys.argv)](*sys.argv[2:]))
     except (simopen.SimopenError, ValueError, OSError, httpx2.HTTPError) as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -77,3 +77,5 @@ if __name__ == "__main__":
         asyncio.run(main(*sys.argv[1:]))
     except (simopen.SimopenError, ValueError, OSError, httpx2.HTTPError) as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -21,3 +21,5 @@ if __name__ == "__main__":
         asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 1314))
     except (simopen.SimopenError, ValueError) as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)

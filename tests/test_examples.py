@@ -425,6 +425,39 @@ def test_what_cannot_be_done_is_said_in_one_line(words: list[str], complaint: st
     assert done.stderr.count("\n") == 1
 
 
+INTERRUPTED = """
+import asyncio, runpy, sys
+def run(main):
+    main.close()
+    raise KeyboardInterrupt  # as asyncio.run does
+asyncio.run = run
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["chat.py"],
+        ["feed.py", "h", "1", "+1s"],
+        ["file_server.py", "serve", "photos"],
+        ["keep_alive.py", "ask", "h", "1", "+1s"],
+        ["love.py", "h", "1", "+1s"],
+        ["remote_shell.py", "share"],
+        ["same_port.py"],
+        ["selfie.py"],
+        ["slot.py", "h", "1", "key"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_who_interrupts_them_sees_no_traceback(words: list[str]) -> None:
+    _needs(words[0])
+    command = [sys.executable, "-c", INTERRUPTED, str(EXAMPLES / words[0]), *words[1:]]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 def test_same_port(ports: tuple[int, int]) -> None:
     done = run("same_port.py", ports[0])
     assert (done.returncode, done.stderr) == (0, "")
