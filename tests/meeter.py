@@ -48,6 +48,7 @@ async def met(order: dict[str, Any]) -> dict[str, Any]:
                 local_clock=WrongClock(order.get("off_s", 0.0)),
             )
             writer.write(b"x")
+            told["notes"] = writer.get_extra_info("simopen").notes
             told["heard"] = (await reader.readexactly(1)).decode()
             told["heard_ns"] = time.monotonic_ns()
             writer.write_eof()

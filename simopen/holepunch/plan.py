@@ -23,11 +23,12 @@ MOST_HOSTS = 4
 
 
 @lru_cache(8)  # who tells of a plan before a punch, and the punch, ask for the same one
-def plan(ours: Profile, theirs: Profile, *, now_ns: UtcNs, spray: bool = False) -> Plan:
+def plan(ours: Profile, theirs: Profile, *, now_ns: UtcNs, spray: bool = False, by_hosts: bool = False) -> Plan:
     """What this side fires at a peer with that profile. The peer, with the two exchanged, gets the matching plan.
 
     `now_ns`: when the first SYN will leave, by the clock of the profiles' observations. `spray`: whether hundreds of
-    SYNs a second are allowed.
+    SYNs a second are allowed. `by_hosts`: whether a side that no server saw is tried at its own addresses, private ones
+    too, on both sides alike: for a peer that has shown who it is.
 
     Raises: ValueError for a profile that does not say which port it is of; TypeError or ValueError for one of no
     sense, and for a time of none.
@@ -36,7 +37,10 @@ def plan(ours: Profile, theirs: Profile, *, now_ns: UtcNs, spray: bool = False) 
     if not ours.hosts or not theirs.hosts:
         raise ValueError("a profile without hosts does not say which port it is of")
     ours, theirs = _spelled(ours), _spelled(theirs)
-    near, far = _beside(ours, theirs), _across(ours, theirs, now_ns, spray=spray)
+    near, far = (
+        _beside(ours, theirs, unseen=by_hosts and None in (ours.mapped, theirs.mapped)),
+        _across(ours, theirs, now_ns, spray=spray),
+    )
     return _plan(_both_ways(near, far), ours, theirs)
 
 
@@ -72,23 +76,32 @@ def _left_out(theirs: Profile) -> Iterator[str]:
             yield f"{host} left out: the peer's profile names {why}"
 
 
-def _beside(ours: Profile, theirs: Profile) -> Proposal:
-    """By the sides' own addresses: over IPv6 where both have it, and where both have one public address."""
+def _beside(ours: Profile, theirs: Profile, *, unseen: bool) -> Proposal:
+    """By the sides' own addresses: over IPv6 where both have it, and where both have, or may have, one public one."""
     why = []
     if six := all(any(map(_is_global6, profile.hosts)) for profile in (ours, theirs)):
         why.append("both have IPv6, where nothing is translated")
+    if unseen:
+        why.append("no STUN server saw both sides, so they are tried at their own addresses")
     if seen_at_one_address(ours, theirs):
         why.append("both have one public address, so they may be in one network")
-    at_theirs, at_ours = _named(ours, theirs, six=six), _named(theirs, ours, six=six)
+    at_theirs, at_ours = _named(ours, theirs, six=six, unseen=unseen), _named(theirs, ours, six=six, unseen=unseen)
     if not (at_theirs and at_ours):
         return impossible("neither side's own addresses are of use")
-    return Proposal(at_theirs, at_ours, "; ".join(why), 0.9)
+    return Proposal(at_theirs, at_ours, "; ".join(why), 0.5 if unseen and not six else 0.9)
 
 
-def _named(one: Profile, other: Profile, *, six: bool) -> tuple[Shot, ...]:
-    """One side's shots at the other's own addresses. `six`: over IPv6, from wherever."""
-    known, beside = {*one.hosts, other.mapped}, seen_at_one_address(one, other)
-    hosts = (host for host in dict.fromkeys(other.hosts) if host not in known and refusal(host, Reach.SITE) is None)
+def _named(one: Profile, other: Profile, *, six: bool, unseen: bool) -> tuple[Shot, ...]:
+    """One side's shots at the other's own addresses. `six`: over IPv6, from wherever.
+
+    Where a side is unseen, there is no way across, so the public endpoint of the one that was seen is tried here: a
+    directly reachable host meets it there. Nor can anybody say that they are in different networks: private addresses
+    are tried, as ICE does with host candidates (RFC 8445 §6.1.2).
+    """
+    beside = unseen or seen_at_one_address(one, other)
+    known = {*one.hosts} if unseen else {*one.hosts, other.mapped}
+    ends = [other.mapped, *other.hosts] if unseen and other.mapped else other.hosts
+    hosts = (host for host in dict.fromkeys(ends) if host not in known and refusal(host, Reach.SITE) is None)
     wanted = [host for host in hosts if beside or (six and _is_global6(host))]
     return tuple(Shot(one.hosts[0].port, host) for host in wanted[:MOST_HOSTS])
 

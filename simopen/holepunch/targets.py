@@ -167,9 +167,9 @@ def budgeted(aim: Aim, hops: int | None) -> tuple[tuple[Shot, ...], int | None, 
     return (shots, FEWEST_REPEATED, 0) if aim.spray else rationed(shots)
 
 
-def possible(ours: Profile, theirs: Profile, *, now_ns: UtcNs, spray: bool) -> Plan:
+def possible(ours: Profile, theirs: Profile, *, now_ns: UtcNs, spray: bool, by_hosts: bool = False) -> Plan:
     """`plan`, where it has any shots. Raises: ImpossiblePair where it has none; ValueError as `plan` does."""
-    found = plan(ours, theirs, now_ns=now_ns, spray=spray)
+    found = plan(ours, theirs, now_ns=now_ns, spray=spray, by_hosts=by_hosts)
     if not found.shots:
         why = f"these two NATs leave no way: {found.why}"
         raise ImpossiblePair(why, diagnosis=impossible(why, sprays=found.sprays))

@@ -19,8 +19,10 @@ from typing import TypeVar
 
 from simopen import _logs
 from simopen.clock.instant import positive_s
-from simopen.model.endpoint import Endpoint, Local, local_endpoint
+from simopen.errors import StunError
+from simopen.model.endpoint import Endpoint, Local, Reach, local_endpoint, refusal
 from simopen.model.nat import Allocation, Mapping, Profile
+from simopen.model.server import Server
 from simopen.model.times import MonoNs
 from simopen.model.wording import by_reason, first_few
 from simopen.nat.classify import classify
@@ -82,12 +84,14 @@ async def discovering(
     timeout: float = TIMEOUT_S,
     kind: Callable[[PunchPort, Inquiry], D],
     filtering: bool = False,
+    even_unseen: bool = False,
 ) -> AsyncIterator[D]:
     """`discover`, and hold the mapping while inside; `simopen.holding` for those who make no `kind` of their own.
 
     The connections to the servers stay open and are asked again every 25 s; where all servers have hung up, one is
-    connected to anew. Leaving closes them by FIN. `filtering`: whether to find that out, too. Arguments and errors are
-    as in `discover`.
+    connected to anew. Leaving closes them by FIN. `filtering`: whether to find that out, too. `even_unseen`: go on
+    where no server answers and this host has addresses that a peer may reach; see `Discovery.unseen`. Arguments and
+    errors are as in `discover`.
     """
     asked, timeout_s = parse_servers(servers), positive_s("timeout", timeout)
     address, port = (None, 0) if local is None else local_endpoint(local, 0)
@@ -97,8 +101,12 @@ async def discovering(
             logger.info(
                 "asking STUN servers: %d, from port %d, for at most %.1f s", len(asked), punch_port.port, timeout_s
             )
-            await inquiry.run(asked, timeout_s)
+            unseen = await _unseen(inquiry, asked, timeout_s)
             found = kind(punch_port, inquiry)
+            if unseen is not None:
+                if not (even_unseen and found.has_own_address):
+                    raise unseen
+                found.unseen = str(unseen)
             await found._judge()
             logger.info("STUN servers that answered: %d; %s", len(found.servers), found.profile)
             async with found._kept():
@@ -107,11 +115,21 @@ async def discovering(
             inquiry.close()
 
 
+async def _unseen(inquiry: Inquiry, servers: Sequence[Server], timeout_s: float) -> StunError | None:
+    """Ask; why nobody saw this host, where no server answered."""
+    try:
+        await inquiry.run(servers, timeout_s)
+    except StunError as error:
+        return error
+    return None
+
+
 class Discovery:
     """What was found out, and the connections that hold the mapping. Made by `discovering`.
 
     `profile`: what all answers so far show of IPv4, or of IPv6 where no server answered over IPv4. `profile6`: what
     they show of IPv6; None where no server answered over it. Both are replaced where an answer shows something new.
+    `unseen`: None; else no server answered, this says what each did, and `profile` has this host's own addresses alone.
     """
 
     def __init__(self, punch_port: PunchPort, inquiry: Inquiry, *, look_s: float = LOOK_S) -> None:
@@ -124,7 +142,13 @@ class Discovery:
         self.port = punch_port.port
         self.profile = Profile(hosts=self._hosts)
         self.profile6: Profile | None = None
+        self.unseen: str | None = None
         self._judged: dict[socket.AddressFamily, tuple[object, Profile]] = {}  # the evidence, and what it shows
+
+    @property
+    def has_own_address(self) -> bool:
+        """Whether a peer may reach one of this host's own addresses, as far as these show."""
+        return any(refusal(host, Reach.SITE) is None for host in self._hosts)
 
     @property
     def servers(self) -> tuple[Endpoint, ...]:
@@ -200,6 +224,8 @@ class Discovery:
         would take a port in the row that is predicted.
         """
         living = self._inquiry.living()
+        if not self._servers:
+            return ()
         if not living and self.profile.mapping in _EACH_ITS_OWN:
             return ()
         if not living:

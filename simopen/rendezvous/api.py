@@ -113,7 +113,7 @@ async def meet(
         WrongCode: the peer's code is another, or somebody has guessed. This one is of no more use.
         PeerLeft: the peer ended the meeting, or is not heard of any more.
         SignallingError: these two, and whatever the rendezvous did: `RoomCrowded`, `RendezvousUnreachable`.
-        StunError: no STUN server answered.
+        StunError: no STUN server answered, and this host has no address of its own that a peer may reach.
         PunchError: three rounds brought no stream; `report` and `diagnosis` are the last one's.
     """
     async with meeting(

@@ -27,12 +27,13 @@ from simopen.model.estimate import Estimate, Reading, Source
 from simopen.model.event import PeerBegun, PeerClock, PeerHere, Round
 from simopen.model.times import MonoNs
 from simopen.model.wording import human
-from simopen.rendezvous import exchange, peer_clock
+from simopen.nat.discovery import discovering
+from simopen.rendezvous import exchange, peer_clock, unseen
 from simopen.rendezvous.exchange import ROUNDS, Derive, Exchange, Go, Peer, Send
 from simopen.rendezvous.pake import BadMessage, Pake
 from simopen.signalling.base import Mood, Signaller
 from simopen.ticket.codec import Ticket, check_hosts, parse_ticket
-from simopen.ticket.hold import Held, holding
+from simopen.ticket.hold import Held
 
 logger = _logs.logger("meeting")
 T = TypeVar("T")
@@ -70,7 +71,7 @@ class Nats:
         self.finding = asyncio.ensure_future(self._found(local))
 
     async def _found(self, local: Local) -> Held:
-        held = holding(local, servers=self._servers, timeout=self._timeout_s)
+        held = discovering(local, servers=self._servers, timeout=self._timeout_s, kind=Held, even_unseen=True)
         return await self._stack.enter_async_context(held)
 
     async def from_another_port(self) -> None:
@@ -84,8 +85,9 @@ class Nats:
 
     @property
     def has_found(self) -> bool:
-        """Whether the answer is there."""
-        return self.finding.done() and not self.finding.cancelled() and self.finding.exception() is None
+        """Whether the answer of a server is there."""
+        ended = self.finding.done() and not self.finding.cancelled() and self.finding.exception() is None
+        return ended and self.finding.result().unseen is None
 
     async def close(self) -> None:
         """Let go. Does nothing where it has."""
@@ -127,7 +129,7 @@ class Meeting:
         return task
 
     async def streams(self) -> tuple[StreamReader, StreamWriter]:
-        """The stream, proven. Raises: SignallingError, StunError, PunchError."""
+        """The stream, proven. Raises: SignallingError, PunchError; StunError where this host has no address to try."""
         while True:
             peer = await self._until(lambda: self._said.peer, None)
             self._tell(PeerHere(MonoNs(time.monotonic_ns())))
@@ -278,8 +280,13 @@ class Meeting:
         options = self._options(number, when.at_ns / 1e9, clock, session)
         spray = mine.spray and ticket.spray
         fire = _connected(mine, ticket, replace(options, spray=spray), self._settings.limit)
-        reader, writer = await self._watched(fire, peer, number)
-        _note(writer, difference_ns / 1e9, when.bound_ns / 1e9)
+        notes = tuple(unseen.notes(found, ticket))
+        try:
+            reader, writer = await self._watched(fire, peer, number)
+        except PunchError as error:
+            unseen.advise(error, notes)
+            raise
+        _note(writer, difference_ns / 1e9, when.bound_ns / 1e9, notes)
         return reader, writer
 
     def _options(self, number: int, at: float, clock: Estimate, session: Session) -> Options:
@@ -349,6 +356,7 @@ def _parsed(text: str) -> Ticket:
 
 async def _connected(mine: Ticket, theirs: Ticket, options: Options, limit: int) -> tuple[StreamReader, StreamWriter]:
     try:
+        options = replace(options, plan=unseen.plan(mine.profile, theirs.profile))
         return await api.connected(theirs.profile, mine.profile, options, limit)
     except ValueError as error:
         raise PeerLeft(f"what the peer says of its NATs cannot be: {error}") from error
@@ -368,7 +376,7 @@ def _soon(clock: Estimate, tickets: tuple[Ticket, Ticket], own: Reading) -> Go:
     return Go(at_ns, difference_ns, bound_ns)
 
 
-def _note(writer: StreamWriter, difference_s: float, bound_s: float) -> None:
+def _note(writer: StreamWriter, difference_s: float, bound_s: float, notes: tuple[str, ...]) -> None:
     transport: Any = writer.transport
     said = f"the peer's clock is {difference_s:+.3f} s from this host's, ± {human(bound_s)}, by the peer's time stamps"
-    transport.report = replace(transport.report, notes=(*transport.report.notes, said))
+    transport.report = replace(transport.report, notes=(*transport.report.notes, said, *notes))

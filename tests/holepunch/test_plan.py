@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import accumulate, product
 from typing import Any
 
@@ -36,8 +37,9 @@ def profile(host: Endpoint, mapped: Endpoint | None, **fields: object) -> Profil
     return replace(Profile(hosts=(host,), mapped=mapped), **{**known, **fields})  # type: ignore[arg-type]
 
 
-def both(ours: Profile, theirs: Profile, *, spray: bool = False) -> tuple[Plan, Plan]:
-    return plan(ours, theirs, now_ns=0, spray=spray), plan(theirs, ours, now_ns=0, spray=spray)
+def both(ours: Profile, theirs: Profile, *, spray: bool = False, by_hosts: bool = False) -> tuple[Plan, Plan]:
+    asked = partial(plan, now_ns=0, spray=spray, by_hosts=by_hosts)
+    return asked(ours, theirs), asked(theirs, ours)
 
 
 def played(left: lab.Nat, right: lab.Nat, runs: int = 5, *, spray: bool = False, wait_ns: int = 0) -> list[Meeting]:
@@ -176,6 +178,20 @@ def test_what_is_missing_is_said(theirs: Profile, why: str) -> None:
     found, _ = both(profile(OURS, A), theirs)
     assert not found.shots
     assert why in found.why
+
+
+def test_two_whom_no_server_saw_are_tried_at_their_own_addresses() -> None:
+    ours, theirs = both(profile(OURS, None), profile(THEIRS, None), by_hosts=True)
+    assert [shot.remote for shot in ours.shots] == [THEIRS]
+    assert [shot.remote for shot in theirs.shots] == [OURS]
+    assert "no STUN server saw both" in ours.why
+
+
+def test_who_was_seen_is_met_at_the_public_endpoint_by_one_whom_nobody_saw() -> None:
+    reachable = Endpoint("198.51.100.7", 2718)
+    ours, theirs = both(profile(OURS, A), profile(reachable, None), by_hosts=True)
+    assert [shot.remote for shot in ours.shots] == [reachable]
+    assert [shot.remote for shot in theirs.shots] == [A, OURS]
 
 
 @pytest.mark.parametrize(

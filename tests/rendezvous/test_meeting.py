@@ -25,6 +25,7 @@ from simopen.rendezvous.sealing import SEALED_BYTES
 from simopen.signalling.base import Message, Mood
 from simopen.ticket.hold import issued
 from tests.fake_stun import FakeStun
+from tests.loopback import kept_ports
 from tests.rendezvous.rooms import Rooms
 
 Streams = tuple[StreamReader, StreamWriter]
@@ -276,9 +277,14 @@ def test_of_stun_servers_that_are_recommended_those_nearer_than_the_rendezvous_a
     assert api._announced(told, via) == tuple(kept)
 
 
-async def test_no_stun_server_ends_it_and_the_peer_hears_why(place: Place) -> None:
+async def test_no_stun_server_and_no_address_that_a_peer_can_reach_ends_it_and_the_peer_hears_why(place: Place) -> None:
+    with kept_ports() as (port, _):
+        await ended_unseen(place, port)
+
+
+async def ended_unseen(place: Place, port: int) -> None:
     async with FakeStun(silent=True, udp=False) as mute:
-        lost = place.meet(servers=[mute.name], timeout=0.3)
+        lost = place.meet(servers=[mute.name], timeout=0.3, local=("127.0.0.1", port))
         stays = asyncio.ensure_future(place.meet())
         with pytest.raises(StunError):
             await lost

@@ -47,8 +47,7 @@ async def meet(place: Site, nats: tuple[Nat, Nat], off_s: tuple[float, float], r
     code, programs = str(new_code(str(room))), []
     for number, nat in enumerate(nats):
         host = await net.host(f"{'left' if number == 0 else 'right'}{room}", delay_s=0.02, nat=nat)
-        done = await host.run(["sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6"])
-        assert done.returncode == 0
+        await without_ipv6(host)
         order = json.dumps({"code": code, "via": via, "servers": servers, "off_s": off_s[number]})
         loop = ("asyncio", "uvloop")[number]
         programs.append(await host.start([sys.executable, "-m", "tests.meeter", loop, order], cwd=ROOT, stderr=None))
@@ -72,6 +71,51 @@ async def all_met() -> None:
         assert [each.get("heard") for each in said] == ["x", "x"], said
         for each, mine, theirs in zip(said, off_s, off_s[::-1], strict=True):
             assert round(each["clock"][0]) == theirs - mine
+
+
+def test_where_no_stun_server_answers_they_meet_at_their_own_addresses() -> None:
+    asyncio.run(unseen_met())
+
+
+async def unseen_met() -> None:
+    """On one LAN with no server, or with one side's alone; and an unseen host without a NAT, and one behind a NAT."""
+    async with site() as place:
+        net, via, servers = place
+        mute = [f"{servers[0]}:9"]
+        lan = await net.host("lan", delay_s=0.02, nat=Nat())
+        beside = await net.host("beside", beside=lan)
+        open_host = await net.host("open", delay_s=0.02)
+        sides = [
+            ((lan, mute), (beside, mute)),
+            ((lan, servers), (beside, mute)),
+            ((lan, servers), (open_host, mute)),
+        ]
+        for host in (lan, beside, open_host):
+            await without_ipv6(host)
+        ended = await asyncio.gather(*(pair_met(via, pair, room) for room, pair in enumerate(sides, 1)))
+    for said in ended:
+        assert [each.get("heard") for each in said] == ["x", "x"], said
+        assert all(any("nothing is known of the NATs" in note for note in each["notes"]) for each in said), said
+
+
+async def without_ipv6(host: lab.Host) -> None:
+    done = await host.run(["sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6"])
+    assert done.returncode == 0
+
+
+async def pair_met(via: str, pair: tuple[tuple[lab.Host, list[str]], ...], room: int) -> list[dict[str, Any]]:
+    """What each side says, whose STUN servers are its own."""
+    code, said = str(new_code(str(room))), []
+    orders = [json.dumps({"code": code, "via": via, "servers": servers}) for _, servers in pair]
+    words = [sys.executable, "-m", "tests.meeter"]
+    programs = [
+        await host.start([*words, loop, order], cwd=ROOT, stderr=None)
+        for (host, _), loop, order in zip(pair, ("asyncio", "uvloop"), orders, strict=True)
+    ]
+    for program in programs:
+        assert program.stdout is not None
+        said.append(json.loads(await program.stdout.readline()))
+    return said
 
 
 def test_two_random_nats_are_told_to_be_out_of_reach_on_both_sides() -> None:
