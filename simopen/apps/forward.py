@@ -61,7 +61,7 @@ class Target:
 
     def covers(self, host: str, port: int) -> bool:
         """Whether a connection to that is one to this."""
-        return self.host == host and self.port in {None, port}
+        return self.host.lower() == host.lower() and self.port in {None, port}
 
     def __str__(self) -> str:
         return self.host if self.port is None else _named(self.host, self.port)
@@ -91,6 +91,10 @@ class Forward:
 
 def _named(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _lower(host: str, port: int) -> tuple[str, int]:
+    return host.lower(), port
 
 
 async def forward(
@@ -173,7 +177,7 @@ class _Side:
     async def listen(self, wanted: Forward) -> Any:
         """Have connections to this port carried; False where it cannot be had, and then `failed` says why."""
         # SSH's server names its own port: its client knows where that leads.
-        to = wanted.to if isinstance(self, asyncssh.SSHClient) else wanted.listen
+        to = wanted.to if isinstance(self, asyncssh.SSHClient) else _lower(*wanted.listen)
         try:
             listener = await self._connection.forward_local_port(*wanted.listen, *to, self._may_go)
         except OSError as error:
@@ -210,7 +214,8 @@ class _Server(_Side, asyncssh.SSHServer):
 
     async def server_requested(self, listen_host: str, listen_port: int) -> Any:
         """The peer, SSH's client, asks for a port on this host: for one that this side has asked it to ask for."""
-        wanted = next((each for each in self.forwards if each.listen == (listen_host, listen_port)), None)
+        asked_for = (listen_host, listen_port)  # asyncssh has made that host lower case
+        wanted = next((each for each in self.forwards if _lower(*each.listen) == asked_for), None)
         return False if wanted is None else await self.listen(wanted)
 
     def unix_server_requested(self, listen_path: str) -> bool:

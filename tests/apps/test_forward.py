@@ -7,13 +7,14 @@ import contextlib
 import hashlib
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import pytest
 
 from simopen.apps.forward import MOST_FORWARDS, Forward, Target, forward
 from simopen.errors import ForwardError, LocalEndpointError
+from tests.loopback import kept_ports
 
 Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Serve: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -64,9 +65,18 @@ async def upper(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     writer.write((await reader.read()).upper())
 
 
+_kept = contextlib.ExitStack()
+
+
+@pytest.fixture(autouse=True)
+def kept() -> Iterator[None]:
+    """A test's ports are nobody else's while it runs."""
+    yield
+    _kept.close()
+
+
 def free_port() -> int:
-    with socket.create_server((HERE, 0)) as server:
-        return int(server.getsockname()[1])
+    return _kept.enter_context(kept_ports())[0]
 
 
 @contextlib.asynccontextmanager
@@ -115,8 +125,18 @@ async def test_connections_go_both_ways_and_half_closes_travel(side: str) -> Non
                 assert answers == [b"WORDS%d" % n for n in range(20)]
 
 
-def is_taken(port: int) -> bool:
+@pytest.mark.parametrize("begins", [True, False])
+async def test_a_host_may_be_typed_in_capitals(begins: bool) -> None:
+    async with target(upper) as (_, port):
+        wanted = Forward.read(f"LocalHost:{free_port()}", f"LOCALHOST:{port}")
+        sides = ([wanted], []) if begins else ([], [wanted])
+        async with carrying(*sides, allow=[Target.read("localhost")]):
+            assert await asked(wanted.listen[1], b"words") == b"WORDS"
+
+
+def is_listened_at(port: int) -> bool:
     with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             sock.bind((HERE, port))
         except OSError:
@@ -127,7 +147,7 @@ def is_taken(port: int) -> bool:
 async def asked_at_once(port: int, words: bytes) -> bytes:
     """As `asked`, once somebody listens; to connect until then would use up ports that other tests have in mind."""
     while True:
-        if is_taken(port):
+        if is_listened_at(port):
             return await asked(port, words)
         await asyncio.sleep(0)
 
