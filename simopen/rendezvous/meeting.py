@@ -49,7 +49,7 @@ _LEAVING_S = 1.0
 _ARMING_NS = 30_000_000
 _PLANNING_NS = 300_000_000
 """A row of ports takes so long to be foreseen."""
-_CHANGES = ("", "; the NATs are asked anew", "; from another local port")
+_ANEW, _ELSEWHERE = "; the NATs are asked anew", "; from another local port"
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,13 +233,19 @@ class Meeting:
 
     async def _changed_for(self, number: int) -> Held:
         """What is held in that round."""
-        found = await asyncio.shield(self._nats.finding)
-        if number == 2 or (number == 3 and self._settings.options.local is not None):
+        change, found = self._change(number), await asyncio.shield(self._nats.finding)
+        if change == _ANEW:
             await found.refresh()
-        elif number == 3:
+        elif change == _ELSEWHERE:
             await self._nats.from_another_port()
             return await asyncio.shield(self._nats.finding)
         return found
+
+    def _change(self, number: int) -> str:
+        """What that round changes, in words: the port where it is this side's to choose, once asking has not helped."""
+        if number == 1:
+            return ""
+        return _ELSEWHERE if number == 3 and self._settings.options.local is None else _ANEW
 
     # The rounds.
 
@@ -260,7 +266,7 @@ class Meeting:
         raise last
 
     async def _round(self, peer: Peer, number: int) -> tuple[StreamReader, StreamWriter]:
-        self._tell(Round(MonoNs(time.monotonic_ns()), number, f"round {number} of {ROUNDS}{_CHANGES[number - 1]}"))
+        self._tell(Round(MonoNs(time.monotonic_ns()), number, f"round {number} of {ROUNDS}{self._change(number)}"))
         found = await self._found(peer, number)
         clock = await self._clock(peer)
         mine = found.ticket(clock.utc_at(MonoNs(time.monotonic_ns())) / 1e9, clock, spray=self._settings.options.spray)
