@@ -27,5 +27,6 @@ autodoc_default_options = {"members": True, "undoc-members": False}
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
+napoleon_use_ivar = True
 python_use_unqualified_type_names = True
 napoleon_numpy_docstring = False

@@ -16,6 +16,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Generic, TypeVar
 
 from simopen import _logs
@@ -26,6 +27,7 @@ from simopen.net.sockets import sockaddr
 from simopen.signalling.server_limits import owner
 
 logger = _logs.logger("signalling.server")
+T = TypeVar("T")
 
 BACKLOG = 4096
 """Connections that the kernel keeps for us; it cuts this down to net.core.somaxconn."""
@@ -35,6 +37,7 @@ HANDSHAKES = 128
 """TLS handshakes under way at a time."""
 PAUSE_S = 0.5
 """Where this process or host has no descriptor left, until the next try."""
+_TRIES = 20
 _NO_MORE = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _NO_SUCH_FAMILY = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
 
@@ -47,7 +50,24 @@ def listeners(hosts: Iterable[str], port: int) -> list[socket.socket]:
     Raises:
         LocalEndpointError: one cannot be had; the message names it.
     """
-    named = tuple(hosts)
+    return at_a_free_port(port, partial(_listeners, tuple(hosts)))
+
+
+def at_a_free_port(port: int, listen: Callable[[int], T]) -> T:
+    """What is made at that port; where that is 0, at one that is free for all that is made: one may be for a part.
+
+    Raises: as `listen`.
+    """
+    for _ in range(_TRIES if port == 0 else 0):
+        try:
+            return listen(port)
+        except LocalEndpointError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+    return listen(port)
+
+
+def _listeners(named: tuple[str, ...], port: int) -> list[socket.socket]:
     made: list[socket.socket] = []
     try:
         for host in named or tuple(ANY.values()):

@@ -18,6 +18,7 @@ import struct
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from simopen import _logs
 from simopen.errors import LocalEndpointError, StunError
@@ -27,7 +28,7 @@ from simopen.nat.stun_answer import Back, ConnectBack
 from simopen.net.os_errors import local_error
 from simopen.net.own_flows import Flows
 from simopen.net.sockets import connect, keep, open_socket
-from simopen.signalling.server_door import Door, listeners
+from simopen.signalling.server_door import Door, at_a_free_port, listeners
 from simopen.signalling.server_limits import Accounts, Bucket, Limits, owner
 
 logger = _logs.logger("signalling.stun")
@@ -132,28 +133,26 @@ class StunService:
         return tuple(each.local for each in self._sites)
 
     async def _listen(self, port: int) -> int:
-        socks = listeners(self._local_addresses(), port)
-        ends = [normalise(each.getsockname()) for each in socks]
+        socks, udp = at_a_free_port(port, self._bound)
         full, handshake_s = self._accounts.is_full, self._limits.handshake_s
         self._doors.append(Door(socks, self._admit, self._lost, full, tls=None, handshake_s=handshake_s))
-        for end in ends:
-            await self._listen_udp(end)
-        return ends[0].port
+        for sock in udp:
+            made = partial(_Datagrams, self, normalise(sock.getsockname()))
+            transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(made, sock=sock)
+            self._udp.append(transport)
+        return int(udp[0].getsockname()[1])
 
-    async def _listen_udp(self, end: Endpoint) -> None:
-        sock = socket.socket(end.family, socket.SOCK_DGRAM)
+    def _bound(self, port: int) -> tuple[list[socket.socket], list[socket.socket]]:
+        """Sockets of both protocols at one port."""
+        socks, udp = listeners(self._local_addresses(), port), list[socket.socket]()
         try:
-            sock.setblocking(False)
-            if end.family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.bind(end)
-        except OSError as error:
-            sock.close()
-            raise local_error(error, end) from error
-        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
-            lambda: _Datagrams(self, end), sock=sock
-        )
-        self._udp.append(transport)
+            for each in socks:
+                udp.append(_bound_udp(normalise(each.getsockname())))
+        except BaseException:
+            for each in (*socks, *udp):
+                each.close()
+            raise
+        return socks, udp
 
     def _admit(self, peer: Endpoint) -> _Asker | None:
         whose = owner(peer.address)
@@ -304,6 +303,19 @@ class _Datagrams(asyncio.DatagramProtocol):
         if said is not None:
             with contextlib.suppress(OSError):
                 self._transport.sendto(said, addr)  # type: ignore[attr-defined]
+
+
+def _bound_udp(end: Endpoint) -> socket.socket:
+    sock = socket.socket(end.family, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        if end.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(end)
+    except OSError as error:
+        sock.close()
+        raise local_error(error, end) from error
+    return sock
 
 
 def _rtt_s(transport: asyncio.BaseTransport) -> float:

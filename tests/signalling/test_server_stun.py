@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -11,12 +12,16 @@ from typing import Any
 
 import pytest
 
+from simopen.errors import LocalEndpointError
 from simopen.model.endpoint import Endpoint, normalise
 from simopen.nat import stun
 from simopen.nat.stun_answer import Back, ConnectBack
 from simopen.nat.stun_tcp import Binding, other_address
+from simopen.net.os_errors import local_error
+from simopen.signalling.server_door import at_a_free_port
 from simopen.signalling.server_limits import Limits
 from simopen.signalling.server_stun import Site, StunService, sites
+from tests.loopback import kept_ports
 from tests.signalling.clients import ended
 
 ONE, OTHER = "127.0.0.1", "127.0.0.2"
@@ -32,6 +37,32 @@ async def served(*addresses: str, **limits: Any) -> AsyncIterator[tuple[StunServ
         yield service, Endpoint(ONE, service.ports[0])
     finally:
         await service.close()
+
+
+def test_a_port_that_is_free_is_looked_for_until_all_have_it_and_one_that_was_named_is_not() -> None:
+    asked_for: list[int] = []
+
+    def listen(port: int) -> int:
+        asked_for.append(port)
+        if len(asked_for) < 3:
+            raise local_error(OSError(errno.EADDRINUSE, "in use"), (ONE, 7))
+        return 7
+
+    assert at_a_free_port(0, listen) == 7
+    assert asked_for == [0, 0, 0]
+    asked_for.clear()
+    with pytest.raises(LocalEndpointError, match="another program has it"):
+        at_a_free_port(4000, listen)
+    assert asked_for == [4000]
+
+
+async def test_where_half_of_a_port_is_taken_nothing_of_the_other_half_is_kept() -> None:
+    """The port of UDP at the second address is another program's."""
+    with kept_ports() as (port, spare), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind((OTHER, port))
+        service = StunService(Limits(), sites((ONE, OTHER)), (port, spare))
+        with pytest.raises(LocalEndpointError, match=f"{OTHER}:{port}"):
+            await service.open()
 
 
 async def asked(server: Endpoint, back: ConnectBack | None = None) -> stun.Answer:
