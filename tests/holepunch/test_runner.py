@@ -82,7 +82,7 @@ async def test_a_port_that_somebody_has_costs_only_its_own_first_shots(ports: tu
         taken = holder.getsockname()[1]
         shots = [Shot(port, peer) for port in (taken, ports[0]) for peer in peers]
         with Runner.opened(HERE, opened_first(tuple(shots), 1)) as runner:
-            await runner.prepared.open_the_way(MonoNs(time.monotonic_ns() + 100_000_000))
+            await runner.prepared.open_the_way(MonoNs(time.monotonic_ns() + 350_000_000))
             first = runner.prepared.first
             assert [bool(attempts.pair.started_ns) for attempts in first] == [False, False, True, True]
             assert not any(attempts.loaded for attempts in first)
