@@ -27,7 +27,7 @@ from simopen.link.contexts import SHORT, Ready, passes, ready, require_ed25519
 from simopen.link.nonces import Nonces, new_nonce
 from simopen.link.own_nonces import Ends, OwnNonces
 from simopen.link.session import Role, Session
-from simopen.link.transport import LinkTransport
+from simopen.link.transport import ANSWER_S, LinkTransport
 from simopen.model.endpoint import normalise
 from simopen.model.proof import Proof, Reason
 from simopen.model.times import MonoNs
@@ -64,6 +64,7 @@ class Handshake:
         *,
         refused: Callable[[socket.socket], object] = lambda _: None,
         limit_s: float = HANDSHAKE_S,
+        answer_s: float = ANSWER_S,
         most: int = MOST_AT_ONCE,
         ends_early: bool = True,
         make: Callable[[Session], Ready] = ready,
@@ -73,6 +74,7 @@ class Handshake:
         self._loop = asyncio.get_running_loop()
         self.won: asyncio.Future[Link] = self._loop.create_future()
         self.reasons: Counter[Reason] = Counter()
+        self.answer_s = answer_s
         self._session, self._nonce = session, new_nonce()
         self._make, self._own = make, own
         self._ready: Ready | None = None if session.role is None else make(session)
@@ -388,4 +390,4 @@ class _Candidate(asyncio.Protocol):
             proof_s=(self._proven_ns - (self._nonce_ns if bare else self._up_ns)) / 1e9,
             choice_s=(now_ns - self._proven_ns) / 1e9,
         )
-        return Link(LinkTransport(self.channel, self._transport), proof, self.sock)
+        return Link(LinkTransport(self.channel, self._transport, self._handshake.answer_s), proof, self.sock)

@@ -30,6 +30,7 @@ PRINTED = {
 }
 """By what stands in a program: what its two sides print between them."""
 BLOCKS = run_by("both ends")
+pytestmark = pytest.mark.real_server  # real libraries: where CI lacks one, its page is not shown to be true
 
 
 async def both(call: Callable[..., Any], ports: tuple[int, int], **options: Any) -> Any:

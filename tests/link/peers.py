@@ -14,6 +14,7 @@ from simopen.link.handshake import Handshake, Link
 from simopen.link.nonces import Nonces, new_nonce
 from simopen.link.session import Kind, Role, Session
 from simopen.link.streams import streams
+from simopen.link.transport import ANSWER_S
 from simopen.net.sockets import keep
 
 KEY, OTHER_KEY = bytes(range(32)), bytes(32)
@@ -52,9 +53,11 @@ def channel(session: Session, nonce: bytes | None = None) -> Channel:
 
 
 @contextlib.asynccontextmanager
-async def handshakes(*both: Session, limit_s: float = 60.0) -> AsyncIterator[list[Handshake]]:
+async def handshakes(
+    *both: Session, limit_s: float = 60.0, answer_s: float = ANSWER_S
+) -> AsyncIterator[list[Handshake]]:
     """One a session; the limit is one that no test meets."""
-    made = [Handshake(session, limit_s=limit_s) for session in both]
+    made = [Handshake(session, limit_s=limit_s, answer_s=answer_s) for session in both]
     try:
         yield made
     finally:

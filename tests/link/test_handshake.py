@@ -552,10 +552,10 @@ async def test_a_peer_that_is_killed_in_any_step_is_no_link_or_a_broken_one(
         writer.transport.abort()
 
 
-async def test_many_links_at_once_come_up_and_talk() -> None:
-    """A thousand, with what they cost: `benchmarks/link.py`. Here as many as a busy machine answers all in time."""
+async def test_a_hundred_links_at_once_come_up_and_talk() -> None:
+    """A thousand, with what they cost: `benchmarks/link.py`."""
     async with contextlib.AsyncExitStack() as stack:
-        made = [await stack.enter_async_context(handshakes(*sessions())) for _ in range(40)]
+        made = [await stack.enter_async_context(handshakes(*sessions(), answer_s=60)) for _ in range(100)]
         for both in made:
             for each, sock in zip(both, connected(), strict=True):
                 each.offer(sock)
