@@ -21,14 +21,17 @@ from tests.loopback import ports
 from tests.signalling.hostile import Middle, mailbox_of, talker
 
 __all__ = ["ports"]
-QUICK = Patience(open_s=0.3, answer_s=0.2, gone_s=0.5, delay_s=0.01, delay_most_s=0.02, closing_s=0.2)
 STEADY = Patience(delay_s=0.01, delay_most_s=0.02)
 """Waits for as long as it takes, and connects again at once."""
+FICKLE = Patience(gone_s=0.5, delay_s=0.01, delay_most_s=0.02)
+"""Waits for whoever is there, and not for long for whoever is not."""
+QUICK = Patience(open_s=0.3, answer_s=0.2, gone_s=0.5, delay_s=0.01, delay_most_s=0.02)
+"""For those who never answer."""
 IMPATIENT = Patience(answer_s=0.3, delay_s=0.01, delay_most_s=0.02, gone_s=60.0)
 WELCOME = json.dumps({"type": "welcome", "welcome": {}})
 
 
-async def refused(url: str, patience: Patience = QUICK) -> SignallingError:
+async def refused(url: str, patience: Patience = STEADY) -> SignallingError:
     """What entering a room ends with."""
     with pytest.raises(SignallingError) as raised:
         await wait_in_room(url, patience)
@@ -43,7 +46,7 @@ async def wait_in_room(url: str, patience: Patience) -> None:
 
 
 async def test_nobody_there(ports: tuple[int, int]) -> None:
-    error = await refused(f"ws://127.0.0.1:{ports[0]}/v1")
+    error = await refused(f"ws://127.0.0.1:{ports[0]}/v1", FICKLE)
     assert isinstance(error, RendezvousUnreachable)
     assert "Connection refused" in str(error)
 
@@ -63,7 +66,7 @@ async def test_nobody_there(ports: tuple[int, int]) -> None:
 )
 async def test_who_is_no_web_socket_is_unreachable(data: bytes) -> None:
     async with talker(data) as url:
-        assert isinstance(await refused(url), RendezvousUnreachable)
+        assert isinstance(await refused(url, QUICK), RendezvousUnreachable)
 
 
 @pytest.mark.parametrize("said", ["hello", "[]", b"\xff\x00", '{"type": "claimed", "mailbox": "m"}', WELCOME * 2, "{"])
@@ -108,7 +111,7 @@ async def test_a_server_that_stalls_is_given_up(said: list[str]) -> None:
         await connection.wait_closed()
 
     async with mailbox_of(handler) as url:
-        assert "no answer within" in str(await refused(url))
+        assert "no answer within" in str(await refused(url, QUICK))
 
 
 @pytest.mark.parametrize("code", [1008, 1009])
@@ -122,7 +125,7 @@ async def test_who_is_shown_the_door_does_not_come_again(code: int) -> None:
         await connection.close(code, "too \x1b many")
 
     async with mailbox_of(handler) as url:
-        assert r"too \x1b many" in str(await refused(url, STEADY))
+        assert r"too \x1b many" in str(await refused(url))
     assert connections == 1
 
 
@@ -235,7 +238,7 @@ async def test_a_stamp_is_made_where_it_is_asked_for() -> None:
         assert json.loads(await connection.recv())["type"] == "bind"
         await connection.wait_closed()
 
-    async with mailbox_of(handler) as url, mailbox(url, url, patience=QUICK):
+    async with mailbox_of(handler) as url, mailbox(url, url, patience=STEADY):
         assert zero_bits(hashlib.sha1((await stamps.get()).encode()).digest()) >= 8
 
 

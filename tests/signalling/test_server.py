@@ -112,7 +112,7 @@ def frame(kind: str, **values: object) -> bytes:
 
 async def test_a_waiter_that_vanished_is_noticed_and_its_user_let_in_again() -> None:
     """It has closed its lid: no FIN comes, and no pong."""
-    async with served(limits=Limits(ping_s=0.2)) as server:
+    async with served(limits=Limits(ping_s=1.0)) as server:
         reader, writer = await asyncio.open_connection(HERE, server.port)
         writer.write(UPGRADE + frame("bind", appid=APP, side="one") + frame("claim", nameplate="4"))
         again, other = await bound(server.url, "one again"), await bound(server.url, "other")
@@ -125,7 +125,7 @@ async def test_a_waiter_that_vanished_is_noticed_and_its_user_let_in_again() -> 
 
 async def test_ten_thousand_bytes_of_nothing_and_those_who_say_nothing_are_let_go() -> None:
     """Mute ones, one that sends its request byte by byte, and one that never says who it is."""
-    async with served(limits=Limits(handshake_s=0.3, bind_s=0.3, ping_s=0.3)) as server:
+    async with served(limits=Limits(handshake_s=1.5, bind_s=1.5, ping_s=1.5)) as server:
         mute = [await asyncio.open_connection(HERE, server.port) for _ in range(20)]
         slow, writer = await asyncio.open_connection(HERE, server.port)
         writer.write(b"GET /v1 HTTP/1.1\r\nX: ")
@@ -244,7 +244,7 @@ async def test_the_welcome_names_the_stun_servers_by_the_name_that_the_client_ha
 
 
 async def test_a_room_that_is_too_old_ends_and_whoever_waits_in_it_is_told() -> None:
-    async with served(limits=Limits(room_s=0.3)) as server:
+    async with served(limits=Limits(room_s=1.5)) as server:
         client = await bound(server.url, "one")
         await client.enter("4")
         assert "too old" in (await client.hear("error"))["error"]

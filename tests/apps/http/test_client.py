@@ -268,7 +268,7 @@ async def test_a_time_out_is_told_in_httpx_s_words() -> None:
 
     async with meeting(mute) as meet, client(httpx2, simopen.http.Transport(meet)) as http:
         with pytest.raises(httpx2.ReadTimeout, match=r"the peer sent nothing for 0\.02 s"):
-            await http.get("/", timeout=0.02)
+            await http.get("/", timeout=httpx2.Timeout(None, read=0.02))
 
 
 @pytest.mark.parametrize("url", ["https://peer/", "ftp://peer/"])
