@@ -55,7 +55,7 @@ class Incoming:
         self._staging = Staging(into, offer.names)
         self._digests: dict[tuple[str, ...], tuple[int, _Hash]] = {}
         self._files = self._folders = self._size = self._tops = 0
-        self._came: set[tuple[str, ...]] | None = None
+        self._came: set[tuple[str, ...]] | None = None if self._staging.is_new else set()
         self._open: _Open | None = None
         self.is_complete = False
         """Whether all of it has its final names."""
@@ -82,7 +82,6 @@ class Incoming:
         """
         found = 0
         for names in self._staging.files():
-            self._came = set()
             fd = self._staging.read(names)
             if fd is None:
                 continue

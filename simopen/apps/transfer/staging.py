@@ -2,6 +2,7 @@
 
 Theory of operation. Each folder on the way is opened by itself, below the one before it and through no link, so that
 nothing that somebody puts there meanwhile leads elsewhere. A name becomes final in one step, and only where it is free:
+by renameat2(2), so that a process that is killed leaves nothing under it. File systems that lack that (NFS has none) get
 a file by link(2), a folder by rename(2) onto an empty one that was made for it. The hidden folder has a name that
 follows from the names that are sent: what an interrupted transfer has left there is found by the next one.
 """
@@ -27,14 +28,21 @@ SUFFIX = ".simopen-part"
 _READABLE = 60  # bytes of the first name
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}  # FAT, and what phones store on
+_RENAME_NOREPLACE = 1  # linux/fs.h
+_NO_SUCH_RENAME = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}  # of the file system, of a kernel before 3.15
 
 
 class Staging:
-    """The hidden folder for these names, below `into`, for one transfer at a time."""
+    """The hidden folder for these names, below `into`, for one transfer at a time.
+
+    Attributes:
+        is_new: whether no earlier transfer has left anything in it.
+    """
 
     def __init__(self, into: Path, names: Sequence[str]) -> None:
         """Open it, or make it. Raises: TransferError."""
         self._names = names
+        self.is_new = True
         self.path = into / _hidden(names)
         self._parent: tuple[tuple[str, ...], int] | None = None
         with contextlib.ExitStack() as stack:
@@ -43,8 +51,10 @@ class Staging:
             stack.callback(os.close, self._into)
             self._refuse_taken()
             with _told(self.path):
-                with contextlib.suppress(FileExistsError):
+                try:
                     os.mkdir(self.path.name, 0o700, dir_fd=self._into)
+                except FileExistsError:
+                    self.is_new = False
                 self._fd = os.open(self.path.name, _FOLDER, dir_fd=self._into)
             stack.callback(os.close, self._fd)
             self._lock()
@@ -133,6 +143,7 @@ class Staging:
                 try:
                     os.ftruncate(fd, start)
                     os.lseek(fd, start, os.SEEK_SET)
+                    _set_executable(fd, executable=executable)
                 except BaseException:
                     os.close(fd)
                     raise
@@ -197,13 +208,17 @@ class Staging:
 
     def _publish(self, name: str) -> None:
         try:
-            if stat.S_ISDIR(os.stat(name, dir_fd=self._fd, follow_symlinks=False).st_mode):
-                os.mkdir(name, dir_fd=self._into)
-                self._replace(name, os.rmdir)
-            else:
-                self._publish_file(name)
+            if not _renamed(name, self._fd, self._into):
+                self._publish_in_steps(name)
         except FileExistsError as error:
             raise _taken(name) from error
+
+    def _publish_in_steps(self, name: str) -> None:
+        if stat.S_ISDIR(os.stat(name, dir_fd=self._fd, follow_symlinks=False).st_mode):
+            os.mkdir(name, dir_fd=self._into)
+            self._replace(name, os.rmdir)
+        else:
+            self._publish_file(name)
 
     def _publish_file(self, name: str) -> None:
         try:
@@ -254,6 +269,28 @@ def _told(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise TransferError(f"cannot write {quoted(str(path))}: {reason(error)}") from error
+
+
+def _set_executable(fd: int, *, executable: bool) -> None:
+    """For whoever may read it, as the umask had it when it was made."""
+    mode = stat.S_IMODE(os.fstat(fd).st_mode)
+    wanted = mode | (mode & 0o444) >> 2 if executable else mode & ~0o111
+    if wanted != mode:
+        os.fchmod(fd, wanted)
+
+
+def _renamed(name: str, source: int, target: int) -> bool:
+    """Move it from one folder to the other in one step; False: that cannot be done here. Raises: OSError."""
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if call is None:
+        return False
+    raw = os.fsencode(name)
+    if call(source, raw, target, raw, _RENAME_NOREPLACE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in _NO_SUCH_RENAME:
+        return False
+    raise OSError(number, os.strerror(number))
 
 
 def _sync(fd: int) -> None:

@@ -91,6 +91,14 @@ def test_what_an_earlier_transfer_left_and_this_one_lacks_goes(tmp_path: Path) -
     assert os.listdir(tmp_path / "d") == ["y"]
 
 
+def test_an_empty_folder_that_an_earlier_transfer_left_and_this_one_lacks_goes(tmp_path: Path) -> None:
+    with Incoming(offer("d", folders=2), tmp_path) as incoming:
+        list(incoming.has())
+        incoming.take([Folder("d"), Folder("d/old")])
+    taken(tmp_path, offer("d", folders=1), [Folder("d"), file("d/y"), b"data", End(SHA[b"data"]), Complete()])
+    assert os.listdir(tmp_path / "d") == ["y"]
+
+
 D = offer("d", folders=2)
 AS_FOLDER: list[Message | bytes] = [Folder("d"), Folder("d/x"), file("d/x/y"), b"data", End(SHA[b"data"])]
 AS_FILE: list[Message | bytes] = [Folder("d"), file("d/x"), b"data", End(SHA[b"data"])]

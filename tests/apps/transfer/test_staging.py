@@ -23,8 +23,19 @@ def names(folder: Path) -> list[str]:
     return sorted(each.name for each in folder.iterdir())
 
 
-def test_nothing_has_its_name_before_it_is_published(tmp_path: Path) -> None:
-    with Staging(tmp_path, ("x", "d")) as into:
+class InSteps(Staging):
+    """On a file system that cannot rename in one step."""
+
+    def _publish(self, name: str) -> None:
+        try:
+            self._publish_in_steps(name)
+        except FileExistsError as error:
+            raise staging._taken(name) from error
+
+
+@pytest.mark.parametrize("how", [Staging, InSteps])
+def test_nothing_has_its_name_before_it_is_published(tmp_path: Path, how: type[Staging]) -> None:
+    with how(tmp_path, ("x", "d")) as into:
         put(into, "x")
         into.make_folder(("d",))
         put(into, "d/y")
@@ -34,6 +45,30 @@ def test_nothing_has_its_name_before_it_is_published(tmp_path: Path) -> None:
         into.publish()
     assert names(tmp_path) == ["d", "x"]
     assert (tmp_path / "d" / "y").read_bytes() == b"data"
+
+
+def test_here_a_name_is_final_in_one_step(tmp_path: Path) -> None:
+    """Whoever is killed between two would leave an empty folder under the final name."""
+    with Staging(tmp_path, ("x",)) as into:
+        put(into, "x")
+        assert staging._renamed("x", into._fd, into._into)
+        put(into, "x", b"other")
+        with pytest.raises(FileExistsError):
+            staging._renamed("x", into._fd, into._into)
+    assert (tmp_path / "x").read_bytes() == b"data"
+
+
+@pytest.mark.parametrize(("before", "after"), [(False, True), (True, False)])
+def test_a_file_that_goes_on_can_be_executed_as_the_sender_says_now(
+    tmp_path: Path, before: bool, after: bool
+) -> None:
+    with Staging(tmp_path, ("x",)) as into:
+        os.close(into.write(("x",), 0, executable=before))
+        os.truncate(into.path / "x", 3)
+        os.close(into.write(("x",), 2, executable=after))
+        resumed = (into.path / "x").stat().st_mode
+        os.close(into.write(("x",), 0, executable=after))
+        assert resumed == (into.path / "x").stat().st_mode
 
 
 def test_where_nothing_came_nothing_is_left(tmp_path: Path) -> None:
@@ -80,8 +115,11 @@ def taken(path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["file", "folder", "link", "broken link"])
 @pytest.mark.parametrize("sent", ["file", "folder"])
-def test_a_name_that_is_taken_meanwhile_is_not_overwritten(tmp_path: Path, kind: str, sent: str) -> None:
-    with Staging(tmp_path, ("x",)) as into:
+@pytest.mark.parametrize("how", [Staging, InSteps])
+def test_a_name_that_is_taken_meanwhile_is_not_overwritten(
+    tmp_path: Path, kind: str, sent: str, how: type[Staging]
+) -> None:
+    with how(tmp_path, ("x",)) as into:
         if sent == "file":
             put(into, "x")
         else:
