@@ -84,6 +84,8 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
         done = _Counted(update)
         await send(reader, writer, outgoing, done)
     took_s = time.monotonic() - began_s
+    for note in outgoing.notes() if isinstance(outgoing, Outgoing) else ():  # each is said once
+        screen.note(note)
     rate = f" in {moved(done.size, getattr(outgoing, 'skipped', 0), took_s)}" * bool(offer.names)
     screen.say(f"simopen: sent {what}{rate}; the other side has all of it")
     if options.json:

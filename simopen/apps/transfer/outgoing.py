@@ -2,9 +2,10 @@
 
 Theory of operation. All that blocks is here, and nothing of the network: a thread takes one batch of frames after the
 other. A folder is walked before anything is sent, so that what cannot be read is told then. Of a file, as many bytes
-are sent as it had: what has grown since ends there, and one that has shrunk, or has another size as it was replaced
-before its turn, is an error. Links inside of folders are not followed, as they may lead anywhere, and neither are
-sockets, pipes and devices read.
+are sent as it had: what has grown since ends there, which is told, and one that has shrunk, or was replaced or written
+anew with another size before its turn, is an error. (Written anew and longer looks like grown, but for what is now where
+its last bytes were.) Links inside of folders are not followed, as they may lead anywhere, and neither are sockets, pipes
+and devices read.
 
 What is sent of a file is what it was at one moment. Where its inode tells of a change meanwhile, which may be one of
 its name or mode only, or more at its end, it is read once more: reads that are alike, one after the other, saw what
@@ -37,18 +38,24 @@ _STDIN_NAME = "stdin"
 _BATCH = 2**20
 _BATCH_S = 0.1
 """A batch ends after so long, though nothing was read that is to be sent: whoever is interrupted waits no longer."""
+_FEW = 3
+_LAST = 64
+"""So many of a file's last bytes are looked at: less than a line of a log, or a record, is alike in two by chance."""
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file or folder. `where`: its path on this host; `size` in bytes, None of a folder and of a stream."""
+    """One file or folder. `where`: its path on this host; `size` in bytes, None of a folder and of a stream; `last`: its
+    last bytes.
+    """
 
     path: str
     where: str
     is_folder: bool = False
     size: int | None = None
     inode: int | None = None
+    last: bytes = b""
     executable: bool = False
 
 
@@ -58,6 +65,7 @@ class Outgoing:
     Attributes:
         offer: what the peer is told of it.
         left_out: what is no file and no folder, as sentences.
+        grown: what was sent as long as it was at first, and has become longer, as sentences.
         skipped: bytes that the peer has had already.
     """
 
@@ -72,6 +80,7 @@ class Outgoing:
         Raises: TransferError for what cannot be read or named.
         """
         self.left_out: list[str] = []
+        self.grown: list[str] = []
         self.skipped = 0
         self._exclude = exclude
         self._stdin = stdin
@@ -113,10 +122,13 @@ class Outgoing:
         self.entries.append(entry)
 
     def _add_file(self, where: str, path: str, found: os.stat_result) -> None:
-        if not os.access(where, os.R_OK):
-            raise _unreadable(where, os.strerror(errno.EACCES))
+        fd = _opened(where, path)  # whoever may not read it hears of that now
+        try:
+            last = _last(fd, found.st_size)
+        finally:
+            os.close(fd)
         executable = bool(found.st_mode & stat.S_IXUSR)
-        self._add(Entry(path, where, size=found.st_size, inode=found.st_ino, executable=executable))
+        self._add(Entry(path, where, size=found.st_size, inode=found.st_ino, last=last, executable=executable))
 
     def _add_folder(self, where: str, path: str) -> None:
         """By a stack of its own: a deep tree is no reason to end."""
@@ -145,8 +157,8 @@ class Outgoing:
         return any(fnmatch.fnmatchcase(name, each) or fnmatch.fnmatchcase(below, each) for each in self._exclude)
 
     def notes(self) -> tuple[str, ...]:
-        """What is left out, in a few sentences."""
-        return first_few(self.left_out, 3)
+        """What is left out or has grown so far, in a few sentences."""
+        return (*first_few(self.left_out, _FEW), *first_few(self.grown, _FEW))
 
     def frames(self, has: Mapping[str, Has]) -> Generator[tuple[bytes, int], None, None]:
         """Each frame, and how many bytes of files are done with it. An empty one: it takes time, and goes on.
@@ -178,8 +190,11 @@ class Outgoing:
                 for piece in _stream(file) if entry.size is None else _pieces(file, entry.size - start, entry):
                     digest.update(piece)
                     yield messages.data(piece) if piece else b"", len(piece)
-                if entry.size is not None and _changes(file) != before:
-                    yield from _read_alike(file, entry.size, entry, digest.digest())
+                if entry.size is not None:
+                    if (now := _changes(file)) != before:
+                        yield from _read_alike(file, entry.size, entry, digest.digest())
+                    if now[-1] > entry.size:
+                        self.grown.append(_grown(entry.where, entry.size))
                 yield messages.record(End(digest.hexdigest())), 0
         except OSError as error:
             raise TransferError(f"cannot read {quoted(entry.where)}: {reason(error)}") from error
@@ -187,15 +202,40 @@ class Outgoing:
     def _opened(self, entry: Entry) -> FileIO:
         if entry.where == STDIN:
             return FileIO(os.dup(self._stdin))
-        below = os.O_NOFOLLOW if "/" in entry.path and hasattr(os, "O_NOFOLLOW") else 0
-        fd = os.open(entry.where, _FLAGS | below)
-        found = os.fstat(fd)
-        size = entry.size or 0
-        was_replaced = found.st_ino != entry.inode and found.st_size != size
-        if not stat.S_ISREG(found.st_mode) or found.st_size < size or was_replaced:
-            os.close(fd)
-            raise TransferError(f"{quoted(entry.where)} has changed since this began")
-        return FileIO(fd)
+        fd = _opened(entry.where, entry.path)
+        if _is_same(fd, entry):
+            return FileIO(fd)
+        os.close(fd)
+        raise TransferError(f"{quoted(entry.where)} has changed since this began: send it again")
+
+
+def _opened(where: str, path: str) -> int:
+    """Its descriptor; a link is followed only where it is what was named."""
+    below = os.O_NOFOLLOW if "/" in path and hasattr(os, "O_NOFOLLOW") else 0
+    return os.open(where, _FLAGS | below)
+
+
+def _is_same(fd: int, entry: Entry) -> bool:
+    """Whether it is the file that was found: as long as it was, or longer and alike at its former end."""
+    found, size = os.fstat(fd), entry.size or 0
+    if not stat.S_ISREG(found.st_mode):
+        return False
+    if found.st_size <= size:
+        return found.st_size == size
+    return found.st_ino == entry.inode and _last(fd, size) == entry.last
+
+
+def _last(fd: int, size: int) -> bytes:
+    """The last of its first `size` bytes. It is at its beginning then."""
+    os.lseek(fd, max(0, size - _LAST), os.SEEK_SET)
+    try:
+        return os.read(fd, min(size, _LAST))
+    finally:
+        os.lseek(fd, 0, os.SEEK_SET)
+
+
+def _grown(where: str, size: int) -> str:
+    return f"{quoted(where)} has grown since this began: its first {size:,} bytes are sent"
 
 
 def _unreadable(where: str, why: str) -> TransferError:
@@ -214,7 +254,7 @@ def _pieces(file: FileIO, size: int, entry: Entry) -> Iterator[bytes]:
 
 
 def _changes(file: FileIO) -> tuple[int, int, int]:
-    """What is another after most changes of a file."""
+    """What is another after most changes of a file; its size last."""
     found = os.fstat(file.fileno())
     return found.st_mtime_ns, found.st_ctime_ns, found.st_size
 

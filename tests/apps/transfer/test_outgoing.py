@@ -248,6 +248,27 @@ def test_a_longer_file_that_takes_anothers_place_before_its_turn_is_an_error(tmp
         said(out)
 
 
+def test_a_file_that_is_written_anew_and_longer_before_its_turn_is_an_error(tmp_path: Path) -> None:
+    """In place, by `>`: its inode is the same, and a part of the new one would come as the whole."""
+    file = tmp_path / "x"
+    file.write_bytes(DATA)
+    out = Outgoing([str(file)])
+    file.write_bytes(b"new" + DATA)
+    with pytest.raises(TransferError, match="changed since this began: send it again"):
+        said(out)
+
+
+@pytest.mark.parametrize("size", [0, 1, 100])
+def test_what_has_grown_is_told(tmp_path: Path, size: int) -> None:
+    file = tmp_path / "x"
+    file.write_bytes(DATA[:size])
+    out = Outgoing([str(file)])
+    assert out.notes() == ()
+    grows(file)
+    assert sum(each for each in said(out) if isinstance(each, int)) == size
+    assert out.notes() == (f"{str(file)!r} has grown since this began: its first {size} bytes are sent",)
+
+
 def test_a_link_that_takes_a_files_place_is_not_followed(tree: Path) -> None:
     out = Outgoing([str(tree)])
     (tree / "docs" / "a.txt").unlink()
