@@ -23,6 +23,7 @@ from simopen.model.wording import LONGEST, amount, listed, path_shown, quoted, s
 
 if TYPE_CHECKING:
     from asyncio import StreamReader, StreamWriter
+    from collections.abc import Sequence
 
     from simopen.apps.transfer.messages import Offer
 
@@ -53,7 +54,7 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
 
     Raises: UsageError; TransferError where it does not get across; and as `simopen.meet`.
     """
-    from simopen.apps.transfer.api import LIMIT, ending, offered, receive
+    from simopen.apps.transfer.api import LIMIT, ending, offered, receive, telling
 
     if not options.yes and not sys.stdin.isatty():
         raise UsageError("there is no terminal to ask at whether to take it: say --yes")
@@ -63,11 +64,8 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
         raise UsageError(f"--into {quoted(str(options.into))} is a folder that you cannot write to")
     typed = code.given(options, options.code)
     reader, writer, report = await code.met(options, screen, typed, "", channel="transfer", limit=LIMIT)
-    try:
+    async with telling(reader, writer):
         offer = await offered(reader)
-    except BaseException:
-        writer.transport.abort()
-        raise
     result = {"report": report.as_dict(), "received": list(offer.names)}
     if offer.message is not None:
         async with ending(reader, writer):
@@ -99,7 +97,7 @@ async def _files(
         raise
     try:
         with incoming:
-            where = listed((path_shown(str(options.into / name)) for name in offer.names), ", ", 4)
+            where = listed((path_shown(str(options.into / name)) for name in _told_first(offer.names)), ", ", 4)
             what = f"receiving {described(offer)} into: {where}"
             if not options.yes and not await unless_gone(reader, writer, _asked(f"{what[0].upper()}{what[1:]}. ok?")):
                 await refuse(writer, "the person there does not want it")
@@ -117,6 +115,11 @@ async def _files(
         if (kept := incoming.kept) is not None:
             more = "; to go on from there, send the same again with a new code" * (offer.size is not None)
             screen.say(f"simopen: what came so far is kept in {shown(str(kept), LONGEST)}{more}")
+
+
+def _told_first(names: Sequence[str]) -> list[str]:
+    """Hidden ones first, as a shell may run what they hold: of many names only the first few are shown."""
+    return sorted(names, key=lambda name: not name.startswith("."))
 
 
 async def _asked(question: str) -> bool:

@@ -17,6 +17,7 @@ import pytest
 import simopen
 from simopen.apps.transfer.messages import VERSION, Offer
 from simopen.cli.main import main
+from simopen.cli.receive import _told_first
 from simopen.cli.send import described, moved
 from tests.loops import ONE_LOOP
 
@@ -174,6 +175,10 @@ def offer(*names: str, files: int = 1, folders: int = 0, size: int | None = 21_0
 )
 def test_an_offer_in_words(what: Offer, told: str) -> None:
     assert described(what) == told
+
+
+def test_a_hidden_name_among_many_is_shown_to_whoever_is_asked() -> None:
+    assert _told_first(("a", "b", ".bash_logout", "c")) == [".bash_logout", "a", "b", "c"]
 
 
 def test_how_fast_it_was() -> None:

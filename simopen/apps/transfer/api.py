@@ -243,13 +243,20 @@ async def _stopped(*tasks: asyncio.Future[Any]) -> None:
 @contextlib.asynccontextmanager
 async def ending(reader: StreamReader, writer: StreamWriter) -> AsyncIterator[None]:
     """Close the streams at the end; where something of this side fails, tell a peer that reads `messages`."""
+    async with telling(reader, writer):
+        yield
+    await _closed(writer)
+
+
+@contextlib.asynccontextmanager
+async def telling(reader: StreamReader, writer: StreamWriter) -> AsyncIterator[None]:
+    """Where something of this side fails, tell a peer that reads `messages`, and close the streams."""
     try:
         yield
     except BaseException as error:
         interrupted = isinstance(error, (asyncio.CancelledError, KeyboardInterrupt))
         await _failed(reader, writer, "it was interrupted" if interrupted else reason(error))
         raise
-    await _closed(writer)
 
 
 async def _failed(reader: StreamReader, writer: StreamWriter, why: str) -> None:

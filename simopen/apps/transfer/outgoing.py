@@ -3,9 +3,9 @@
 Theory of operation. All that blocks is here, and nothing of the network: a thread takes one batch of frames after the
 other. A folder is walked before anything is sent, so that what cannot be read is told then. Of a file, as many bytes
 are sent as it had: what has grown since ends there, which is told, and one that has shrunk, or was replaced or written
-anew with another size before its turn, is an error. (Written anew and longer looks like grown, but for what is now where
-its last bytes were.) Links inside of folders are not followed, as they may lead anywhere, and neither are sockets, pipes
-and devices read.
+anew with another size before its turn, is an error. (One written anew and longer is told from one that has grown by
+what is where its last bytes were.) Links inside of folders are not followed, as they may lead anywhere, and neither are
+sockets, pipes and devices read.
 
 What is sent of a file is what it was at one moment. Where its inode tells of a change meanwhile, which may be one of
 its name or mode only, or more at its end, it is read once more: reads that are alike, one after the other, saw what
@@ -46,8 +46,9 @@ _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file or folder. `where`: its path on this host; `size` in bytes, None of a folder and of a stream; `last`: its
-    last bytes.
+    """One file or folder.
+
+    `where`: its path on this host; `size` in bytes, None of a folder and of a stream; `last`: the last of these bytes.
     """
 
     path: str

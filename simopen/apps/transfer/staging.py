@@ -2,9 +2,9 @@
 
 Theory of operation. Each folder on the way is opened by itself, below the one before it and through no link, so that
 nothing that somebody puts there meanwhile leads elsewhere. A name becomes final in one step, and only where it is free:
-by renameat2(2), so that a process that is killed leaves nothing under it. File systems that lack that (NFS has none) get
-a file by link(2), a folder by rename(2) onto an empty one that was made for it. The hidden folder has a name that
-follows from the names that are sent: what an interrupted transfer has left there is found by the next one.
+by renameat2(2), so that a process that is killed leaves nothing half-done under it. Where the file system lacks that
+(NFS does), a file by link(2), a folder by rename(2) onto an empty one that was made for it. The hidden folder has a
+name that follows from the names that are sent: what an interrupted transfer has left there is found by the next one.
 """
 
 from __future__ import annotations

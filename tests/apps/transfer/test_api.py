@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from simopen.apps.transfer import messages
-from simopen.apps.transfer.api import ending, offered, receive, refuse, send, unless_gone
+from simopen.apps.transfer.api import ending, offered, receive, refuse, send, telling, unless_gone
 from simopen.apps.transfer.incoming import Incoming
 from simopen.apps.transfer.messages import Accepted, Complete, Has, Message, Offer, Received
 from simopen.apps.transfer.outgoing import Outgoing, text
@@ -341,8 +341,13 @@ async def test_a_receiver_that_says_something_else(tree: Path, answers: list[Mes
 
 
 @pytest.mark.parametrize("first", [Accepted(), Complete(), b"data"])
-async def test_a_sender_that_begins_with_something_else(first: Message | bytes) -> None:
+async def test_a_sender_that_begins_with_something_else_is_told(first: Message | bytes) -> None:
     async with stream() as (ours, theirs):
         ours[1].write(messages.data(first) if isinstance(first, bytes) else messages.record(first))
+        ours[1].write_eof()
         with pytest.raises(TransferError, match="something else"):
-            await offered(theirs[0])
+            async with telling(*theirs):
+                await offered(theirs[0])
+        said = await messages.read(ours[0])
+        assert isinstance(said, messages.Failed)
+        assert "something else" in said.reason

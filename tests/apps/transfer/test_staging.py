@@ -59,9 +59,7 @@ def test_here_a_name_is_final_in_one_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("before", "after"), [(False, True), (True, False)])
-def test_a_file_that_goes_on_can_be_executed_as_the_sender_says_now(
-    tmp_path: Path, before: bool, after: bool
-) -> None:
+def test_a_file_that_goes_on_can_be_executed_as_the_sender_says_now(tmp_path: Path, before: bool, after: bool) -> None:
     with Staging(tmp_path, ("x",)) as into:
         os.close(into.write(("x",), 0, executable=before))
         os.truncate(into.path / "x", 3)
