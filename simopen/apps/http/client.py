@@ -252,9 +252,21 @@ class _Stream(httpcore2.AsyncNetworkStream):
             self._writer.transport.abort()
 
     def get_extra_info(self, info: str) -> Any:
-        if info == "is_readable":  # asked of an idle connection: the peer has ended it
-            return self._reader.at_eof() or self._writer.is_closing()
+        if info == "is_readable":  # asked of an idle connection: the peer has ended it, or said what nobody has asked
+            return self._writer.is_closing() or _has_come(self._reader)
         return self._writer.get_extra_info(info)
+
+
+def _has_come(reader: asyncio.StreamReader) -> bool:
+    """Whether there is something to read, or the end, by now. If so, some of it is gone: the stream is of no more use."""
+    reading = reader.read(1)
+    try:
+        reading.send(None)  # it ends in its first step where it need not wait
+    except (StopIteration, OSError):
+        return True
+    finally:
+        reading.close()
+    return False
 
 
 # --- httpx2 and httpx alike

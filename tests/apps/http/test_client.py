@@ -186,6 +186,35 @@ async def test_chunks_of_nonsense_are_an_error() -> None:
         assert (await http.get("/")).text == "ok"
 
 
+async def test_what_a_server_says_unasked_is_the_answer_to_no_request() -> None:
+    """Some say 408 to an idle connection, and close it."""
+    said = asyncio.Event()
+
+    async def speaks_unasked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        writer.write(OK)
+        await said.wait()
+        writer.write(b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n")
+        await reader.read()
+
+    reader: asyncio.StreamReader
+
+    async with meeting(speaks_unasked, good) as meet:
+
+        async def met() -> Streams:
+            nonlocal reader
+            reader, writer = await meet()
+            return reader, writer
+
+        async with client(httpx2, transport := simopen.http.Transport(met)) as http:
+            assert (await http.get("/")).text == "ok"
+            said.set()
+            while not reader._buffer:  # type: ignore[attr-defined]  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            assert (await http.post("/")).text == "ok"
+            assert transport.connections == 2
+
+
 def long(size: int) -> Peer:
     async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
