@@ -115,6 +115,7 @@ LONGEST = 400
 TESTS = Path(__file__).parent
 CONTRIBUTING = TESTS.parent / "CONTRIBUTING.md"
 SCENARIOS = {
+    "apps/http/test_broken_anywhere": "HTTP over streams that break after each byte of a request or its answer",
     "apps/http/test_over_session": "HTTP over a session whose streams are cut",
     "cli/test_meet_in_lab": "`simopen meet` with wrong clocks, where it sprays, and where it is killed, in the lab",
     "cli/test_send_in_lab": "`simopen send` and `receive` behind two NATs",

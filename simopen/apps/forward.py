@@ -19,6 +19,7 @@ import json
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 import asyncssh
@@ -163,6 +164,7 @@ class _Side:
         self.failed: LocalEndpointError | None = None
         self._open: set[Forward] = set()
         self._connection: Any = None
+        self._connecting: set[asyncio.Task[Any]] = set()
 
     def connection_made(self, conn: Any) -> None:
         self._connection = conn
@@ -197,6 +199,23 @@ class _Side:
         """Whether all ports are."""
         return self._open == set(self.forwards)
 
+    async def connect(self, host: str, port: int) -> Any:
+        """For a channel of the peer's, whose task this is. Raises: asyncssh.ChannelOpenError."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._connecting.add(task)
+        try:
+            return await self._connection.forward_connection(host, port)
+        finally:
+            self._connecting.discard(task)
+
+    async def stop_connecting(self) -> None:
+        """To targets that do not answer: asyncssh leaves that to the kernel, which goes on for two minutes."""
+        if waiting := set(self._connecting):
+            for task in waiting:
+                task.cancel()
+            await asyncio.wait(waiting)
+
 
 class _Client(_Side, asyncssh.SSHClient):
     """The side that has begun the link."""
@@ -209,8 +228,9 @@ class _Server(_Side, asyncssh.SSHServer):
         """The link has seen to that."""
         return False
 
-    def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> bool:
-        return self.allows(dest_host, dest_port)
+    def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> Any:
+        """Where to, if that is allowed."""
+        return self.allows(dest_host, dest_port) and self.connect(dest_host, dest_port)
 
     async def server_requested(self, listen_host: str, listen_port: int) -> Any:
         """The peer, SSH's client, asks for a port on this host: for one that this side has asked it to ask for."""
@@ -308,7 +328,7 @@ async def _carry(
                 await side.listen(each)
             side.listening.set()
             if theirs and side.failed is None:
-                await _asked(connection, theirs)
+                await _asked(connection, side, theirs)
         if side.forwards:
             await side.listening.wait()
         if side.failed is not None:
@@ -323,18 +343,24 @@ async def _carry(
                 await connection.wait_closed()
         except TimeoutError:
             connection.abort()
+        await side.stop_connecting()
     if side.broke is not None:
         why = f"the stream that carries the connections broke: {reason(side.broke)}"
         raise ForwardError(why, is_broken=True) from side.broke
 
 
-async def _asked(connection: asyncssh.SSHClientConnection, theirs: Sequence[Forward]) -> None:
+async def _asked(connection: asyncssh.SSHClientConnection, side: _Side, theirs: Sequence[Forward]) -> None:
     """Have the peer open its ports, and tell it that this side knows that they are."""
     for each in theirs:
         with contextlib.suppress(asyncssh.ChannelListenError):  # the peer knows why, and ends this
-            await connection.forward_remote_port(*each.listen, *each.to)
+            await connection.create_server(partial(_connecting, side, each), *each.listen)
     with contextlib.suppress(asyncssh.ChannelListenError):
         await connection.forward_remote_path(_ALL_OPEN, _ALL_OPEN)
+
+
+def _connecting(side: _Side, wanted: Forward, _host: str, _port: int) -> Any:
+    """To where connections of that port go, whoever they are from."""
+    return side.connect(*wanted.to)
 
 
 @contextlib.contextmanager

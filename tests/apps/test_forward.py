@@ -10,15 +10,18 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
+import asyncssh
 import pytest
 
 from simopen.apps.forward import MOST_FORWARDS, Forward, Target, forward
 from simopen.errors import ForwardError, LocalEndpointError
+from simopen.link.bridge import bridge
 from tests.loopback import kept_ports
 
 Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Serve: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 HERE = "127.0.0.1"
+LONG_S = 20
 
 
 @contextlib.asynccontextmanager
@@ -250,6 +253,106 @@ async def test_a_target_that_refuses_ends_its_own_connection_alone() -> None:
         with contextlib.suppress(ConnectionError):
             assert await asked(dead.listen[1], b"") == b""
         assert await asked(alive.listen[1], b"words") == b"WORDS"
+
+
+async def test_a_target_that_takes_a_connection_and_never_answers_holds_up_no_other() -> None:
+    came, gone = asyncio.Event(), asyncio.Event()
+
+    async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came.set()
+        await reader.read()
+        gone.set()
+
+    async with target(upper) as to, target(mute) as nobody:
+        silent, alive = Forward((HERE, free_port()), nobody), Forward((HERE, free_port()), to)
+        async with carrying([silent, alive]):
+            _, waiting = await asyncio.open_connection(HERE, silent.listen[1])
+            await came.wait()
+            assert await asked(alive.listen[1], b"words") == b"WORDS"
+            waiting.transport.abort()  # its user gives up, and the target hears of it
+            await gone.wait()
+
+
+def dead_end() -> tuple[str, int]:
+    """A port at which SYNs are dropped until the test's end: its queue is full, and nobody takes from it."""
+    server = _kept.enter_context(socket.socket())
+    server.bind((HERE, 0))
+    server.listen(0)
+    for _ in range(3):
+        sock = _kept.enter_context(socket.socket())
+        sock.setblocking(False)
+        sock.connect_ex(server.getsockname())
+    address: tuple[str, int] = server.getsockname()
+    return address
+
+
+@pytest.mark.parametrize("begins", [True, False])
+async def test_a_target_that_cannot_be_reached_in_time_holds_up_no_other_and_no_end(*, begins: bool) -> None:
+    async with target(upper) as to:
+        wanted, before = (
+            [Forward((HERE, free_port()), dead_end()), Forward((HERE, free_port()), to)],
+            asyncio.all_tasks(),
+        )
+        async with carrying(*((wanted, []) if begins else ([], wanted))):
+            waiting = [await asyncio.open_connection(HERE, wanted[0].listen[1]) for _ in range(3)]
+            assert await asked(wanted[1].listen[1], b"words") == b"WORDS"
+        for _, writer in waiting:
+            writer.transport.abort()
+        async with asyncio.timeout(LONG_S):  # the kernel goes on for two minutes
+            while left := asyncio.all_tasks() - before:
+                await asyncio.wait(left)
+
+
+async def as_ssh(stream: Streams, *, client: bool) -> Any:
+    """SSH's side of a peer that has said what it wants, nothing, and then asks for more."""
+    reader, writer = stream
+    words: list[dict[str, Any]] = [SAYS, {"refused": []}]
+    for says in words:
+        writer.write(json.dumps(says).encode() + b"\n")
+        await reader.readuntil(b"\n")
+    sock = await bridge(stream)
+    if client:
+        return await asyncssh.connect(sock=sock, config=None, known_hosts=None, client_keys=None, username="simopen")
+    keys = [asyncssh.generate_private_key("ssh-ed25519")]
+    return await asyncssh.run_server(sock, server_factory=NoPassword, server_host_keys=keys)
+
+
+class NoPassword(asyncssh.SSHServer):
+    def begin_auth(self, username: str) -> bool:
+        return False
+
+
+async def test_a_peer_that_asks_for_more_than_was_allowed_gets_nothing() -> None:
+    async with target(upper) as to, target(upper) as other, stream() as (ours, theirs):
+        side = asyncio.ensure_future(forward(ours, allow=[Target(*to)], begins=False))
+        ssh = await as_ssh(theirs, client=True)
+        reader, writer = await ssh.open_connection(*to)
+        writer.write(b"words")
+        writer.write_eof()
+        assert await reader.read() == b"WORDS"
+        for where in (other, ("localhost", to[1])):
+            with pytest.raises(asyncssh.ChannelOpenError):
+                await ssh.open_connection(*where)
+        with pytest.raises(asyncssh.ChannelOpenError):
+            await ssh.open_unix_connection("/nowhere")
+        with pytest.raises(asyncssh.ChannelListenError):
+            await ssh.forward_remote_port(HERE, 0, *to)
+        with pytest.raises(asyncssh.ChannelOpenError):
+            await ssh.create_process("id")
+        ssh.close()
+        await ssh.wait_closed()
+        await side
+
+
+async def test_a_peer_opens_nothing_at_ssh_s_client_that_was_not_asked_for() -> None:
+    async with target(upper) as to, stream() as (ours, theirs):
+        side = asyncio.ensure_future(forward(ours, allow=[Target(*to)], begins=True))
+        ssh = await as_ssh(theirs, client=False)
+        with pytest.raises(asyncssh.ChannelOpenError):
+            await ssh.create_connection(lambda *_: asyncssh.SSHTCPSession(), *to)
+        ssh.close()
+        await ssh.wait_closed()
+        await side
 
 
 async def test_cancelled_the_other_side_ends_in_order() -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tomllib
@@ -14,16 +15,19 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx2
 import pytest
 
 import simopen
 from simopen.cli.main import _parser
+from tests.apps.http.test_client import good
 from tests.archives import LINK
+from tests.cli.test_send import code_of, ended, rendezvous, started
 from tests.docs import world
 from tests.docs.blocks import BLOCKS, PAGES, ROOT, RUN, Block, commands_by, run_by
 from tests.fake_ntp import FakeNtp
 from tests.fake_stun import full_server
-from tests.loopback import HERE, THERE, ports
+from tests.loopback import HERE, THERE, kept_ports, ports
 from tests.loops import ONE_LOOP
 from tests.terminal import Terminal, at_terminal
 
@@ -37,7 +41,10 @@ TWO_HOSTS: dict[str, Callable[[world.Pair, Block], Awaitable[None]]] = {
     "tickets": world.tickets_meet,
     "program with tickets": world.program_swaps_tickets,
 }
-WAYS = {"both ends", "by code", "here", "asks", "install", "make", "python", "pytest", "sends", "serves", *TWO_HOSTS}
+WAYS = {
+    *("both ends", "by code", "here", "asks", "forwards", "install", "make", "python", "pytest", "sends", "serves"),
+    *TWO_HOSTS,
+}
 # What CI runs in so many words; of the others, `make` itself says that there is such a target.
 CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -179,6 +186,33 @@ async def test_two_people_send_and_receive(block: Block, tmp_path: Path) -> None
             assert "the other side has all of it" in " ".join(alice.seen.split())
             assert [await command.wait() for command in started] == [0, 0]
     assert (homes[1] / sent.name).read_bytes() == sent.read_bytes()
+
+
+@ONE_LOOP
+@parametrized("forwards")
+async def test_a_server_here_is_a_port_there(block: Block, tmp_path: Path) -> None:
+    """At free ports, and with the code that is shown."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await good(reader, writer)
+        writer.close()
+
+    with kept_ports() as (port, _):
+        async with rendezvous() as via, await asyncio.start_server(serve, HERE, 0) as server:
+            his = {"8000": str(server.sockets[0].getsockname()[1]), "8080": str(port)}
+            words = [re.sub("8000|8080", lambda found: his[found[0]], each.words) for each in block.commands]
+            yours = await started(tmp_path, *shlex.split(words[0])[1:], "--json", SIMOPEN_VIA=via)
+            theirs_words = shlex.split(words[1])[1:-1]
+            theirs = await started(tmp_path, *theirs_words, await code_of(yours), SIMOPEN_VIA=via)
+            assert theirs.stderr is not None
+            while b"Ctrl-C" not in (line := await theirs.stderr.readline()):
+                assert line
+            async with httpx2.AsyncClient(base_url=f"http://localhost:{port}") as browser:
+                answers = await asyncio.gather(*(browser.get("/") for _ in range(6)))
+            assert [answer.text for answer in answers] == ["ok"] * 6
+            theirs.send_signal(signal.SIGINT)
+            ends = await asyncio.gather(ended(yours), ended(theirs))
+    assert [each[0] for each in ends] == [0, 130], ends
 
 
 def _typed(block: Block, number: int) -> list[str]:

@@ -25,19 +25,17 @@ from typing import Any, TypeAlias
 import httpcore2
 import httpx2
 
+from simopen.apps.http.streams import IDEMPOTENT, Streams, close, has_come
 from simopen.errors import SimopenError
 from simopen.net.os_errors import reason
 
-Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Meet: TypeAlias = Callable[[], Awaitable[Streams]]
 
 MOST_DRAINED = 2**20
 """Bytes of a body that nobody wants, which are read so that the stream can be kept."""
 DRAINED_S = 2.0
 """For how long at most."""
-_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", "QUERY"})
 _TRIES = 3
-_CLOSE_S = 5.0  # for what was written to leave
 _FAILURES = (
     *(httpcore2.TimeoutException, httpcore2.NetworkError),
     *(httpcore2.ProtocolError, httpcore2.UnsupportedProtocol),
@@ -105,7 +103,7 @@ class Transport(httpx2.AsyncBaseTransport):
             content=request.stream,
             extensions=request.extensions,
         )
-        repeatable = request.method in _IDEMPOTENT and isinstance(request.stream, library.ByteStream)
+        repeatable = request.method in IDEMPOTENT and isinstance(request.stream, library.ByteStream)
         for tried in range(1, _TRIES + 1):
             connection, stream = await self._connected()
             try:
@@ -244,29 +242,12 @@ class _Stream(httpcore2.AsyncNetworkStream):
 
     async def closed(self) -> None:
         """Close it, and see that off."""
-        self._writer.close()
-        try:
-            async with asyncio.timeout(_CLOSE_S):
-                await self._writer.wait_closed()
-        except OSError:  # a time-out, too
-            self._writer.transport.abort()
+        await close(self._writer)
 
     def get_extra_info(self, info: str) -> Any:
         if info == "is_readable":  # asked of an idle connection: the peer has ended it, or said what nobody has asked
-            return self._writer.is_closing() or _has_come(self._reader)
+            return self._writer.is_closing() or has_come(self._reader)
         return self._writer.get_extra_info(info)
-
-
-def _has_come(reader: asyncio.StreamReader) -> bool:
-    """Whether there is something to read, or the end, by now. If so, some of it is gone: the stream is of no more use."""
-    reading = reader.read(1)
-    try:
-        reading.send(None)  # it ends in its first step where it need not wait
-    except (StopIteration, OSError):
-        return True
-    finally:
-        reading.close()
-    return False
 
 
 # --- httpx2 and httpx alike

@@ -1,9 +1,8 @@
 """Serving HTTP to a peer: an ASGI application, or a server that runs on this host already, over punched streams.
 
 Theory of operation: servers accept connections, and take no streams. So the bytes of each stream go to a connection of
-its own, by a Unix socket in a folder that only this user may enter, where uvicorn runs the application; or by TCP, to
-the server that was named. Nothing is parsed on the way: what HTTP allows, WebSockets among it, passes, and a connection
-is kept for as long as both ends keep it.
+its own, by a Unix socket in a folder that only this user may enter, where uvicorn runs the application and keeps it. A
+server that was named has a will of its own of when a connection ends: `gateway` asks it, request for request.
 """
 
 from __future__ import annotations
@@ -12,26 +11,23 @@ import asyncio
 import contextlib
 import logging
 import tempfile
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import uvicorn
 
+from simopen.apps.http import gateway
+from simopen.apps.http.gateway import Connect
+from simopen.apps.http.streams import Streams, close, copy
 from simopen.model.endpoint import check_port, host_and_port
 from simopen.net.os_errors import connection_reason
 
-Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Application: TypeAlias = Callable[..., Coroutine[Any, Any, None]]
-Connect: TypeAlias = Callable[[], Coroutine[Any, Any, Streams]]
+One: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
-_CHUNK = 2**16
 _KEPT_S = 10 * 365 * 86400  # uvicorn would end an idle connection after 5 s, and a punched one is precious
-_CLOSE_S = 5.0
-_NOBODY_THERE = (
-    b"HTTP/1.1 502 Bad Gateway\r\ncontent-type: text/plain\r\ncontent-length: 41\r\nconnection: close\r\n\r\n"
-    b"the server behind this peer is not there\n"
-)
 logger = logging.getLogger(__name__)
 
 
@@ -51,19 +47,20 @@ async def serve(
 
     Raises:
         ValueError, TypeError: `served` is neither.
-        OSError: the server that was named cannot be reached. Where several streams are served, that is logged; in
-            either case the peer is told by an answer, 502.
+
+    Where the server that was named cannot be reached, or does not answer, the peer is told so by an answer, 502, and
+    that is logged; the stream goes on.
     """
     if callable(served):
         try:
             async with _running(served, log_level) as connect:
-                await _carry(connect, streams)
+                await _carry(partial(_connected, connect), streams)
         finally:
             if isinstance(streams, tuple):
-                await _close(streams[1])
+                await close(streams[1])
     else:
         host, port = _address(served)
-        await _carry(lambda: _open(host, port), streams)
+        await _carry(partial(gateway.carry, lambda: _open(host, port)), streams)
 
 
 def _address(served: object) -> tuple[str, int]:
@@ -128,58 +125,31 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _carry(connect: Connect, streams: Streams | AsyncIterable[Streams]) -> None:
+async def _carry(one: One, streams: Streams | AsyncIterable[Streams]) -> None:
     if isinstance(streams, tuple):
-        await _carry_one(connect, *streams)
+        await _carry_one(one, *streams)
         return
     async with asyncio.TaskGroup() as group:
         async for reader, writer in streams:
-            group.create_task(_carry_one_of_many(connect, reader, writer))
+            group.create_task(_carry_one(one, reader, writer))
 
 
-async def _carry_one_of_many(connect: Connect, *streams: Any) -> None:
+async def _carry_one(one: One, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """One stream, until it has ended, or broken."""
     try:
-        await _carry_one(connect, *streams)
-    except OSError as error:
-        logger.warning("a stream was not served: %s", error)
-
-
-async def _carry_one(connect: Connect, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """One stream to one connection, until one of them has broken, or both have ended."""
-    try:
-        try:
-            inner_reader, inner_writer = await connect()
-        except OSError:
-            with contextlib.suppress(OSError):
-                writer.write(_NOBODY_THERE)
-                await writer.drain()
-            raise
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(_copy(reader, inner_writer))
-                group.create_task(_copy(inner_reader, writer))
-        except* OSError as broken:
-            logger.debug("a stream that was served broke: %s", broken.exceptions[0])
-        finally:
-            await _close(inner_writer)
+        await one(reader, writer)
+    except* OSError as broken:
+        logger.debug("a stream that was served broke: %s", broken.exceptions[0])
     finally:
-        await _close(writer)
+        await close(writer)
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while chunk := await reader.read(_CHUNK):
-        if writer.is_closing():
-            raise ConnectionResetError("the other side has gone")
-        writer.write(chunk)
-        await writer.drain()
-    if not writer.is_closing():
-        writer.write_eof()
-
-
-async def _close(writer: asyncio.StreamWriter) -> None:
-    writer.close()
+async def _connected(connect: Connect, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """To one connection, until one of the two has broken, or both have ended."""
+    inner_reader, inner_writer = await connect()
     try:
-        async with asyncio.timeout(_CLOSE_S):
-            await writer.wait_closed()
-    except OSError:  # a time-out, too
-        writer.transport.abort()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(copy(reader, inner_writer))
+            group.create_task(copy(inner_reader, writer))
+    finally:
+        await close(inner_writer)

@@ -73,6 +73,13 @@ async def test_an_application_answers_many_requests_over_one_stream() -> None:
             assert answer.text == f"POST /{number} {number * 10_000}"
 
 
+NONSENSE = (
+    b"\x16\x03\x01" * 50,
+    b"GET / HTTP/1.1\r\nhost: x\r\nx: ".ljust(2**16 + 1, b"y"),
+    b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+)
+
+
 async def shout(scope: dict[str, Any], receive: Receive, send: Send) -> None:
     """An application that speaks WebSocket alone."""
     if scope["type"] != "websocket":
@@ -110,24 +117,19 @@ async def test_a_server_of_this_host_is_asked_over_one_connection_of_its_own() -
     assert connections == 2
 
 
-async def test_where_no_server_is_the_peer_is_answered_and_this_side_told() -> None:
-    told: list[BaseException] = []
-
-    async def serve(*arguments: Any) -> None:
-        try:
-            await simopen.http.serve(*arguments)
-        except OSError as error:
-            told.append(error)
-
-    async with served("127.0.0.1:1", serve) as streams, client(streams) as http:
-        answer = await http.get("http://peer/")
-    assert (answer.status_code, answer.text) == (502, "the server behind this peer is not there\n")
-    assert [str(each) for each in told] == [
-        "[Errno 111] no HTTP server can be reached at 127.0.0.1:1: it refused the connection"
-    ]
+async def test_where_no_server_is_both_are_told_and_the_stream_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "simopen"):
+        async with served("127.0.0.1:1") as streams, client(streams) as http:
+            for _ in range(2):
+                answer = await http.post("http://peer/", content=b"body")
+                assert (answer.status_code, answer.text) == (502, "the server behind this peer is not there\n")
+    words = "a request was not answered: no HTTP server can be reached at 127.0.0.1:1: it refused the connection"
+    assert [each.getMessage() for each in caplog.records] == [words] * 2
 
 
-async def test_of_many_streams_one_that_is_not_served_harms_no_other(caplog: pytest.LogCaptureFixture) -> None:
+@contextlib.asynccontextmanager
+async def served_many(what: Any, count: int) -> AsyncIterator[Callable[[], Awaitable[Streams]]]:
+    """What opens one of so many streams, all served together."""
     streams: asyncio.Queue[Streams | None] = asyncio.Queue()
 
     async def coming() -> AsyncIterator[Streams]:
@@ -138,27 +140,32 @@ async def test_of_many_streams_one_that_is_not_served_harms_no_other(caplog: pyt
         await streams.put((reader, writer))
         await asyncio.Event().wait()
 
-    async with meeting(hands_over, hands_over) as meet:
-        with caplog.at_level(logging.WARNING, "simopen"):
-            serving = asyncio.create_task(simopen.http.serve("127.0.0.1:1", coming()))
-            for _ in range(2):
-                async with client(await meet()) as http:
-                    assert (await http.get("http://peer/")).status_code == 502
-            await streams.put(None)
-            await serving
-    assert len(caplog.records) == 2
+    async with meeting(*[hands_over] * count) as meet:
+        serving = asyncio.create_task(simopen.http.serve(what, coming()))
+        yield meet
+        await streams.put(None)
+        await serving
 
 
-async def test_what_is_not_http_passes_and_half_closes_travel() -> None:
-    async def upper(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write((await reader.read()).upper())
-        writer.close()
+async def test_of_many_streams_each_is_served_until_its_end() -> None:
+    async with served_many(application, 3) as meet:
+        for _ in range(2):
+            async with client(await meet()) as http:
+                assert (await http.get("http://peer/")).text == "GET / 0"
+        _, broken = await meet()
+        broken.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\nhalf")
+        broken.transport.abort()
 
-    server = await asyncio.start_server(upper, "127.0.0.1", 0)
-    async with server, served(server.sockets[0].getsockname()) as (reader, writer):
-        writer.write(b"words" * 100_000)
-        writer.write_eof()
-        assert await reader.read() == b"WORDS" * 100_000
+
+async def test_what_an_application_is_asked_wrongly_is_refused_and_harms_no_other_stream() -> None:
+    async with served_many(application, len(NONSENSE) + 1) as meet:
+        for said in NONSENSE:
+            reader, writer = await meet()
+            writer.write(said)
+            assert (await reader.readline()) == b"HTTP/1.1 400 Bad Request\r\n"
+            writer.close()
+        async with client(await meet()) as http:
+            assert (await http.get("http://peer/")).text == "GET / 0"
 
 
 async def test_a_stream_that_breaks_ends_the_serving_quietly() -> None:
