@@ -249,6 +249,12 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         super().error(printable(_abridged(message)))
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """As argparse's own, which before Python 3.13 takes the two dashes of `--at=--` for the end of the options."""
+        if action.option_strings and arg_strings == ["--"]:
+            return self._get_value(action, "--")
+        return super()._get_values(action, arg_strings)
+
     def print_help(self, file: Any = None) -> None:
         """Raises: OSError where it cannot be written; argparse's own says nothing then, and ends with status 0."""
         answer(self.format_help(), end="", file=file)

@@ -226,9 +226,8 @@ def _nothing_left(notes: Sequence[str], routes: Iterable[_Route], own: Shot | No
 def _own_ends(shots: Sequence[Shot], bound: str | None) -> dict[Endpoint, str]:
     """Whom a shot's own listener, or the very socket that fires it, would answer."""
     ports = {shot.local_port for shot in shots}
-    anywhere = bound in {None, *ANY.values()}
     ends = dict.fromkeys(shot.remote for shot in shots if shot.remote.port in ports)
-    mine = [end for end in ends if (is_own(end.address) if anywhere else end.address == bound)]
+    mine = [end for end in ends if (is_own(end.address) if bound in (None, ANY[end.family]) else end.address == bound)]
     return dict.fromkeys(mine, "it is this host's own endpoint: the socket would be connected to itself")
 
 

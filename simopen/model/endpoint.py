@@ -140,7 +140,7 @@ def peer_endpoints(peer: Peer) -> tuple[tuple[str, int], ...]:
     """
     given: object = [peer] if _is_pair(peer) else peer
     if isinstance(given, str) or not isinstance(given, Sequence) or not all(map(_is_pair, given)):
-        raise TypeError(f"peer must be (host, port), or a sequence of such pairs, not {peer!r}")
+        raise TypeError(f"peer must be (host, port), or a sequence of such pairs, not {quoted(peer)}")
     if not given:
         raise ValueError("peer names no endpoint")
     return tuple((_typed_host(host), check_port(port, "the peer's port")) for host, port in given)

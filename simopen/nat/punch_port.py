@@ -62,8 +62,12 @@ class PunchPort:
 
     def hosts(self, sources: Iterable[str]) -> tuple[Endpoint, ...]:
         """The port on each of this host's own addresses, `sources` first: those that were used to get out."""
-        addresses = (self.address,) if self.address else (*sources, *self._interface_addresses())
-        return tuple(dict.fromkeys(Endpoint(canonical(each), self.port) for each in addresses))
+        if self.address is None or self.address in ANY.values():
+            found = (canonical(each) for each in (*sources, *self._interface_addresses()))
+        else:
+            found = iter((self.address,))
+        ends = (Endpoint(each, self.port) for each in found)
+        return tuple(dict.fromkeys(end for end in ends if self.speaks(end.family)))
 
     def _interface_addresses(self) -> list[str]:
         """Without loopback's and the links' own: no peer elsewhere could use those."""

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import io
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -88,6 +89,17 @@ def test_what_no_clock_or_calendar_holds(words: list[str]) -> None:
 def test_whatever_is_typed(words: list[str], typed: str) -> None:
     if not typed.startswith("-") and (said := refusal(words, typed)) is not None:
         assert_fits(said)
+
+
+@pytest.mark.parametrize("words", [each for each in OPTIONS if each.values[0][-1].endswith("=")])
+def test_two_dashes_are_an_options_value_as_any_other(words: list[str]) -> None:
+    """Before Python 3.13, argparse takes them for the end of the options, and hands over an empty list."""
+    said = refusal(words, "--")
+    if said is not None:
+        assert_fits(said)
+    else:
+        told = vars(PARSER.parse_args([*words[:-1], words[-1] + "--"])).values()
+        assert "--" in told or ["--"] in told or Path("--") in told
 
 
 @pytest.mark.parametrize("side", ["--left", "--right"])

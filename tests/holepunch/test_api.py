@@ -229,6 +229,8 @@ async def test_connect_self_reads_what_it_writes(ports: tuple[int, int]) -> None
         ({"peer": ("255.255.255.255", 99)}, ValueError, "no single host"),
         ({"peer": ("no..name", 99)}, simopen.ResolutionError, "no address"),
         ({"peer": (HERE, 2), "local": ("::1", 3)}, simopen.ResolutionError, "other address family"),
+        ({"peer": (HERE, 99), "local": ("::", 99)}, simopen.ResolutionError, "other address family"),
+        ({"peer": ("::1", 99), "local": ("0.0.0.0", 99)}, simopen.ResolutionError, "other address family"),
         ({"peer": (HERE, 99)}, simopen.SelfConnection, "connected to itself"),
         ({"peer": ("::1", 99), "local": 99}, simopen.SelfConnection, "connect_self"),
         ({"peer": (HERE, 99), "local": (HERE, 99)}, simopen.SelfConnection, "connect_self"),

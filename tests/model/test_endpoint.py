@@ -41,6 +41,13 @@ def test_a_peer_that_is_no_pair_is_a_type_error(peer: object) -> None:
         peer_endpoints(peer)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("peer", ["x" * 100_000, [("a", 1)] * 9_000 + ["b"], b"x" * 100_000, {"x" * 9_000: 1}])
+def test_the_refusal_of_a_long_one_fits_a_screen(peer: object) -> None:
+    with pytest.raises(TypeError) as refused:
+        peer_endpoints(peer)  # type: ignore[arg-type]
+    assert len(str(refused.value)) < 300
+
+
 @pytest.mark.parametrize(("peer", "what"), [([], "no endpoint"), (("", 80), "empty"), ([("a", 0)], "1 and 65535")])
 def test_a_peer_that_names_nobody_is_a_value_error(peer: object, what: str) -> None:
     with pytest.raises(ValueError, match=what):
