@@ -83,7 +83,8 @@ class FakeNtp:
     `wrong`: fields of the answer to override, as in MISBEHAVIOURS. `answers`: how many queries to answer
     properly before being silent, or, with `wrong`, before being wrong. `garble`: what to make of an answer's
     bytes. `other_port`: answer from a socket that nobody asked. `host`: "127.0.0.1" or "::1".
-    `in_turn_s`: offsets, one for each answer in turn, instead of `offset_s`.
+    `in_turn_s`: offsets, one for each answer in turn, instead of `offset_s`. `both_s`: offsets, one for each of the
+    answers that every query gets, at once.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class FakeNtp:
         garble: Callable[[bytes], bytes] = bytes,
         other_port: bool = False,
         in_turn_s: Sequence[float] = (),
+        both_s: Sequence[float] = (),
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
@@ -108,6 +110,7 @@ class FakeNtp:
         self._wrong, self._answers, self._garble = wrong, answers, garble
         self._other_port = other_port
         self._late: set[asyncio.TimerHandle] = set()
+        self._both_ns = [round(each * 1e9) for each in both_s]
         self._in_turn = itertools.cycle(round(each * 1e9) for each in in_turn_s or (offset_s,))
 
     async def __aenter__(self) -> Self:
@@ -155,14 +158,15 @@ class FakeNtp:
             timer = self._loop.call_later(left_ns / 1e9, self._answer, query, client, arrival_ns, wrong)
             self._late.add(timer)
             return
-        receive_ns = arrival_ns + up_ns + self.offset_ns
-        answer = {
-            "origin": query[40:48],
-            "receive": receive_ns,
-            "transmit": now_ns - down_ns + self.offset_ns,
-            "reference": receive_ns - 10_000_000_000,
-        }
-        self._socks[self._other_port].sendto(self._garble(packet(**(answer | wrong))), client)
+        for offset_ns in self._both_ns or [self.offset_ns]:
+            receive_ns = arrival_ns + up_ns + offset_ns
+            answer = {
+                "origin": query[40:48],
+                "receive": receive_ns,
+                "transmit": now_ns - down_ns + offset_ns,
+                "reference": receive_ns - 10_000_000_000,
+            }
+            self._socks[self._other_port].sendto(self._garble(packet(**(answer | wrong))), client)
 
 
 def random_bytes(answer: bytes) -> bytes:

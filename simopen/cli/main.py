@@ -228,7 +228,8 @@ def _failed(options: argparse.Namespace, screen: Screen, error: BaseException) -
         screen.say(f"simopen: {firewall}Name a time server that you can reach with --ntp")
     if options.json:
         told = {"report": report and report.as_dict(), "diagnosis": diagnosis and diagnosis.as_dict()}
-        print_json({"error": type(error).__name__, "message": message, **told})
+        with contextlib.suppress(OSError):  # as what is said
+            print_json({"error": type(error).__name__, "message": message, **told})
     return status
 
 

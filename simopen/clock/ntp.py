@@ -134,14 +134,14 @@ def request(cookie: bytes) -> bytes:
 
 
 def parse(data: bytes, cookies: Container[bytes]) -> Answer:
-    """Believe or refuse a datagram. `cookies` are those of the queries still unanswered.
+    """Believe or refuse a datagram. `cookies` are those of the queries.
 
     Raises:
         Refused: with the reason; `Stray` and `KissOfDeath` are kinds of it. Nothing else, whatever the bytes.
     """
     packet = _unpack(data)
     if data[24:32] not in cookies:
-        raise Stray("its origin time stamp is that of no open query of ours")
+        raise Stray("its origin time stamp is that of no query of ours")
     if packet.stratum == 0:
         raise KissOfDeath(f"kiss-o'-death {_kiss_code(data)}")
     for refuses, reason in _REFUSALS:
@@ -240,13 +240,15 @@ def sample(address: str, t1_ns: MonoNs, answer: Answer, t4_ns: MonoNs) -> Sample
 class Answers:
     """All that one server said in one check. Filled while the check runs; read by whoever judges it.
 
-    `refusals`: why something was not believed, one reason of each kind, and few of them. `unnamed`: which way it has no
-    address.
+    `repeated`: further answers to queries that had theirs. They have no vote, but must fit: whoever is on the way may
+    answer before the server does. `refusals`: why something was not believed, one reason of each kind, and few of them.
+    `unnamed`: which way it has no address.
     """
 
     name: str
     unnamed: Heard | None = None
     samples: list[Sample] = field(default_factory=list)
+    repeated: list[Sample] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
     queries: int = 0
     no_more: bool = False

@@ -194,6 +194,7 @@ _RECVERR = {  # linux/in.h, linux/in6.h: so that an unconnected socket hears of 
     socket.AF_INET6: (socket.IPPROTO_IPV6, 25),
 }
 _DATAGRAM_MAX = 1024  # 48 and room for extension fields; longer ones are cut, and only the header is read
+_ORIGIN = slice(24, 32)  # RFC 5905 figure 8
 _BATCH = 16  # a flood must not keep the loop
 _MOST_DATAGRAMS = 4096
 """Where eight answers are asked for: what comes then is a flood, in which none would be found any more."""
@@ -208,6 +209,7 @@ class _Exchange:
         self._began_s = self._loop.time()
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._sent: dict[bytes, ntp.Reads] = {}
+        self._answered: set[bytes] = set()
         self._heard = 0
 
     async def run(self) -> None:
@@ -294,7 +296,7 @@ class _Exchange:
             self._finish()
             return
         try:
-            self._answers.samples.append(self._sample(data, source, now, stamp_ns))
+            self._take(data[_ORIGIN], self._sample(data, source, now, stamp_ns))
         except ntp.Refused as refused:
             self._answers.take(refused)
         if self._answers.settled(self._loop.time() - self._began_s):
@@ -304,8 +306,12 @@ class _Exchange:
         if source[:2] != self._to[:2]:
             raise ntp.Stray(f"an answer came from {_text(source)} instead of {_text(self._to)}", "from elsewhere")
         answer = ntp.parse(data, self._sent)
-        sent = self._sent.pop(data[24:32])
+        sent = self._sent[data[_ORIGIN]]
         return ntp.sample(_text(self._to), sent.monotonic_ns, answer, ntp.arrival_ns(sent, now, stamp_ns))
+
+    def _take(self, cookie: bytes, sample: ntp.Sample) -> None:
+        (self._answers.repeated if cookie in self._answered else self._answers.samples).append(sample)
+        self._answered.add(cookie)
 
     def _dead(self, error: OSError) -> None:
         # Of a datagram's socket, which shares no port, this means that no address of this host's leads there.

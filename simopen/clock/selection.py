@@ -57,10 +57,10 @@ def contradiction_ns(answers: ntp.Answers, anchor_ns: MonoNs) -> int:
 
     Each is true to within its bound, unless the server lies, or the local clock is being slewed meanwhile.
     """
-    if not answers.samples:
+    if not (told := answers.samples + answers.repeated):
         return 0
-    spread_ns = max(each.t1_ns for each in answers.samples) - min(each.t1_ns for each in answers.samples)
-    intervals = [interval(each, anchor_ns) for each in answers.samples]
+    spread_ns = max(each.t1_ns for each in told) - min(each.t1_ns for each in told)
+    intervals = [interval(each, anchor_ns) for each in told]
     gap_ns = max(low for low, _ in intervals) - min(high for _, high in intervals)
     return gap_ns if gap_ns > spread_ns * SLEW_PPM // 1_000_000 else 0
 

@@ -151,6 +151,21 @@ async def test_a_server_that_contradicts_itself_is_believed_nothing() -> None:
     assert str(estimate.servers[3].refused).startswith("contradicts itself: its own answers are ")
 
 
+@pytest.mark.parametrize("both_s", [[0, HOUR_S], [HOUR_S, 0], [-3.0, 0, 0]])
+async def test_a_query_that_has_two_answers_has_none(both_s: list[float]) -> None:
+    """The first that comes may be that of whoever is on the way."""
+    async with FakeNtp(both_s=both_s) as doubted:
+        with pytest.raises(ClockError, match="contradicts itself"):
+            await check_clock([doubted.name], LONG_S)
+        async with three(0.5) as fakes:
+            assert inside(await check_clock([*names(fakes), doubted.name], LONG_S), 0.5)
+
+
+async def test_an_answer_that_comes_twice_is_believed() -> None:
+    async with FakeNtp(both_s=[0.5, 0.5]) as doubled:
+        assert inside(await check_clock([doubled.name], LONG_S), 0.5)
+
+
 async def test_two_that_contradict_themselves_alike_have_no_vote() -> None:
     async with FakeNtp(in_turn_s=[0, 0.5]) as one, FakeNtp(in_turn_s=[0, 0.5]) as two, three(-1.0) as fakes:
         estimate = await check_clock([one.name, two.name, *names(fakes)], LONG_S)
