@@ -25,6 +25,7 @@ from simopen.cli.ticket_prompt import Assembled, filed, pasted, ticket_in
 from simopen.errors import Flaw, ImpossiblePair, LinkError, MissedInstant, SelfConnection, TicketError, WindowClosed
 from simopen.holepunch.diagnosis import ago
 from simopen.model.times import UtcNs
+from simopen.net.aside import aside
 
 if TYPE_CHECKING:
     from simopen.clock.source import TimeSource
@@ -201,9 +202,9 @@ class Meeting:
 
         mine, spray = self.mine, both_spray(self.mine, theirs)
         with judged():
-            pair = await asyncio.to_thread(foreseen, mine, theirs)
+            pair = await aside(foreseen, mine, theirs)
             at_ns = UtcNs(round(await self._next(pair) * 1e9))
-            found = await asyncio.to_thread(possible, mine.profile, theirs.profile, now_ns=at_ns, spray=spray)
+            found = await aside(possible, mine.profile, theirs.profile, now_ns=at_ns, spray=spray)
         self.screen.say(f"simopen: plan: {found.why}")
         return pair
 

@@ -7,7 +7,6 @@ for a peer that wants to be met, and nothing that was not observed. With `--tick
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import json
 import sys
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, TextIO
 from simopen.cli.arguments import UsageError, add_instant, add_time_servers, argument, judged, port, window
 from simopen.cli.console import Screen, answer
 from simopen.holepunch.prospects import prospects
+from simopen.net.aside import aside
 
 if TYPE_CHECKING:
     from simopen.clock.source import TimeSource
@@ -161,7 +161,7 @@ async def _invite(
 
 async def _foreseen(found: Held) -> None:
     """Have at hand whom this host can meet: to find out takes a thread up to a second, and the mapping is kept."""
-    await asyncio.to_thread(prospects, found.profile)
+    await aside(prospects, found.profile)
 
 
 def _draw(found: Held, screen: Screen, where: TextIO) -> None:

@@ -41,6 +41,7 @@ from simopen.model.report import MOST_TOLD
 from simopen.model.shot import Plan, Shot
 from simopen.model.times import NEVER, MonoNs, UtcNs
 from simopen.model.wording import FEW, listed, quoted
+from simopen.net.aside import aside
 from simopen.net.resolve import Ask, Resolved, resolved
 from simopen.net.routes import NO_WAY, is_own, source_address
 from simopen.net.sockets import make_room, open_socket, sockaddr
@@ -135,7 +136,7 @@ async def planned(theirs: Profile, mine: Profile, order: Order, *, spray: bool, 
     """
     estimate = order.clock.now_estimate()
     now_ns = estimate.utc_ns if order.when.is_now else order.when.utc_ns(estimate)
-    found = known if known is not None else await asyncio.to_thread(possible, mine, theirs, now_ns=now_ns, spray=spray)
+    found = known if known is not None else await aside(possible, mine, theirs, now_ns=now_ns, spray=spray)
     logger.info("plan: %d shots: %s", len(found.shots), found.why)
     shots, notes = reachable(found.shots, None, strangers=not seen_at_one_address(mine, theirs))
     make_room(most_at_once(shots))

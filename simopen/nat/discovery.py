@@ -31,6 +31,7 @@ from simopen.nat.probe import Inquiry
 from simopen.nat.punch_port import PunchPort
 from simopen.nat.stun_tcp import DEFAULT_SERVERS, parse_servers
 from simopen.net import own_flows
+from simopen.net.aside import aside
 
 logger = _logs.logger("discovery")
 
@@ -258,5 +259,5 @@ class Discovery:
                 gateway=gateway,
                 flows=sent,
             )
-            self._judged[family] = evidence, await asyncio.to_thread(judge, seen)
+            self._judged[family] = evidence, await aside(judge, seen)
         return self._judged[family][1]

@@ -29,6 +29,7 @@ from simopen.nat.hairpin import Mapped, hairpins, in_a_row
 from simopen.nat.patience import ENOUGH, Patience
 from simopen.nat.punch_port import PunchPort
 from simopen.nat.stun_tcp import Binding, other_address
+from simopen.net.aside import aside
 from simopen.net.resolve import Ask, resolved
 from simopen.net.routes import is_own, source_address
 from simopen.portmap.nat_pmp import outer_address
@@ -91,7 +92,7 @@ class Inquiry:
         """
         loop = asyncio.get_running_loop()
         called_s, asked_s = loop.time(), timeout_s
-        await asyncio.to_thread(stun.request, bytes(stun.TRANSACTION_BYTES))  # loads the codec: 0.1 s and more
+        await aside(stun.request, bytes(stun.TRANSACTION_BYTES))  # loads the codec: 0.1 s and more
         self._patience = Patience(len(servers), loop.time())
         timeout_s = max(timeout_s / 2, timeout_s - (self._patience.began_s - called_s))  # which must not take all of it
         try:

@@ -62,11 +62,12 @@ class PunchPort:
 
     def hosts(self, sources: Iterable[str]) -> tuple[Endpoint, ...]:
         """The port on each of this host's own addresses, `sources` first: those that were used to get out."""
+        addresses: Iterable[str]
         if self.address is None or self.address in ANY.values():
-            found = (canonical(each) for each in (*sources, *self._interface_addresses()))
+            addresses = (*sources, *self._interface_addresses())
         else:
-            found = iter((self.address,))
-        ends = (Endpoint(each, self.port) for each in found)
+            addresses = (self.address,)
+        ends = (Endpoint(canonical(each), self.port) for each in addresses)
         return tuple(dict.fromkeys(end for end in ends if self.speaks(end.family)))
 
     def _interface_addresses(self) -> list[str]:

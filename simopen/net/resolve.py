@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import socket
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from simopen.errors import ResolutionError
 from simopen.model.endpoint import ANY, Endpoint, checked_name, literal, normalise
 from simopen.model.wording import FEW, listed, quoted
+from simopen.net.aside import in_thread
 from simopen.net.os_errors import reason
 
 MOST_ADDRESSES = 8
@@ -84,14 +83,4 @@ async def look_up(host: str, port: int, kind: socket.SocketKind, *, ask: Ask = s
 
     Raises: what `socket.getaddrinfo` does.
     """
-    answer: concurrent.futures.Future[list[Any]] = concurrent.futures.Future()
-
-    def wait_for_it() -> None:
-        try:
-            answer.set_result(ask(host, port, type=kind))
-        except Exception as error:
-            answer.set_exception(error)
-
-    answer.set_running_or_notify_cancel()
-    threading.Thread(target=wait_for_it, name="simopen-resolver", daemon=True).start()
-    return await asyncio.wrap_future(answer)
+    return await in_thread("simopen-resolver", ask, host, port, type=kind)

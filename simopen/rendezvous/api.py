@@ -31,6 +31,7 @@ from simopen.model.server import Server
 from simopen.model.times import MonoNs
 from simopen.nat.discovery import TIMEOUT_S
 from simopen.nat.stun_tcp import DEFAULT_SERVERS, parse_servers
+from simopen.net.aside import aside
 from simopen.net.tcp_keepalive import KEEPALIVE_S, USER_TIMEOUT_S
 from simopen.rendezvous import where
 from simopen.rendezvous.codes import WORDS, Code, check_count, new_code, parse_code
@@ -189,7 +190,7 @@ async def meeting(
         room = wanted.room or await signaller.allocate()
         typed = wanted.typed or (room if secret is not None else str(new_code(room, words)))
         if (pake := await early) is None:
-            pake = await asyncio.to_thread(Pake, wanted.password(typed), room)
+            pake = await aside(Pake, wanted.password(typed), room)
         began_ns = time.monotonic_ns()
         await signaller.enter(room)
         said = Exchange(secrets.token_hex(8), pake.message, began_ns, is_long=secret is not None)
@@ -269,7 +270,7 @@ class _Wanted:
         """The PAKE, where all is known that it needs."""
         if self.room is None or self.typed is None:
             return None
-        return await asyncio.to_thread(Pake, self.password(self.typed), self.room)
+        return await aside(Pake, self.password(self.typed), self.room)
 
 
 def room_named(name: str) -> str:

@@ -28,6 +28,7 @@ from simopen.model.event import PeerBegun, PeerClock, PeerHere, Round
 from simopen.model.times import MonoNs
 from simopen.model.wording import human
 from simopen.nat.discovery import discovering
+from simopen.net.aside import aside
 from simopen.rendezvous import exchange, peer_clock, unseen
 from simopen.rendezvous.exchange import ROUNDS, Derive, Exchange, Go, Peer, Send
 from simopen.rendezvous.pake import BadMessage, Pake
@@ -187,7 +188,7 @@ class Meeting:
 
     async def _derive(self, step: Derive) -> None:
         try:
-            key = await asyncio.to_thread(self._pake.finish, step.message)
+            key = await aside(self._pake.finish, step.message)
         except BadMessage as error:
             raise PeerLeft(f"what came as the peer's first message is none ({error}): make a new code") from error
         now_ns = time.monotonic_ns()

@@ -441,9 +441,7 @@ async def test_where_the_kernel_does_not_tell_its_addresses_the_one_used_must_do
 @pytest.mark.parametrize("any_of_it", ["0.0.0.0", "::ffff:0.0.0.0"])
 async def test_who_asks_from_any_address_is_a_host_at_those_that_it_has(any_of_it: str, ports: tuple[int, int]) -> None:
     async with asyncio.timeout(LONG_S), FakeStun() as server:
-        async with simopen.holding((any_of_it, ports[0]), servers=[server.name]) as found:
-            found.give_up()
-            hosts = found.profile.hosts
+        hosts = (await simopen.discover((any_of_it, ports[0]), servers=[server.name])).hosts
     assert hosts[0] == Endpoint(HERE, ports[0])
     assert {host.family for host in hosts} == {socket.AF_INET}
     assert "0.0.0.0" not in [host.address for host in hosts]
