@@ -91,7 +91,7 @@ def test_whatever_is_typed(words: list[str], typed: str) -> None:
         assert_fits(said)
 
 
-@pytest.mark.parametrize("words", [each for each in OPTIONS if each.values[0][-1].endswith("=")])
+@pytest.mark.parametrize("words", [words for words, _ in options() if words[-1].endswith("=")], ids=" ".join)
 def test_two_dashes_are_an_options_value_as_any_other(words: list[str]) -> None:
     """Before Python 3.13, argparse takes them for the end of the options, and hands over an empty list."""
     said = refusal(words, "--")
