@@ -105,6 +105,7 @@ def count(text: str, most: int) -> int:
     return int(text)
 
 
+STUN_TIMEOUT_S = 4.0
 _AT = (
     "22:14:30 (UTC, nearest), 23:14:30+01:00, 2026-01-01T00:00:00Z, +1m30s, or next:10s (the next full ten seconds); "
     "this machine's clock is checked first"
@@ -115,6 +116,13 @@ def add_instant(parser: argparse.ArgumentParser, otherwise: str) -> None:
     """Declare `--at`. `otherwise`: what it is where it is left out."""
     told = f"the instant: {_AT}; left out: {otherwise}"
     parser.add_argument("--at", metavar="T", type=argument(read_instant), help=told)
+
+
+def add_stun_servers(parser: argparse.ArgumentParser) -> None:
+    """Declare `--stun`, as `nat.stun_tcp.parse_servers` takes it."""
+    parser.add_argument(
+        "--stun", metavar="HOST[:PORT]", action="append", help="ask this STUN server, over TCP; may be repeated"
+    )
 
 
 def add_timeout(parser: argparse.ArgumentParser, otherwise_s: float) -> None:
@@ -134,10 +142,8 @@ def add_punch(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--local-port", metavar="N", type=argument(port), help="meet from this port (default: a free one)"
     )
-    parser.add_argument(
-        "--stun", metavar="HOST[:PORT]", action="append", help="ask this STUN server, over TCP; may be repeated"
-    )
-    add_timeout(parser, 4.0)
+    add_stun_servers(parser)
+    add_timeout(parser, STUN_TIMEOUT_S)
 
 
 def add_time_servers(parser: argparse.ArgumentParser) -> None:

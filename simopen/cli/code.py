@@ -228,7 +228,8 @@ async def met(
 
     Raises: UsageError, CodeError, PeerError; and as `simopen.meet`.
     """
-    from simopen.rendezvous.api import STREAM_LIMIT, meeting
+    from simopen.net.streams import STREAM_LIMIT
+    from simopen.rendezvous.api import meeting
     from simopen.rendezvous.codes import WORDS
 
     if code is None and not line:

@@ -224,6 +224,7 @@ async def by_true_time(call: Call, source: TimeSource, window_s: float, screen: 
 def _means_host(options: argparse.Namespace) -> bool:
     if looks_like_ticket(options.host):
         return False
+    key.require_host(options)
     if options.port is None:
         _complain_of_cut_ticket(options.host)
     _refuse(options, {"mine": "--mine", "spray": "--spray"}, "they go with a ticket")

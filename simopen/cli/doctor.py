@@ -20,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from simopen.cli import doctor_checks
-from simopen.cli.arguments import add_timeout, judged
+from simopen.cli.arguments import add_stun_servers, add_timeout, judged
 from simopen.cli.console import Screen, answer
 from simopen.cli.doctor_checks import Check, Finding, Verdict
 from simopen.clock import ntp_client
@@ -47,9 +47,7 @@ Names = Sequence[str]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `simopen doctor` takes, but for `--ntp` and `--no-ntp`."""
-    parser.add_argument(
-        "--stun", metavar="HOST[:PORT]", action="append", help="ask this STUN server, over TCP; may be repeated"
-    )
+    add_stun_servers(parser)
     add_timeout(parser, TIMEOUT_S)
 
 

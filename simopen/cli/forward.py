@@ -34,7 +34,8 @@ with a peer that was met before, and again whenever the stream breaks:
   one$    simopen forward --listen 8080 --to localhost:80 @laptop
   other$  simopen forward --allow localhost:80 @desk
 several in one, both ways:
-  one$    simopen forward --listen 8080 --to localhost:80 --listen 5433 --to db:5432 --allow localhost:22
+  one$    simopen forward --listen 8080 --to localhost:80 \\
+            --listen 5433 --to db:5432 --allow localhost:22
 """
 _CHANNEL = "forward"
 _MISSING = "asyncssh is missing, which carries the connections: pip install asyncssh"

@@ -55,6 +55,15 @@ def is_given(options: argparse.Namespace) -> bool:
     return (options.key_file, options.key_env, options.key) != (None, None, None)
 
 
+def require_host(options: argparse.Namespace) -> None:
+    """Raises: UsageError where `--key` was to ask, and has taken the host for the key, so that a port stands there."""
+    if options.key not in (None, ASKED) and options.port is None and options.host.isdigit():
+        raise UsageError(
+            "HOST is missing: what follows --key is taken for the key; to be asked for one, put --key last: "
+            "`simopen connect HOST PORT --key`"
+        )
+
+
 def told(options: argparse.Namespace, screen: Screen, environment: Mapping[str, str] = os.environ) -> bytes | None:
     """The key that the options mean; None where they name none. `screen`: where it is said how one is at risk.
 

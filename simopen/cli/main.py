@@ -40,7 +40,7 @@ from simopen.cli import (
 )
 from simopen.cli.arguments import UsageError, argument, judged
 from simopen.cli.carry import carry, ended
-from simopen.cli.console import Screen, answer, print_json, printable, write_in_any_encoding
+from simopen.cli.console import USUAL_WIDTH, Screen, answer, print_json, printable, wrapped, write_in_any_encoding
 from simopen.cli.interrupts import Ending
 from simopen.cli.live_line import Waiting, drawn
 from simopen.clock.instant import parse_duration
@@ -53,7 +53,7 @@ from simopen.net.os_errors import reason
 from simopen.net.sockets import make_room
 
 _LONGEST_HALF = 300  # characters
-_STATUS = "exit status: 0 done, 1 {}, 2 bad usage,\n130 interrupted, 143 terminated"
+_STATUS = "exit status: 0 done, 1 {}, 2 bad usage, 130 interrupted, 143 terminated"
 _NO_STREAM = "no stream or a broken one"
 # What status 1 means.
 _FAILURES = {
@@ -274,11 +274,15 @@ def _abridged(text: str) -> str:
     return text if len(text) <= 2 * _LONGEST_HALF else f"{text[:_LONGEST_HALF]} ... {text[-_LONGEST_HALF:]}"
 
 
+def _status(not_done: str) -> str:
+    return wrapped(_STATUS.format(not_done), USUAL_WIDTH - 1)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="simopen",
         description="One direct TCP stream between two hosts behind NATs, by simultaneous open.",
-        epilog=_STATUS.format("not done"),
+        epilog=_status("not done"),
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show program's version number and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -334,7 +338,7 @@ def _command(
     parser = commands.add_parser(
         name, help=what, description=what[0].upper() + what[1:] + ".", formatter_class=formatter
     )
-    parser.epilog = _EXAMPLES.get(name, "") + _SECONDS * (name not in _WITHOUT_TIMES) + _STATUS.format(_FAILURES[name])
+    parser.epilog = _EXAMPLES.get(name, "") + _SECONDS * (name not in _WITHOUT_TIMES) + _status(_FAILURES[name])
     parser.set_defaults(command=run, room=_ROOM.get(name, _USUAL_ROOM))
     where = ", on standard error" if name in _ON_STANDARD_ERROR else ""
     parser.add_argument("--json", action="store_true", help=f"tell the result as one line of JSON{where}")
@@ -352,7 +356,7 @@ def _command(
 _ROOM = {"lab": 96, "demo": 56, "doctor": 24, "meet": 24, "send": 32, "receive": 32, "pipe": 32, "forward": 32}
 # 9 are an event loop's own: with less uvloop ends the process by SIGABRT, or cannot be closed again.
 _USUAL_ROOM = 12
-_WITHOUT_TIMES = ("self", "serve", "peers")
+_WITHOUT_TIMES = ("self", "serve", "peers", "completion")
 # Where standard output carries data, and where there is an answer before the end: a code.
 _ON_STANDARD_ERROR = ("connect", "meet", "self", "send", "receive", "pipe", "forward")
 

@@ -13,7 +13,17 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, TextIO
 
-from simopen.cli.arguments import UsageError, add_instant, add_time_servers, argument, judged, port, window
+from simopen.cli.arguments import (
+    STUN_TIMEOUT_S,
+    UsageError,
+    add_instant,
+    add_stun_servers,
+    add_time_servers,
+    add_timeout,
+    argument,
+    judged,
+    port,
+)
 from simopen.cli.console import Screen, answer
 from simopen.holepunch.prospects import prospects
 from simopen.net.aside import aside
@@ -74,20 +84,11 @@ _LAYERS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `simopen nat` takes."""
-    seconds = argument(window)
     parser.add_argument(
         "--local-port", metavar="N", type=argument(port), help="ask from this port (default: a free one)"
     )
-    parser.add_argument(
-        "--stun", metavar="HOST[:PORT]", action="append", help="ask this STUN server, over TCP; may be repeated"
-    )
-    parser.add_argument(
-        "--timeout",
-        metavar="S",
-        type=seconds,
-        default="4s",
-        help="wait for the servers' answers no longer than this (default: %(default)s)",
-    )
+    add_stun_servers(parser)
+    add_timeout(parser, STUN_TIMEOUT_S)
     parser.add_argument(
         "--ticket",
         action="store_true",

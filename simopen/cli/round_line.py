@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from simopen.cli.console import Screen, countdown
-
-if TYPE_CHECKING:
-    from simopen.model.event import Event
+from simopen.model.event import Answered, Event
+from simopen.model.outcome import Outcome
 
 # So long before the instant nothing is drawn any more: it takes some ms with the GIL held, and the shot would wait.
 _QUIET_S = 0.3
@@ -39,8 +38,9 @@ class Line:
     def on_event(self, event: Event) -> None:
         """Called at each step."""
         self.has_fired |= event.step == "fired"
-        if words := self._STEPS.get(event.step):
-            self._show(words.format(self._whom), event.step)
+        step = "up" if _is_stream(event) else event.step
+        if words := self._STEPS.get(step):
+            self._show(words.format(self._whom), step)
 
     def _counted(self, left_s: float) -> str:
         return f"meeting {self._whom} in {max(0.0, left_s):.0f} s"
@@ -49,3 +49,8 @@ class Line:
         if text != self._shown:
             self._shown = text
             self._update(f"{text} ({self._until})", step)
+
+
+def _is_stream(event: Event) -> bool:
+    """Whether a SYN has become a stream, of which nothing is proven yet."""
+    return isinstance(event, Answered) and event.attempt.outcome is Outcome.OPEN

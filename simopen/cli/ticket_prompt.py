@@ -44,20 +44,22 @@ class Assembled:
     """Tickets out of lines, of which some are pieces."""
 
     def __init__(self) -> None:
-        self._before = ""
+        self._begun: list[str] = []
 
     def ticket(self, line: str) -> Ticket:
-        """Raises: TicketError; where that is CUT_SHORT, the next line may be the rest."""
-        begun, self._before = self._before, ""
-        try:
-            return ticket_in(line)
-        except TicketError as error:
-            if begun:
-                with contextlib.suppress(TicketError):
-                    return ticket_in(begun + line)
-            if error.flaw is Flaw.CUT_SHORT:
-                self._before = line
-            raise
+        """Raises: TicketError; where that is CUT_SHORT, the next line may be the rest, or some of it."""
+        begun, self._begun = self._begun, []
+        told: TicketError | None = None
+        for text in (line, *(each + line for each in begun)):
+            try:
+                return ticket_in(text)
+            except TicketError as error:
+                if error.flaw is Flaw.CUT_SHORT:
+                    self._begun.append(text)
+                if told is None or error.flaw is Flaw.CUT_SHORT:
+                    told = error
+        assert told is not None
+        raise told
 
 
 def terminal() -> str:

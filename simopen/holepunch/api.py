@@ -7,7 +7,6 @@ the instant and brings the stream, which is handed over as a socket, as asyncio'
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import time
 from dataclasses import replace
@@ -34,16 +33,13 @@ from simopen.model.wording import quoted
 from simopen.net import delayed_close
 from simopen.net.sockets import connect as connect_socket
 from simopen.net.sockets import is_self_connected, keep, open_socket
-from simopen.net.streams import PunchedProtocol, PunchedWriter
+from simopen.net.streams import STREAM_LIMIT, streams_over
 from simopen.net.tcp_keepalive import KEEPALIVE_S, USER_TIMEOUT_S, Liveness
 from simopen.ticket.agreement import agreed_instant, both_spray, later_instant, session
 from simopen.ticket.codec import Ticket, check_hosts
 
 if TYPE_CHECKING:  # what it imports takes 0.1 s to load
     from simopen.holepunch.verification import Verification
-
-
-STREAM_LIMIT = 2**16  # asyncio's own default
 
 
 @overload
@@ -78,7 +74,7 @@ async def connect(
     """Like `asyncio.open_connection`, to a peer that does the same at the same instant.
 
     Returns asyncio's own (reader, writer); `writer.get_extra_info("simopen")` is the `Report`.
-    `writer.start_tls(context, server_side=...)` takes the stream to TLS in either role (`upgrade.Writer.start_tls`).
+    `writer.start_tls(context, server_side=...)` takes a stream without a key to TLS in either role.
 
     Args:
         peer: (host, port), or several such pairs, fired at side by side from the one local port. Where several answer,
@@ -403,20 +399,10 @@ def _check_loop() -> None:
 async def _streams(
     sock: socket, limit: int, report: Report | None
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader(limit=limit, loop=loop)
-    punched = sock if isinstance(sock, delayed_close.PunchedSocket) else None
-    protocol = PunchedProtocol(reader, punched)
     try:
-        transport, _ = await loop.create_connection(lambda: protocol, sock=sock)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            sock.close()
-        if isinstance(error, OSError):
-            raise _not_taken(error, report) from error
-        raise
-    writer = PunchedWriter(transport, protocol, reader, loop)
-    writer.punched = punched
+        reader, writer = await streams_over(sock, limit)
+    except OSError as error:
+        raise _not_taken(error, report) from error
     writer.simopen_report = report
     return reader, writer
 

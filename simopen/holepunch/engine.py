@@ -10,7 +10,9 @@ as an event. `runner.py` does so with sockets, the simulator with modelled ones.
     NoSocket       Fire                there is no socket to be had to fire with
     Answered                           the kernel has told the errno that ends the attempt
     CameUp                             a SYN of ours has become a stream
-    Verified                           ... or one that the listener let in has, and both sides have proven it theirs
+    BeingVerified                      ... on which the peer is to prove itself
+    Unproven                           ... and nobody has
+    Verified                           a stream, from wherever, is proven by both sides to be theirs
     SelfConnected                      ... of which both ends are the same socket
     Accepted                           the listener has let one in
     Seen           Look                the state that the 5-tuple is in, by the kernel's table
@@ -42,6 +44,7 @@ from simopen.holepunch.engine_events import (
     Action,
     Answered,
     Begun,
+    BeingVerified,
     CameUp,
     Check,
     Checked,
@@ -60,6 +63,7 @@ from simopen.holepunch.engine_events import (
     Stream,
     Time,
     TimeUp,
+    Unproven,
     Verified,
     WaitUntil,
 )
@@ -71,8 +75,6 @@ from simopen.model.outcome import UNDER_WAY, Outcome, outcome_of, passes
 from simopen.model.report import Attempt
 from simopen.model.times import NEVER, MonoNs
 
-# States of a 5-tuple that do not pass by themselves within a window, unlike an accept under way or TIME-WAIT.
-_LASTING = {"ESTABLISHED", "SYN-SENT", "CLOSE-WAIT"}
 _UNANSWERED = {"SYN-SENT", None}  # None: the kernel does not tell
 _MADE_UP_NS = 20_000_000  # a delay that later shots make up for: as few as are due meanwhile
 
@@ -211,21 +213,11 @@ class Engine:
         pair = event.pair
         if pair.state is State.TAKEN:
             self.holder = event.state
-            self._again(pair, self._taken_by(event), now_ns, sent=False)
-        elif _has_had_its_time(pair, now_ns) and event.state in _UNANSWERED:
+            self._again(pair, pair.taken_by(event.state, passing=event.passing), now_ns, sent=False)
+        elif pair.has_had_its_time(now_ns) and event.state in _UNANSWERED:
             self._record(pair, None, now_ns)
             self._do(Close(pair))
             pair.step(Step.NO_TURN)
-
-    def _taken_by(self, seen: Seen) -> Outcome:
-        """Whether the 5-tuple is another's for good. Two looks in a row must say so.
-
-        One alone may see the very stream that the listener is about to hand us, and so may one after a look that saw
-        this stream's accept under way.
-        """
-        before, seen.pair.holder = seen.pair.holder, seen.state
-        lasting = before in _LASTING and seen.state in _LASTING and not seen.passing
-        return Outcome.HELD if lasting else Outcome.TAKEN
 
     def _again(
         self, pair: Pair, outcome: Outcome, now_ns: MonoNs, *, error: int = 0, sent: bool = True, resent: int = 0
@@ -257,22 +249,22 @@ class Engine:
 
     def _came_up(self, event: CameUp, now_ns: MonoNs) -> None:
         pair = event.pair
+        self._up(event, now_ns)
+        self._came_from[event.stream] = pair
+        took_ns = now_ns - pair.started_ns  # by when it is told: rather too long than too short
+        self._offer(event.stream, Offer(pair.rank, took_ns, event.at_ns - self._fired_ns), now_ns)
+
+    def _up(self, event: CameUp | BeingVerified, now_ns: MonoNs) -> None:
+        pair = event.pair
         self._record(pair, 0, event.at_ns)
         pair.step(Step.UP)
         pair.due_ns = pair.holder = None
         if not pair.shot.once:
             _, self._window = self._window.after(Outcome.OPEN, now_ns, resent=event.resent)
-        self._came_from[event.stream] = pair
-        took_ns = now_ns - pair.started_ns  # by when it is told: rather too long than too short
-        self._offer(event.stream, Offer(pair.rank, took_ns, event.at_ns - self._fired_ns), now_ns)
 
-    def _verified(self, event: Verified, now_ns: MonoNs) -> None:
-        """Nothing is left to nominate: the sides have told each other."""
-        if (pair := event.pair) is not None:
-            self._record(pair, 0, event.at_ns)
-            pair.step(Step.UP)
-            pair.due_ns = pair.holder = None
-        self._keep(event.stream, now_ns)
+    def _unproven(self, event: Unproven, now_ns: MonoNs) -> None:
+        event.pair.step(Step.NO_TURN)
+        self._fire_again(event.pair, now_ns)
 
     def _self_connected(self, event: SelfConnected, now_ns: MonoNs) -> None:
         self._record(event.pair, 0, now_ns)
@@ -326,8 +318,12 @@ class Engine:
             self._fail(self._doom, now_ns)
             return
         for pair in self.pairs:
-            if pair.state is State.IDLE and not pair.shot.once:
-                self._take_turn(pair, *self._window.turn(now_ns))
+            if pair.state is State.IDLE:
+                self._fire_again(pair, now_ns)
+
+    def _fire_again(self, pair: Pair, now_ns: MonoNs) -> None:
+        if not pair.shot.once:
+            self._take_turn(pair, *self._window.turn(now_ns))
 
     def _fail(self, error: PunchError, now_ns: MonoNs) -> None:
         self._do(Fail(error))
@@ -375,7 +371,8 @@ _EXPECTED: Mapping[type[Any], frozenset[State]] = {
     NoSocket: frozenset({State.PLANNED, State.FIRING}),
     Answered: frozenset({State.SYN_SENT}),
     CameUp: frozenset({State.SYN_SENT}),
-    Verified: frozenset({State.SYN_SENT}),
+    BeingVerified: frozenset({State.SYN_SENT}),
+    Unproven: frozenset({State.UP}),
     SelfConnected: frozenset({State.SYN_SENT}),
     Seen: frozenset({State.SYN_SENT, State.TAKEN}),
 }
@@ -385,7 +382,9 @@ _HANDLERS: Mapping[type[Any], Callable[[Engine, Any, MonoNs], None]] = {
     NoSocket: Engine._no_socket,
     Answered: Engine._answered,
     CameUp: Engine._came_up,
-    Verified: Engine._verified,
+    BeingVerified: Engine._up,
+    Unproven: Engine._unproven,
+    Verified: lambda engine, event, now_ns: engine._keep(event.stream, now_ns),
     SelfConnected: Engine._self_connected,
     Accepted: Engine._accepted,
     Seen: Engine._seen,
@@ -394,7 +393,3 @@ _HANDLERS: Mapping[type[Any], Callable[[Engine, Any, MonoNs], None]] = {
     TimeUp: lambda engine, _, now_ns: engine._nomination.hurry(now_ns),
     Ended: lambda engine, _, now_ns: engine._end(now_ns),
 }
-
-
-def _has_had_its_time(pair: Pair, now_ns: MonoNs) -> bool:
-    return pair.shot.lasts_ns is not None and now_ns >= pair.started_ns + pair.shot.lasts_ns

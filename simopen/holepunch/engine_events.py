@@ -66,15 +66,26 @@ class CameUp:
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
-    """Both sides have proven a key on this stream, and chosen it. `pair`: whose SYN it came of; None: it was let in.
+class BeingVerified:
+    """As `CameUp`, where the peer is to prove itself: nothing is nominated, and `Unproven` or `Verified` follows."""
 
-    Such a stream was not told of before: a pair whose SYN brought it up counts as unanswered until then.
-    """
-
-    pair: Pair | None
-    stream: Stream
+    pair: Pair
     at_ns: MonoNs
+    resent: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Unproven:
+    """The pair's stream was none with the peer, and is closed."""
+
+    pair: Pair
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """Both sides have proven a key on this stream, and chosen it, whether it came of a SYN or was let in."""
+
+    stream: Stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +145,8 @@ Event: TypeAlias = (
     | NoSocket
     | Answered
     | CameUp
+    | BeingVerified
+    | Unproven
     | Verified
     | SelfConnected
     | Accepted

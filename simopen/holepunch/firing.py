@@ -12,7 +12,6 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from simopen import _logs
 from simopen.clock.scheduler import spin
@@ -36,9 +35,6 @@ from simopen.model.wording import FEW, listed
 from simopen.nat.own_ports import taken_since
 from simopen.net import own_flows
 from simopen.net.own_flows import Flows
-
-if TYPE_CHECKING:  # what it imports takes 0.1 s to load
-    pass
 
 logger = _logs.PACKAGE
 # A name that was looked up this long before the instant is looked up again, and so shortly before it.
@@ -70,6 +66,7 @@ async def in_window(runner: Runner, trace: Trace) -> Stream:
             async with asyncio.timeout(max(0.0, (closes_ns - time.monotonic_ns()) / 1e9 + _EARLY_TIMER_S)):
                 return await runner.stream()
     except TimeoutError:
+        over_ns = time.monotonic_ns() - closes_ns
         try:
             stream = runner.last() or await runner.last_verified()
         except PunchError as error:
@@ -77,7 +74,6 @@ async def in_window(runner: Runner, trace: Trace) -> Stream:
             raise stopped_by(error, trace.report()) from None
         if stream is not None:
             return stream
-        over_ns = time.monotonic_ns() - closes_ns
         trace.stalled_ns = max(trace.stalled_ns, over_ns) if over_ns > STALLED_NS else trace.stalled_ns
         runner.end()
         report = trace.report()

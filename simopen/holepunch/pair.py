@@ -38,7 +38,7 @@ class State(Enum):
     FIRING = "a new socket is to send its SYN now"
     SYN_SENT = "its SYN is out and unanswered; the kernel sends it again"
     TAKEN = "another socket has the 5-tuple, and the kernel's table is to tell which"
-    UP = "its stream is up, and on offer"
+    UP = "its stream is up, and on offer or being verified"
     IDLE = "nothing is in flight and no SYN has a turn; a stream may still come through the listener"
     DEAD = "trying on cannot help"
     CLOSED = "a stream is kept, or nobody waits for one any more"
@@ -75,6 +75,10 @@ TRANSITIONS: Mapping[State, Mapping[Step, State]] = {
 }
 
 
+# States of a 5-tuple that do not pass by themselves within a window, unlike an accept under way or TIME-WAIT.
+_LASTING = {"ESTABLISHED", "SYN-SENT", "CLOSE-WAIT"}
+
+
 @dataclass(eq=False, slots=True)
 class Pair:
     """A shot, and those that repeat it.
@@ -95,6 +99,19 @@ class Pair:
     def step(self, step: Step) -> None:
         """Go from one state to the next; a KeyError is a fault of the engine's."""
         self.state = TRANSITIONS[self.state][step]
+
+    def has_had_its_time(self, now_ns: MonoNs) -> bool:
+        """Whether it is a guess that has waited for long enough."""
+        return self.shot.lasts_ns is not None and now_ns >= self.started_ns + self.shot.lasts_ns
+
+    def taken_by(self, holder: str | None, *, passing: bool) -> Outcome:
+        """Whether the 5-tuple is another's for good. Two looks in a row must say so; `holder`: what this one saw.
+
+        One alone may see the very stream that the listener is about to hand us, and so may one after a look that saw
+        this stream's accept under way. `passing`: it is a stream of this process's, which is about to end.
+        """
+        before, self.holder = self.holder, holder
+        return Outcome.HELD if before in _LASTING and holder in _LASTING and not passing else Outcome.TAKEN
 
 
 def ranks(pairs: Iterable[Pair]) -> dict[Endpoint | str, int]:

@@ -340,7 +340,8 @@ class Runner:
             if self._verification is None:
                 self.tell(told.CameUp(pair, stream, up_ns, resent))
             else:
-                self._verification.offer(stream, pair, resent)
+                self.tell(told.BeingVerified(pair, up_ns, resent))
+                self._verification.offer(stream, pair)
 
     def accepted(self, sock: socket.socket, remote: Endpoint) -> None:
         """Take what the listener let in for one of this runner's peers."""

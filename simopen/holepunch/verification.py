@@ -8,7 +8,6 @@ at again, after a pause, since a stranger at the peer's address answers as fast 
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 from dataclasses import dataclass
 from typing import Protocol
@@ -47,7 +46,6 @@ class _Offered:
     stream: Stream
     local_port: int
     pair: Pair | None
-    resent: int
 
 
 class Verification:
@@ -74,18 +72,18 @@ class Verification:
         """Say whose streams will come."""
         self._side = side
 
-    def offer(self, stream: Stream, pair: Pair | None = None, resent: int = 0) -> None:
-        """Verify this stream. `pair`, `resent`: of the SYN that it came by; if it is refused, that is fired again."""
+    def offer(self, stream: Stream, pair: Pair | None = None) -> None:
+        """Verify this stream. `pair`: whose SYN it came by; if it is refused, that is fired again."""
         if self._ended:
             stream.sock.close()
             return
         self._offered = {sock: each for sock, each in self._offered.items() if sock.fileno() >= 0}
         try:
-            self._offered[stream.sock] = _Offered(stream, _local_port(stream), pair, resent)
+            self._offered[stream.sock] = _Offered(stream, _local_port(stream), pair)
         except OSError:  # this host is short of buffers
             stream.sock.close()
             self.handshake.reasons[Reason.NO_ROOM] += 1
-            self._fire_again(pair, resent)
+            self._fire_again(pair)
             return
         self.handshake.offer(stream.sock, named=stream.remote in self._side.peers, up_ns=stream.established_ns)
 
@@ -109,18 +107,17 @@ class Verification:
     def _refused(self, sock: socket.socket) -> None:
         offered = self._offered.get(sock)
         if offered is not None:
-            self._fire_again(offered.pair, offered.resent)
+            self._fire_again(offered.pair)
         self._give_up_if_none_is_left()
 
-    def _fire_again(self, pair: Pair | None, resent: int) -> None:
+    def _fire_again(self, pair: Pair | None) -> None:
         """After a pause, where it came by a SYN of this side's."""
         if pair is None:
             return
         pause_s = min(_PAUSE_S * 2**self._refusals, _LONGEST_PAUSE_S)
         self._refusals += 1
         self._again = {each for each in self._again if not each.cancelled() and each.when() > self._loop.time()}
-        again = told.Answered(pair, errno.ECONNRESET, resent)
-        self._again.add(self._loop.call_later(pause_s, self._side.tell, again))
+        self._again.add(self._loop.call_later(pause_s, self._side.tell, told.Unproven(pair)))
 
     def _decided(self, won: asyncio.Future[Link]) -> None:
         """One stream is verified, or it is certain that none will be."""
@@ -135,7 +132,7 @@ class Verification:
         if stream.sock.fileno() < 0:  # reset just now: no other is open any more, and the peer takes it that it is met
             self._side.fail(lost_at_once())
             return
-        self._side.tell(told.Verified(offered.pair, stream, stream.established_ns))
+        self._side.tell(told.Verified(stream))
         self._side.keep(stream)  # where nothing was left to fire, the engine is over
 
     async def last(self) -> Stream | None:

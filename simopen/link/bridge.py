@@ -12,6 +12,7 @@ import contextlib
 import socket
 
 from simopen.net.sockets import drop
+from simopen.net.streams import streams_over
 
 _PIECE = 2**16
 _BACKLOG = 128
@@ -32,9 +33,8 @@ async def bridge(stream: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> s
     """
     mine, theirs = await _loopback_pair()
     try:
-        inner = await asyncio.open_connection(sock=mine)
+        inner = await streams_over(mine)
     except BaseException:
-        mine.close()
         theirs.close()
         raise
     task = asyncio.get_running_loop().create_task(_carry(stream, inner, mine))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from simopen.link.handshake import Link
-
-STREAM_LIMIT = 2**16  # asyncio's own default
+from simopen.net.streams import STREAM_LIMIT, StreamProtocol
 
 
 def streams(
@@ -15,7 +14,7 @@ def streams(
     """The link's (reader, writer). `report` is the writer's `get_extra_info("simopen")`; `limit` is the reader's."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=limit, loop=loop)
-    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+    protocol = StreamProtocol(reader)
     link.transport.report = report
     link.transport.start(protocol)
     return reader, asyncio.StreamWriter(link.transport, protocol, reader, loop)

@@ -57,7 +57,7 @@ class LinkTransport(asyncio.Transport):
         self._lower = lower
         self.gone: Callable[[], object] = lambda: None
         self._loop = asyncio.get_running_loop()
-        self._protocol: asyncio.BaseProtocol = asyncio.Protocol()
+        self._protocol: Any = asyncio.Protocol()  # by its methods, as to asyncio: its class is whichever
         self._started = False
         self._paused = self._closing = self._lost = False
         self._fin = self._told_end = self._own_end = False
@@ -229,15 +229,14 @@ class LinkTransport(asyncio.Transport):
     def _hand_over(self, data: bytes) -> None:
         if isinstance(self._protocol, asyncio.BufferedProtocol):
             _fill(self._protocol, data)
-        elif isinstance(self._protocol, asyncio.Protocol):
+        else:
             self._protocol.data_received(data)
 
     def _hand_over_end(self) -> None:
         if self._told_end:
             return
         self._told_end = True
-        protocol = self._protocol
-        if not (isinstance(protocol, (asyncio.Protocol, asyncio.BufferedProtocol)) and protocol.eof_received()):
+        if not self._protocol.eof_received():
             self.close()
 
     def _go_on(self) -> None:
@@ -326,7 +325,8 @@ class LinkTransport(asyncio.Transport):
 
     def get_protocol(self) -> asyncio.BaseProtocol:
         """Which one has it now."""
-        return self._protocol
+        protocol: asyncio.BaseProtocol = self._protocol
+        return protocol
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         """As asyncio's, in bytes as they leave, sealed."""

@@ -9,17 +9,40 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Callable, Iterable
 from functools import partial
 
 from simopen.net.delayed_close import PunchedSocket
 from simopen.net.start_tls import Writer
 
+STREAM_LIMIT = 2**16  # asyncio's own default
 
-class PunchedProtocol(asyncio.StreamReaderProtocol):
-    """A stream's protocol, which tells its socket when the transport lets go of it."""
 
-    def __init__(self, reader: asyncio.StreamReader, punched: PunchedSocket | None) -> None:
+async def streams_over(sock: socket.socket, limit: int = STREAM_LIMIT) -> tuple[asyncio.StreamReader, PunchedWriter]:
+    """As `asyncio.open_connection(sock=)`; the socket is closed where this raises.
+
+    Raises: OSError where the loop does not take it, as one that was reset meanwhile.
+    """
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=limit, loop=loop)
+    punched = sock if isinstance(sock, PunchedSocket) else None
+    protocol = StreamProtocol(reader, punched)
+    try:
+        transport, _ = await loop.create_connection(lambda: protocol, sock=sock)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            sock.close()
+        raise
+    writer = PunchedWriter(transport, protocol, reader, loop)
+    writer.punched = punched
+    return reader, writer
+
+
+class StreamProtocol(asyncio.StreamReaderProtocol):
+    """A stream's protocol, which tells a punched socket when the transport lets go of it."""
+
+    def __init__(self, reader: asyncio.StreamReader, punched: PunchedSocket | None = None) -> None:
         super().__init__(reader, loop=asyncio.get_running_loop())
         self._punched = punched
 

@@ -32,6 +32,7 @@ from simopen.model.times import MonoNs
 from simopen.nat.discovery import TIMEOUT_S
 from simopen.nat.stun_tcp import DEFAULT_SERVERS, parse_servers
 from simopen.net.aside import aside
+from simopen.net.streams import STREAM_LIMIT
 from simopen.net.tcp_keepalive import KEEPALIVE_S, USER_TIMEOUT_S
 from simopen.rendezvous import where
 from simopen.rendezvous.codes import WORDS, Code, check_count, new_code, parse_code
@@ -45,7 +46,6 @@ logger = _logs.logger("meeting")
 
 Via: TypeAlias = "str | Callable[[], AbstractAsyncContextManager[Signaller]] | None"
 """A rendezvous: its URL, or what opens a `Signaller` of the caller's own; None: see `where`."""
-STREAM_LIMIT = 2**16
 MOST_SERVERS = 4
 """STUN servers that are taken from a rendezvous's word."""
 _LABEL = b"simopen room 1\0"

@@ -46,8 +46,9 @@ from simopen.model.times import MonoNs
 from simopen.model.wording import human
 from simopen.nat.discovery import TIMEOUT_S
 from simopen.net.os_errors import reason
+from simopen.net.streams import STREAM_LIMIT
 from simopen.rendezvous import api, where
-from simopen.rendezvous.api import STREAM_LIMIT, Via
+from simopen.rendezvous.api import Via
 from simopen.rendezvous.backoff import Backoff
 from simopen.rendezvous.peers import KnownPeer, known_peer
 

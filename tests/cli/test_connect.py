@@ -261,6 +261,7 @@ def test_a_host_without_a_port_is_told_so(host: str, tmp_path: Path) -> None:
         (["203.0.113.7", "9", "--mine", TEXT], "leave out --mine: they go with"),
         (["203.0.113.7", "9", "--spray"], "leave out --spray: they go with"),
         (["203.0.113.7:9", "8"], "two ports are named, 9 and 8: leave one out"),
+        (["--key", "203.0.113.7", "9"], "HOST is missing: what follows --key is taken for the key"),
         (["010.0.0.1", "8"], "no IPv4 address: write four numbers"),
         (["fe80::1", "8"], "name the interface of this host"),
     ],

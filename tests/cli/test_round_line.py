@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from simopen.cli.console import Screen, Update
 from simopen.cli.round_line import Line
 from simopen.model.endpoint import Endpoint
-from simopen.model.event import Armed, Fired, Resolved, Up, Verified
-from simopen.model.report import Via
+from simopen.model.event import Answered, Armed, Event, Fired, Resolved, Up, Verified
+from simopen.model.report import Attempt, Via
 from simopen.model.times import MonoNs
 
 PEER = Endpoint("203.0.113.7", 1314)
@@ -53,6 +54,18 @@ def test_it_counts_down_and_then_says_each_step_once() -> None:
         (f"{PEER} answered ({UNTIL})", "up"),
         (f"{PEER} is proven ({UNTIL})", "verified"),
     ]
+
+
+def answered(error: int) -> Event:
+    return Answered(MonoNs(5), Attempt(PEER, MonoNs(3), MonoNs(3), MonoNs(5), error))
+
+
+def test_a_stream_is_told_as_it_comes_up_before_anything_is_proven_and_a_refusal_is_not() -> None:
+    screen = Collecting()
+    with Line(screen, str(PEER), UNTIL, 0.0) as line:
+        for event in (Fired(MonoNs(3), PEER), answered(errno.ECONNREFUSED), answered(0), Fired(MonoNs(6), PEER)):
+            line.on_event(event)
+    assert [step for _, step in screen.said] == ["begun", "fired", "up", "fired"]
 
 
 def test_whether_its_shots_have_left_is_known() -> None:

@@ -45,6 +45,17 @@ def test_what_a_chat_has_broken_is_put_together() -> None:
     assert assembled.ticket(f"{TEXT[30:]}\n") == SIMPLE
 
 
+@pytest.mark.parametrize("width", [12, 30, 50])
+def test_however_many_lines_it_was_broken_into(width: int) -> None:
+    """As a mail's lines, or those that were copied from a narrow window."""
+    line, assembled = f"simopen meet {TEXT}", Assembled()
+    *pieces, last = [line[at : at + width] for at in range(0, len(line), width)]
+    for piece in pieces:
+        with pytest.raises(TicketError):
+            assembled.ticket(f"{piece}\n")
+    assert assembled.ticket(last) == SIMPLE
+
+
 def test_one_that_names_no_endpoint_is_told() -> None:
     nowhere = replace(SIMPLE, profile=replace(SIMPLE.profile, mapped=None, hosts=()))
     with pytest.raises(TicketError, match="it names no endpoint of its maker's") as caught:

@@ -20,6 +20,7 @@ from simopen.holepunch.engine_events import (
     Action,
     Answered,
     Begun,
+    BeingVerified,
     CameUp,
     Check,
     Checked,
@@ -37,6 +38,7 @@ from simopen.holepunch.engine_events import (
     SelfConnected,
     Time,
     TimeUp,
+    Unproven,
     Verified,
     WaitUntil,
 )
@@ -44,6 +46,7 @@ from simopen.holepunch.nomination import Condition
 from simopen.holepunch.pair import Pair, State
 from simopen.holepunch.retry import FAILED_PAUSE_NS, TAKEN_PAUSE_NS, Window
 from simopen.model.endpoint import Endpoint
+from simopen.model.outcome import Outcome
 from simopen.model.shot import Shot
 from simopen.model.times import MonoNs
 
@@ -140,11 +143,30 @@ def test_a_stream_that_nothing_can_better_is_kept_at_once_and_all_else_closed() 
 @pytest.mark.parametrize("came_of_a_syn", [True, False])
 def test_a_verified_stream_is_kept_at_once_though_a_better_one_might_come(*, came_of_a_syn: bool) -> None:
     told = begun(shot(), shot(OTHER))
-    pair = told.pairs[1]
-    assert told(Verified(pair if came_of_a_syn else None, "stream", MonoNs(AT_NS + MS)), 2 * MS)[0] == Keep("stream")
+    if came_of_a_syn:
+        assert told(BeingVerified(told.pairs[1], MonoNs(AT_NS + MS)), MS) == []
+    assert told(Verified("stream"), MS)[0] == Keep("stream")
     assert [each.errno for each in told.engine.attempts] == ([0, None] if came_of_a_syn else [None, None])
     assert told.engine.over
     assert told(Accepted("late", PEER, AT_NS, MS)) == [Reset("late")]
+
+
+def test_where_nobody_was_proven_the_syn_was_answered_all_the_same_and_the_next_one_has_its_turn() -> None:
+    told = begun(shot(), guess(OTHER))
+    for pair in told.pairs:
+        told(BeingVerified(pair, MonoNs(AT_NS + MS)))
+        told(Unproven(pair), S)
+    assert [attempt.outcome for attempt in told.engine.attempts] == [Outcome.OPEN] * 2
+    assert told.wait() == [Fire(told.pairs[0])]
+    assert told.pairs[1].state is State.IDLE, "a guess has had its only shot"
+    assert told(Unproven(told.pairs[0])) == [], "it has been fired again since"
+
+
+def test_what_is_being_verified_as_all_ends_was_answered() -> None:
+    told = begun(shot())
+    told(BeingVerified(told.pairs[0], MonoNs(AT_NS + MS)))
+    assert told(Ended(), S) == []
+    assert [attempt.outcome for attempt in told.engine.attempts] == [Outcome.OPEN]
 
 
 def test_a_worse_stream_waits_for_a_better_one_that_may_come() -> None:
@@ -612,6 +634,16 @@ class AnyOrder(RuleBasedStateMachine):
             self.sockets.remove(pair)
             self.streams.add(name := next(self.names))
             self.tell(CameUp(pair, name, MonoNs(self.now_ns), resent))
+
+    @precondition(lambda self: self.in_flight)
+    @rule(number=st.integers(0, 4), resent=st.integers(0, 9), refused=st.booleans())
+    def a_stream_is_verified(self, number: int, resent: int, *, refused: bool) -> None:
+        pair, resent = self.settled(number, resent)
+        if resent >= 0:
+            self.sockets.remove(pair)
+            self.tell(BeingVerified(pair, MonoNs(self.now_ns), resent))
+            if refused:
+                self.tell(Unproven(pair))
 
     @rule(remote=st.sampled_from([PEER, PEER, OTHER]), port=st.integers(1, 9))
     def a_stream_is_accepted(self, remote: Endpoint, port: int) -> None:

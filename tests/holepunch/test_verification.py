@@ -28,12 +28,13 @@ from simopen.link.nonces import Nonces
 from simopen.link.session import Session
 from simopen.model.endpoint import Endpoint, normalise
 from simopen.model.event import Event
+from simopen.model.outcome import Outcome
 from simopen.model.report import Via
 from simopen.model.shot import Shot
 from simopen.model.times import MonoNs
 from tests.link.peers import connected
 from tests.loopback import HERE, THERE, ports
-from tests.stalls import ALONE_S
+from tests.stalls import ALONE_S, shortest
 
 __all__ = ["ports"]
 KEY, OTHER_KEY = bytes(range(32)), bytes(32)
@@ -262,8 +263,32 @@ async def test_one_who_takes_the_peers_very_endpoint_first_costs_it_nothing(port
 
 
 async def test_a_mute_one_is_left_as_the_window_ends_and_said(ports: tuple[int, int]) -> None:
-    with socket.create_server((THERE, ports[1])), pytest.raises(LinkError, match="proved nothing in time"):
-        await one_side(ports, 0, window=0.1)
+    async def stalled_s() -> float:
+        with pytest.raises(LinkError, match="proved nothing in time") as refused:
+            await one_side(ports, 0, window=0.1)
+        assert was_answered_by_streams(refused.value)
+        assert refused.value.report is not None
+        return refused.value.report.stalled_s
+
+    with socket.create_server((THERE, ports[1])):
+        assert await shortest(stalled_s, below=0.5) < 1.5, "its own patience is not taken for a stall"
+
+
+async def test_who_refuses_a_stream_is_this_side_and_no_rst_is_told_of(ports: tuple[int, int]) -> None:
+    with contextlib.closing(await asyncio.start_server(greet, THERE, ports[1])), pytest.raises(LinkError) as refused:
+        await one_side(ports, 0, window=0.3)
+    assert was_answered_by_streams(refused.value)
+
+
+async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"220 welcome to somebody else\r\n" * 3)
+    writer.close()
+
+
+def was_answered_by_streams(error: LinkError) -> bool:
+    assert error.report is not None
+    assert "RST" not in str(error)
+    return {attempt.outcome for attempt in error.report.attempts} == {Outcome.OPEN}
 
 
 @pytest.mark.parametrize("key", ["a password", b"short", 5])

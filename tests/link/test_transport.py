@@ -9,6 +9,7 @@ import ssl
 import struct
 from collections.abc import AsyncIterator, Callable
 from functools import partial
+from typing import Any, cast
 
 import pytest
 
@@ -155,6 +156,56 @@ async def test_a_protocol_may_be_changed_and_may_have_a_buffer_of_its_own() -> N
     assert (first.data, second.data) == (b"", b"longer than seven bytes.")
     one.transport.abort()
     writer.transport.abort()
+
+
+async def test_a_protocol_is_known_by_its_methods_whatever_its_class_is() -> None:
+    """As to asyncio's own transports: of one of another class nothing came, and the stream seemed to end in order."""
+    one, other = await linked()
+    heard = Duck()
+    one.transport.start(cast("asyncio.BaseProtocol", heard))
+    _, writer = streams(other)
+    writer.write(b"whoever you are")
+    writer.write_eof()
+    await heard.lost.wait()
+    assert heard.heard == ["made", b"whoever you are", "end", None]
+    writer.close()
+
+
+class Duck:
+    """A protocol that is no subclass of asyncio's."""
+
+    def __init__(self) -> None:
+        self.heard: list[object] = []
+        self.lost = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.heard.append("made")
+
+    def data_received(self, data: bytes) -> None:
+        self.heard.append(data)
+
+    def eof_received(self) -> None:
+        self.heard.append("end")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.heard.append(exc)
+        self.lost.set()
+
+
+async def test_what_a_link_was_lost_with_is_no_error_of_whoever_does_not_ask() -> None:
+    """The garbage collector may come to the future before it comes to the protocol, and then tells."""
+    unseen: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
+    (_, mine), (reader, theirs) = await stream_pair()
+    mine.write(b"x")
+    await reader.readexactly(1)
+    mine.transport.abort()
+    with pytest.raises(LinkBroken):
+        await reader.read()
+    closed = theirs._protocol._get_close_waiter(theirs)  # type: ignore[attr-defined]
+    await asyncio.wait({closed})
+    closed.__del__()
+    assert not unseen
 
 
 async def test_what_the_application_does_not_read_makes_the_peer_wait() -> None:
