@@ -95,6 +95,7 @@ PURE = (
     "signalling.base",
     "signalling.hashcash",
     "signalling.mailbox_session",
+    "signalling.nats_hello",
     "signalling.server_conversation",
     "signalling.server_limits",
     "signalling.server_messages",

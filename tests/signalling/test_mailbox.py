@@ -133,6 +133,7 @@ async def test_a_server_that_says_it_goes_down_is_waited_for() -> None:
     async with serve("127.0.0.1", 0, stun_ports=None) as first:
         url, port = first.url, first.port
         one = Mailbox(url, url, tls=None, proxied=False, patience=STEADY)
+        await one.begin()
         room = await one.allocate()
         await one.enter(room)
         await one.send("before", b"1")

