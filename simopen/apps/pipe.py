@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import queue
 import select
@@ -266,6 +267,7 @@ class _Watched:
             self.fd = os.dup(fd)
         except OSError as error:
             raise _failure(error, what, fd) from error
+        self._whats = what, fd
         self._stopped = False
         self._told, self._teller = os.pipe()
         self._poll = select.poll() if hasattr(select, "poll") else None  # not on Windows
@@ -274,8 +276,13 @@ class _Watched:
             self._poll.register(self._told, select.POLLIN)
 
     def start(self, run: Callable[[], None], name: str) -> None:
-        """Run `run` in a thread; the duplicate is closed at its end."""
-        threading.Thread(target=self._to_the_end, args=(run,), name=name, daemon=True).start()
+        """Run `run` in a thread; the duplicate is closed at its end. Raises: OSError where no thread can be had."""
+        try:
+            threading.Thread(target=self._to_the_end, args=(run,), name=name, daemon=True).start()
+        except RuntimeError as error:
+            for descriptor in (self.fd, self._told, self._teller):
+                os.close(descriptor)
+            raise _failure(OSError(errno.EAGAIN, f"{error}; see ulimit -u"), *self._whats) from error
 
     def _to_the_end(self, run: Callable[[], None]) -> None:
         try:

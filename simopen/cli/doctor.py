@@ -26,10 +26,11 @@ from simopen.cli.doctor_checks import Check, Finding, Verdict
 from simopen.clock import ntp_client
 from simopen.clock import source as clock
 from simopen.errors import ClockError, LocalEndpointError, SimopenError, StunError
-from simopen.model.endpoint import Endpoint
+from simopen.model.endpoint import Endpoint, normalise
 from simopen.model.estimate import Estimate
 from simopen.net.os_errors import reason
 from simopen.net.routes import source_address
+from simopen.net.sockets import connect as connect_socket
 from simopen.net.sockets import is_self_connected, open_socket
 
 TIMEOUT_S = 4.0
@@ -135,7 +136,7 @@ async def _connects_to_itself(timeout_s: float) -> bool | str:
     try:
         with open_socket(_LOOPBACK, socket.AF_INET) as sock:
             async with asyncio.timeout(timeout_s):
-                await asyncio.get_running_loop().sock_connect(sock, sock.getsockname())
+                await connect_socket(sock, normalise(sock.getsockname()))
             return is_self_connected(sock)
     except TimeoutError:
         return False

@@ -21,13 +21,14 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
 
 from simopen.clock import ntp
-from simopen.model.endpoint import normalise
+from simopen.model.endpoint import ANY, normalise
 from simopen.model.server import Heard, Server, read_servers
 from simopen.model.wording import listed
 from simopen.net import own_flows
 from simopen.net.os_errors import reason
 from simopen.net.resolve import MOST_ADDRESSES, Ask, look_up
 from simopen.net.routes import NO_WAY
+from simopen.net.sockets import sockaddr
 
 NTP_PORT = 123
 
@@ -182,8 +183,8 @@ async def _resolve(server: Server, look_up_by: Ask) -> dict[socket.AddressFamily
     except socket.gaierror:
         found = await look_up(server.host, server.port, socket.SOCK_DGRAM, ask=look_up_by)
     by_family: dict[socket.AddressFamily, list[Any]] = {}
-    for family, _, _, _, address in found:
-        by_family.setdefault(socket.AddressFamily(family), []).append(address)
+    for end in dict.fromkeys(normalise(address) for family, *_, address in found if family in ANY):
+        by_family.setdefault(end.family, []).append(sockaddr(end))
     return {family: those[:MOST_ADDRESSES] for family, those in by_family.items()}
 
 

@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import socket
 
-from simopen.net.sockets import drop
+from simopen.model.endpoint import normalise
+from simopen.net.sockets import connect, drop
 from simopen.net.streams import streams_over
 
 _PIECE = 2**16
@@ -62,7 +63,7 @@ async def pair_by(server: socket.socket) -> Ends:
         admitting = asyncio.ensure_future(_admitted(server, client.getsockname()))
         undone.callback(_drop_result, admitting)
         try:
-            await asyncio.get_running_loop().sock_connect(client, server.getsockname())
+            await connect(client, normalise(server.getsockname()))
             await asyncio.wait({admitting})
         finally:
             admitting.cancel()

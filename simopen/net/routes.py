@@ -7,7 +7,7 @@ import errno
 import socket
 
 from simopen.errors import LocalEndpointError
-from simopen.model.endpoint import ANY, Endpoint, Reach, normalise, reach
+from simopen.model.endpoint import ANY, Endpoint, Reach, is_single, normalise, reach
 from simopen.net.os_errors import local_error
 from simopen.net.sockets import MakeSocket, sockaddr
 
@@ -47,9 +47,12 @@ _NOBODYS = {socket.AF_INET: "240.0.0.1", socket.AF_INET6: "100::1"}
 def is_own(address: str) -> bool:
     """Whether an address is this host's: any of 127.0.0.0/8, and an interface's second one, too.
 
-    Binding tells. It does not where ip_nonlocal_bind lets programs have any address, nor in a network namespace that
-    has none at all, where Linux lets them, too: then only the route tells, and of an interface's addresses the first.
+    Binding tells, but for what is no single host's. It does not where ip_nonlocal_bind lets programs have any address,
+    nor in a network namespace that has none at all, where Linux lets them, too: then only the route tells, and of an
+    interface's addresses the first.
     """
+    if not is_single(address):
+        return False
     if not _binds(_NOBODYS[Endpoint(address, 1).family]):
         return _binds(address)
     with contextlib.suppress(LocalEndpointError):
@@ -61,5 +64,6 @@ def _binds(address: str) -> bool:
     endpoint = Endpoint(address, 0)
     with contextlib.suppress(OSError), socket.socket(endpoint.family, socket.SOCK_DGRAM) as probe:
         probe.bind(sockaddr(endpoint))
+        probe.connect(probe.getsockname())  # refused for a network's broadcast address, which can be bound to, too
         return True
     return False

@@ -331,6 +331,20 @@ async def test_the_next_address_of_a_name_is_asked_where_the_first_is_dead(*, si
     assert {each.address for each in answers.samples} == {living.name}
 
 
+async def test_one_address_in_two_spellings_is_asked_once() -> None:
+    """IPv4 in IPv6 is IPv4, which a kernel without IPv6 speaks, too."""
+    async with FakeNtp() as living:
+
+        def look_up(host: str, port: int, **_: object) -> list[Any]:
+            four, six = ("127.0.0.1", port), ("::ffff:127.0.0.1", port, 0, 0)
+            return [(socket.AF_INET6, 2, 17, "", six), (socket.AF_INET, 2, 17, "", four)]
+
+        asked = parse_servers([("time.example", living.port)])
+        (answers,) = await ask(asked, MACHINE, LONG_S, never, look_up_by=look_up)
+        assert len(living.clients) == 1
+    assert {each.address for each in answers.samples} == {living.name}
+
+
 async def test_where_no_thread_can_be_had_the_name_is_not_resolved() -> None:
     def look_up(*_: object, **__: object) -> list[Any]:
         raise RuntimeError("can't start new thread")

@@ -295,6 +295,13 @@ async def test_a_name_that_also_means_nobody_is_tried_at_its_other_address(ports
     assert ["no single host" in notes[0], "as in fe80::1%eth0" in notes[1], len(notes)] == [True, True, 2]
 
 
+@pytest.mark.parametrize("address", ["0.0.0.0", "224.0.0.1", "255.255.255.255", "127.255.255.255"])
+def test_what_is_nobodys_is_not_called_this_hosts_own(address: str, ports: tuple[int, int]) -> None:
+    """A socket could be bound to each. At the very port that is fired from."""
+    with pytest.raises(simopen.ResolutionError, match="no single host|no route to it"):
+        reachable([Shot(ports[0], Endpoint(address, ports[0]))], None)
+
+
 async def test_what_a_thousand_endpoints_lack_is_told_in_one_note(ports: tuple[int, int]) -> None:
     peers = [(f"2001:db8::{n:x}", ports[1]) for n in range(1, 1000)]
     with pytest.raises(simopen.ResolutionError) as caught:

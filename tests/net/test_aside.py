@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import platform
+import re
 import subprocess
 import sys
 import threading
@@ -10,6 +11,9 @@ import pytest
 
 from simopen.net.aside import aside, in_thread
 from tests.fake_stun import FakeStun
+from tests.loopback import ports
+
+__all__ = ["ports"]
 
 
 async def test_the_work_is_done_in_another_thread() -> None:
@@ -33,6 +37,7 @@ async def test_what_it_raises_is_raised_and_it_is_done_once() -> None:
 # What `ulimit -u` does to all but root, by the kernel itself (seccomp(2)): a thread is refused, by either call.
 WITHOUT_THREADS = """
 import asyncio, ctypes, struct, sys, threading, simopen
+from simopen.cli.main import main as command
 from simopen.net.aside import aside
 load, jump, give = 0x20, 0x15, 0x06
 code = [(load, 0, 0, 0), (jump, 0, 1, {clone}), (give, 0, 0, 0x50000 | 11), (jump, 0, 1, 435)]
@@ -51,9 +56,12 @@ async def main():
         await simopen.connect(("name.example", 9), window=1)
     except simopen.ResolutionError as error:
         print(error)
+    sock = await simopen.bridge(await simopen.connect_self({ports[0]}))
+    sock.close()
 
 with asyncio.Runner(loop_factory={loop}) as runner:
     runner.run(main())
+print(command(["doctor", "--no-ntp", "--stun", "{server}"]) in (0, 1), command(["self", "{ports[1]}"]))
 """
 CLONE_CALL = {"x86_64": 56, "aarch64": 220}.get(platform.machine())
 LOOPS = ["asyncio.new_event_loop", "__import__('uvloop').new_event_loop"]
@@ -61,17 +69,20 @@ LOOPS = ["asyncio.new_event_loop", "__import__('uvloop').new_event_loop"]
 
 @pytest.mark.skipif(CLONE_CALL is None, reason="the number of the clone call is not known for this machine")
 @pytest.mark.parametrize("loop", LOOPS)
-def test_where_no_thread_can_be_had_it_is_done_here(loop: str) -> None:
-    out, err = asyncio.run(told_without_threads(loop))
-    seen, refused = out.decode().splitlines()
+def test_where_no_thread_can_be_had_it_is_done_here_or_told(loop: str, ports: tuple[int, int]) -> None:
+    """uvloop itself ends a process by SIGABRT where it is to have a thread and gets none."""
+    out, err = asyncio.run(told_without_threads(loop, ports))
+    seen, refused, *table, ended = out.decode().splitlines()
     assert seen == "127.0.0.1"
     assert "could not be looked up (can't start new thread)" in refused
-    assert err == b""
+    assert re.search("simultaneous open +ok +one socket connected to itself", "\n".join(table))
+    assert ended == "True 1"
+    assert err.decode().endswith("simopen: cannot read standard input: can't start new thread; see ulimit -u\n")
 
 
-async def told_without_threads(loop: str) -> tuple[bytes, bytes]:
+async def told_without_threads(loop: str, ports: tuple[int, int]) -> tuple[bytes, bytes]:
     async with FakeStun() as server:
-        code = WITHOUT_THREADS.format(clone=CLONE_CALL, server=server.name, loop=loop)
+        code = WITHOUT_THREADS.format(clone=CLONE_CALL, server=server.name, loop=loop, ports=ports)
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", code, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )

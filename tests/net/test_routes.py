@@ -21,7 +21,20 @@ def test_a_foreign_address_leads_nowhere() -> None:
     assert source_address(Endpoint("127.0.0.9", 9), "240.0.0.1") is None
 
 
-@pytest.mark.parametrize(("address", "own"), [("127.0.0.1", True), ("127.9.9.9", True), ("240.0.0.9", False)])
+@pytest.mark.parametrize(
+    ("address", "own"),
+    [
+        *(("127.0.0.1", True), ("127.9.9.9", True), ("240.0.0.9", False), ("::1", True)),
+        # Sockets can be bound to all of these.
+        *(
+            ("0.0.0.0", False),
+            ("::", False),
+            ("224.0.0.1", False),
+            ("255.255.255.255", False),
+            ("127.255.255.255", False),
+        ),
+    ],
+)
 def test_which_addresses_are_this_hosts(address: str, own: bool) -> None:
     assert is_own(address) is own
 
