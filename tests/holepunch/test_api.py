@@ -298,7 +298,7 @@ async def test_a_name_that_also_means_nobody_is_tried_at_its_other_address(ports
 @pytest.mark.parametrize("address", ["0.0.0.0", "224.0.0.1", "255.255.255.255", "127.255.255.255"])
 def test_what_is_nobodys_is_not_called_this_hosts_own(address: str, ports: tuple[int, int]) -> None:
     """A socket could be bound to each. At the very port that is fired from."""
-    with pytest.raises(simopen.ResolutionError, match="no single host|no route to it"):
+    with pytest.raises(simopen.ResolutionError, match=r"no single host|no route to it"):
         reachable([Shot(ports[0], Endpoint(address, ports[0]))], None)
 
 
