@@ -179,7 +179,7 @@ async def _resolve(server: Server, look_up_by: Ask) -> dict[socket.AddressFamily
     """The addresses of each family, in the resolver's order: at most `MOST_ADDRESSES` of each."""
     try:  # an address needs no resolver, and so no thread
         flags = socket.AI_NUMERICHOST
-        found = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_DGRAM, flags=flags)
+        found: list[Any] = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_DGRAM, flags=flags)
     except socket.gaierror:
         found = await look_up(server.host, server.port, socket.SOCK_DGRAM, ask=look_up_by)
     by_family: dict[socket.AddressFamily, list[Any]] = {}
