@@ -85,6 +85,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_code(parser: argparse.ArgumentParser) -> None:
+    """Declare CODE, for a command on either side of which it may be left out."""
+    parser.add_argument(
+        "code",
+        metavar="CODE|@NAME",
+        nargs="?",
+        help="the code that the peer's command shows, or a peer that was met before (default: a new code is made)",
+    )
+
+
 def is_code(text: str) -> bool:
     """Whether this is meant as a code, right or wrong, or as a peer's name, and not as a ticket."""
     plain = text.strip()[:_LONGEST]

@@ -43,12 +43,7 @@ _MISSING = "asyncssh is missing, which carries the connections: pip install asyn
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `simopen forward` takes."""
-    parser.add_argument(
-        "code",
-        metavar="CODE|@NAME",
-        nargs="?",
-        help="the code that the peer's command shows, or a peer that was met before (default: a new code is made)",
-    )
+    code.add_code(parser)
     parser.add_argument(
         "--listen",
         metavar="[HOST:]PORT",

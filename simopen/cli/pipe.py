@@ -58,12 +58,7 @@ def _service(text: str) -> tuple[str, int]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `simopen pipe` takes."""
-    parser.add_argument(
-        "code",
-        metavar="CODE|@NAME",
-        nargs="?",
-        help="the code that the peer's command shows, or a peer that was met before (default: a new code is made)",
-    )
+    code.add_code(parser)
     end = parser.add_mutually_exclusive_group()
     end.add_argument(
         "--to",

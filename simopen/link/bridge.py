@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from typing import Any
 
 from simopen.model.endpoint import normalise
 from simopen.net.sockets import connect, drop
@@ -30,8 +31,10 @@ async def bridge(stream: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> s
     writing, ends the stream in that direction; where the stream is cut, reading from the socket meets ECONNRESET.
 
     Raises:
+        TypeError: that is no stream, but the call for one, say, that nobody has awaited.
         OSError: no socket can be had on loopback.
     """
+    stream = _checked(stream)
     mine, theirs = await _loopback_pair()
     try:
         inner = await streams_over(mine)
@@ -42,6 +45,16 @@ async def bridge(stream: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> s
     _running.add(task)
     task.add_done_callback(_running.discard)
     return theirs
+
+
+def _checked(stream: Any) -> Pair:
+    """It would be found out by nobody but the task that carries. Raises: TypeError."""
+    match stream:
+        case (reader, writer) if hasattr(reader, "read") and hasattr(writer, "write"):
+            return reader, writer
+    raise TypeError(
+        f"bridge takes a (reader, writer), as `await simopen.connect(...)` gives it, not {type(stream).__name__}"
+    )
 
 
 async def _loopback_pair() -> Ends:

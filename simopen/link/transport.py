@@ -330,7 +330,8 @@ class LinkTransport(asyncio.Transport):
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         """As asyncio's, in bytes as they leave, sealed."""
-        self._lower.set_write_buffer_limits(high, low)
+        if not self._lost:  # uvloop's transports fail after their end
+            self._lower.set_write_buffer_limits(high, low)
 
     def get_write_buffer_limits(self) -> tuple[int, int]:
         """As asyncio's: (low, high)."""

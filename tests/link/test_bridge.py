@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Iterator
+from typing import Any, cast
 
 import pytest
 
@@ -167,6 +168,18 @@ async def test_a_bridge_whose_making_is_cancelled_leaves_nothing(turns: int) -> 
             made.close()
     for _, writer in (one, other):
         writer.transport.abort()
+
+
+async def test_what_is_no_stream_is_refused_there_and_then() -> None:
+    """It was found out by a task that nobody sees; the caller had a socket on which nothing came."""
+    (reader, writer), (_, other) = await stream_pair()
+    unawaited = asyncio.sleep(0)
+    for given in (writer, (writer, reader), (reader,), (reader, writer, None), None, unawaited):
+        with pytest.raises(TypeError, match=r"bridge takes a \(reader, writer\), as `await simopen\.connect"):
+            await simopen.bridge(cast("Any", given))
+    unawaited.close()
+    writer.transport.abort()
+    other.transport.abort()
 
 
 async def test_where_no_client_can_be_had_nothing_waits_for_one() -> None:

@@ -492,4 +492,5 @@ async def test_closing_twice_and_what_comes_after_does_no_harm() -> None:
         transport.resume_reading()
         transport.abort()
         await one.wait_closed()
+        transport.set_write_buffer_limits(0)  # as an application may, on asyncio's loop
         other.close()
