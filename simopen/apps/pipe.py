@@ -26,6 +26,7 @@ from dataclasses import dataclass
 
 from simopen.net import sockets
 from simopen.net.os_errors import reason
+from simopen.net.streams import require_open
 
 CHUNK = 2**16
 _CHUNKS = 16
@@ -88,7 +89,7 @@ async def pipe(
 async def _send(writer: asyncio.StreamWriter, chunks: _Source, carried: Carried) -> None:
     while chunk := await chunks.next():
         with _noting(carried):
-            _require_open(writer)
+            require_open(writer)
             writer.write(chunk)
             await writer.drain()
             carried.sent += len(chunk)
@@ -101,7 +102,7 @@ async def _send(writer: asyncio.StreamWriter, chunks: _Source, carried: Carried)
 
 async def _hand_over(writer: asyncio.StreamWriter) -> None:
     """Wait until the kernel has all that was written; from then on it sees to it, whatever becomes of this process."""
-    _require_open(writer)
+    require_open(writer)
     writer.transport.set_write_buffer_limits(high=0)
     await writer.drain()
     _when_closed(writer, sockets.keep)
@@ -112,11 +113,6 @@ def _when_closed(writer: asyncio.StreamWriter, arrange: Callable[[socket.socket]
     if sock is not None:
         with contextlib.suppress(OSError):  # it is closed already
             arrange(sock)
-
-
-def _require_open(writer: asyncio.StreamWriter) -> None:
-    if writer.is_closing():  # uvloop's transport would raise a RuntimeError
-        raise ConnectionResetError("connection lost")
 
 
 async def _receive(

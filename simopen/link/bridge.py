@@ -14,9 +14,8 @@ from typing import Any
 
 from simopen.model.endpoint import normalise
 from simopen.net.sockets import connect, drop
-from simopen.net.streams import streams_over
+from simopen.net.streams import pass_on, streams_over
 
-_PIECE = 2**16
 _BACKLOG = 128
 Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Ends = tuple[socket.socket, socket.socket]
@@ -106,7 +105,7 @@ async def _admitted(server: socket.socket, client: object) -> socket.socket:
 
 async def _carry(outer: Pair, inner: Pair, sock: socket.socket) -> None:
     """Both directions, until both have ended; or until one fails, and the other with it."""
-    ways = [asyncio.ensure_future(_pass(outer[0], inner[1])), asyncio.ensure_future(_pass(inner[0], outer[1]))]
+    ways = [asyncio.ensure_future(pass_on(outer[0], inner[1])), asyncio.ensure_future(pass_on(inner[0], outer[1]))]
     try:
         await asyncio.gather(*ways)
     except (Exception, asyncio.CancelledError) as error:
@@ -122,11 +121,3 @@ async def _carry(outer: Pair, inner: Pair, sock: socket.socket) -> None:
     finally:
         for _, writer in (outer, inner):
             writer.close()
-
-
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(_PIECE):
-        writer.write(data)
-        await writer.drain()
-    writer.write_eof()
-    await writer.drain()

@@ -17,6 +17,7 @@ from simopen.net.delayed_close import PunchedSocket
 from simopen.net.start_tls import Writer
 
 STREAM_LIMIT = 2**16  # asyncio's own default
+_PIECE = 2**16
 
 
 async def streams_over(sock: socket.socket, limit: int = STREAM_LIMIT) -> tuple[asyncio.StreamReader, PunchedWriter]:
@@ -37,6 +38,23 @@ async def streams_over(sock: socket.socket, limit: int = STREAM_LIMIT) -> tuple[
     writer = PunchedWriter(transport, protocol, reader, loop)
     writer.punched = punched
     return reader, writer
+
+
+def require_open(writer: asyncio.StreamWriter) -> None:
+    """Raises: ConnectionResetError where nothing can be written any more: uvloop's transports raise a RuntimeError."""
+    if writer.is_closing():
+        raise ConnectionResetError("connection lost")
+
+
+async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Write what is read, until its end, which is written, too. Raises: OSError."""
+    while data := await reader.read(_PIECE):
+        require_open(writer)
+        writer.write(data)
+        await writer.drain()
+    require_open(writer)
+    writer.write_eof()
+    await writer.drain()
 
 
 class StreamProtocol(asyncio.StreamReaderProtocol):

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 from simopen.errors import SimopenError
 from simopen.model.endpoint import Endpoint, normalise
+from simopen.net.streams import require_open
 from simopen.signalling.server_door import listeners
 
 REQUEST_S = 5.0
@@ -89,6 +90,7 @@ class Metrics:
             head = (
                 f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
             )
+            require_open(writer)
             writer.write(head.encode() + body)
             await writer.drain()
 

@@ -11,6 +11,7 @@ import pytest
 
 import simopen
 from simopen.holepunch import api
+from simopen.net.streams import pass_on, streams_over
 from tests.loopback import HERE
 
 
@@ -41,3 +42,25 @@ async def test_a_stream_that_the_loop_does_not_take_is_an_error_of_this_library(
     with pytest.raises(simopen.PunchError, match="the stream came up, but this program's event loop") as caught:
         await api._streams(sock, 2**16, None)
     assert isinstance(caught.value.__cause__, OSError)
+
+
+async def test_what_is_passed_on_to_a_stream_that_is_lost_is_an_error_of_the_system_s_on_either_loop() -> None:
+    """uvloop's transport raises a RuntimeError, which a bridge took for a fault of its own, and told of."""
+    for words in (b"some", b""):
+        one, other = await stream_pair()
+        one[1].transport.abort()
+        await one[1].wait_closed()
+        reader = asyncio.StreamReader()
+        reader.feed_data(words)
+        reader.feed_eof()
+        with pytest.raises(ConnectionResetError):
+            await pass_on(reader, one[1])
+        other[1].close()
+
+
+async def stream_pair() -> list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    with socket.create_server((HERE, 0)) as server:
+        socks = socket.create_connection(server.getsockname()), server.accept()[0]
+    for sock in socks:
+        sock.setblocking(False)
+    return [await streams_over(sock) for sock in socks]

@@ -21,6 +21,7 @@ import h11
 
 from simopen.apps.http.streams import CHUNK, IDEMPOTENT, Streams, close, copy, has_come
 from simopen.net.os_errors import reason
+from simopen.net.streams import require_open
 
 Connect: TypeAlias = Callable[[], Awaitable[Streams]]
 
@@ -71,8 +72,7 @@ class _Side:
 
     async def send(self, event: Any) -> None:
         """Raises: OSError."""
-        if self.writer.is_closing():
-            raise ConnectionResetError("the stream has ended")
+        require_open(self.writer)
         if data := self.state.send(event):
             self.writer.write(data)
             await self.writer.drain()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TypeAlias
 
+from simopen.net.streams import require_open
+
 Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", "QUERY"})
@@ -28,8 +30,7 @@ def has_come(reader: asyncio.StreamReader) -> bool:
 async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Until the reader's end, which is passed on. Raises: OSError."""
     while chunk := await reader.read(CHUNK):
-        if writer.is_closing():
-            raise ConnectionResetError("the other side has gone")
+        require_open(writer)
         writer.write(chunk)
         await writer.drain()
     if not writer.is_closing():
