@@ -138,7 +138,16 @@ class NatsConnection:
 
     async def close(self) -> None:
         """Also where this is cancelled once more: the client would stop closing half-way."""
-        await asyncio.wait({asyncio.create_task(self.client.close())})
+        await asyncio.wait({asyncio.create_task(self._closed())})
+
+    async def _closed(self) -> None:
+        """What is left to be sent would be written to a connection that is lost: then the client stops there, too."""
+        try:
+            await self.client.close()
+        except (OSError, RuntimeError):
+            self.client._pending_data_size = 0
+            self.client._status = Client.DISCONNECTED
+            await self.client.close()
 
     async def _connected(self) -> None:
         try:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from pathlib import Path
 
 import pytest
+from nats.aio.msg import Msg
 
 from simopen.errors import RendezvousUnreachable, SignallingError
 from simopen.signalling import connect
 from simopen.signalling.base import Message
-from tests.signalling.places import NATS_SERVER, held_ports, started
+from simopen.signalling.nats_connection import NatsConnection
+from tests.signalling.places import NATS_SERVER, held_ports, nats_node, started
 
 __all__ = ["held_ports"]
 EXAMPLE = Path(__file__).parents[2] / "examples" / "nats-server.conf"
@@ -34,6 +37,26 @@ async def meet(via: str) -> None:
 async def test_nobody_there(held_ports: list[int]) -> None:
     with pytest.raises(RendezvousUnreachable, match=rf"nats://127\.0\.0\.1:{held_ports[7]}: nobody can be reached"):
         await enter(f"nats://u:hunter2@127.0.0.1:{held_ports[7]}")
+
+
+async def test_closing_while_no_node_is_there_leaves_nothing(held_ports: list[int], tmp_path: Path) -> None:
+    """Not even with something left to be sent. That nothing is left, a guard of all tests sees."""
+    connection = NatsConnection("NATS", "", failed=lambda: None, returned=lambda: None)
+    with nats_node(tmp_path, held_ports[6]):
+        url = f"nats://127.0.0.1:{held_ports[6]}"
+        await connection.open([url], tls=None, credentials=None, proxied=False)
+        await connection.subscribe("x", ignore)
+        assert await connection.request("y", b"", 30) is None
+    reading = connection.client._reading_task
+    assert reading is not None
+    await asyncio.wait({reading})
+    await connection.publish("x", b"unsent")
+    await connection.close()
+    assert connection.client.is_closed
+
+
+async def ignore(message: Msg) -> None:
+    pass
 
 
 async def test_the_ready_configuration_lets_two_meet_and_tells_no_password(
