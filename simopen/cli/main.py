@@ -17,9 +17,8 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Any, NoReturn
 
-from simopen import __version__, _logs
+from simopen import _logs
 from simopen.cli import (
     arguments,
     clock,
@@ -40,9 +39,10 @@ from simopen.cli import (
 )
 from simopen.cli.arguments import UsageError, argument, judged
 from simopen.cli.carry import carry, ended
-from simopen.cli.console import USUAL_WIDTH, Screen, answer, print_json, printable, wrapped, write_in_any_encoding
+from simopen.cli.console import USUAL_WIDTH, Screen, answer, print_json, wrapped, write_in_any_encoding
 from simopen.cli.interrupts import Ending
 from simopen.cli.live_line import Waiting, drawn
+from simopen.cli.parser import Parser, Version
 from simopen.clock.instant import parse_duration
 from simopen.clock.source import TimeSource, chosen
 from simopen.errors import ClockError, CodeError, PeerError, PunchError, SimopenError, TicketError
@@ -52,7 +52,7 @@ from simopen.model.wording import shortened
 from simopen.net.os_errors import reason
 from simopen.net.sockets import make_room
 
-_LONGEST_HALF = 300  # characters
+_LONGEST_BUG = 300  # characters
 _STATUS = "exit status: 0 done, 1 {}, 2 bad usage, 130 interrupted, 143 terminated"
 _NO_STREAM = "no stream or a broken one"
 # What status 1 means.
@@ -206,7 +206,7 @@ _ENDINGS: tuple[tuple[type[BaseException], int, str], ...] = (
 def _bug(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     where = f"{os.path.basename(frames[-1].filename)}, line {frames[-1].lineno}" if frames else "nowhere"
-    said = shortened(f"{type(error).__name__}: {error}", _LONGEST_HALF)
+    said = shortened(f"{type(error).__name__}: {error}", _LONGEST_BUG)
     return f"this is a bug in simopen, not in what you typed: {said} ({where}); please report it, with what -vv shows"
 
 
@@ -244,47 +244,17 @@ def _tell_notes(screen: Screen, report: Report | None) -> None:
         screen.note(note)
 
 
-class _Parser(argparse.ArgumentParser):
-    """Complains in a sentence that fits a screen, whatever was typed, and that a terminal does not obey."""
-
-    def error(self, message: str) -> NoReturn:
-        super().error(printable(_abridged(message)))
-
-    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
-        """As argparse's own, which before Python 3.13 takes the two dashes of `--at=--` for the end of the options."""
-        if action.option_strings and arg_strings == ["--"]:
-            return self._get_value(action, "--")
-        return super()._get_values(action, arg_strings)
-
-    def print_help(self, file: Any = None) -> None:
-        """Raises: OSError where it cannot be written; argparse's own says nothing then, and ends with status 0."""
-        answer(self.format_help(), end="", file=file)
-
-
-class _Version(argparse.Action):
-    """As argparse's own, and raises as `_Parser.print_help` does."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        answer(f"simopen {__version__}")
-        parser.exit()
-
-
-def _abridged(text: str) -> str:
-    """Without the middle, where it is long: what was typed stands there, and at the end what to type instead."""
-    return text if len(text) <= 2 * _LONGEST_HALF else f"{text[:_LONGEST_HALF]} ... {text[-_LONGEST_HALF:]}"
-
-
 def _status(not_done: str) -> str:
     return wrapped(_STATUS.format(not_done), USUAL_WIDTH - 1)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="simopen",
         description="One direct TCP stream between two hosts behind NATs, by simultaneous open.",
         epilog=_status("not done"),
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="show program's version number and exit")
+    parser.add_argument("--version", action=Version, nargs=0, help="show program's version number and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     sending = _command(commands, "send", send.run, "send files, folders or a text to whoever has the code")
     send.add_arguments(sending)
@@ -329,7 +299,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(
-    commands: argparse._SubParsersAction[_Parser],
+    commands: argparse._SubParsersAction[Parser],
     name: str,
     run: Callable[[argparse.Namespace, Screen], Coroutine[object, object, int]],
     what: str,

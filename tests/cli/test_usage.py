@@ -91,6 +91,21 @@ def test_whatever_is_typed(words: list[str], typed: str) -> None:
         assert_fits(said)
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("typed", ["serve --port 99999", "lab --left frob", "connect --at 2026-01-01T00:00:00 x"])
+def test_a_refusal_is_broken_between_words_at_a_terminal(typed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with contextlib.redirect_stderr(Terminal()) as said, pytest.raises(SystemExit) as end:
+        PARSER.parse_args(typed.split())
+    assert end.value.code == 2
+    assert "error: " in said.getvalue()
+    assert [line for line in said.getvalue().splitlines() if len(line) > 80] == []
+
+
 @pytest.mark.parametrize("words", [words for words, _ in options() if words[-1].endswith("=")], ids=" ".join)
 def test_two_dashes_are_an_options_value_as_any_other(words: list[str]) -> None:
     """Before Python 3.13, argparse takes them for the end of the options, and hands over an empty list."""

@@ -1,0 +1,44 @@
+"""argparse's parser, as this program's users meet it: whatever was typed, it complains in a sentence."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any, NoReturn
+
+from simopen import __version__
+from simopen.cli.console import answer, fitted
+
+_LONGEST_HALF = 300  # characters
+
+
+class Parser(argparse.ArgumentParser):
+    """Complains in a sentence that fits a screen, whatever was typed, and that a terminal does not obey."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, broken between words where it is a terminal that reads it."""
+        self.print_usage(sys.stderr)
+        self.exit(2, fitted(f"{self.prog}: error: {_abridged(message)}", sys.stderr) + "\n")
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """As argparse's own, which before Python 3.13 takes the two dashes of `--at=--` for the end of the options."""
+        if action.option_strings and arg_strings == ["--"]:
+            return self._get_value(action, "--")
+        return super()._get_values(action, arg_strings)
+
+    def print_help(self, file: Any = None) -> None:
+        """Raises: OSError where it cannot be written; argparse's own says nothing then, and ends with status 0."""
+        answer(self.format_help(), end="", file=file)
+
+
+class Version(argparse.Action):
+    """As argparse's own, and raises as `Parser.print_help` does."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        answer(f"simopen {__version__}")
+        parser.exit()
+
+
+def _abridged(text: str) -> str:
+    """Without the middle, where it is long: what was typed stands there, and at the end what to type instead."""
+    return text if len(text) <= 2 * _LONGEST_HALF else f"{text[:_LONGEST_HALF]} ... {text[-_LONGEST_HALF:]}"
