@@ -225,7 +225,7 @@ class _Exchange:
         sock.setblocking(False)
         self._ask_for_stamps(sock)
         self._send(sock)  # this binds the socket too, which Windows wants before it reads
-        own_flows.process.note_socket(sock, normalise(self._to), self._local.read().monotonic_ns)
+        own_flows.shared.note_socket(sock, normalise(self._to), self._local.read().monotonic_ns)
         async with self._reading(sock):
             for pause_s in PAUSES_S:
                 if await self._settled(pause_s):

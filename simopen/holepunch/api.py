@@ -30,13 +30,12 @@ from simopen.model.nat import Profile
 from simopen.model.report import Report
 from simopen.model.times import MonoNs
 from simopen.model.wording import quoted
-from simopen.net import delayed_close
 from simopen.net.sockets import connect as connect_socket
 from simopen.net.sockets import is_self_connected, keep, open_socket
 from simopen.net.streams import STREAM_LIMIT, streams_over
 from simopen.net.tcp_keepalive import KEEPALIVE_S, USER_TIMEOUT_S, Liveness
 from simopen.ticket.agreement import agreed_instant, both_spray, later_instant, session
-from simopen.ticket.codec import Ticket, check_hosts
+from simopen.ticket.codec import Ticket, check_hosts, looks_like_ticket
 
 if TYPE_CHECKING:  # what it imports takes 0.1 s to load
     from simopen.holepunch.verification import Verification
@@ -177,7 +176,7 @@ async def _linked(
         except OSError as error:  # it was reset, and the loop has closed it
             raise stopped_by(lost_at_once(), report) from error
         link = await verification.link()
-        link.transport.gone = partial(delayed_close.shared.note, ends)
+        link.transport.gone = partial(options.ours.endings.note, ends)
     options.tell(Up(stream.established_ns, stream.remote, stream.via))
     options.tell(Verified(MonoNs(time.monotonic_ns()), stream.remote))
     return streams(link, replace(report, proof=link.proof), limit)
@@ -245,7 +244,7 @@ async def _punched(
     with runner:
         stream = await in_window(runner, trace)
     options.liveness.arrange(stream.sock)
-    sock, report = delayed_close.shared.hold(stream.sock, stream.took_ns), trace.report(stream)
+    sock, report = options.ours.endings.hold(stream.sock, stream.took_ns), trace.report(stream)
     options.tell(Up(stream.established_ns, stream.remote, stream.via))
     return sock, report
 
@@ -285,6 +284,7 @@ async def _opened(
         resends=resends,
         tell=tell,
         verification=trace.verification,
+        ours=options.ours,
     )
     return trace.runner, trace
 
@@ -313,6 +313,10 @@ async def _aimed(
 
 def _check_together(peer: Peer | Profile | Ticket, mine: Profile | Ticket | None, options: Options) -> None:
     """What the overloads say, for those who have no type checker. Raises: TypeError."""
+    if isinstance(peer, str) and looks_like_ticket(peer):
+        raise TypeError("peer is a ticket's text: simopen.parse_ticket makes the ticket of it")
+    if isinstance(mine, str):
+        raise TypeError("mine is a text, which has no private half of its key: pass the ticket that `holding` made")
     if isinstance(peer, (Profile, Ticket)):
         if type(mine) is not type(peer) or options.local is not None:
             kind = "profile" if isinstance(peer, Profile) else "ticket"

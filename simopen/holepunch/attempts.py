@@ -20,9 +20,9 @@ from simopen.holepunch.pair import Pair
 from simopen.model.endpoint import Endpoint
 from simopen.model.report import Via
 from simopen.model.times import MonoNs
-from simopen.net import local_ports, own_flows, sock_diag
-from simopen.net.local_ports import LocalPorts
+from simopen.net import registries, sock_diag
 from simopen.net.own_flows import Flow
+from simopen.net.registries import Registries
 from simopen.net.sockets import MakeSocket, limit_hops, limit_resends, open_socket, sockaddr
 from simopen.net.tcp_info import has_been_up
 
@@ -46,9 +46,9 @@ class Stream:
 
 
 class Attempts:
-    """The attempts at a pair, from the local end `local`. `resends`, `make`, `ports`: as in `Runner.opened`."""
+    """The attempts at a pair, from the local end `local`. `resends`, `make`, `ours`: as in `Runner.opened`."""
 
-    __slots__ = ("_make", "_ports", "_resends", "_sock", "_watching", "connect_ex", "local", "pair", "target")
+    __slots__ = ("_make", "_ours", "_resends", "_sock", "_watching", "connect_ex", "local", "pair", "target")
 
     def __init__(
         self,
@@ -57,14 +57,14 @@ class Attempts:
         *,
         resends: int = 0,
         make: MakeSocket | None = None,
-        ports: LocalPorts = local_ports.shared,
+        ours: Registries = registries.shared,
     ) -> None:
         self.pair = pair
         self.local = local
         self.target = sockaddr(self.peer)
         self._resends = resends
         self._make = make
-        self._ports = ports
+        self._ours = ours
         self._sock: socket.socket | None = None
         self._watching: Loop | None = None
 
@@ -84,7 +84,7 @@ class Attempts:
         Raises: LocalEndpointError.
         """
         self._sock = open_socket(self.local, self.peer.family, make=self._make)
-        self._ports.keep_from_children(self._sock)
+        self._ours.ports.keep_from_children(self._sock)
         if self.pair.shot.ttl is not None:
             limit_hops(self._sock, self.pair.shot.ttl)
         if self._resends and self.pair.shot.lasts_ns is None:
@@ -101,7 +101,7 @@ class Attempts:
 
     def note(self, at_ns: MonoNs) -> None:
         """Take note of the flow that this SYN begins."""
-        own_flows.process.note(Flow(True, self.local[1], self.peer, at_ns))
+        self._ours.flows.note(Flow(True, self.local[1], self.peer, at_ns))
 
     def watch(self, loop: Loop, ended: Callable[[Attempts, int], None]) -> None:
         """Call `ended` once the kernel tells the errno that the attempt ends with; 0 where it is connected."""

@@ -33,7 +33,6 @@ from simopen.model.shot import Shot
 from simopen.model.times import NEVER, MonoNs, UtcNs
 from simopen.model.wording import FEW, listed
 from simopen.nat.own_ports import taken_since
-from simopen.net import own_flows
 from simopen.net.own_flows import Flows
 
 logger = _logs.PACKAGE
@@ -120,7 +119,7 @@ async def _fire(runner: Runner, trace: Trace) -> None:
     if trace.aim.mine is not None and trace.aim.mine.step is not None:
         lead_ns = _COUNTING_NS + FIRST_NS * runner.prepared.opens_the_way
         await asyncio.sleep(max(0, wait.instant_ns - lead_ns - time.monotonic_ns()) / 1e9)
-        runner.prepared.leave_out(_own_since(trace.aim.mine, wait.estimate))
+        runner.prepared.leave_out(_own_since(trace.aim.mine, wait.estimate, runner.prepared.ours.flows))
     await runner.prepared.open_the_way(wait.instant_ns)
     while not await _fired_awake(runner, trace, left_ns):
         left_ns = await wait.on_until_handover(runner.look_out)
@@ -155,7 +154,7 @@ async def _fired_awake(runner: Runner, trace: Trace, left_ns: int) -> bool:
     return True
 
 
-def _own_since(mine: Profile, estimate: Estimate, own: Flows = own_flows.process) -> int:
+def _own_since(mine: Profile, estimate: Estimate, own: Flows) -> int:
     """How many ports of this side's row other flows of this process have taken since the profile, NTP's for example."""
     until_ns = own.judged_until(mine.hosts[0].port)
     if until_ns is None:  # another process's ticket: all here came later, as far as the two clocks agree

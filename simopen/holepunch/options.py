@@ -19,6 +19,8 @@ from simopen.link.session import Session
 from simopen.model.endpoint import Local
 from simopen.model.event import OnEvent
 from simopen.model.shot import Plan
+from simopen.net import registries
+from simopen.net.registries import Registries
 from simopen.net.tcp_keepalive import KEEPALIVE_S, USER_TIMEOUT_S, Liveness
 
 WINDOW_S = 10.0
@@ -56,6 +58,7 @@ class Options:
     """As told; `window_ns` and `when` are read from that. `plan`: the two tickets', where it is made already.
 
     `session`: what the peer is to prove; None: nothing. `scheduler`: whose thread waits for the instant, and fires.
+    `ours`: what this process's punches share.
     """
 
     when: When
@@ -72,6 +75,7 @@ class Options:
     plan: Plan | None
     session: Session | None = None
     scheduler: Scheduler = threads.shared
+    ours: Registries = registries.shared
 
     @classmethod
     def told(

@@ -25,8 +25,8 @@ from simopen.model.endpoint import ANY, Endpoint
 from simopen.model.outcome import passes
 from simopen.model.shot import Shot
 from simopen.model.times import NEVER, MonoNs
-from simopen.net import delayed_close
-from simopen.net.local_ports import Claim, LocalEnd, LocalPorts
+from simopen.net.local_ports import Claim, LocalEnd
+from simopen.net.registries import Registries
 from simopen.net.routes import source_address
 from simopen.net.sockets import MakeSocket
 
@@ -42,13 +42,13 @@ class Preparation:
         "_claims",
         "_listen",
         "_make",
-        "_ports",
         "_resends",
         "_shots",
         "attempts",
         "first",
         "hindrance",
         "listeners",
+        "ours",
         "peers",
     )
 
@@ -60,7 +60,7 @@ class Preparation:
         listen: bool,
         resends: int,
         make: MakeSocket | None,
-        ports: LocalPorts,
+        ours: Registries,
     ) -> None:
         self.peers = tuple(dict.fromkeys(shot.remote for shot in shots))
         self.attempts: dict[Pair, Attempts] = {}
@@ -70,14 +70,12 @@ class Preparation:
         self._address = address
         self._shots = shots
         self._listen, self._resends, self._make = listen, resends, make
-        self._ports = ports
+        self.ours = ours
         self._claims: list[Claim] = []
 
     def anew(self, shots: Sequence[Shot], resends: int) -> Preparation:
         """The same for other shots."""
-        return Preparation(
-            self._address, shots, listen=self._listen, resends=resends, make=self._make, ports=self._ports
-        )
+        return Preparation(self._address, shots, listen=self._listen, resends=resends, make=self._make, ours=self.ours)
 
     def open(self) -> None:
         """Raises: LocalEndpointError, as `Runner.opened` does."""
@@ -101,7 +99,7 @@ class Preparation:
 
     def _attempts_at(self, pair: Pair) -> Attempts:
         local = self._bound_to(pair.shot)
-        return Attempts(local, pair, resends=self._resends, make=self._make, ports=self._ports)
+        return Attempts(local, pair, resends=self._resends, make=self._make, ours=self.ours)
 
     def _open_one(self, attempts: Attempts) -> None:
         """Have its listener, and what it fires at the instant; later, what is not to be had for a moment."""
@@ -121,7 +119,7 @@ class Preparation:
         if not self._listen or attempts.local in self.listeners:
             return None
         listener = self.listeners[attempts.local] = Listener.borrow(
-            attempts.local, attempts.peer.family, ports=self._ports, make=self._make
+            attempts.local, attempts.peer.family, ports=self.ours.ports, make=self._make
         )
         return listener
 
@@ -133,7 +131,7 @@ class Preparation:
         if peer.address not in sources:
             with contextlib.suppress(LocalEndpointError):  # nobody can be asked at the moment
                 sources[peer.address] = source_address(peer, None, make=self._make)
-        self._claims.append(self._ports.claim(local, peer, sources.get(peer.address)))
+        self._claims.append(self.ours.ports.claim(local, peer, sources.get(peer.address)))
 
     @property
     def at_the_instant(self) -> list[Attempts]:
@@ -174,13 +172,13 @@ class Preparation:
         for listener in self.listeners.values():
             listener.give_back(loop, waiter)
         for claim in self._claims:
-            self._ports.release(claim)
+            self.ours.ports.release(claim)
         self._claims.clear()
 
     def earlier(self, instant_ns: MonoNs) -> str | None:
         """When a stream between the same two endpoints as one of the first few shots' ended here, in words."""
         recent = self.at_the_instant[:_LOOKED_BACK]
-        told = (delayed_close.shared.earlier(each.local, each.peer, instant_ns) for each in recent)
+        told = (self.ours.endings.earlier(each.local, each.peer, instant_ns) for each in recent)
         return next(filter(None, told), None)
 
     @property

@@ -35,8 +35,8 @@ from simopen.model.outcome import SENT, UNDER_WAY, outcome_of
 from simopen.model.report import MOST_ARRIVALS, Arrival, Attempt, Via
 from simopen.model.shot import Shot
 from simopen.model.times import NEVER, MonoNs
-from simopen.net import delayed_close, local_ports, sock_diag
-from simopen.net.local_ports import LocalPorts
+from simopen.net import registries, sock_diag
+from simopen.net.registries import Registries
 from simopen.net.sockets import MakeSocket, keep
 
 if TYPE_CHECKING:
@@ -56,7 +56,6 @@ class Runner:
         prepared: Preparation,
         *,
         chooses: bool | None,
-        ports: LocalPorts,
         tell: Teller,
         verification: Verification | None,
     ) -> None:
@@ -66,7 +65,7 @@ class Runner:
         self.lookout = Lookout()
         self.prepared = prepared
         self._loop = asyncio.get_running_loop()
-        self._chooses, self._ports = chooses, ports
+        self._chooses = chooses
         self.fired_ns = self._planned_ns = NEVER
         self._left: int | None = None
         self._called: Sequence[tuple[Attempts, Called]] = ()
@@ -94,7 +93,7 @@ class Runner:
         left: int | None = None,
         resends: int = 0,
         make: MakeSocket | None = None,
-        ports: LocalPorts = local_ports.shared,
+        ours: Registries = registries.shared,
         tell: Teller = NOBODY,
         verification: Verification | None = None,
     ) -> Runner:
@@ -102,15 +101,15 @@ class Runner:
 
         `address`: of this host, to fire from; None for any. A local port that cannot be had is left out, as long as
         there is another; one that cannot be had for a moment is tried again. `chooses`: as in `plan.Plan`. `left` and
-        `resends`: as in `retry.Window`. `make`: what makes the sockets; left out, the kernel. `ports`: what this
-        process holds of local ports. `tell`: who is told of each SYN and of each answer. `verification`: what decides
+        `resends`: as in `retry.Window`. `make`: what makes the sockets; left out, the kernel. `ours`: what this
+        process's punches share. `tell`: who is told of each SYN and of each answer. `verification`: what decides
         which stream is kept, where the peer is to prove itself; it ends with this.
 
         Raises:
             LocalEndpointError: no local endpoint can be had, or a 5-tuple is in use by another punch.
         """
-        prepared = Preparation(address, shots, listen=listen, resends=resends, make=make, ports=ports)
-        runner = cls(prepared, chooses=chooses, ports=ports, tell=tell, verification=verification)
+        prepared = Preparation(address, shots, listen=listen, resends=resends, make=make, ours=ours)
+        runner = cls(prepared, chooses=chooses, tell=tell, verification=verification)
         try:
             runner._open(left, resends)
         except BaseException:
@@ -320,7 +319,7 @@ class Runner:
     def _holds(self, port: int, peer: Endpoint) -> bool:
         """Whether the 5-tuple is taken by what will pass: a stream that is being closed, or verified."""
         verifies = self._verification is not None and self._verification.holds(port, peer)
-        return verifies or delayed_close.shared.holds(port, peer)
+        return verifies or self.prepared.ours.endings.holds(port, peer)
 
     def _answered(self, attempts: Attempts, error: int) -> None:
         """The kernel has told what came of a SYN."""
@@ -363,7 +362,7 @@ class Runner:
         """Have this stream, unless there is one."""
         if self._kept is not None:
             return
-        self._ports.give_to_children(stream.sock)
+        self.prepared.ours.ports.give_to_children(stream.sock)
         keep(stream.sock)
         self._kept = stream
         if (

@@ -246,8 +246,8 @@ class Discovery:
         gateway = self._inquiry.gateway if family == socket.AF_INET else None
         times = [MonoNs(each.at_ns) for each in seen]  # as `Inquiry` keeps them
         begun_ns, latest_ns = min(times), max(times)
-        own_flows.process.judge(self.port, latest_ns)
-        sent = tuple(flow for flow in own_flows.process.since(begun_ns) if flow.at_ns <= latest_ns)
+        own_flows.shared.judge(self.port, latest_ns)
+        sent = tuple(flow for flow in own_flows.shared.since(begun_ns) if flow.at_ns <= latest_ns)
         let_in = self._inquiry.backs.let_in.get(family, LetIn())
         evidence = (seen, self._inquiry.hairpinning, gateway, sent, let_in)
         if family not in self._judged or self._judged[family][0] != evidence:

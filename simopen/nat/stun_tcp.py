@@ -181,7 +181,7 @@ async def other_address(server: Endpoint) -> Endpoint | None:
         with socket.socket(server.family, socket.SOCK_DGRAM) as sock:
             sock.setblocking(False)
             sock.connect(sockaddr(server))
-            own_flows.process.note_socket(sock, server, MonoNs(time.monotonic_ns()))
+            own_flows.shared.note_socket(sock, server, MonoNs(time.monotonic_ns()))
             sock.send(stun.request(transaction))
             for _ in range(_MOST_STRAYS):
                 with contextlib.suppress(StunError):  # a stray: anyone can send one

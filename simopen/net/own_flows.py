@@ -60,5 +60,5 @@ class Flows:
         return self._judged.get(port)
 
 
-process = Flows()
+shared = Flows()
 """That of this process."""

@@ -68,7 +68,7 @@ def open_socket(
     return sock
 
 
-async def connect(sock: socket.socket, endpoint: Endpoint, own: Flows = own_flows.process) -> MonoNs:
+async def connect(sock: socket.socket, endpoint: Endpoint, own: Flows = own_flows.shared) -> MonoNs:
     """Connect it, and wait until it is; returns when the SYN left (CLOCK_MONOTONIC, ns), as it is noted in `own`.
 
     The SYN leaves with this call, and so in the order of such calls.

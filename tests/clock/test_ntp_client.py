@@ -112,7 +112,7 @@ async def test_that_it_was_asked_is_noted_once_a_socket() -> None:
         await ask_one(fake)
         [noted] = [
             flow
-            for flow in own_flows.process.since(MonoNs(begun_ns))
+            for flow in own_flows.shared.since(MonoNs(begun_ns))
             if flow.remote.port == fake.port and not flow.is_tcp
         ]
     assert noted.remote.address == "127.0.0.1"

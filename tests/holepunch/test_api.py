@@ -219,6 +219,8 @@ async def test_connect_self_reads_what_it_writes(ports: tuple[int, int]) -> None
         ({"first_ttl": 2, "at": None}, ValueError, "needs an instant"),
         ({"mine": Profile()}, TypeError, "goes along with one of the peer's"),
         ({"peer": Profile()}, TypeError, "goes along as `mine`"),
+        ({"peer": "AI" * 40}, TypeError, "peer is a ticket's text: simopen.parse_ticket makes"),
+        ({"mine": "AI" * 40}, TypeError, "mine is a text, which has no private half"),
         ({"window": -1}, ValueError, "positive"),
         ({"window": float("nan")}, ValueError, "positive"),
         ({"window": "10"}, TypeError, "window"),

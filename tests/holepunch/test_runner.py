@@ -17,8 +17,9 @@ from simopen.model.endpoint import Endpoint
 from simopen.model.report import Via
 from simopen.model.shot import Shot
 from simopen.model.times import MonoNs
-from simopen.net import own_flows
 from simopen.net.local_ports import LocalPorts
+from simopen.net.own_flows import Flows
+from simopen.net.registries import Registries
 from tests.fake_network import FakeNetwork
 from tests.loopback import HERE, THERE, ports
 
@@ -154,12 +155,13 @@ async def test_guesses_whose_ports_other_flows_have_taken_are_left_out(
         for number in range(5)
     ]
     peer = Endpoint(THERE, ports[1])
-    with Runner.opened(HERE, [Shot(ports[0], peer), *guesses]) as runner:
+    ours = Registries(flows=Flows())
+    with Runner.opened(HERE, [Shot(ports[0], peer), *guesses], ours=ours) as runner:
         runner.prepared.leave_out(taken)
         left_in = [pair.shot.remote for pair in runner.prepared.attempts]
         assert left_in == [peer, *(shot.remote for shot in guesses[5 - left :])]
         runner.fired(spin(MonoNs(0), runner.aim(MonoNs(0))))
-        assert own_flows.process.since(runner.fired_ns)[0][:-1] == (True, ports[0], peer)
+        assert ours.flows.since(runner.fired_ns)[0][:-1] == (True, ports[0], peer)
 
 
 @pytest.mark.parametrize("listen", [True, False])
@@ -204,7 +206,7 @@ def waiting(ports: tuple[int, int], chooses: bool | None = None) -> contextlib.A
     """A runner that gets no answer; what is let in for it from its second peer waits for something better."""
     network = FakeNetwork()
     shots = [Shot(ports[0], Endpoint(address, ports[1])) for address in (THERE, "127.0.0.3")]
-    return Runner.opened(HERE, shots, make=network.socket, ports=LocalPorts(), chooses=chooses)
+    return Runner.opened(HERE, shots, make=network.socket, ours=Registries(ports=LocalPorts()), chooses=chooses)
 
 
 @pytest.mark.parametrize("chooses", [None, True, False])
@@ -264,7 +266,7 @@ async def test_two_runners_meet_on_a_network_that_is_none(ports: tuple[int, int]
     shots = {HERE: Shot(ports[0], Endpoint(THERE, ports[1])), THERE: Shot(ports[1], Endpoint(HERE, ports[0]))}
     with contextlib.ExitStack() as stack:
         runners = [
-            stack.enter_context(Runner.opened(here, [shot], make=network.socket, ports=LocalPorts()))
+            stack.enter_context(Runner.opened(here, [shot], make=network.socket, ours=Registries(ports=LocalPorts())))
             for here, shot in shots.items()
         ]
         for runner in runners:

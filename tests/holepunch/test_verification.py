@@ -10,7 +10,7 @@ import socket
 import struct
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
@@ -20,7 +20,9 @@ import simopen
 from simopen.clock.source import plain
 from simopen.errors import LinkError, LocalEndpointError, WindowClosed
 from simopen.holepunch import pair as pairs
+from simopen.holepunch.api import connected as connected_by
 from simopen.holepunch.attempts import Stream
+from simopen.holepunch.options import Options
 from simopen.holepunch.verification import Verification
 from simopen.link.channel import Channel, State
 from simopen.link.handshake import Handshake
@@ -32,6 +34,9 @@ from simopen.model.outcome import Outcome
 from simopen.model.report import Via
 from simopen.model.shot import Shot
 from simopen.model.times import MonoNs
+from simopen.net import delayed_close
+from simopen.net.delayed_close import Endings
+from simopen.net.registries import Registries
 from tests.link.peers import connected
 from tests.loopback import HERE, THERE, ports
 from tests.stalls import ALONE_S, shortest
@@ -74,6 +79,15 @@ async def test_both_ends_are_proven_and_the_report_tells_how(ports: tuple[int, i
     for _, writer in (one, other):
         assert writer.get_extra_info("ssl_object").version() == "TLSv1.3"
     await talk(one, other)
+
+
+async def test_what_a_process_s_punches_share_can_be_another_s(ports: tuple[int, int]) -> None:
+    ours, peer = Registries(endings=Endings()), Endpoint(THERE, ports[1])
+    options = replace(Options.told(key=KEY, clock=plain(), local=(HERE, ports[0])), ours=ours)
+    one, other = await asyncio.gather(connected_by(peer, None, options), one_side(ports, 1))
+    await talk(one, other)
+    assert ours.endings.ended_ns(ports[0], peer) is not None
+    assert delayed_close.shared.ended_ns(ports[0], peer) is None
 
 
 async def test_streams_may_meet_again_at_once(ports: tuple[int, int]) -> None:

@@ -353,7 +353,7 @@ async def test_a_question_over_udp_leaves_between_two_over_tcp(local: Endpoint) 
     began_ns = time.monotonic_ns()
     async with asyncio.timeout(LONG_S), FakeStun() as server:
         await simopen.discover(local, servers=[server.name])
-    sent = [flow.is_tcp for flow in own_flows.process.since(MonoNs(began_ns)) if flow.remote == server.end]
+    sent = [flow.is_tcp for flow in own_flows.shared.since(MonoNs(began_ns)) if flow.remote == server.end]
     assert sent[:2] == [True, False]
     assert all(sent[2:])
     assert len(sent) == 2 + PROBES

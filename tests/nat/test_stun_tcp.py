@@ -259,6 +259,6 @@ async def test_what_is_asked_is_noted_as_it_leaves(ports: tuple[int, int]) -> No
         async with Binding((HERE, ports[0]), server.end) as binding:
             await binding.ask()
         await other_address(server.end)
-        noted = [flow for flow in own_flows.process.since(binding.at_ns) if flow.remote == server.end]
+        noted = [flow for flow in own_flows.shared.since(binding.at_ns) if flow.remote == server.end]
     assert [flow.is_tcp for flow in noted] == [True, False]
     assert noted[0][1:] == (ports[0], server.end, binding.at_ns)
