@@ -4,16 +4,17 @@ Theory of operation. A script's steps are packets, made by hand: from inside (be
 `elsewhere`. `Exchange.play` sends one after the other, and notes after each what arrived, where, and with which
 endpoints. The hosts are kept from answering by themselves, so all that is seen was sent by a script or by the NAT.
 After each step datagrams go to and fro on a flow of their own: the lab keeps packets in order, so when they are back,
-whatever the step caused has arrived, and nobody sleeps. Names stand for addresses, and for public ports in the order
-in which they appear, so that what two NATs did can be compared.
+whatever the step caused has arrived, and nobody sleeps. These take most of the time, so several scripts take a step
+each before them. Names stand for addresses, and for public ports in the order in which they appear, so that what two
+NATs did can be compared.
 """
 
 from __future__ import annotations
 
 import json
 from asyncio.subprocess import Process
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from simopen import lab
@@ -25,6 +26,7 @@ from tests.lab.programs import PROBE, python
 
 _KEEP_QUIET = b"table inet quiet { chain input { type filter hook input priority 0; policy drop; }; }"
 _PRIVATE = 20_000
+_AT_ONCE = 16  # scripts: what they cause in one step fits a socket's buffer many times over
 _APART = 16  # between the scripts' ports: where one's own is taken, a model takes the next
 _MARKING = 9  # the port of the datagrams that mark a step's end
 
@@ -173,32 +175,43 @@ class Exchange:
         random = nat.random if isinstance(nat, lab.LinuxRouter) else nat.allocation is lab.Allocation.RANDOM
         return cls(inside.public_address, *probes, random=random)
 
-    async def play(self, script: Sequence[Step]) -> list[list[str]]:
-        """What was seen after each step: sorted lines of who got what.
+    async def play(self, scripts: Mapping[str, Sequence[Step]]) -> dict[str, list[list[str]]]:
+        """What was seen after each step of each script: sorted lines of who got what.
 
         Every script has ports of its own, outside as well: what goes to a port that nothing is mapped to must not
         meet another script's mapping, which a NAT with random ports may have put there.
         """
+        seen: dict[str, list[list[str]]] = {}
+        for names in _together(scripts):
+            played = [_Played(scripts[name], self._conversation()) for name in names]
+            for turn in range(max(len(each.script) for each in played)):
+                await self._take(turn, played)
+            seen |= {name: each.seen for name, each in zip(names, played, strict=True)}
+        return {name: seen[name] for name in scripts}
+
+    def _conversation(self) -> _Conversation:
         self._shift += _APART
         private, public = Endpoint(self._inside.address, _PRIVATE + self._shift), self._public_address
-        conversation = _Conversation(private, public, self._addresses(), self._shift, random=self._random)
-        hosts = {remote.host for step in script for remote in _remotes(step)}
-        return [await self._take(step, conversation, hosts) for step in script]
+        addresses = {name: probe.address for name, probe in self._outside.items()}
+        return _Conversation(private, public, addresses, self._shift, random=self._random)
 
-    def _addresses(self) -> dict[str, str]:
-        return {name: probe.address for name, probe in self._outside.items()}
+    async def _take(self, turn: int, played: Sequence[_Played]) -> None:
+        """The next step of each that has one."""
+        going_on = [each for each in played if turn < len(each.script)]
+        for each in going_on:
+            sender, data = each.conversation.packet(each.script[turn])
+            self._outside.get(sender, self._inside).send(data)
+        # The second time brings what the step's packets called forth.
+        arrived = [*await self._settle(), *await self._settle()]
+        for each in going_on:
+            mine = [(name, packet) for name, packet in arrived if len(played) == 1 or each.conversation.has(packet)]
+            arrived = [one for one in arrived if one not in mine]
+            each.seen.append(sorted(each.conversation.note(name, packet) for name, packet in mine))
+        assert not arrived, f"it belongs to no script's step: {arrived}"
 
-    async def _take(self, step: Step, conversation: _Conversation, hosts: set[str]) -> list[str]:
-        sender, data = conversation.packet(step)
-        self._outside.get(sender, self._inside).send(data)
-        # The second time brings what the step's packet called forth.
-        seen = [*await self._settle(hosts), *await self._settle(hosts)]
-        return sorted(conversation.note(name, packet) for name, packet in seen)
-
-    async def _settle(self, hosts: set[str]) -> list[tuple[str, Packet]]:
+    async def _settle(self) -> list[tuple[str, Packet]]:
         seen = []
-        for name in hosts:
-            probe = self._outside[name]
+        for name, probe in self._outside.items():
             self._marks += 1
             out, back = (f"mark {self._marks} {way}".encode() for way in ("out", "back"))
             ends = (self._inside.address, _MARKING), (probe.address, _MARKING)
@@ -210,18 +223,41 @@ class Exchange:
         return seen
 
 
+@dataclass(frozen=True, slots=True)
+class _Played:
+    """A script under way, and what was seen after each step so far."""
+
+    script: Sequence[Step]
+    conversation: _Conversation
+    seen: list[list[str]] = field(default_factory=list)
+
+
+def _together(scripts: Mapping[str, Sequence[Step]]) -> Iterator[list[str]]:
+    """The names of those that are played at once. One with echoes is alone: they have no port to know them by."""
+    alone = [name for name, script in scripts.items() if any("echo" in step.what for step in script)]
+    others = [name for name in scripts if name not in alone]
+    yield from ([name] for name in alone)
+    yield from (others[start : start + _AT_ONCE] for start in range(0, len(others), _AT_ONCE))
+
+
 class _Conversation:
     """One script's endpoints: what they are called, and where the next packet goes."""
 
     def __init__(self, private: Endpoint, public: str, outside: dict[str, str], shift: int, *, random: bool) -> None:
         self._private, self._public = private, Endpoint(public, private.port)
         self._outside, self._shift = outside, shift
+        self._remotes = {Endpoint(at, each.port + shift) for at in outside.values() for each in (PEER, OTHER_PORT)}
         names = {private.address: "inside", public: "public"}
         self._names = names | {address: name for name, address in outside.items()}
         # A random port that is by chance the private one is no kept one.
         self._ports = {private: "p"} if random else {private: "p", self._public: "p"}
         self._reached_from: dict[tuple[str, int], Endpoint] = {}
         self._last: dict[str, Packet] = {}
+
+    def has(self, packet: Packet) -> bool:
+        """Whether it is of this script: between one of its endpoints outside and whomever, or an error about that."""
+        headers = packet.headers.quoted or packet.headers
+        return not self._remotes.isdisjoint((headers.source, headers.destination))
 
     def packet(self, step: Step) -> tuple[str, bytes]:
         """Who sends it, and its bytes."""
@@ -264,13 +300,6 @@ class _Conversation:
         if address not in {"inside", "public"} or not endpoint.port:
             return f"{address}:{max(0, endpoint.port - self._shift)}"
         return f"{address}:{self._ports.setdefault(endpoint, f'q{len(set(self._ports.values()))}')}"
-
-
-def _remotes(step: Step) -> tuple[Remote, ...]:
-    match step:
-        case Out(_, remote) | In(_, remote):
-            return (remote,)
-    return (PEER,)
 
 
 def _packet(what: str, segments: dict[str, tuple[int, int, int]], source: Endpoint, destination: Endpoint) -> bytes:

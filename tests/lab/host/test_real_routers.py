@@ -192,12 +192,12 @@ SCRIPTS: dict[str, Sequence[Step]] = {
 
 
 def seen_with(nat: lab.Nat | LinuxRouter, *names: str) -> dict[str, list[list[str]]]:
-    """What these scripts showed, or all. They run in one network, each from a port of its own."""
+    """What these scripts showed, or all. They are played in one network, each on ports of its own."""
 
     async def play() -> dict[str, list[list[str]]]:
         async with lab.Network() as net:
             exchange = await Exchange.on(net, nat)
-            return {name: await exchange.play(SCRIPTS[name]) for name in names or SCRIPTS}
+            return await exchange.play({name: SCRIPTS[name] for name in names or SCRIPTS})
 
     return asyncio.run(play())
 
