@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import functools
 import gc
+import importlib
 import inspect
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from hypothesis import settings
 
 from simopen import lab
 
+ROOT = Path(__file__).parents[1]
 # Set by CI, which has the lab and every real server: a skip there would be a hole in the evidence.
 NO_SKIP = bool(os.environ.get("SIMOPEN_NO_SKIP"))
 NEVER_SKIPPED = ("lab", "real_server")
@@ -49,14 +51,33 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Generator[None, object, object]:
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
     """Thousands of tests stay to the end: no search for garbage need look through them, now or later."""
     gc.disable()
     try:
+        load_from_anywhere(session.config.args)
         return (yield)
     finally:
         gc.freeze()
         gc.enable()
+
+
+def load_from_anywhere(arguments: Sequence[str]) -> None:
+    """Load the test files in a turn of one's own: each of pytest's processes begins at another one.
+
+    In one and the same order, all would compile every file at the same time, some seconds each; so, each finds most of
+    them compiled. What cannot be loaded fails again when it is collected, and that is told.
+    """
+    number, processes = os.environ.get("PYTEST_XDIST_WORKER", "gw0"), os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")
+    if processes == "1":
+        return
+    named = (Path(argument.partition("::")[0]).resolve() for argument in arguments)
+    files = [file for path in named for file in (sorted(path.rglob("test_*.py")) if path.is_dir() else [path])]
+    begin = len(files) * int(number.removeprefix("gw")) // int(processes)
+    for file in files[begin:] + files[:begin]:
+        if file.is_relative_to(ROOT):
+            with contextlib.suppress(Exception, pytest.skip.Exception):
+                importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts))
 
 
 @pytest.hookimpl(wrapper=True)

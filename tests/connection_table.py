@@ -6,6 +6,7 @@ the bucket has changed meanwhile: one socket may have several rows. Here it has 
 
 from __future__ import annotations
 
+import functools
 import socket
 import sys
 from collections.abc import Iterable
@@ -48,5 +49,10 @@ def sockets(rows: Iterable[str], family: socket.AddressFamily) -> list[Connectio
 def _endpoint(text: str, family: socket.AddressFamily) -> Endpoint:
     """`0100007F:138A`: the address as 32-bit words of the host's byte order, the port as a number."""
     words, port = text.split(":")
+    return Endpoint(_address(words, family), int(port, 16))
+
+
+@functools.cache  # while tests run the table has thousands of rows, of some few addresses
+def _address(words: str, family: socket.AddressFamily) -> str:
     raw = b"".join(int(words[i : i + 8], 16).to_bytes(4, sys.byteorder) for i in range(0, len(words), 8))
-    return Endpoint(canonical(socket.inet_ntop(family, raw)), int(port, 16))
+    return canonical(socket.inet_ntop(family, raw))

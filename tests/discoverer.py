@@ -5,6 +5,9 @@ The JSON object holds `discover`'s arguments. It prints a JSON object of the pro
 
 from __future__ import annotations
 
+from tests import quick_start
+
+# isort: split
 import asyncio
 import json
 import sys
@@ -35,5 +38,6 @@ async def discover(local: int, servers: list[str], **options: Any) -> dict[str, 
 
 
 if __name__ == "__main__":
+    quick_start.loaded(simopen.discover)
     with asyncio.Runner(loop_factory=FACTORIES[sys.argv[1]]) as runner:
         print(json.dumps(runner.run(discover(**json.loads(sys.argv[2])))))

@@ -6,6 +6,9 @@ that way. The answer, in the same order, is null where it came up, or what the e
 
 from __future__ import annotations
 
+from tests import quick_start
+
+# isort: split
 import asyncio
 import json
 import os
@@ -66,5 +69,6 @@ async def main(orders: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
+    quick_start.loaded(simopen.punch, simopen.connect)
     with asyncio.Runner(loop_factory=FACTORIES[sys.argv[1]]) as runner:
         runner.run(main(json.loads(sys.argv[2])))

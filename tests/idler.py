@@ -6,6 +6,9 @@ of such objects is as many punches at once, and as many answers.
 
 from __future__ import annotations
 
+from tests import quick_start
+
+# isort: split
 import asyncio
 import contextlib
 import errno
@@ -79,5 +82,6 @@ async def obey(orders: list[dict[str, Any]]) -> list[str]:
 
 
 if __name__ == "__main__":
+    quick_start.loaded(simopen.connect)
     with asyncio.Runner(loop_factory=FACTORIES[sys.argv[1]]) as runner:
         print(json.dumps(runner.run(obey(json.loads(sys.argv[2])))))

@@ -6,6 +6,9 @@ of a lab share CLOCK_MONOTONIC, so `began_ns` and `heard_ns` of two sides are co
 
 from __future__ import annotations
 
+from tests import quick_start
+
+# isort: split
 import asyncio
 import json
 import sys
@@ -69,4 +72,5 @@ def main(loop: str, order: str) -> None:
 
 
 if __name__ == "__main__":
+    quick_start.loaded(simopen.meet)
     main(*sys.argv[1:])

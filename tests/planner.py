@@ -8,6 +8,9 @@ came of it, as JSON.
 
 from __future__ import annotations
 
+from tests import quick_start
+
+# isort: split
 import asyncio
 import contextlib
 import json
@@ -53,5 +56,6 @@ async def meet(
 
 
 if __name__ == "__main__":
+    quick_start.loaded(simopen.discover, simopen.punch)
     with asyncio.Runner(loop_factory=FACTORIES[sys.argv[1]]) as runner:
         print(json.dumps(runner.run(meet(**json.loads(sys.argv[2])))))

@@ -7,6 +7,9 @@ share one machine. The JSON is a list of objects of `punch`'s arguments, as many
 
 from __future__ import annotations
 
+from tests import quick_start
+
+# isort: split
 import asyncio
 import json
 import socket
@@ -55,5 +58,6 @@ async def obey(orders: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
+    quick_start.loaded(simopen.punch)
     with asyncio.Runner(loop_factory=FACTORIES[sys.argv[1]]) as runner:
         print(json.dumps(runner.run(obey(json.loads(sys.argv[2])))))

@@ -27,6 +27,7 @@ from simopen.ticket.keys import PrivateKey
 from tests import sshd
 from tests.fake_stun import FakeStun
 from tests.holepunch.test_by_ticket import SEQUENTIAL, stun_servers
+from tests.loops import ONE_LOOP
 from tests.terminal import Terminal, at_terminal
 from tests.ticket.test_codec import OF_VERSION_1, SIMPLE
 
@@ -357,6 +358,7 @@ OTHERS = replace(
 )
 
 
+@ONE_LOOP
 async def test_at_the_prompt_each_paste_is_told_what_is_wrong_with_it() -> None:
     text = OTHERS.encode()
     async with prompted("--for", "1s") as side:
@@ -379,6 +381,7 @@ async def test_at_the_prompt_each_paste_is_told_what_is_wrong_with_it() -> None:
         assert await side.status() == 1
 
 
+@ONE_LOOP
 async def test_its_line_is_in_one_piece_and_holds_no_secret() -> None:
     """At 40 columns: a break of ours would be copied along."""
     async with prompted(columns=40) as side:
@@ -391,6 +394,7 @@ async def test_its_line_is_in_one_piece_and_holds_no_secret() -> None:
     assert "no ticket of the peer's was given" in " ".join(seen.split())
 
 
+@ONE_LOOP
 async def test_ctrl_c_at_the_prompt_ends_it() -> None:
     async with prompted() as side:
         await side.sees("and press Enter:")
@@ -399,6 +403,7 @@ async def test_ctrl_c_at_the_prompt_ends_it() -> None:
         assert await side.status() == 130
 
 
+@ONE_LOOP
 async def test_as_json_the_ticket_comes_first() -> None:
     async with prompted("--json") as side:
         told = json.loads(await asyncio.to_thread(side.terminal.wait_for_match, r"^(\{.*\})$"))
@@ -406,6 +411,7 @@ async def test_as_json_the_ticket_comes_first() -> None:
         parse_ticket(told["ticket"])
 
 
+@ONE_LOOP
 @pytest.mark.parametrize(
     ("words", "status", "complaint"),
     [

@@ -24,6 +24,7 @@ from tests.lab.programs import (
     UDP_SINK,
     python,
 )
+from tests.loops import ONE_LOOP
 
 pytestmark = pytest.mark.lab
 NAT = lab.Nat()
@@ -45,6 +46,7 @@ async def output(host: lab.Host, program: str, *arguments: object) -> str:
     return ended.stdout.decode().strip()
 
 
+@ONE_LOOP
 @pytest.mark.parametrize("v6", [False, True])
 @pytest.mark.parametrize("nat", [None, NAT])
 async def test_a_datagram_goes_there_and_back(link: str, v6: bool, nat: lab.Nat | None) -> None:
@@ -64,6 +66,7 @@ async def test_a_datagram_goes_there_and_back(link: str, v6: bool, nat: lab.Nat 
     assert all(passage.received_ns - passage.sent_ns >= 15_000_000 for passage in record if passage.received_ns)
 
 
+@ONE_LOOP
 @pytest.mark.parametrize("v6", [False, True])
 @pytest.mark.parametrize("nat", [None, NAT])
 async def test_a_megabyte_arrives_whole_with_right_checksums(link: str, v6: bool, nat: lab.Nat | None) -> None:
@@ -79,6 +82,7 @@ async def test_a_megabyte_arrives_whole_with_right_checksums(link: str, v6: bool
     assert all(checksums_hold(passage.received_data) for passage in record if passage.received_data)
 
 
+@ONE_LOOP
 async def test_nothing_but_programs_sends(link: str) -> None:
     """No router solicitation, no duplicate address detection, no multicast report."""
     async with lab.Network(link=link) as net:
@@ -88,6 +92,7 @@ async def test_nothing_but_programs_sends(link: str) -> None:
         assert len(await net.record()) == 2
 
 
+@ONE_LOOP
 async def test_datagrams_keep_their_order_under_jitter(link: str) -> None:
     async with lab.Network(link=link, seed=3) as net:
         left, right = await net.host("left", jitter_s=0.010), await net.host("right", jitter_s=0.010)
@@ -97,6 +102,7 @@ async def test_datagrams_keep_their_order_under_jitter(link: str) -> None:
     assert [int(number) for number in numbers.split()] == list(range(100))
 
 
+@ONE_LOOP
 async def test_all_is_lost_where_the_loss_is_one(link: str) -> None:
     async with lab.Network(link=link) as net:
         left, right = await net.host("left", loss=1.0), await net.host("right")
@@ -105,6 +111,7 @@ async def test_all_is_lost_where_the_loss_is_one(link: str) -> None:
     assert {passage.verdict for passage in record} == {lab.Verdict.LOST}
 
 
+@ONE_LOOP
 @pytest.mark.parametrize("v6", [False, True])
 async def test_a_router_tells_of_a_packet_that_ran_out_of_hops(link: str, v6: bool) -> None:
     async with lab.Network(link=link) as net:
@@ -119,6 +126,7 @@ async def test_a_router_tells_of_a_packet_that_ran_out_of_hops(link: str, v6: bo
     ]
 
 
+@ONE_LOOP
 @pytest.mark.parametrize(
     ("nat", "said", "verdict"),
     [(NAT, "TimeoutError", lab.Verdict.FILTERED), (RESETTING, "ConnectionRefusedError", lab.Verdict.RESET)],
@@ -135,6 +143,7 @@ async def test_a_nat_answers_an_unsolicited_syn_as_told(
     assert [passage.origin for passage in record[1:]] == [lab.Origin.NAT] * (nat is RESETTING)
 
 
+@ONE_LOOP
 @pytest.mark.parametrize("nat", [None, NAT, RESETTING])
 async def test_two_syns_that_cross_open_a_connection(link: str, nat: lab.Nat | None) -> None:
     async with lab.Network(link=link) as net:
@@ -151,6 +160,7 @@ async def test_two_syns_that_cross_open_a_connection(link: str, nat: lab.Nat | N
     assert record.opened_simultaneously("left", "right")
 
 
+@ONE_LOOP
 async def test_an_ordinary_connection_is_not_a_simultaneous_one(link: str) -> None:
     async with lab.Network(link=link) as net:
         left, right = await net.host("left", delay_s=0.002, nat=NAT), await net.host("right")
@@ -166,6 +176,7 @@ CARRIER = lab.Nat(
 )
 
 
+@ONE_LOOP
 async def test_a_home_behind_a_carriers_nat(link: str) -> None:
     async with lab.Network(link=link, seed=1) as net:
         left = await net.host("left", nat=[NAT, CARRIER])
@@ -183,6 +194,7 @@ async def test_a_home_behind_a_carriers_nat(link: str) -> None:
     assert all(checksums_hold(passage.received_data) for passage in record if passage.received_data)
 
 
+@ONE_LOOP
 async def test_two_hosts_on_one_lan_meet_directly(link: str) -> None:
     async with lab.Network(link=link) as net:
         left = await net.host("left", delay_s=0.010, nat=NAT)
@@ -192,6 +204,7 @@ async def test_two_hosts_on_one_lan_meet_directly(link: str) -> None:
     assert left.public_address == right.public_address
 
 
+@ONE_LOOP
 @pytest.mark.parametrize("hairpinning", [False, True])
 async def test_two_hosts_behind_one_nat_meet_by_its_address_where_it_hairpins(link: str, hairpinning: bool) -> None:
     nat = lab.Nat(filtering=lab.Filtering.ENDPOINT_INDEPENDENT, hairpinning=hairpinning)
@@ -207,6 +220,7 @@ async def test_two_hosts_behind_one_nat_meet_by_its_address_where_it_hairpins(li
     assert {passage.decided_by for passage in record} == {"" if hairpinning else "left/0"}
 
 
+@ONE_LOOP
 async def test_a_host_beside_another_has_its_access(link: str) -> None:
     async with lab.Network(link=link) as net, lab.Network(link=link) as other:
         left = await net.host("left", delay_s=0.010, nat=NAT)
@@ -217,6 +231,7 @@ async def test_a_host_beside_another_has_its_access(link: str) -> None:
         assert (await net.host("right", beside=left)).conditions == left.conditions
 
 
+@ONE_LOOP
 async def test_packets_are_copied_and_wait_for_the_link(link: str) -> None:
     """A burst through a link that takes a hundred of them a second; a tenth of a second's worth may wait."""
     async with lab.Network(link=link) as net:
@@ -237,6 +252,7 @@ async def test_packets_are_copied_and_wait_for_the_link(link: str) -> None:
     assert times_ns[-1] - delivered[0].sent_ns >= (len(delivered) - 1) * 9_000_000
 
 
+@ONE_LOOP
 async def test_the_record_can_be_begun_anew(link: str) -> None:
     async with lab.Network(link=link) as net:
         left = await net.host("left")
@@ -246,6 +262,7 @@ async def test_the_record_can_be_begun_anew(link: str) -> None:
         assert len(await net.record()) == 0
 
 
+@ONE_LOOP
 async def test_thirty_hosts_started_together_reach_each_other(link: str) -> None:
     async with lab.Network(link=link) as net:
         hosts = await asyncio.gather(*(net.host(f"host {number}", nat=NAT) for number in range(29)))

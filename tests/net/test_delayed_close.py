@@ -138,7 +138,7 @@ async def test_an_end_that_comes_too_early_shuts_the_next_stream_out() -> None:
 
 async def shut_out(hosts: list[lab.Host]) -> None:
     ways = ("punch, around the library",)
-    for port in range(PORT, PORT + 3):
+    for port in range(PORT, PORT + 10):
         assert await end_both(hosts, ways, port) == [[None], [None]]
         told = await end_both(hosts, ways, port, window=ALONE_S)
         if told != [[None], [None]]:
