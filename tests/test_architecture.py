@@ -120,6 +120,7 @@ SCENARIOS = {
     "apps/http/test_over_session": "HTTP over a session whose streams are cut",
     "cli/test_meet_in_lab": "`simopen meet` with wrong clocks, where it sprays, and where it is killed, in the lab",
     "cli/test_send_in_lab": "`simopen send` and `receive` behind two NATs",
+    "cli/test_two_sides": "two `simopen connect` and their stream, whoever ends it",
     "cli/test_usage": "what is typed wrongly, of every command",
     "clock/test_wrong_clock": "a machine whose clock is wrong, from the command line down",
     "holepunch/test_by_ticket": "two tickets exchanged, and a stream",

@@ -1,14 +1,18 @@
-"""Whom `simopen connect` fires at: what is a ticket, what is a host, and what goes with which."""
+"""Whom `simopen connect` fires at, ticket or host, what goes with which, and what is told where nobody is met."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import re
+import socket
 import subprocess
 import sys
 import time
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -24,7 +28,12 @@ from simopen.model.times import UtcNs
 from simopen.ticket import store
 from simopen.ticket.codec import Ticket, parse_ticket
 from simopen.ticket.keys import PrivateKey
+from tests.cli.processes import Ports, connecting
+from tests.loopback import HERE, THERE, ports
+from tests.stalls import ALONE_S
 from tests.ticket.test_codec import SIMPLE, sealed
+
+__all__ = ["ports"]
 
 DAY_S = 86_400
 # In most of a year, at 07:06:40 UTC: nothing here waits for it.
@@ -324,3 +333,59 @@ def test_a_life_that_no_stream_can_have_is_bad_usage(
     with pytest.raises(SystemExit):
         typed("peer.example.org", "9", f"{option}={value}")
     assert option in capsys.readouterr().err
+
+
+def test_a_name_without_an_address(capsys: pytest.CaptureFixture[str]) -> None:
+    """One that no resolver would be asked for: it has an empty label."""
+    assert main(["connect", "no..name", "9", "--no-ntp"]) == 1
+    assert "simopen: the name 'no..name' has no address" in capsys.readouterr().err
+
+
+def test_a_missed_instant(ports: Ports, capsys: pytest.CaptureFixture[str]) -> None:
+    past = (datetime.now(UTC) - timedelta(minutes=1)).isoformat()
+    assert main([*map(str, connecting(ports, "--at", past))]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"{THERE}:{ports[1]}: the window ended at ")
+    assert "nothing was sent to 127.0.0.2" in said
+    assert "Agree on a later instant" in said
+
+
+def test_what_was_missed_long_ago_is_told_with_its_date(ports: Ports, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*map(str, connecting(ports, "--at", "2001-09-09T01:46:40Z", "--window", "10s"))]) == 1
+    assert "the window ended at 2001-09-09 01:46:50 UTC\n" in capsys.readouterr().err
+
+
+def test_a_window_that_closes(ports: Ports, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*map(str, connecting(ports, "--window", f"{ALONE_S}s"))]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(rf"trying {THERE}:{ports[1]} until \d\d:\d\d:\d\d UTC", said[0])
+    assert said[1].startswith("simopen: no stream: only refusals came back")
+    assert any(line.startswith("  seen: ") and f"to {THERE}:{ports[1]}" in line for line in said)
+    assert said[-1].startswith("  to do: Either the peer never fired: was it run")
+
+
+def test_an_ipv6_peer_is_written_as_one(ports: Ports, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["connect", "[::1]", str(ports[1]), "--local-port", str(ports[0]), "--window", "100ms"]
+    assert main([*arguments, "--local-address", "::1"]) == 1
+    assert f"trying [::1]:{ports[1]} until" in capsys.readouterr().err
+
+
+def test_failure_as_json(ports: Ports, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*map(str, connecting(ports, "--window", f"{ALONE_S}s", "--json"))]) == 1
+    out, err = capsys.readouterr()
+    assert not out
+    (line,) = err.splitlines()
+    told = json.loads(line)
+    assert told["error"] == "WindowClosed"
+    assert told["message"].startswith("no stream to")
+    assert told["report"]["peers"] == [f"{THERE}:{ports[1]}"]
+    assert told["report"]["attempts"][0]["result"] == "answered by RST"
+    assert told["diagnosis"]["cause"] == "refused"
+
+
+def test_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as holder:
+        holder.bind((HERE, 0))
+        port = holder.getsockname()[1]
+        assert main(["connect", THERE, str(port), "--no-ntp"]) == 1
+    assert f":{port} on this host: another program has it" in capsys.readouterr().err

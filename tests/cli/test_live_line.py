@@ -1,9 +1,13 @@
-"""The live line: what it says is made of a punch's events, and it counts down between them."""
+"""The live line: what it says is made of a punch's events, and it counts down between them, at a terminal, too."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import signal
+import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -16,6 +20,10 @@ from simopen.model.endpoint import Endpoint
 from simopen.model.estimate import Estimate, Reading, Source
 from simopen.model.event import ClockKnown, Fired
 from simopen.model.times import MonoNs, UtcNs
+from tests.cli.processes import NO_RICH, Ports, a_terminal, connecting, read_until, running, simopen_run
+from tests.loopback import HERE, THERE, ports
+
+__all__ = ["ports"]
 
 BEGAN_S = 1_000_000_000  # 2001-09-09 01:46:40 UTC
 BEGAN_NS = MonoNs(7_000_000_000)
@@ -93,3 +101,39 @@ async def test_an_event_is_drawn_at_once_and_the_seconds_by_a_timer_that_ends_wi
         assert screen.lines[-1].partition(",")[0] != first.partition(",")[0]  # the time of day
         on_event(Fired(MonoNs(0), PEER))
         assert len(screen.lines) == count + 1
+
+
+def test_the_live_line_counts_down(ports: Ports) -> None:
+    with a_terminal() as (screen, terminal), running(*connecting(ports, "--at", "+1h"), stderr=terminal) as it:
+        seen = read_until(screen, b"s; clock ")
+        first = re.findall(rb"in (\d+) s; clock ", seen)[-1]
+        while (now := re.findall(rb"in (\d+) s; clock ", seen)[-1]) == first:
+            seen += os.read(screen, 65536)
+        assert float(now) < float(first) <= 3600
+        assert f"{THERE}:{ports[1]} at ".encode() in seen
+        it.process.send_signal(signal.SIGTERM)
+        seen = read_until(screen, b"terminated; everything is closed", seen)
+        assert it.end()[0] == 143
+    hidden, shown = seen.rfind(b"\x1b[?25l"), seen.rfind(b"\x1b[?25h")
+    assert -1 < hidden < shown  # the cursor is back
+
+
+def test_without_rich_a_terminal_gets_plain_lines(ports: Ports) -> None:
+    waiting = connecting(ports, "--at", "+1h")
+    with a_terminal() as (screen, terminal), running(*waiting, program=NO_RICH, stderr=terminal) as it:
+        seen = read_until(screen, b"s; clock ")
+        it.process.send_signal(signal.SIGINT)
+        seen = read_until(screen, b"everything is closed", seen)
+        assert it.end()[0] == 130
+    assert b"\x1b" not in seen
+
+
+def test_an_unchecked_clock_is_noted(ports: Ports) -> None:
+    """On success and on failure. The machine's own kernel may know better: then nobody is asked."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind((HERE, 0))
+        server = "{}:{}".format(*silent.getsockname())
+        arguments = [word for word in connecting(ports, "--window", "100ms", "--ntp", server) if word != "--no-ntp"]
+        status, _, said = simopen_run(*arguments, "--at", time.time() + 4)  # the program must have started by then
+    assert status == 1
+    assert clock.kernel_word() or "simopen: note: the clock's offset is not known well" in said
