@@ -28,7 +28,7 @@ from simopen.model.endpoint import Endpoint
 from simopen.model.outcome import Outcome
 from simopen.model.report import Attempt, Cause, Diagnosis, Report, Via, tally
 from simopen.model.times import MonoNs
-from simopen.model.wording import listed, span
+from simopen.model.wording import FEW, listed, span
 
 NEAR_NS = 1_000_000
 """Light in glass makes 200 km in 1 ms, there and back 100: what answers within that is no distant peer."""
@@ -136,7 +136,7 @@ def _knocked(report: Report) -> list[str]:
 
 
 def _missed(report: Report) -> str:
-    late, peers = ago(report.ended_ns - report.instant_ns), listed(report.peers, ", ")
+    late, peers = ago(report.ended_ns - report.instant_ns), listed(report.peers, ", ", FEW)
     if report.stalled_s:
         return f"nothing was sent to {peers}: {_stalled(report)}, and the window was over when it went on"
     return f"nothing was sent to {peers}: the instant was {late} ago, and the window over"
@@ -167,7 +167,7 @@ def _apart(report: Report) -> str:
 
 
 def _wrong_port(report: Report) -> str:
-    return f"the peer came from {listed(_knocked(report), ', ')}, which was not named, and so could not be let in"
+    return f"the peer came from {listed(_knocked(report), ', ', FEW)}, which was not named, and so could not be let in"
 
 
 def _refused(report: Report) -> str:
@@ -187,7 +187,7 @@ def _is_private(peer: Endpoint) -> bool:
 
 def _elsewhere(report: Report) -> str:
     is_are = "are private addresses" if len(report.peers) > 1 else "is a private address"
-    addresses = listed((peer.address for peer in report.peers), ", ")
+    addresses = listed((peer.address for peer in report.peers), ", ", FEW)
     return f"{addresses} {is_are}, known in one network only, and the answer was that there is no way there from here"
 
 
@@ -371,7 +371,7 @@ def _visits(report: Report) -> Iterator[str]:
         return
     if not report.listening:
         yield "nothing listened here, so a peer that came from another port could not be seen"
-    for each in report.arrivals:
+    for each in report.arrivals[:FEW]:
         yield f"{each.remote} connected {(each.at_ns - report.fired_ns) / 1e9:.1f} s after this side's first SYN"
     if report.strangers:
         yield f"{report.strangers} connections were turned away"

@@ -81,7 +81,7 @@ async def in_window(runner: Runner, trace: Trace) -> Stream:
         if trace.verification is not None and (unproven := trace.verification.error) is not None:
             raise stopped_by(unproven, report) from None
         diagnosis = diagnose(report)
-        what = f"no stream to {listed(report.peers, ', ')} within {report.window_s:g} s: {diagnosis}"
+        what = f"no stream to {listed(report.peers, ', ', FEW)} within {report.window_s:g} s: {diagnosis}"
         raise WindowClosed(what, report, diagnosis) from None
     except PunchError as error:
         runner.end()
@@ -173,7 +173,7 @@ def _missed(trace: Trace) -> str:
     why = f" ({stalled(trace.stalled_ns)} over it)" if trace.stalled_ns else ""
     return (
         f"the instant passed {ago(late_ns)} ago{why} and the window is {trace.window_s:g} s, so nothing was sent to "
-        f"{listed(trace.aim.peers, ', ')}; agree on a later instant (the clock: {trace.wait.estimate})"
+        f"{listed(trace.aim.peers, ', ', FEW)}; agree on a later instant (the clock: {trace.wait.estimate})"
         f"{'; ' * bool(hint)}{hint}"
     )
 

@@ -18,7 +18,7 @@ from simopen.model.estimate import Estimate
 from simopen.model.outcome import ANSWERS, SENT, Outcome, outcome_of
 from simopen.model.proof import Proof
 from simopen.model.times import MonoNs
-from simopen.model.wording import listed
+from simopen.model.wording import FEW, listed
 
 T = TypeVar("T")
 
@@ -239,7 +239,7 @@ def tally(attempts: Sequence[Attempt]) -> str:
     by_peer = _grouped(attempts, lambda attempt: str(attempt.peer))
     if len(by_peer) > MOST_TOLD:
         by_peer = _grouped(attempts, lambda attempt: f"ports of {attempt.peer.address}")
-    return listed(_tally_one(peer, those) for peer, those in by_peer.items()) or "nothing sent"
+    return listed((_tally_one(peer, those) for peer, those in by_peer.items()), most=FEW) or "nothing sent"
 
 
 def _grouped(attempts: Sequence[Attempt], name: Callable[[Attempt], str]) -> dict[str, list[Attempt]]:

@@ -349,6 +349,23 @@ def test_however_many_peers_a_name_brings_the_words_fit_a_screen(count: int, cod
     assert len(diagnose(made).sentence) < 700
 
 
+@pytest.mark.parametrize("codes", [(RST,), (None,), (RST, UNREACHABLE, None), (errno.ETIMEDOUT, None), (0, RST)])
+@pytest.mark.parametrize("address", ["2001:db8:ffff:ffff:ffff:ffff:ffff", "fd00:db8:ffff:ffff:ffff:ffff:ffff"])
+def test_what_to_do_still_fits_where_many_peers_and_strangers_came(codes: tuple[int | None, ...], address: str) -> None:
+    """A name's sixteen addresses, and whoever else connects: an error is cut at its end, where the advice is."""
+    peers = tuple(Endpoint(f"{address}:{number:x}", 65535) for number in range(0xFFF0, 0x10000))
+    shots = tuple(replace(shot(code, took_ms=333.33), peer=each) for each in peers for code in codes)
+    strangers = tuple(
+        arrival(Endpoint(f"2001:db8:aaaa:aaaa:aaaa:aaaa:aaaa:{n:x}", 44444), 900) for n in range(9999, 10015)
+    )
+    visits = tuple(each for pair in zip(strangers, strangers, strict=True) for each in pair)
+    earlier = "this program ended a stream between the same two endpoints 100.0 s before the instant"
+    made = failed(*shots, peers=peers, arrivals=visits, strangers=9999, earlier=earlier, early_ns=START - 3 * 10**9)
+    found = diagnose(made)
+    assert len(f"no stream to {', '.join(map(str, peers[:4]))} within 10 s: {found}") <= LONGEST
+    assert "9999 connections were turned away" in found.evidence
+
+
 def test_an_earlier_stream_is_told_with_what_to_do_about_it() -> None:
     found = diagnose(failed(shot(None), earlier="an earlier stream ended 3.0 s before"))
     assert "an earlier stream ended 3.0 s before" in found.evidence
