@@ -42,7 +42,7 @@ both sides run it for the same instant, each with the other's public address:
   one$    simopen connect 203.0.113.7 1314 --at 22:14:30
   other$  simopen connect 198.51.100.9 1314 --at 22:14:30
 with --key-file F, where both have the same F, nobody else can be the peer, or
-read along (a key: openssl rand -hex 32 > F)
+read along (a key: umask 077; openssl rand -hex 32 > F)
 or each with the ticket that the other's `simopen nat --ticket` printed, which
 the other leaves running:
   one$    simopen connect OTHERS-TICKET
