@@ -21,6 +21,9 @@ from simopen.cli.carry import carry, ended
 from simopen.cli.console import Screen
 from simopen.cli.meet_rounds import Meeting
 from simopen.cli.ticket_prompt import terminal, ticket_in
+from simopen.errors import Flaw, TicketError
+from simopen.model.wording import quoted
+from simopen.ticket.codec import Ticket
 
 EXAMPLE = """\
 by a code, through a rendezvous, which passes the first messages on:
@@ -85,7 +88,7 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
     if options.ticket is not None and options.stdio is not None:
         raise UsageError("leave out TICKET or --stdio FILE: both say what the peer's ticket is")
     known.require_name(options)
-    theirs = None if options.ticket is None else ticket_in(options.ticket)
+    theirs = None if options.ticket is None else _typed(options.ticket)
     asked = None if theirs is not None or options.stdio is not None else terminal()
     servers = options.stun or DEFAULT_SERVERS
     with judged():
@@ -101,6 +104,19 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
         theirs = meeting.usable(theirs) if theirs is not None else await meeting.peers(asked)
         reader, writer = await meeting.meet(theirs)
     return await _carry(reader, writer, meeting)
+
+
+def _typed(text: str) -> Ticket:
+    """The peer's ticket. Raises: TicketError; UsageError for what is none, and was taken for none of the others."""
+    try:
+        return ticket_in(text)
+    except TicketError as error:
+        if error.flaw is not Flaw.NO_TICKET:
+            raise
+        raise UsageError(
+            f"{quoted(text)} is no code, as in 7-crossover-clockwork, no @NAME of a peer that was met before, and no "
+            f"ticket"
+        ) from error
 
 
 async def _carry(reader: StreamReader, writer: StreamWriter, meeting: Meeting) -> int:

@@ -221,6 +221,8 @@ def _checked(data: bytes) -> bytes:
         )
     if 0 < version <= VERSION and len(data) < length:
         raise TicketError(Flaw.CUT_SHORT, f"{len(data)} of {length} bytes are here; copy it again, to its end")
+    if len(data) < _SHORTEST * 5 // 8:
+        raise TicketError(Flaw.NO_TICKET, "a ticket is one word of a hundred letters and digits or so; paste that one")
     raise TicketError(Flaw.ALTERED, "a character is wrong, missing or too many; copy it again, do not retype it")
 
 

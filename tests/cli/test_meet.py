@@ -417,6 +417,11 @@ async def test_as_json_the_ticket_comes_first() -> None:
     [
         ([], 2, "there is no terminal to paste the peer's ticket at: give it as the argument, or a file"),
         (["--stdio", "F", "AAAA"], 2, "leave out TICKET or --stdio FILE"),
+        (
+            ["laptop"],
+            2,
+            "'laptop' is no code, as in 7-crossover-clockwork, no @NAME of a peer that was met before, and",
+        ),
         ([OF_VERSION_1], 2, "version 1, and this simopen reads 2; install the same version on both sides, and make"),
         ([OTHERS.encode()[:-9]], 2, "the ticket is cut short"),
         (["--for", "0s"], 2, "longer than zero"),
