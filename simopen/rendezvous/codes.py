@@ -11,7 +11,6 @@ Pure, but for the list, which is read once from the file beside this one.
 from __future__ import annotations
 
 import functools
-import math
 import re
 import secrets
 import unicodedata
@@ -56,11 +55,6 @@ class Code:
 def words() -> tuple[str, ...]:
     """The list, 1,296 words in alphabetical order."""
     return tuple(line for line in _LIST.read_text(encoding="ascii").split("\n") if line and not line.startswith("#"))
-
-
-def entropy_bits(count: int = WORDS) -> float:
-    """What so many words of the list are worth: 10.3 bits each."""
-    return count * math.log2(len(words()))
 
 
 def check_count(count: object) -> int:

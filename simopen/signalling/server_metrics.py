@@ -19,7 +19,6 @@ from simopen.signalling.server_door import listeners
 REQUEST_S = 5.0
 _MOST_BYTES = 8192
 _AT_ONCE = 16
-_KIND = "Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n"
 _NEEDED = "numbers for Prometheus need a package that is not installed: pip install prometheus-client"
 
 

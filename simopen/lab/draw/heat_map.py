@@ -64,7 +64,7 @@ def _draw_heat_map(rows: Sequence[str], columns: Sequence[str], cells: Sequence[
     for i, line in enumerate(cells):
         for j, cell in enumerate(line):
             _draw_cell(canvas, left + _CELL_IN * j, top + _CELL_HIGH_IN * i, cell, waits)
-    _legend(canvas, left, top + _CELL_HIGH_IN * len(rows) + 0.3, waits)
+    _legend(canvas, top + _CELL_HIGH_IN * len(rows) + 0.3, waits)
     return canvas.figure
 
 
@@ -108,7 +108,7 @@ def _box(canvas: Canvas, at: tuple[float, float], size: tuple[float, float], col
     canvas.axes.add_patch(Rectangle(at, *size, facecolor="none", edgecolor=PAPER, linewidth=2))
 
 
-def _legend(canvas: Canvas, left: float, y: float, waits: Sequence[str]) -> None:
+def _legend(canvas: Canvas, y: float, waits: Sequence[str]) -> None:
     canvas.write(
         [(0.2, y)],
         "rows: left's NAT, columns: right's; share of punches that connected, and their median time",
