@@ -28,6 +28,7 @@ from simopen.clock import source as clock
 from simopen.errors import ClockError, LocalEndpointError, SimopenError, StunError
 from simopen.model.endpoint import Endpoint, normalise
 from simopen.model.estimate import Estimate
+from simopen.model.wording import shortened
 from simopen.net.os_errors import reason
 from simopen.net.routes import source_address
 from simopen.net.sockets import connect as connect_socket
@@ -111,6 +112,9 @@ async def in_time(check: Check, looking: Coroutine[object, object, Finding], tim
         return Finding(check, Verdict.UNKNOWN, f"no result within {timeout_s:g} s", "give it longer with --timeout")
     except (SimopenError, OSError) as error:
         return Finding(check, Verdict.UNKNOWN, f"could not be looked at: {error}", "see to that, then ask again")
+    except Exception as error:
+        said = shortened(f"{type(error).__name__}: {error}")
+        return Finding(check, Verdict.UNKNOWN, f"could not be looked at: {said}", "this is a bug in simopen: report it")
 
 
 async def _clock(servers: Names, timeout_s: float) -> Finding:

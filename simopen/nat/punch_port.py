@@ -76,7 +76,7 @@ class PunchPort:
 
         try:
             known = [ip.ip for each in (self._adapters or ifaddr.get_adapters)() for ip in each.ips]
-        except OSError as error:  # a container, or Android, refuses netlink
+        except (OSError, ValueError) as error:  # a container, or Android, refuses netlink; a name that is no UTF-8
             self.untold = f"this host's further addresses are left out: the kernel does not tell them ({reason(error)})"
             return []
         found = (ip if isinstance(ip, str) else ip[0] for ip in known)

@@ -67,9 +67,10 @@ def parse(answer: bytes) -> str | None:
     return socket.inet_ntoa(address) if result == _SUCCESS else NOWHERE
 
 
-def _routes() -> list[str]:
+def _routes(path: str = _ROUTES) -> list[str]:
+    """An interface's name is any bytes (dev_valid_name of net/core/dev.c), and of no interest."""
     try:
-        with open(_ROUTES, encoding="ascii") as table:
+        with open(path, encoding="ascii", errors="replace") as table:
             return table.readlines()[1:]
     except OSError:
         return []

@@ -116,9 +116,16 @@ async def broken() -> Finding:
     raise OSError("no such thing")
 
 
+async def a_bug() -> Finding:
+    raise AssertionError("that cannot be")
+
+
 @pytest.mark.parametrize(
     ("looking", "words"),
-    [(for_ever, "no result within 0.01 s"), (refused, "no file descriptors left"), (broken, "no such thing")],
+    [
+        *((for_ever, "no result within 0.01 s"), (refused, "no file descriptors left"), (broken, "no such thing")),
+        (a_bug, "could not be looked at: AssertionError: that cannot be"),
+    ],
 )
 async def test_a_check_that_breaks_is_unknown(looking: Callable[[], Any], words: str) -> None:
     found = await in_time(Check.FIREWALL, looking(), 0.01)

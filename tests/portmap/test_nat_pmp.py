@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from simopen import lab
 from simopen.lab import LinuxRouter, Nat
-from simopen.portmap.nat_pmp import NOWHERE, next_hop, parse
+from simopen.portmap.nat_pmp import NOWHERE, _routes, next_hop, parse
 from tests.nat.test_discovery_in_lab import behind, discover
 
 MINIUPNPD = shutil.which("miniupnpd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
@@ -74,6 +74,12 @@ ROUTES = {
 @pytest.mark.parametrize(("routes", "router"), ROUTES.values(), ids=ROUTES)
 def test_the_next_hop(routes: list[str], router: str | None) -> None:
     assert next_hop(routes, "203.0.113.5") == router
+
+
+@pytest.mark.parametrize("name", ["wl\N{LATIN SMALL LETTER E WITH ACUTE}".encode(), b"w\xe9l", b"\xff"])
+def test_an_interface_may_have_any_name(name: bytes, tmp_path: Path) -> None:
+    (tmp_path / "route").write_bytes(b"Iface\tDestination\n" + DEFAULT.encode().replace(b"eth0", name))
+    assert next_hop(_routes(str(tmp_path / "route")), "203.0.113.5") == "192.168.1.1"
 
 
 # A router that answers NAT-PMP at the first address, and says that the second one is its outer one.
