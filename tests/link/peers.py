@@ -43,13 +43,17 @@ def connected() -> tuple[socket.socket, socket.socket]:
     return one, other
 
 
-_ready = functools.cache(ready)  # a context may serve many
+_ready = functools.lru_cache(1000)(ready)  # a context may serve many
 
 
 def channel(session: Session, nonce: bytes | None = None) -> Channel:
     if session.role is not None:
         return Channel(_ready(session))
-    return Channel(None, Nonces(session, nonce or new_nonce()))
+    return Channel(None, Nonces(session, nonce or new_nonce()), _begin)
+
+
+def _begin(channel: Channel, session: Session) -> None:
+    channel.begin(_ready(session))
 
 
 @contextlib.asynccontextmanager

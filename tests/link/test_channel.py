@@ -248,8 +248,8 @@ def test_a_conversation_that_nobody_spoils_ends_well() -> None:
 def test_a_byte_spoilt_anywhere_is_never_taken_for_the_peers(how: str, way: str, speaker: int) -> None:
     """At every position, from the first byte of the handshake to the last of the first frames."""
     every = positions(how, way, speaker)
-    # What follows two nonces is a session's conversation again, and takes ten times as long, as each is of a new
-    # session: of that, some. All of it is in `python -m tests.soak spoilt`.
+    # What follows two nonces is a session's conversation again: of that, some. All of it is in
+    # `python -m tests.soak spoilt`.
     step = 5 if how == "flipped" else 7
     tried = every if way == "session" else [*every[:NONCE_BYTES], *every[NONCE_BYTES::step]]
     for at in tried:

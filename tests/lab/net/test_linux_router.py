@@ -16,6 +16,7 @@ from simopen.lab.net.linux_router import ruleset
 from tests.lab.process.test_cleanup import NOBODY, ROOTLESS, ends, interpreter_of_an_ordinary_user
 from tests.lab.programs import TCP_CLIENT, TCP_SERVER, TRACE, UDP_CLIENT, UDP_SERVER
 from tests.lab.test_network import output, serve
+from tests.loops import ONE_LOOP
 
 pytestmark = [pytest.mark.lab(router=True), pytest.mark.real_server]
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -35,6 +36,7 @@ asyncio.run(main())
 """
 
 
+@ONE_LOOP
 async def test_streams_and_datagrams_pass_both_ways(link: str) -> None:
     async with lab.Network(link=link) as net:
         left, right = await net.host("left", nat=LinuxRouter()), await net.host("right")
@@ -50,6 +52,7 @@ async def test_streams_and_datagrams_pass_both_ways(link: str) -> None:
     assert all(len(passage.sent_data) <= 1500 for passage in record)
 
 
+@ONE_LOOP
 async def test_it_is_one_hop_more() -> None:
     async with lab.Network() as net:
         left, right = await net.host("left", nat=LinuxRouter()), await net.host("right")
@@ -57,6 +60,7 @@ async def test_it_is_one_hop_more() -> None:
         assert await output(left, TRACE, right.public_address, 2) == "11 192.0.2.1"
 
 
+@ONE_LOOP
 async def test_hosts_beside_each_other_share_it() -> None:
     """The second gets another port where the first has the same one."""
     async with lab.Network() as net:
@@ -77,6 +81,7 @@ async def test_hosts_beside_each_other_share_it() -> None:
     assert "5000" in ports
 
 
+@ONE_LOOP
 async def test_a_carriers_nat_may_stand_behind_it() -> None:
     async with lab.Network() as net:
         carrier = lab.Nat(allocation=lab.Allocation.SEQUENTIAL)
