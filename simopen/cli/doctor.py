@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import errno
 import json
 import math
 import os
@@ -149,11 +150,12 @@ async def _connects_to_itself(timeout_s: float) -> bool | str:
 
 
 async def _port_sharing() -> Finding:
-    try:
-        with open_socket(_LOOPBACK, socket.AF_INET) as one, open_socket(one.getsockname(), socket.AF_INET):
-            return doctor_checks.judge_port_sharing(None)
-    except LocalEndpointError as error:
-        return doctor_checks.judge_port_sharing(str(error))
+    with open_socket(_LOOPBACK, socket.AF_INET) as one:
+        try:
+            open_socket(one.getsockname(), socket.AF_INET).close()
+        except LocalEndpointError as error:
+            return doctor_checks.judge_port_sharing(str(error))
+    return doctor_checks.judge_port_sharing(None)
 
 
 async def _descriptors() -> Finding:
@@ -210,7 +212,9 @@ async def _ipv6() -> Finding:
 def _source(check: Check) -> str | None:
     try:
         return source_address(_ANYWHERE[check], None)
-    except LocalEndpointError:  # this host does not speak that address family
+    except LocalEndpointError as error:
+        if error.errno != errno.EAFNOSUPPORT:  # then there may well be a route
+            raise
         return None
 
 

@@ -25,7 +25,7 @@ from simopen.model.endpoint import ANY, normalise
 from simopen.model.server import Heard, Server, read_servers
 from simopen.model.wording import listed
 from simopen.net import own_flows
-from simopen.net.os_errors import reason
+from simopen.net.os_errors import local_error, reason
 from simopen.net.resolve import MOST_ADDRESSES, Ask, look_up
 from simopen.net.routes import NO_WAY
 from simopen.net.sockets import sockaddr
@@ -217,14 +217,23 @@ class _Exchange:
         """Query until the server is settled, or this address turns out to be dead."""
         try:
             with socket.socket(self._family, socket.SOCK_DGRAM) as sock:
+                self._take_port(sock)
                 await self._converse(sock)
         except OSError as error:  # no route, no such family: this address is dead, not the check
             self._dead(error)
 
+    def _take_port(self, sock: socket.socket) -> None:
+        """Windows wants one before it reads; and a query that gets none looks like one that a full queue lost."""
+        anywhere = ANY[self._family], 0
+        try:
+            sock.bind(anywhere)
+        except OSError as error:
+            raise local_error(error, anywhere) from error
+
     async def _converse(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._ask_for_stamps(sock)
-        self._send(sock)  # this binds the socket too, which Windows wants before it reads
+        self._send(sock)
         own_flows.shared.note_socket(sock, normalise(self._to), self._local.read().monotonic_ns)
         async with self._reading(sock):
             for pause_s in PAUSES_S:

@@ -49,6 +49,7 @@ SILENT_S = 1.0
 AGAIN_S = 5.0
 """What a server gets that answered before: a request lost once or twice."""
 _NONE_ASKED = "the time was over before one was asked: this machine is busy; allow more of it"
+_OTHER_FAMILY = "it has no address of the family that this host's port has"
 _FIRST_NOTES = _LATEST_NOTES = 32
 PAUSES_S = (0.0, 0.3, 1.0)
 """Before each try of a connection that ended: the kernel keeps its 5-tuple until both have closed it."""
@@ -151,7 +152,8 @@ class Inquiry:
         by_family = {family: [each for each in found if each.family == family] for family in ANY}
         spoken = {family: those for family, those in by_family.items() if those and self._punch_port.speaks(family)}
         if not spoken:
-            self.note(f"{server}: it has no address of the family that this host's port has", Heard.UNUSABLE)
+            refused = [error for family, error in self._punch_port.refused.items() if by_family[family]]
+            self.note(f"{server}: {refused[0] if refused else _OTHER_FAMILY}", Heard.UNUSABLE)
             return
         if socket.AF_INET in spoken and self._router is None:
             self._router = asyncio.create_task(self._ask_router(spoken[socket.AF_INET][0]))

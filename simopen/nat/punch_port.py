@@ -18,7 +18,8 @@ class PunchPort:
     """One port number, held on both address families while questions leave from it, so that it is given to nobody.
 
     `address` None: any of this host's; `port` 0: one that is free, known once entered. `adapters`: who knows this
-    host's addresses; left out, the kernel. `untold`: why it does not tell them; None where it does.
+    host's addresses; left out, the kernel. `untold`: why it does not tell them; None where it does. `refused`: why it
+    was not to be had on an address family.
 
     Raises (on entering): LocalEndpointError where neither family can have it.
     """
@@ -27,17 +28,17 @@ class PunchPort:
         self.address, self.port = address, port
         self._adapters = adapters
         self.untold: str | None = None
+        self.refused: dict[socket.AddressFamily, LocalEndpointError] = {}
         self._held: dict[socket.AddressFamily, socket.socket] = {}
 
     def __enter__(self) -> Self:
-        refused = None
         for family in ANY if self.address is None else (Endpoint(self.address, 1).family,):
             try:
                 self._hold(family)
             except LocalEndpointError as error:
-                refused = refused or error
-        if not self._held and refused is not None:
-            raise refused
+                self.refused[family] = error
+        if not self._held:
+            raise next(iter(self.refused.values()))
         return self
 
     def _hold(self, family: socket.AddressFamily) -> None:

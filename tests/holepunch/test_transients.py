@@ -183,20 +183,25 @@ async def dialled(peer: Endpoint, port: int, punch: asyncio.Task[Via]) -> Via:
             await asyncio.sleep(0.01)
 
 
+# In a network namespace of its own, whose kernel gives out two ports.
+TWO_PORTS = (
+    "import asyncio, ctypes, fcntl, os, socket, struct\n"
+    "import simopen\n"
+    "from simopen.cli import doctor\n"
+    "from simopen.clock import source as clock\n"
+    "from simopen.net import routes\n"
+    "from simopen.model.endpoint import Endpoint\n"
+    "flags = 0x40000000 | (0 if os.geteuid() == 0 else 0x10000000)\n"
+    "assert ctypes.CDLL(None).unshare(flags) == 0\n"
+    "with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:\n"
+    "    fcntl.ioctl(sock, 0x8914, struct.pack('16sh14x', b'lo', 0x49))\n"
+    "open('/proc/sys/net/ipv4/ip_local_port_range', 'w').write('40000 40001')\n"
+)
+
+
 @pytest.mark.lab
 def test_ephemeral_ports_that_are_all_taken_are_no_missing_route() -> None:
-    """In a network namespace of its own, whose kernel gives out two ports."""
-    code = (
-        "import asyncio, ctypes, fcntl, os, socket, struct\n"
-        "import simopen\n"
-        "from simopen.clock import source as clock\n"
-        "from simopen.net import routes\n"
-        "from simopen.model.endpoint import Endpoint\n"
-        "flags = 0x40000000 | (0 if os.geteuid() == 0 else 0x10000000)\n"
-        "assert ctypes.CDLL(None).unshare(flags) == 0\n"
-        "with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:\n"
-        "    fcntl.ioctl(sock, 0x8914, struct.pack('16sh14x', b'lo', 0x49))\n"
-        "open('/proc/sys/net/ipv4/ip_local_port_range', 'w').write('40000 40001')\n"
+    code = TWO_PORTS + (
         "server = socket.create_server(('127.0.0.2', 99))\n"
         "held = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]\n"
         "for number, sock in enumerate(held): sock.bind(('127.0.0.1', 40000 + number))\n"
@@ -208,6 +213,29 @@ def test_ephemeral_ports_that_are_all_taken_are_no_missing_route() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.count("every port that the kernel gives out is taken") == 2, done.stderr
     assert "127.0.0.2:99" in done.stdout
+
+
+@pytest.mark.lab
+def test_nor_are_they_a_silent_server_or_another_address_family() -> None:
+    """A server is asked from a port that the kernel gives out; IPv6 may have one where IPv4 has none."""
+    code = TWO_PORTS + (
+        "kinds = socket.SOCK_DGRAM, socket.SOCK_STREAM\n"
+        "held = [(socket.socket(socket.AF_INET, kind), port) for kind in kinds for port in (40000, 40001)]\n"
+        "for sock, port in held: sock.bind(('0.0.0.0', port))\n"
+        "async def main():\n"
+        "    for asked in (simopen.check_clock(['127.0.0.1']), simopen.discover(servers=['127.0.0.1'])):\n"
+        "        try: await asked\n"
+        "        except simopen.SimopenError as error: print(error)\n"
+        "    for check in (doctor.Check.IPV4, doctor.Check.PORT_SHARING):\n"
+        "        looking = {'IPv4': doctor._ipv4, 'port sharing': doctor._port_sharing}[check]()\n"
+        "        found = await doctor.in_time(check, looking, 9)\n"
+        "        print(found.verdict, found.found)\n"
+        "asyncio.run(main())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    lines = done.stdout.splitlines()
+    assert ["every port that the kernel gives out is taken" in line for line in lines] == 4 * [True], done
+    assert [line.split()[0] for line in lines[2:]] == ["unknown", "unknown"]
 
 
 async def test_without_any_descriptor_the_window_is_waited_out_and_the_reason_told(ports: tuple[int, int]) -> None:
