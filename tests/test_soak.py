@@ -27,6 +27,7 @@ SOME = {
     "spoilt": 60,
     "garbage": 1,
     "link-cancellations": 40,
+    "meeting-cancellations": 30,
     "threads": 1,
 }
 

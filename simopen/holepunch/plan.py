@@ -138,3 +138,9 @@ def _across(ours: Profile, theirs: Profile, now_ns: UtcNs, *, spray: bool) -> Pr
 def seen_at_one_address(ours: Profile, theirs: Profile) -> bool:
     """Whether both may be in one network, or on one host: by what the servers, or the peer, said."""
     return None not in (ours.mapped, theirs.mapped) and public(ours).address == public(theirs).address
+
+
+def may_be_one_host(ours: Profile, theirs: Profile) -> bool:
+    """Whether two sides of which one was not seen have the same own addresses: one of them may be bound to a few."""
+    one, other = ({host.address for host in profile.hosts if "%" not in host.address} for profile in (ours, theirs))
+    return None in (ours.mapped, theirs.mapped) and (one <= other or other <= one)

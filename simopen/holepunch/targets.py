@@ -22,7 +22,7 @@ from simopen.errors import ImpossiblePair, LocalEndpointError, PunchError, Resol
 from simopen.holepunch.budget import most_at_once, opened_first, rationed
 from simopen.holepunch.diagnosis import impossible
 from simopen.holepunch.pair import self_connection
-from simopen.holepunch.plan import plan, seen_at_one_address
+from simopen.holepunch.plan import may_be_one_host, plan, seen_at_one_address
 from simopen.model.endpoint import (
     ANY,
     Endpoint,
@@ -130,7 +130,7 @@ async def looked_up(pairs: Sequence[tuple[str, int]], left_s: float, ask: Ask = 
 
 
 async def planned(theirs: Profile, mine: Profile, order: Order, *, spray: bool, known: Plan | None = None) -> Aim:
-    """The shots that the two profiles call for; `known`: these, where they are worked out already.
+    """The shots that the two profiles call for; `known`: these, worked out already for a peer that has shown who it is.
 
     Worked out in a thread, long before the instant: a row of ports takes up to 0.3 s (measured).
     """
@@ -138,7 +138,8 @@ async def planned(theirs: Profile, mine: Profile, order: Order, *, spray: bool, 
     now_ns = estimate.utc_ns if order.when.is_now else order.when.utc_ns(estimate)
     found = known if known is not None else await aside(possible, mine, theirs, now_ns=now_ns, spray=spray)
     logger.info("plan: %d shots: %s", len(found.shots), found.why)
-    shots, notes = reachable(found.shots, None, strangers=not seen_at_one_address(mine, theirs))
+    beside = seen_at_one_address(mine, theirs) or (known is not None and may_be_one_host(mine, theirs))
+    shots, notes = reachable(found.shots, None, strangers=not beside)
     make_room(most_at_once(shots))
     sprayed = spray if found.sprays else None
     notes = found.notes + notes

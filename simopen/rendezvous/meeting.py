@@ -31,6 +31,7 @@ from simopen.nat.discovery import discovering
 from simopen.net.aside import aside
 from simopen.rendezvous import exchange, peer_clock, unseen
 from simopen.rendezvous.exchange import ROUNDS, Derive, Exchange, Go, Peer, Send
+from simopen.rendezvous.outbox import Outbox
 from simopen.rendezvous.pake import BadMessage, Pake
 from simopen.signalling.base import Mood, Signaller
 from simopen.ticket.codec import Ticket, check_hosts, parse_ticket
@@ -120,6 +121,8 @@ class Meeting:
         self._changed = asyncio.Event()
         self._failed: Exception | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._outbox = Outbox(signaller)
+        self._say = self._outbox.say
         self._asking: set[str] = set()
         nats.finding.add_done_callback(lambda _: self._changed.set())
         self._start(self._listen())
@@ -139,8 +142,7 @@ class Meeting:
             except _Anew:
                 logger.info("the peer has come anew")
                 continue
-            with contextlib.suppress(SimopenError):
-                await self._signaller.send(*_sent(exchange.done(peer)))
+            self._outbox.post(exchange.done(peer))
             return met
 
     async def leave(self, mood: Mood, why: str | None) -> None:
@@ -152,20 +154,27 @@ class Meeting:
             await asyncio.gather(*tasks, return_exceptions=True)
         finally:
             await self._nats.close()
-        with contextlib.suppress(SimopenError, TimeoutError):
-            async with asyncio.timeout(_LEAVING_S):
-                for peer in filter(None, (self._said.peer, *self._said.begun.values())):
-                    if why is not None and peer.is_told:
-                        await self._signaller.send(*_sent(exchange.bye(peer, why)))
-        with contextlib.suppress(SimopenError, TimeoutError):
-            async with asyncio.timeout(_LEAVING_S):
-                await self._signaller.close(mood)
+        try:
+            with contextlib.suppress(SimopenError, TimeoutError):
+                async with asyncio.timeout(_LEAVING_S):
+                    await self._last_words(why)
+            with contextlib.suppress(SimopenError, TimeoutError):
+                async with asyncio.timeout(_LEAVING_S):
+                    await self._signaller.close(mood)
+        finally:
+            self._outbox.close()
+
+    async def _last_words(self, why: str | None) -> None:
+        for peer in filter(None, (self._said.peer, *self._said.begun.values())):
+            if why is not None and peer.is_told:
+                await self._say(exchange.bye(peer, why))
+        await self._outbox.emptied()
 
     # What is heard.
 
     async def _listen(self) -> None:
         try:
-            await self._signaller.send(*_sent(self._said.first))
+            await self._say(self._said.first)
             while True:
                 message = await self._signaller.receive()
                 now_ns = time.monotonic_ns()
@@ -178,7 +187,7 @@ class Meeting:
     async def _act(self, actions: list[Send | Derive]) -> None:
         for each in actions:
             if isinstance(each, Send):
-                await self._signaller.send(each.phase, each.body)
+                await self._say(each)
             else:
                 await self._derive(each)
         for peer in (*self._said.begun.values(), self._said.peer):
@@ -198,7 +207,7 @@ class Meeting:
     async def _ask(self, peer: Peer) -> None:
         with contextlib.suppress(SimopenError):  # `_listen` meets it, too
             for _ in range(peer_clock.EXCHANGES):
-                await self._signaller.send(*_sent(exchange.ask(peer, time.monotonic_ns())))
+                await self._say(exchange.ask(peer, time.monotonic_ns()))
                 await asyncio.sleep(_APART_S)
 
     def _utc_ns(self, now_ns: int) -> int:
@@ -260,7 +269,7 @@ class Meeting:
                 if self._failed is not None or peer.is_done:
                     raise last
                 final = isinstance(last, ImpossiblePair)
-                await self._signaller.send(*_sent(exchange.over(peer, number, str(last), is_final=final)))
+                await self._say(exchange.over(peer, number, str(last), is_final=final))
                 if final:
                     raise last
             logger.info("round %d has brought nothing: %s", number, last)
@@ -271,12 +280,12 @@ class Meeting:
         found = await self._found(peer, number)
         clock = await self._clock(peer)
         mine = found.ticket(clock.utc_at(MonoNs(time.monotonic_ns())) / 1e9, clock, spray=self._settings.options.spray)
-        await self._signaller.send(*_sent(exchange.hello(peer, number, mine.encode())))
+        await self._say(exchange.hello(peer, number, mine.encode()))
         theirs = await self._until(lambda: peer.hellos.get(number), peer)
         ticket = _parsed(theirs.ticket)
         if peer.asks:
             when = _soon(clock, (mine, ticket), self._own)
-            await self._signaller.send(*_sent(exchange.go(peer, number, when)))
+            await self._say(exchange.go(peer, number, when))
         when = await self._until(lambda: peer.goes.get(number), peer)
         difference_ns = when.difference_ns if peer.asks else -when.difference_ns
         if number == 1:
@@ -329,27 +338,28 @@ class Meeting:
         """The stream, unless the peer ends the round. A rendezvous that is lost meanwhile is only a pity."""
         firing = asyncio.ensure_future(fire)
         watching = asyncio.ensure_future(self._until(lambda: peer.overs.get(number), peer, _LONG_S))
-        met = None
+        is_kept = False
         try:
             await asyncio.wait({firing, watching}, return_when=asyncio.FIRST_COMPLETED)
-            if not firing.done() and not self._is_only_cut_off(watching):
+            if not firing.done() and (self._failed is None or watching.exception() is not self._failed):
                 message = f"the peer's try has ended: {watching.result().why}"
                 raise PeerLeft(message) if watching.result().is_final else _Lost(message)
-            met = await firing
-            return met
-        finally:
-            for task in (watching, firing):
-                task.cancel()
+            watching.cancel()
             await asyncio.wait({firing, watching})
-            if met is None and not firing.cancelled() and firing.exception() is None:
-                firing.result()[1].transport.abort()
+            is_kept = True
+            return firing.result()
+        finally:
+            if not is_kept:
+                watching.cancel()
+                firing.cancel()
+                firing.add_done_callback(_put_down)
+                await asyncio.wait({firing, watching})
 
-    def _is_only_cut_off(self, watching: asyncio.Task[Any]) -> bool:
-        return self._failed is not None and watching.exception() is self._failed
 
-
-def _sent(send: Send) -> tuple[str, bytes]:
-    return send.phase, send.body
+def _put_down(firing: asyncio.Task[tuple[StreamReader, StreamWriter]]) -> None:
+    """A stream that came up and that nobody takes any more."""
+    if not firing.cancelled() and firing.exception() is None:
+        firing.result()[1].transport.abort()
 
 
 def _parsed(text: str) -> Ticket:

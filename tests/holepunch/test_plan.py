@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simopen.holepunch.budget import MOST_SYNS, most_at_once
-from simopen.holepunch.plan import plan
+from simopen.holepunch.plan import may_be_one_host, plan
 from simopen.holepunch.strategies import SPRAY_PORTS, SPRAY_SHOTS
 from simopen.lab.nat import model as lab
 from simopen.model.endpoint import Endpoint
@@ -192,6 +192,16 @@ def test_who_was_seen_is_met_at_the_public_endpoint_by_one_whom_nobody_saw() -> 
     ours, theirs = both(profile(OURS, A), profile(reachable, None), by_hosts=True)
     assert [shot.remote for shot in ours.shots] == [reachable]
     assert [shot.remote for shot in theirs.shots] == [A, OURS]
+
+
+def test_two_of_which_one_was_not_seen_may_be_on_one_host_where_their_addresses_are_the_same() -> None:
+    docker, beside = Endpoint("172.17.0.1", OURS.port), Endpoint(OURS.address, 9)
+    unseen, bound = profile(OURS, None, hosts=(OURS, docker)), profile(beside, None)
+    assert may_be_one_host(unseen, bound)
+    assert may_be_one_host(bound, unseen)
+    assert may_be_one_host(profile(OURS, A), bound)
+    assert not may_be_one_host(profile(OURS, A), profile(beside, B))
+    assert not may_be_one_host(unseen, profile(THEIRS, None, hosts=(THEIRS, docker)))
 
 
 @pytest.mark.parametrize(

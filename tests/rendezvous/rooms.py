@@ -50,18 +50,25 @@ class Rooms:
         return str(next(self._numbers))
 
     @contextlib.asynccontextmanager
-    async def side(self) -> AsyncIterator[_Side]:
-        side = _Side(self)
+    async def side(self) -> AsyncIterator[Side]:
+        side = Side(self)
         try:
             yield side
         finally:
             await side.close(Mood.ERRORED)
 
 
-class _Side:
+class Side:
+    """A `Signaller`."""
+
     def __init__(self, rooms: Rooms) -> None:
         self._rooms, self._place = rooms, _Place()
         self._room: list[_Place] = []
+
+    @property
+    def sent(self) -> list[Message]:
+        """What it has said so far."""
+        return self._place.sent
 
     @property
     def welcome(self) -> Welcome:

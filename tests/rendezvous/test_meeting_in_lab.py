@@ -78,7 +78,7 @@ def test_where_no_stun_server_answers_they_meet_at_their_own_addresses() -> None
 
 
 async def unseen_met() -> None:
-    """On one LAN with no server, or with one side's alone; and an unseen host without a NAT, and one behind a NAT."""
+    """On one LAN with no server, or with one side's alone; an unseen host without a NAT; and twice on one host."""
     async with site() as place:
         net, via, servers = place
         mute = [f"{servers[0]}:9"]
@@ -89,6 +89,7 @@ async def unseen_met() -> None:
             ((lan, mute), (beside, mute)),
             ((lan, servers), (beside, mute)),
             ((lan, servers), (open_host, mute)),
+            ((lan, mute), (lan, mute)),
         ]
         for host in (lan, beside, open_host):
             await without_ipv6(host)

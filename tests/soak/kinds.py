@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from random import Random
 
-from tests.soak import calls, links, parsers, programs, rendezvous_server
+from tests.soak import calls, links, meetings, parsers, programs, rendezvous_server
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,7 @@ KINDS = {
     "spoilt": Kind(30_000, links.spoilt),
     "garbage": Kind(160, links.garbage, links.STRANGERS),
     "link-cancellations": Kind(600, links.cancellation),
+    "meeting-cancellations": Kind(600, meetings.cancellation),
     "threads": Kind(12, calls.threads, calls.THREADS),
 }
 
