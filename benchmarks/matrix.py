@@ -1,7 +1,7 @@
 """NAT × NAT: which pairs connect, how fast, at how many SYNs; and which are refused at once.
 
     python -m benchmarks.matrix [--runs 20] [--rtt 80] [--at-once 16] [--only KIND ... | --counted | --short]
-        [--discover] [--ntp] [--tickets] [--json FILE]
+        [--discover] [--ntp] [--tickets | --meet] [--json FILE]
 
 Both sides do what a user would: ask STUN servers over TCP from the punch port and hold the mapping, give each other
 their profiles, agree on an instant, and punch. Sprays are allowed where nothing else helps, and first shots have a low
@@ -13,8 +13,11 @@ A cell falls under the bar of its line. Of a share that so few runs cannot show,
 punch; the line as a whole may not. NATs that count ports are tried with a row of them for each protocol, and with one
 row for TCP and UDP. `--counted`: these alone. `--discover`, `--ntp`: each user's program also learns another port's
 profile meanwhile, and asks for the time between the profiles and the punch. `--tickets`: both swap tickets, and `ms` is
-until both sides have the link; each bar has two round trips more. `--short`: one cell of each line, and one
-of one row. The heat map goes beside FILE, as SVG and as PNG.
+until both sides have the link; each bar has two round trips more. `--meet`: both meet by a code through `simopen
+serve`, and do the whole way by that, so that no cell is apart and no first shot has a low TTL; `ms` is from the later
+side's first SYN until both have the link, or from when the later one began to say what its NATs do until both are
+refused; the bars are those of tickets. `--short`: one cell of each line, and one of one row. The heat map goes beside
+FILE, as SVG and as PNG; of `--meet` there is none.
 """
 
 from __future__ import annotations
@@ -48,7 +51,7 @@ from simopen.lab.draw.heat_map import Cell as Field
 from simopen.lab.draw.heat_map import heat_map
 
 LINK_RTT = 2.0
-"""What two tickets may take longer than two profiles: both sides are proven."""
+"""What tickets and codes may take longer than two profiles: both sides are proven."""
 _UNKNOWN_AT_MOST = 0.05  # of the profiles may leave the mapping open; none may be wrong
 
 
@@ -94,7 +97,7 @@ def _within_ms(bar: Bar, tries: Sequence[Try], rtt_ms: float) -> float:
 async def measure(options: argparse.Namespace, cells: Sequence[Cell]) -> list[Try]:
     """Every punch of every cell. A round has each cell once, and ends before the record is read: that takes a while."""
     found: list[Try] = []
-    meanwhile = Meanwhile(options.discover, options.ntp, options.tickets)
+    meanwhile = Meanwhile(options.discover, options.ntp, options.tickets, options.meet)
     async with lab.Network(seed=1) as net, opened(net, cells, options.rtt, meanwhile) as here:
         await net.clear_record()
         for run in range(options.runs):
@@ -104,7 +107,7 @@ async def measure(options: argparse.Namespace, cells: Sequence[Cell]) -> list[Tr
             times_ns = syns_by_host(await net.record(), here.server_addresses)
             await net.clear_record()
             found += [_tried(*each, times_ns) for each in zip(cells, punches, strict=True)]
-    more_rtt = LINK_RTT if options.tickets else 0.0
+    more_rtt = LINK_RTT if options.tickets or options.meet else 0.0
     found = [each._replace(more_rtt=more_rtt) for each in found]
     progress("")
     return found
@@ -189,7 +192,8 @@ def rows_of(tries: Sequence[Try], rtt_ms: float) -> list[Row]:
         ours = [each for each in tries if each.cell.expected.line is line]
         if ours:
             lines.append(line_row(line, ours, [row for row in rows if row["line"] == line.value], rtt_ms))
-    return [*lines, profile_row(tries), *rows]
+    profiles = [profile_row(tries)] if any(each.punch.told for each in tries) else []
+    return [*lines, *profiles, *rows]
 
 
 def draw(rows: Sequence[Row], beside: Path) -> None:
@@ -213,17 +217,25 @@ def _field(row: Row) -> Field:
 def chosen(options: argparse.Namespace) -> list[Cell]:
     """The cells that the options ask for."""
     if options.short:
-        return one_of_each_line()
-    if options.counted:
-        return counted()
-    return among(options.only) if options.only else list(CELLS)
+        found = one_of_each_line()
+    elif options.counted:
+        found = counted()
+    else:
+        found = among(options.only) if options.only else list(CELLS)
+    return at_one_instant(found) if options.meet else found
+
+
+def at_one_instant(cells: Sequence[Cell]) -> list[Cell]:
+    """Each pair once, both sides firing together."""
+    return list(dict.fromkeys(cell._replace(apart_ms=0.0) for cell in cells))
 
 
 def report(rows: Sequence[Row]) -> None:
     """Print all rows, each kind as a table, and what was missed."""
     hidden = {"table", "missed", "error", "plan"}
     for name, title in (("cells", "left × right"), ("lines", "the bars"), ("profiles", "the mapping, as it was told")):
-        table(title, [{k: v for k, v in row.items() if k not in hidden} for row in rows if row["table"] == name])
+        if shown_rows := [{k: v for k, v in row.items() if k not in hidden} for row in rows if row["table"] == name]:
+            table(title, shown_rows)
     wrong = [row for row in rows if not row["held"]]
     for row in wrong:
         if row["table"] == "cells":
@@ -241,14 +253,16 @@ def main() -> int:
     parser.add_argument("--short", action="store_true", help="one cell of each line")
     parser.add_argument("--counted", action="store_true", help="only cells of NATs that count ports")
     parser.add_argument("--discover", action="store_true", help="users learn another port's profile meanwhile")
-    parser.add_argument("--tickets", action="store_true", help="users swap tickets, and bring up links")
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument("--tickets", action="store_true", help="users swap tickets, and bring up links")
+    way.add_argument("--meet", action="store_true", help="users meet by a code, through a rendezvous")
     parser.add_argument("--ntp", action="store_true", help="users ask for the time before they punch")
     options = parser.parse_args()
     with measuring(runs=options.runs, rtt_ms=options.rtt, at_once=options.at_once) as given:
         rows = rows_of(asyncio.run(measure(options, chosen(options))), options.rtt)
     report(rows)
-    save(options.json, "matrix", given, rows)
-    if options.json:
+    save(options.json, "matrix_by_code" if options.meet else "matrix", given, rows)
+    if options.json and not options.meet:
         draw([row for row in rows if row["table"] == "cells"], Path(options.json))
     return 0 if all(row["held"] for row in rows) else 1
 

@@ -2,8 +2,8 @@
 
 Theory of operation. A host has one punch at a time: else its NAT would give ports to another one meanwhile, and what is
 quiet would not be. Different hosts punch side by side; of sprays, two are fired at any time. Nothing but two profiles
-and an instant passes between the users. How many SYNs left is counted in the lab's record of packets, never told by a
-user.
+and an instant passes between the users; or what `simopen.meet` has pass through a rendezvous. How many SYNs left is
+counted in the lab's record of packets, never told by a user.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import sys
 import time
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from typing import NamedTuple
 
 from benchmarks.cells import ALL_KINDS, TOGETHER, Cell, is_isolated
@@ -24,6 +25,7 @@ from benchmarks.common import progress
 from benchmarks.orders import Agent, Order
 from simopen import lab
 from simopen.lab.trial import stun_server
+from simopen.rendezvous.codes import new_code
 
 SIDES = ("left", "right")
 # From the order to the instant. Plans are made in it, on a machine that does other things as well: those for busy
@@ -76,13 +78,14 @@ class Punch(NamedTuple):
 class Meanwhile(NamedTuple):
     """What else each user's program does: learn another port's profile at once with this one's, and ask for the time.
 
-    `by_ticket`: they swap tickets, and so bring up a link.
+    `by_ticket`: they swap tickets, and so bring up a link. `by_code`: they meet by a code, and do all else by that.
     The time servers are silent: that they were asked takes ports of a NAT, what they say does not.
     """
 
     discovers: bool = False
     asks_the_time: bool = False
     by_ticket: bool = False
+    by_code: bool = False
 
 
 NOTHING_ELSE = Meanwhile()
@@ -90,12 +93,17 @@ NOTHING_ELSE = Meanwhile()
 
 @dataclass(frozen=True, slots=True)
 class Sites:
-    """A left and a right site for every kind, the STUN servers that users know, and all addresses of servers."""
+    """A left and a right site for every kind, the STUN servers that users know, and all addresses of servers.
+
+    `via`: the rendezvous, where they meet by a code.
+    """
 
     servers: tuple[str, ...]
     server_addresses: frozenset[str]
     sites: Mapping[tuple[str, str], Site]
     meanwhile: Meanwhile
+    via: str | None = None
+    rooms: Iterator[int] = field(default_factory=lambda: count(1))
     room_to_spray: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_SPRAYS_AT_ONCE))
 
     def of(self, cell: Cell) -> tuple[Site, Site]:
@@ -103,7 +111,9 @@ class Sites:
         return self.sites["left", cell.left], self.sites["right", cell.right]
 
     async def punch(self, cell: Cell) -> Punch:
-        """Both learn their profiles, are given each other's, and punch."""
+        """Both learn their profiles, are given each other's, and punch; or they meet by a code."""
+        if self.via is not None:
+            return await self._meet(cell)
         pair = self.of(cell)
         ports = [site.next_port(sprays=cell.sprays) for site in pair]
         profiles = await asyncio.gather(*(self._discover(*each) for each in zip(pair, ports, strict=True)))
@@ -121,6 +131,20 @@ class Sites:
         told = tuple(zip((cell.left, cell.right), (each["mapping"] for each in profiles), strict=True))
         return Punch(hosts, told, begun_ns, time.monotonic_ns(), *_outcome(answers, begun_ns, instants[1]))
 
+    async def _meet(self, cell: Cell) -> Punch:
+        pair = self.of(cell)
+        ports = [site.next_port(sprays=cell.sprays) for site in pair]
+        shared: Order = {"method": "meet", "code": str(new_code(str(next(self.rooms)))), "via": self.via}
+        shared |= {"servers": self.servers, "spray": cell.sprays}
+        async with self.room_to_spray if cell.sprays else contextlib.nullcontext():
+            begun_ns = time.monotonic_ns()
+            orders = [shared | {"local": (site.host.address, port)} for site, port in zip(pair, ports, strict=True)]
+            answers = await asyncio.gather(*(_told(*each) for each in zip(pair, orders, strict=True)))
+        later_ns = max(each.get("fired_ns", begun_ns) for each in answers)
+        paired_ns = max(each.get("paired_ns") or begun_ns for each in answers)
+        hosts = (pair[0].host.name, pair[1].host.name)
+        return Punch(hosts, (), begun_ns, time.monotonic_ns(), *_outcome(answers, paired_ns, later_ns))
+
     async def _discover(self, site: Site, port: int) -> Order:
         # From this address alone: with IPv6 there would be no NAT to get through.
         order: Order = {"method": "discover", "local": (site.host.address, port), "servers": self.servers}
@@ -136,8 +160,12 @@ def _unseen(pair: Sequence[Site], error: str) -> Punch:
 async def _punch(site: Site, port: int, theirs: Order, at_ns: int, allowed: Order) -> Order:
     order = {"method": "punch", "port": port, "theirs": theirs["profile"], "at_ns": at_ns}
     order["ticket"] = theirs.get("ticket")
-    answer = await site.agent.ask(order | allowed)
-    return {**answer, "answered_ns": time.monotonic_ns()}
+    return await _told(site, order | allowed)
+
+
+async def _told(site: Site, order: Order) -> Order:
+    """The answer, and when it came."""
+    return {**await site.agent.ask(order), "answered_ns": time.monotonic_ns()}
 
 
 def _outcome(
@@ -161,13 +189,14 @@ async def opened(
     """The sites that these cells need, in both orders. Each host's access has half of the way to another."""
     delay_s = rtt_ms / 4e3
     servers = await _servers(net, delay_s)
+    via, at_via = await _rendezvous(net, delay_s) if meanwhile.by_code else (None, ())
     hosts = await _hosts(net, cells, delay_s)
     progress(f"starting {len(hosts)} users")
     command = [sys.executable, "-m", "benchmarks.user", "asyncio"]
     agents = await asyncio.gather(*(Agent.start(host, command) for host in hosts.values()))
     try:
         sites = {each: Site(host, agent) for (each, host), agent in zip(hosts.items(), agents, strict=True)}
-        yield Sites((servers[0], servers[2]), frozenset(servers), sites, meanwhile)
+        yield Sites((servers[0], servers[2]), frozenset((*servers, *at_via)), sites, meanwhile, via)
     finally:
         await asyncio.gather(*(agent.close() for agent in agents))
 
@@ -195,6 +224,16 @@ async def _servers(net: lab.Network, delay_s: float) -> tuple[str, ...]:
         stun_server.start(plain, plain.address),
     )
     return one.address, other.address, plain.address
+
+
+async def _rendezvous(net: lab.Network, delay_s: float) -> tuple[str, tuple[str, ...]]:
+    """The URL of `simopen serve`, and where it is."""
+    host = await net.host("rendezvous", delay_s=delay_s)
+    command = [sys.executable, "-m", "simopen", "serve", "--no-stun", "--host", host.address]
+    server = await host.start(command, stderr=None)
+    assert server.stdout is not None
+    await server.stdout.readline()
+    return f"ws://{host.address}:4000/v1", (host.address,)
 
 
 async def side_by_side(here: Sites, cells: Sequence[Cell], at_once: int) -> list[Punch]:

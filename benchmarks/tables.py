@@ -97,6 +97,15 @@ def precision(result: Result) -> str:
 
 
 def matrix(result: Result) -> str:
+    (told,) = [row for row in result["rows"] if row["table"] == "profiles"]
+    profiles = f"Of {told['n']:,} profiles {told['wrong']:,} named a wrong mapping, {told['unknown']:,} left it open."
+    return (
+        f"![Heat map of NAT × NAT: share of tries that connect, and median time](../benchmarks/results/matrix.svg)\n\n"
+        f"{matrix_by_code(result)} {profiles}"
+    )
+
+
+def matrix_by_code(result: Result) -> str:
     tables = {name: rows for (name,), rows in _groups(result["rows"], "table").items()}
     lines = [
         [
@@ -123,12 +132,7 @@ def matrix(result: Result) -> str:
     ]
     wrong = [f"{row['left']} × {row['right']} ({row['missed']})" for row in tables["cells"] if not row["held"]]
     against = f"Missed: {'; '.join(wrong)}." if wrong else "Every pair does what is asked of it."
-    (told,) = tables["profiles"]
-    profiles = f"Of {told['n']:,} profiles {told['wrong']:,} named a wrong mapping, {told['unknown']:,} left it open."
-    return (
-        f"![Heat map of NAT × NAT: share of tries that connect, and median time](../benchmarks/results/matrix.svg)\n\n"
-        f"{markdown(columns, lines)}\n\n{len(tables['cells'])} pairs. {against} {profiles}"
-    )
+    return f"{markdown(columns, lines)}\n\n{len(tables['cells'])} pairs. {against}"
 
 
 def again(result: Result) -> str:
@@ -444,6 +448,7 @@ RENDERERS: dict[str, Callable[[Result], str]] = {
     "establish": establish,
     "precision": precision,
     "matrix": matrix,
+    "matrix_by_code": matrix_by_code,
     "again": again,
     "peers": peers,
     "many": many,

@@ -9,6 +9,10 @@ and its "mapping", and a "ticket" where that is wanted. Meanwhile it does the sa
 answer has "established_ns" (CLOCK_MONOTONIC) and "plan"; by ticket, it is when this side had the link. Or it has
 "error", and "refused": whether the pair was called impossible.
 
+{"id", "method": "meet", "code", "via", "local": [address, port], "servers", "spray"} meets by a code. The answer has
+"fired_ns", when its first SYN left, and "established_ns", when it had the link; or "error" and "refused", which is also
+what the peer has said of that. Either has "paired_ns": when it began to tell the peer what its NATs do.
+
 All hosts of a lab share one clock, so that nobody need ask for the time.
 """
 
@@ -26,13 +30,14 @@ import simopen
 from benchmarks.agent import serve
 from benchmarks.common import run_on
 from benchmarks.orders import Order
-from simopen.errors import ImpossiblePair
+from simopen.errors import ImpossiblePair, PeerLeft
 from simopen.model.nat import Profile
 from simopen.model.times import MonoNs
 from simopen.ticket import hold
 from simopen.ticket.codec import Ticket, in_utc
 
 _GREETING = b"simopen"
+_NO_WAY = "leave no way"  # what a peer says that was the first to call a pair impossible
 _PATIENCE_S = 5.0  # a greeting lost twice (the kernel resends it after 0.2, 0.4, ... s), on a busy machine
 
 
@@ -87,6 +92,35 @@ async def linked(mine: Ticket, order: Order, at: float, now: simopen.Estimate) -
         clock=order["ntp"] or now,
     )
     had_ns, report = time.monotonic_ns(), writer.get_extra_info("simopen")
+    await greet_by_link(reader, writer)
+    return {"established_ns": had_ns, "plan": report.plan}
+
+
+async def meet(order: Order, now: simopen.Estimate) -> Order:
+    """By a code, whatever that takes. Raises: SimopenError for what is no answer of a punch's."""
+    first_ns: dict[str, int] = {}
+    try:
+        reader, writer = await simopen.meet(
+            order["code"],
+            via=order["via"],
+            local=tuple(order["local"]),
+            servers=order["servers"],
+            spray=order["spray"],
+            allow_plain=True,
+            on_event=lambda event: first_ns.setdefault(event.step, event.at_ns),
+        )
+    except (simopen.PunchError, PeerLeft) as error:
+        refused = isinstance(error, ImpossiblePair) or _NO_WAY in str(error)
+        told = {"error": f"{type(error).__name__}: {error}", "refused": refused}
+    else:
+        had_ns, report = time.monotonic_ns(), writer.get_extra_info("simopen")
+        await greet_by_link(reader, writer)
+        told = {"fired_ns": first_ns["fired"], "established_ns": had_ns, "plan": report.plan}
+    return told | {"paired_ns": first_ns.get("round")}
+
+
+async def greet_by_link(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Have a few bytes go each way, and close. Raises: OSError where that is not so."""
     try:
         async with asyncio.timeout(_PATIENCE_S):
             writer.write(_GREETING)
@@ -95,7 +129,6 @@ async def linked(mine: Ticket, order: Order, at: float, now: simopen.Estimate) -
         writer.close()
     if heard != _GREETING:
         raise ConnectionError(f"the link came up, and said {heard!r}")
-    return {"established_ns": had_ns, "plan": report.plan}
 
 
 def written(profile: Profile) -> str:
@@ -125,4 +158,4 @@ async def greet(sock: socket.socket) -> None:
 
 if __name__ == "__main__":
     user = User()
-    run_on(sys.argv[1], serve({"discover": user.discover, "punch": user.punch}))
+    run_on(sys.argv[1], serve({"discover": user.discover, "punch": user.punch, "meet": meet}))

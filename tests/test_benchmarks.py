@@ -151,6 +151,17 @@ def test_a_link_may_take_two_round_trips_more_than_a_bare_stream() -> None:
     assert any("RTT" in words for words in matrix.missed(BAR, [tried(285.0)], 80, lone=True))
 
 
+def test_who_meets_by_a_code_fires_together_so_a_pair_is_tried_once() -> None:
+    refusing = "EIM/APDF, no SYN in"
+    cells = matrix.at_one_instant(among(["open", refusing]))
+    assert set(cells) == {*among(["open"]), Cell(refusing, "open")}
+    assert len(cells) == 2
+    by_code = [each._replace(punch=each.punch._replace(told=())) for each in [tried(), tried(None)]]
+    rows = matrix.rows_of(by_code, 80)
+    assert [row["table"] for row in rows] == ["lines", "cells"]  # nobody tells the mapping
+    assert "1 pairs. Missed" in tables.matrix_by_code({"rows": rows})
+
+
 def test_where_no_tcp_can_a_refusal_is_what_is_asked_for() -> None:
     refused, hung = tried(None, 20.0, 0, IMPOSSIBLE), tried(None, None, 0, IMPOSSIBLE)
     assert refused.took_ms == 20.0
