@@ -1,14 +1,12 @@
 """One side of a meeting by a code, on a host of the lab: what happened, as a line of JSON.
 
 `python -m tests.meeter LOOP JSON`: {"code", "via", "servers", "off_s": what its wall clock is off by}. All hosts
-of a lab share CLOCK_MONOTONIC, so `began_ns` and `heard_ns` of two sides are compared as they are.
+of a lab share CLOCK_MONOTONIC, so `began_ns` and `heard_ns` of two sides are compared as they are. With "tells", each
+step is a line of JSON, too, as it happens, and what came of it all is the step "end".
 """
 
 from __future__ import annotations
 
-from tests import quick_start
-
-# isort: split
 import asyncio
 import json
 import sys
@@ -38,6 +36,12 @@ class WrongClock(LocalClock):
 async def met(order: dict[str, Any]) -> dict[str, Any]:
     """What came of it."""
     events: list[simopen.Event] = []
+
+    def tell(event: simopen.Event) -> None:
+        events.append(event)
+        if order.get("tells"):
+            print(json.dumps({"step": event.step, "at_ns": event.at_ns, "said": str(event)}), flush=True)
+
     began_ns = time.monotonic_ns()
     told: dict[str, Any] = {"began_ns": began_ns}
     try:
@@ -47,7 +51,7 @@ async def met(order: dict[str, Any]) -> dict[str, Any]:
                 via=order["via"],
                 servers=order["servers"],
                 allow_plain=True,
-                on_event=events.append,
+                on_event=tell,
                 local_clock=WrongClock(order.get("off_s", 0.0)),
             )
             writer.write(b"x")
@@ -63,6 +67,7 @@ async def met(order: dict[str, Any]) -> dict[str, Any]:
     for event in events:
         steps.setdefault(event.step, event.at_ns - began_ns)
     clocks = [each.difference_s for each in events if isinstance(each, simopen.PeerClock)]
+    told |= {"step": "end", "at_ns": time.monotonic_ns()}
     return {**told, "steps": steps, "rounds": sum(each.step == "round" for each in events), "clock": clocks}
 
 
@@ -72,5 +77,4 @@ def main(loop: str, order: str) -> None:
 
 
 if __name__ == "__main__":
-    quick_start.loaded(simopen.meet)
     main(*sys.argv[1:])
