@@ -36,8 +36,9 @@ class FakeStun:
     """`async with FakeStun() as server`: it answers at `server.name` until the end.
 
     `told`: the mapping that it tells. `other`: its OTHER-ADDRESS. `wrong`: what it sends instead. `drip_s`:
-    seconds before each byte. `silent`: it reads and says nothing. `hangs_up`: it closes each connection at once.
-    `answers`: how many questions it answers on a connection before it closes it. `udp`: whether it answers there too.
+    seconds before each byte; `late_s`: before each answer. `silent`: it reads and says nothing. `hangs_up`: it closes
+    each connection at once. `answers`: how many questions it answers on a connection before it closes it. `udp`:
+    whether it answers there too.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class FakeStun:
         other: Endpoint | None = None,
         wrong: Wrong | None = None,
         drip_s: float = 0.0,
+        late_s: float = 0.0,
         silent: bool = False,
         hangs_up: bool = False,
         answers: int | None = None,
@@ -60,7 +62,7 @@ class FakeStun:
         self.ended: list[Endpoint] = []  # whose connection was closed, by whichever side
         self.changed = asyncio.Condition()
         self._wrong, self._drip_s, self._silent, self._udp = wrong, drip_s, silent, udp
-        self._hangs_up, self._answers = hangs_up, answers
+        self._late_s, self._hangs_up, self._answers = late_s, hangs_up, answers
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -137,6 +139,9 @@ class FakeStun:
         while not self._hangs_up and left != 0:
             request = await reader.readexactly(20)
             if not self._silent:
+                await asyncio.sleep(self._late_s)
+                if writer.is_closing():  # the other side has hung up; uvloop would raise
+                    return
                 await self._send(writer, self._reply(request, seen))
             left = None if left is None else left - 1
 
@@ -160,14 +165,14 @@ async def full_server(
     told: Translation = as_seen,
     udp: bool = True,
     answers: int | None = None,
-    others_drip_s: float = 0.0,
+    others_late_s: float = 0.0,
 ) -> AsyncIterator[dict[Endpoint, FakeStun]]:
     """Two addresses with two ports each, as RFC 5780 wants them; the first that is listed is the one to ask."""
     async with contextlib.AsyncExitStack() as stack:
         servers: dict[Endpoint, FakeStun] = {}
         for mine, its in (hosts, hosts[::-1]):
             for port, other in (ports, ports[::-1]):
-                how: dict[str, Any] = {"udp": udp, "answers": answers, "drip_s": others_drip_s if servers else 0.0}
+                how: dict[str, Any] = {"udp": udp, "answers": answers, "late_s": others_late_s if servers else 0.0}
                 server = FakeStun(mine, port, told=told, other=Endpoint(its, other), **how)
                 servers[Endpoint(mine, port)] = await stack.enter_async_context(server)
         yield servers

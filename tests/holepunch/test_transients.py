@@ -283,7 +283,7 @@ async def test_the_kernel_sends_a_syn_again_as_often_as_it_is_told(ports: tuple[
         attempts.close()
 
 
-def test_what_ends_a_punch_is_said_in_words() -> None:
+def test_what_ends_a_punch_is_said_in_words(ports: tuple[int, int]) -> None:
     for error in (errno.EACCES, errno.EAFNOSUPPORT):
         with pytest.raises(PunchError, match=r"does not permit|cannot connect"):
-            asyncio.run(opened(faulty(connect=[error]), Shot(41_998, Endpoint(THERE, 9)), listen=False))
+            asyncio.run(opened(faulty(connect=[error]), Shot(ports[0], Endpoint(THERE, 9)), listen=False))

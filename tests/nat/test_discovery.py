@@ -90,7 +90,7 @@ async def test_one_full_server_shows_the_mapping(
 @pytest.mark.parametrize("udp", [True, False], ids=["udp", "no-udp"])
 async def test_a_second_round_that_is_late_is_waited_for(*, udp: bool, ports: tuple[int, int], local: Endpoint) -> None:
     """Without it nothing is known of the mapping: some tenths of a second, where the first answer took some ms."""
-    async with full_server(HOSTS, ports, told=address_and_port_dependent, udp=udp, others_drip_s=0.006) as servers:
+    async with full_server(HOSTS, ports, told=address_and_port_dependent, udp=udp, others_late_s=0.4) as servers:
         profile = await simopen.discover(local, servers=[str(next(iter(servers)))], timeout=LONG_S)
     assert profile.mapping is Mapping.ADDRESS_AND_PORT_DEPENDENT
 
