@@ -141,6 +141,10 @@ class Session:
         try:
             said = json.loads(data)
         except (ValueError, RecursionError):
+            if data[:6] == b"INFO {":
+                raise RendezvousUnreachable(
+                    f"{self.where} is no mailbox server but NATS: write nats+{self.where}"
+                ) from None
             raise self._stranger("what is no JSON") from None
         if not isinstance(said, dict):
             raise self._stranger("what is no JSON object")

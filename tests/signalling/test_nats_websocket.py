@@ -70,7 +70,10 @@ async def test_two_meet_over_websocket_with_tls(held_ports: list[int], tmp_path:
 @pytest.mark.real_server
 async def test_in_the_clear_on_this_host(held_ports: list[int], tmp_path: Path) -> None:
     with node(tmp_path / "node", held_ports[0], held_ports[1], "no_tls: true"):
-        await meet(f"nats+ws://127.0.0.1:{held_ports[1]}", None)
+        for path in ("", "/v1"):
+            await meet(f"nats+ws://127.0.0.1:{held_ports[1]}{path}", None)
+        with pytest.raises(RendezvousUnreachable, match=rf"write nats\+ws://127\.0\.0\.1:{held_ports[1]}"):
+            await meet(f"ws://127.0.0.1:{held_ports[1]}", None)
         with pytest.raises(RendezvousUnreachable, match="no WebSocket of NATS is there"):
             await meet(f"nats+ws://127.0.0.1:{held_ports[0]}", None)
 
