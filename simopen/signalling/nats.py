@@ -20,7 +20,7 @@ import contextlib
 import random
 import secrets
 import ssl
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 
@@ -91,6 +91,7 @@ class NatsRooms:
         self._met = asyncio.Event()
         self._said: dict[str, bytes] = {}
         self._heard: set[tuple[str, str]] = set()
+        self._counts: Counter[str] = Counter()
         self._inbox: deque[Message] = deque()
         self._listening: list[Subscription] = []
         self._looking: asyncio.Task[None] | None = None
@@ -105,25 +106,22 @@ class NatsRooms:
         self._require_outside()
         for tries in range(_TRIES):
             self._room = room = str(random.randrange(1, 10 ** min(1 + tries, _DIGITS_MOST)))
-            await self._listen("try", self._answer)
-            if await self._is_free(room):
-                self._has_made = True
-                await self._listen_for_all()
-                return room
+            with contextlib.suppress(TimeoutError):  # whoever is there and silent is there, too
+                if await self._is_free(room):
+                    self._has_made = True
+                    await self._listen_for_all()
+                    return room
             await self._go_out()
         raise SignallingError(f"{self._where}: no room is free: try again later")
 
     async def _is_free(self, room: str) -> bool:
-        """Whether nobody has the number, or tries it in the same moment: then it is neither's."""
-        try:
-            if await self._ask(f"{room}.try", Word.TRIES) is not None:
-                return False
-            if self._nats.has_nodes:
-                await asyncio.sleep(_SPREAD_S[0])
-                return await self._ask(f"{room}.try", Word.TRIES) is None
-        except TimeoutError:
+        """Whether nobody has the number, nor tries it in the same moment: then it is neither's. Listens afterwards."""
+        if await self._ask(f"{room}.try", Word.TRIES) is not None:
             return False
-        return True
+        await self._listen("try", self._answer, group="any")
+        if self._nats.has_nodes:
+            await asyncio.sleep(_SPREAD_S[0])
+        return await self._ask(f"{room}.try", Word.TRIES) is None
 
     async def enter(self, room: str) -> None:
         """Go into the room."""
@@ -132,7 +130,7 @@ class NatsRooms:
         if self._is_in or room != self._room:
             self._require_outside()
             self._room = room
-            await self._listen("try", self._answer)
+            await self._listen("try", self._answer, group="any")
             await self._listen_for_all()
         if await self._is_crowded(room):
             await self._go_out()
@@ -207,7 +205,7 @@ class NatsRooms:
             TimeoutError: somebody listens, and does not answer.
             SignallingError: there is no connection any more.
         """
-        hello = Hello(self._side, self._count(side), word).encoded()
+        hello = Hello(self._side, self._counts[side or ""], word).encoded()
         for limit_s in _ANSWERS_S:
             with contextlib.suppress(TimeoutError):
                 answer = await self._nats.request(f"{SUBJECTS}.{to}", hello, limit_s)
@@ -217,10 +215,11 @@ class NatsRooms:
 
     async def _hello(self, room: str) -> Hello | None:
         """Say hello, and learn by the answer who is there, and what was missed."""
+        said = len(self._said)  # what is said from here on is still on its way
         answer = await self._ask(f"{room}.hello", Word.MAKES if self._has_made else Word.COMES, self._peer)
         if answer is not None and answer.word is Word.WELCOME:
             self._meets(answer.side)
-            await self._say_what_was_missed(answer)
+            await self._say_what_was_missed(answer, said)
         return answer
 
     async def _say(self, phase: str, body: bytes) -> None:
@@ -231,8 +230,8 @@ class NatsRooms:
         for phase, body in tuple(self._said.items()):
             await self._say(phase, body)
 
-    async def _say_what_was_missed(self, hello: Hello) -> None:
-        if self._is_in and hello.heard < len(self._said):
+    async def _say_what_was_missed(self, hello: Hello, said: int) -> None:
+        if self._is_in and hello.heard < said:
             await self._say_all()
 
     async def _look_again(self, room: str) -> None:
@@ -261,8 +260,8 @@ class NatsRooms:
         await self._listen("hello", self._answer)
         await self._listen(f"hello.{self._side}", self._answer)
 
-    async def _listen(self, what: str, heed: Heed) -> None:
-        self._listening.append(await self._nats.subscribe(f"{SUBJECTS}.{self._room}.{what}", heed))
+    async def _listen(self, what: str, heed: Heed, group: str = "") -> None:
+        self._listening.append(await self._nats.subscribe(f"{SUBJECTS}.{self._room}.{what}", heed, group=group))
 
     async def _go_out(self) -> None:
         self._room, self._has_made = None, False
@@ -281,6 +280,7 @@ class NatsRooms:
         if self._peer is None:
             self._meets(side)
         self._heard.add((side, phase))
+        self._counts[side] += 1
         if len(self._heard) > HEARD_MOST:
             self._nats.fail(
                 SignallingError(f"far more came through {self._where} than a meeting needs: make a new code")
@@ -293,20 +293,17 @@ class NatsRooms:
         self._peer = side
         self._met.set()
 
-    def _count(self, side: str | None) -> int:
-        return sum(each == side for each, _ in self._heard)
-
     async def _answer(self, message: Msg) -> None:
         hello = read_hello(message.data)
         if hello is None or not message.reply:
             return
         comes = hello.word in (Word.COMES, Word.MAKES)
         is_crowded = hello.word is Word.TRIES or (comes and await self._is_crowded_for(hello))
-        answer = Hello(self._side, self._count(hello.side), Word.CROWDED if is_crowded else Word.WELCOME)
+        answer = Hello(self._side, self._counts[hello.side], Word.CROWDED if is_crowded else Word.WELCOME)
         await self._nats.publish(message.reply, answer.encoded())
         if comes and not is_crowded:
             self._meets(hello.side)
-            await self._say_what_was_missed(hello)
+            await self._say_what_was_missed(hello, len(self._said))
         elif hello.word is Word.LEAVES and hello.side == self._peer:
             self._peer = None
 

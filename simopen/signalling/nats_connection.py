@@ -126,10 +126,13 @@ class NatsConnection:
         with contextlib.suppress(NatsError, OSError):
             await _apart(self.client.publish(subject, data))
 
-    async def subscribe(self, subject: str, heed: Heed) -> Subscription:
-        """Listen, and at each node that it comes to. Raises: SignallingError."""
+    async def subscribe(self, subject: str, heed: Heed, *, group: str = "") -> Subscription:
+        """Listen, and at each node that it comes to. `group`: one of its members hears each message.
+
+        Raises: SignallingError.
+        """
         self.check()
-        return await _apart(self.client.subscribe(subject, cb=heed))
+        return await _apart(self.client.subscribe(subject, group, cb=heed))
 
     async def unsubscribe(self, subscription: Subscription) -> None:
         """Listen no more."""
