@@ -206,12 +206,12 @@ class NatsRooms:
             SignallingError: there is no connection any more.
         """
         hello = Hello(self._side, self._counts[side or ""], word).encoded()
-        for limit_s in _ANSWERS_S:
-            with contextlib.suppress(TimeoutError):
-                answer = await self._nats.request(f"{SUBJECTS}.{to}", hello, limit_s)
-                if answer is None or (said := read_hello(answer)) is not None:
-                    return None if answer is None else said
-        raise TimeoutError
+        answer = await self._nats.request(f"{SUBJECTS}.{to}", hello, _ANSWERS_S)
+        if answer is None:
+            return None
+        if (said := read_hello(answer)) is None:
+            raise TimeoutError
+        return said
 
     async def _hello(self, room: str) -> Hello | None:
         """Say hello, and learn by the answer who is there, and what was missed."""

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import secrets
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeAlias, TypeVar
@@ -19,7 +21,6 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
-from nats.errors import NoRespondersError
 
 from simopen import _logs
 from simopen.errors import RendezvousUnreachable, SignallingError
@@ -32,6 +33,7 @@ Heed: TypeAlias = Callable[[Msg], Awaitable[None]]
 OPEN_S, AGAIN_S = 10.0, 30.0
 """For the first connection; to be connected anew after a node's death."""
 _CANCELLED_S = 2.0
+_NOBODY_LISTENS = "503"
 
 
 class NatsConnection:
@@ -45,8 +47,11 @@ class NatsConnection:
         self.failure: SignallingError | None = None
         self._where, self._needs = where, needs
         self._failed, self._returned = failed, returned
-        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._ended: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
         self._online = asyncio.Event()
+        self._inbox = f"_INBOX.{secrets.token_hex(8)}"
+        self._tokens = itertools.count()
+        self._answers: dict[str, asyncio.Future[bytes | None]] = {}
         self._said: str | None = None
 
     async def open(
@@ -82,6 +87,7 @@ class NatsConnection:
             raise RendezvousUnreachable(
                 f"{self._where}: nobody can be reached: {why}. Is this host online, and is the URL right?"
             ) from None
+        await _apart(self.client.subscribe(f"{self._inbox}.*", cb=self._answered))
         self._online.set()
         self.client.options["max_reconnect_attempts"] = 60  # of a node that was there once
         self.client.options["reconnect_time_wait"] = 0.5
@@ -104,27 +110,40 @@ class NatsConnection:
         self._online.set()
         self._failed()
 
-    async def request(self, subject: str, data: bytes, limit_s: float) -> bytes | None:
-        """The first answer; None: nobody listens.
+    async def request(self, subject: str, data: bytes, limits_s: Sequence[float]) -> bytes | None:
+        """The first answer; None: nobody listens. `limits_s`: how long to wait, each time it is asked.
+
+        Unlike with nats-py's own, an answer counts, too, that comes when it has been asked for again.
 
         Raises:
-            TimeoutError: who listens has not answered, or the connection was lost meanwhile.
+            TimeoutError: who listens has not answered.
             SignallingError: it has failed.
         """
-        await self._connected()
+        token = str(next(self._tokens))
+        answer: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+        self._answers[token] = answer
         try:
-            asked = self.client.request(subject, data, timeout=limit_s)
-            return (await _apart(asked, self._ended)).data
-        except NoRespondersError:
-            return None
-        except (NatsError, OSError) as error:
-            self.check()
-            raise TimeoutError from error
+            for limit_s in limits_s:
+                await self._connected()
+                await self.publish(subject, data, reply=f"{self._inbox}.{token}")
+                await asyncio.wait({answer, self._ended}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+                self.check()
+                if answer.done():
+                    return answer.result()
+        finally:
+            del self._answers[token]
+        raise TimeoutError
 
-    async def publish(self, subject: str, data: bytes) -> None:
+    async def _answered(self, message: Msg) -> None:
+        answer = self._answers.get(message.subject.rpartition(".")[2])
+        if answer is not None and not answer.done():
+            nobody = message.headers is not None and message.headers.get("Status") == _NOBODY_LISTENS
+            answer.set_result(None if nobody else message.data)
+
+    async def publish(self, subject: str, data: bytes, *, reply: str = "") -> None:
         """To whoever listens. What a connection takes with it when it is lost, is lost."""
         with contextlib.suppress(NatsError, OSError):
-            await _apart(self.client.publish(subject, data))
+            await _apart(self.client.publish(subject, data, reply))
 
     async def subscribe(self, subject: str, heed: Heed, *, group: str = "") -> Subscription:
         """Listen, and at each node that it comes to. `group`: one of its members hears each message.
@@ -180,15 +199,12 @@ class NatsConnection:
         self._returned()
 
 
-async def _apart(asked: Coroutine[Any, Any, T], unless: asyncio.Future[None] | None = None) -> T:
-    """In a task of its own. Raises: TimeoutError where `unless` happens first."""
+async def _apart(asked: Coroutine[Any, Any, T]) -> T:
+    """In a task of its own."""
     task = asyncio.create_task(asked)
     task.add_done_callback(lambda done: done.cancelled() or done.exception())  # met here, or of no interest any more
-    awaited: set[asyncio.Future[Any]] = {task} if unless is None else {task, unless}
     try:
-        await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise TimeoutError
+        await asyncio.wait({task})
     finally:
         if not task.done():
             task.cancel()

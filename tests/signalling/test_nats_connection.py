@@ -46,7 +46,7 @@ async def test_closing_while_no_node_is_there_leaves_nothing(held_ports: list[in
         url = f"nats://127.0.0.1:{held_ports[6]}"
         await connection.open([url], tls=None, credentials=None, proxied=False)
         await connection.subscribe("x", ignore)
-        assert await connection.request("y", b"", 30) is None
+        assert await connection.request("y", b"", [30]) is None
     reading = connection.client._reading_task
     assert reading is not None
     await asyncio.wait({reading})
