@@ -96,7 +96,7 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
         parse_servers(servers)
     async with contextlib.AsyncExitStack() as stack:
         with screen.line("asking what the NATs do ..."):
-            at = await learn_the_time(source, screen, options.at)
+            at = await learn_the_time(source, screen, options.at, options.timeout)
             held = holding(options.local_port, servers=servers, timeout=options.timeout)
             found = await stack.enter_async_context(held)
         meeting = Meeting(found, source, screen, options)

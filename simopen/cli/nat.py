@@ -122,7 +122,7 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
     with judged():
         source = chosen(options.ntp, ask=not options.no_ntp)
         parse_servers(servers)
-    at = await learn_the_time(source, screen, options.at) if options.ticket else None
+    at = await learn_the_time(source, screen, options.at, options.timeout) if options.ticket else None
     async with contextlib.AsyncExitStack() as stack:
         with screen.line("asking the STUN servers ..."):
             wanted = not options.ticket

@@ -33,13 +33,17 @@ second, would show by then with 99 %."""
 _TICK_S = 1.0
 
 
-async def learn_the_time(source: TimeSource, screen: Screen, at: Instant = None) -> float | None:
+async def learn_the_time(
+    source: TimeSource, screen: Screen, at: Instant = None, timeout_s: float = CHECK_TIMEOUT_S
+) -> float | None:
     """What comes first, as the ticket goes by it. Returns the instant that is meant, UTC seconds; None: none is named.
+
+    `timeout_s`: how long servers are waited for; time servers no longer than usual.
 
     Raises: UsageError for an instant (`at`) that has passed, or that is years away.
     """
     when = When.told(at, source)
-    learnt = await learn(source, source.limit_s, CHECK_TIMEOUT_S)
+    learnt = await learn(source, source.limit_s, min(timeout_s, CHECK_TIMEOUT_S))
     if learnt.doubt is not None:
         screen.note(f"the clock's offset is not known well, so the ticket goes by it: {learnt.doubt}")
     elif text := correction(learnt.estimate):

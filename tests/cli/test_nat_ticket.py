@@ -48,6 +48,7 @@ class Hands:
         self._base = clock.plain()
         self._word = word
         self.ahead_ns = HOUR_NS
+        self.waited_s = 0.0
 
     def now_estimate(self) -> Estimate:
         reading = self.local.read()
@@ -58,6 +59,7 @@ class Hands:
         return self.now_estimate().utc_ns / 1e9
 
     async def refresh(self, timeout_s: float = 1.0) -> Estimate:
+        self.waited_s = timeout_s
         if self._word:
             raise self._word
         return self.now_estimate()
@@ -215,6 +217,13 @@ async def test_where_it_changes_after_the_instant_no_new_ticket_is_made(tmp_path
             assert [each.encode() for each in there] == [ticket.encode()]
         await under_way.end()
         assert under_way.shown == 1
+
+
+@pytest.mark.parametrize(("timeout_s", "waited_s"), [(0.4, 0.4), (60.0, 3.0)])
+async def test_time_servers_are_waited_for_no_longer_than_any_server(timeout_s: float, waited_s: float) -> None:
+    hands = Hands(ClockError("nobody answers"))
+    await learn_the_time(hands, Screen(quiet=True), None, timeout_s)
+    assert hands.waited_s == waited_s
 
 
 @pytest.mark.parametrize("learning", [True, False])
