@@ -10,11 +10,13 @@ from simopen.cli.console import Screen
 from simopen.holepunch import api
 from simopen.model.endpoint import Endpoint
 
+_PORT = 1314
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `simopen self` takes."""
     parser.add_argument(
-        "port", metavar="PORT", type=argument(port), nargs="?", default=1314, help="on 127.0.0.1 (default: %(default)d)"
+        "port", metavar="PORT", type=argument(port), nargs="?", default=_PORT, help=f"on 127.0.0.1 (default: {_PORT})"
     )
 
 

@@ -15,6 +15,18 @@ _LONGEST_HALF = 300  # characters
 class Parser(argparse.ArgumentParser):
     """Complains in a sentence that fits a screen, whatever was typed, and that a terminal does not obey."""
 
+    _is_within = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's own; and a command's words and options may stand in any order: `connect HOST --at T PORT`."""
+        if self._is_within or self._subparsers is not None:
+            return super().parse_known_args(args, namespace)
+        self._is_within = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._is_within = False
+
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, broken between words where it is a terminal that reads it."""
         self.print_usage(sys.stderr)

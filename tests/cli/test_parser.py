@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import simopen
-from simopen.cli.main import _FAILURES, main
+from simopen.cli.main import _FAILURES, _parser, main
 from tests.loopback import HERE
 
 
@@ -79,3 +79,11 @@ def test_bad_usage_is_told_in_one_clear_line(
     out, err = capsys.readouterr()
     assert not out
     assert words in err.splitlines()[-1]
+
+
+def test_options_may_stand_between_a_command_s_words() -> None:
+    told = _parser().parse_args(["connect", "203.0.113.1", "--at", "22:14:30", "1314", "--no-ntp"])
+    assert (told.host, told.port, told.no_ntp) == ("203.0.113.1", 1314, True)
+    parser = _parser()
+    for typed in (["send", "a", "--exclude", "x", "b", "--words", "3", "c"], ["send", "a", "b", "c"]):
+        assert list(map(str, parser.parse_args(typed).paths)) == ["a", "b", "c"]
