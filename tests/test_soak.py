@@ -29,6 +29,10 @@ SOME = {
     "link-cancellations": 40,
     "meeting-cancellations": 30,
     "threads": 1,
+    "transfer-cuts": 8,
+    "transfer-cancellations": 6,
+    "transfer-kills": 1,
+    "transfer-interrupts": 1,
 }
 
 

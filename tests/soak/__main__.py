@@ -3,13 +3,14 @@
     python -m tests.soak [KIND ...] [--share 1.0] [--only NUMBER]
 
 Each failure is told with its number and its traceback; `--only` repeats one of them: the same choices, if not the same
-moment. Exits with 1 where anything failed.
+moment. Where a kind has kinds of its own, it is told how many of each have held. Exits with 1 where anything failed.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 
 from tests.soak.kinds import KINDS, run
 
@@ -26,10 +27,13 @@ def main() -> int:
     for name in options.kinds or KINDS:
         kind = KINDS[name]
         numbers = range(kind.units(options.share)) if options.only is None else [options.only]
-        failures = run(name, numbers)
+        counts: Counter[str] = Counter()
+        failures = run(name, numbers, counts)
         for failure in failures:
             print(failure, flush=True)
         print(f"{name}: {len(failures)} of {len(numbers) * kind.at_once:,} failed", flush=True)
+        for what, count in sorted(counts.items()):
+            print(f"  {what}: {count:,}")
         failed += len(failures)
     return 1 if failed else 0
 

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from unittest import mock
 
 import uvloop
@@ -27,6 +27,7 @@ from tests.fake_ntp import FakeNtp
 from tests.fake_stun import FakeStun
 from tests.loopback import HERE, THERE, kept_ports
 
+_T = TypeVar("_T")
 HUNG_S = 20.0
 """No call here is asked for more than a second: after this long one hangs."""
 TURNS, TURN_S = 200, 0.005
@@ -53,22 +54,23 @@ async def somewhere(chance: Random) -> AsyncIterator[Place]:
             yield Place(ports, stun, ntp)
 
 
-def on_a_loop(work: Callable[[Random], Awaitable[None]]) -> Callable[[Random], None]:
+def on_a_loop(work: Callable[[Random], Awaitable[_T]]) -> Callable[[Random], _T]:
     """The coroutine as a function of chance alone, on either loop."""
 
     @functools.wraps(work)
-    def one(chance: Random) -> None:
+    def one(chance: Random) -> _T:
         with asyncio.Runner(loop_factory=chance.choice(FACTORIES)) as runner:
-            runner.run(_bounded(work(chance)))
+            found = runner.run(_bounded(work(chance)))
         leftover = _settled(our_threads)
         assert not leftover, f"left behind: {leftover}"
+        return found
 
     return one
 
 
-async def _bounded(work: Awaitable[None]) -> None:
+async def _bounded(work: Awaitable[_T]) -> _T:
     async with asyncio.timeout(6 * HUNG_S):
-        await work
+        return await work
 
 
 def _settled(left: Callable[[], Sequence[object]]) -> Sequence[object]:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from random import Random
 
-from tests.soak import calls, links, meetings, parsers, programs, rendezvous_server
+from tests.soak import calls, links, meetings, parsers, programs, rendezvous_server, transfers
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """`total` in full, `at_once` of them in each call of `one`."""
+    """`total` in full, `at_once` of them in each call of `one`, which may return what it was, to be counted."""
 
     total: int
-    one: Callable[[Random], None]
+    one: Callable[[Random], str | None]
     at_once: int = 1
 
     def units(self, share: float) -> int:
@@ -41,6 +42,10 @@ KINDS = {
     "link-cancellations": Kind(600, links.cancellation),
     "meeting-cancellations": Kind(600, meetings.cancellation),
     "threads": Kind(12, calls.threads, calls.THREADS),
+    "transfer-cuts": Kind(1000, transfers.cut),
+    "transfer-cancellations": Kind(200, transfers.cancellation),
+    "transfer-kills": Kind(40, transfers.killed),
+    "transfer-interrupts": Kind(100, transfers.interrupted),
 }
 
 
@@ -56,12 +61,14 @@ class Failure:
         return f"--- {self.name} {self.number}\n{self.how}"
 
 
-def run(name: str, numbers: Iterable[int]) -> list[Failure]:
-    """Run those of a kind, and return what failed."""
+def run(name: str, numbers: Iterable[int], counts: Counter[str] | None = None) -> list[Failure]:
+    """Run those of a kind, and return what failed; `counts`: what the others were, where they say so."""
     failures = []
     for number in numbers:
         try:
-            KINDS[name].one(Random(f"{name} {number}"))
+            said = KINDS[name].one(Random(f"{name} {number}"))
+            if said is not None and counts is not None:
+                counts[said] += 1
         except Exception:
             failures.append(Failure(name, number, traceback.format_exc()))
     return failures

@@ -46,7 +46,7 @@ async def send(
     """
     async with ending(reader, writer):
         offer = outgoing if isinstance(outgoing, Offer) else outgoing.offer
-        writer.write(messages.record(offer))
+        _say(writer, messages.record(offer))
         entries = () if isinstance(outgoing, Offer) else outgoing.entries
         has = await _answer(reader, {entry.path for entry in entries if not entry.is_folder})
         heard = asyncio.ensure_future(_said(reader))
@@ -93,6 +93,12 @@ async def _said(reader: StreamReader) -> Message | bytes:
     return said
 
 
+def _say(writer: StreamWriter, frame: bytes) -> None:
+    """Of a stream that is closed, the next read or `drain` tells."""
+    if not writer.is_closing():  # uvloop's transport would raise a RuntimeError
+        writer.write(frame)
+
+
 async def _push(
     writer: StreamWriter, frames: Iterator[tuple[bytes, int]], on_progress: OnProgress, all_sent: asyncio.Event
 ) -> None:
@@ -102,7 +108,7 @@ async def _push(
         while (taken := await ahead) is not None:
             ahead = asyncio.ensure_future(_in_thread(batch, frames))
             for frame in taken[0]:
-                writer.write(frame)
+                _say(writer, frame)
             if taken[0] and taken[0][-1] == last:
                 all_sent.set()
             await writer.drain()
@@ -122,7 +128,7 @@ async def offered(reader: StreamReader) -> Offer:
 
 async def refuse(writer: StreamWriter, why: str) -> None:
     """Tell the sender that this is not wanted, and why, and close the streams."""
-    writer.write(messages.record(Refused(why)))
+    _say(writer, messages.record(Refused(why)))
     await _closed(writer)
 
 
@@ -165,15 +171,15 @@ async def receive(
             with contextlib.closing(incoming.has()) as left:
                 while (some := await _in_thread(_some, left)) is not None:
                     for has in some:
-                        writer.write(messages.record(has))
+                        _say(writer, messages.record(has))
                     await writer.drain()
-        writer.write(messages.record(Accepted()))
+        _say(writer, messages.record(Accepted()))
         done = 0
         if incoming is not None:
             done = await _pull(reader, incoming, on_progress)
         elif not isinstance(await _said(reader), Complete):
             raise TransferError("the sender has sent something else than a text")
-        writer.write(messages.record(Received()))
+        _say(writer, messages.record(Received()))
     return done
 
 
