@@ -118,6 +118,7 @@ CONTRIBUTING = TESTS.parent / "CONTRIBUTING.md"
 SCENARIOS = {
     "apps/http/test_broken_anywhere": "HTTP over streams that break after each byte of a request or its answer",
     "apps/http/test_over_session": "HTTP over a session whose streams are cut",
+    "apps/transfer/test_full_disk": "a transfer onto a disk that becomes full meanwhile",
     "cli/test_meet_in_lab": "`simopen meet` with wrong clocks, where it sprays, and where it is killed, in the lab",
     "cli/test_send_in_lab": "`simopen send` and `receive` behind two NATs",
     "cli/test_two_sides": "two `simopen connect` and their stream, whoever ends it",
