@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from simopen.apps.transfer.api import LIMIT, offered, receive, send, telling
 from simopen.apps.transfer.incoming import Incoming
-from simopen.apps.transfer.messages import MOST_DATA
+from simopen.apps.transfer.messages import PIECE
 from simopen.apps.transfer.outgoing import Outgoing
 from simopen.errors import SimopenError, TransferError
 from simopen.link.handshake import Handshake
@@ -66,7 +66,7 @@ def places(chance: Random) -> Iterator[tuple[Tree, Path]]:
     """A tree with files that are empty, small, many, and of several frames; and an empty folder to receive it in."""
     with tempfile.TemporaryDirectory() as name:
         top, into = Path(name) / "from" / TOP, Path(name) / "into"
-        sizes = [0, 1, MOST_DATA, MOST_DATA + 1, chance.randrange(3 * MOST_DATA)]
+        sizes = [0, 1, PIECE, PIECE + 1, chance.randrange(3 * PIECE)]
         sizes += [chance.randrange(100) for _ in range(chance.choice((0, _MANY)))]
         chance.shuffle(sizes)
         for folder in (top / "empty", top / "sub" / "e\u0301t\u00e9", into):
@@ -74,7 +74,7 @@ def places(chance: Random) -> Iterator[tuple[Tree, Path]]:
         for number, size in enumerate(sizes):
             file = chance.choice((top, top / "sub", top / "sub" / "e\u0301t\u00e9")) / str(number)
             file.write_bytes(chance.randbytes(size))
-        data = sum(-(-size // MOST_DATA) for size in sizes)
+        data = sum(-(-size // PIECE) for size in sizes)
         yield Tree(top, {"folder": 4, "file": len(sizes), "end": len(sizes), "data": data, "has": len(sizes)}), into
 
 

@@ -31,6 +31,8 @@ VERSION = 1
 MOST_DATA = 2**18
 _MOST_RECORD = 2**20
 _HEAD = struct.Struct(">cI")
+PIECE = MOST_DATA - _HEAD.size
+"""Of a file, at once: with its head as much as a link takes at once, which seals no record for the last few bytes."""
 _RECORD, _DATA = b"r", b"d"
 MOST_NAMES = 500
 MOST_TEXT = 2**16

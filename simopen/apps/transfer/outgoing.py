@@ -247,7 +247,7 @@ def _unreadable(where: str, why: str) -> TransferError:
 def _pieces(file: FileIO, size: int, entry: Entry) -> Iterator[bytes]:
     """So many bytes of it, from where it stands."""
     while size > 0:
-        piece = file.read(min(size, messages.MOST_DATA))
+        piece = file.read(min(size, messages.PIECE))
         if not piece:
             raise TransferError(f"{quoted(entry.where)} has become shorter since this began")
         size -= len(piece)
@@ -278,7 +278,7 @@ def _stream(file: FileIO) -> Iterator[bytes]:
     while True:
         if not poll.poll(_BATCH_S * 1000):
             yield b""
-        elif piece := file.read(messages.MOST_DATA):
+        elif piece := file.read(messages.PIECE):
             yield piece
         elif piece is not None:  # None: another process was faster
             return
