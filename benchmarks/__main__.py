@@ -30,6 +30,7 @@ PLAN: dict[str, tuple[str, str]] = {
     "http": ("", "--runs 1 --requests 20 --mib 16 --loop uvloop"),
     "transfer": ("", "--runs 1 --mib 16 --small 100"),
     "serve": ("", "--servers simopen twisted --seconds 1 --waiters 100"),
+    "nats": ("", "--seconds 1 --pairs 20"),
     "meet": ("", "--runs 1"),
     "session": ("", "--cuts 1 --away 0.1 0.1"),
     "matrix": ("", "--short --runs 2"),

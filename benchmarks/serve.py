@@ -149,20 +149,22 @@ async def running(name: str) -> AsyncIterator[Server]:
             tls = ssl.create_default_context(cafile=str(CERTIFICATE))
             tls.check_hostname = False
             tls.verify_mode = ssl.CERT_NONE
-    process = _started(command)
+    process = started(command)
     try:
-        await _until_it_listens(port, process)
+        await until_it_listens(port, process)
         yield Server(port, process, tls)
     finally:
         process.terminate()
         process.wait()
 
 
-def _started(command: list[str]) -> subprocess.Popen[bytes]:
+def started(command: list[str]) -> subprocess.Popen[bytes]:
+    """A server, which says nothing here."""
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-async def _until_it_listens(port: int, process: subprocess.Popen[bytes]) -> None:
+async def until_it_listens(port: int, process: subprocess.Popen[bytes]) -> None:
+    """Raises: RuntimeError where it has ended instead."""
     while process.poll() is None:
         with suppress(OSError):
             _, writer = await asyncio.open_connection(HERE, port)

@@ -225,6 +225,20 @@ def serve(result: Result) -> str:
     return _plain(result, fields)
 
 
+def nats(result: Result) -> str:
+    fields = {
+        "what": "at",
+        "pairs": "pairs",
+        "whole": "met whole",
+        "cut_off": "sides that lost their node",
+        "pairs_a_second": "pairs a second",
+        "pairs_a_node_cpu_second": "pairs a second of the node's processor time",
+        "took_p50_ms": "a pair, ms, median",
+        "took_p99_ms": "p99",
+    }
+    return _plain(result, fields)
+
+
 def meet(result: Result) -> str:
     steps = {"in_room_ms": "in the room, ms", "peer_here_ms": "code confirmed", "peer_clock_ms": "clocks known"}
     last = {"fired_ms": "fired", "up_ms": "up", "verified_ms": "verified", "first_byte_ms": "first byte at the other"}
@@ -453,6 +467,7 @@ RENDERERS: dict[str, Callable[[Result], str]] = {
     "peers": peers,
     "many": many,
     "serve": serve,
+    "nats": nats,
     "meet": meet,
     "session": session,
     "clock": clock,
