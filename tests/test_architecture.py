@@ -140,6 +140,7 @@ SCENARIOS = {
     "rendezvous/test_session_in_lab": "a session whose network is gone for a while, in the lab",
     "rendezvous/test_meeting_in_lab": "meetings by a code behind modelled NATs, in the lab",
     "rendezvous/test_rounds_in_lab": "a meeting's second and third round, in the lab",
+    "rendezvous/test_hostile_peer_in_lab": "a peer that knows the code and names victims, in the lab",
     "signalling/test_wormhole": "magic-wormhole's own client through our server",
     "nat/test_coturn": "discovery by a real STUN server",
     "nat/test_discovery_in_lab": "discovery behind modelled NATs, in the lab",
