@@ -63,7 +63,7 @@ async def test_a_clock_that_nobody_can_tell(program: list[str]) -> None:
         FakeNtp(wrong=MISBEHAVIOURS["stratum 16"][0]) as one,
         FakeNtp(wrong=MISBEHAVIOURS["kiss RATE"][0]) as two,
     ):
-        status, out, err = await clock_command(*asking(one, two), "--timeout", "1s", program=program)
+        status, out, err = await clock_command(*asking(one, two), "--timeout", "3s", program=program)
     assert (status, out) == (1, "")
     assert f"{one.name}: stratum 16" in err
     assert f"{two.name}: kiss-o'-death RATE" in err
@@ -94,7 +94,7 @@ async def test_a_time_out_that_is_too_short_is_not_blamed_on_the_network() -> No
 @ONE_LOOP
 async def test_a_clock_that_nobody_can_tell_as_json() -> None:
     async with FakeNtp(wrong=MISBEHAVIOURS["stratum 16"][0]) as one:
-        status, out, err = await clock_command(*asking(one), "--timeout", "1s", "--json")
+        status, out, err = await clock_command(*asking(one), "--timeout", "3s", "--json")
     assert (status, out) == (1, "")
     assert json.loads(err)["error"] == "ClockError"
 

@@ -134,6 +134,6 @@ def test_an_unchecked_clock_is_noted(ports: Ports) -> None:
         silent.bind((HERE, 0))
         server = "{}:{}".format(*silent.getsockname())
         arguments = [word for word in connecting(ports, "--window", "100ms", "--ntp", server) if word != "--no-ntp"]
-        status, _, said = simopen_run(*arguments, "--at", time.time() + 4)  # the program must have started by then
+        status, _, said = simopen_run(*arguments, "--at", time.time() + 8)  # the program must have started by then
     assert status == 1
     assert clock.kernel_word() or "simopen: note: the clock's offset is not known well" in said
