@@ -5,7 +5,8 @@
 Each way takes two processes and writes to the same disk. "plain" is what a program of 30 lines does: read, hash, write
 to asyncio's TLS stream; read, hash, write to a file; one TLS 1.3 connection, AES-GCM. Seconds are from the first byte
 to the receiver's word that all is there; "whole" is from the start of the receiving command to the end of both.
-wormhole tells no seconds of its own. Last, so many files of 100 bytes, by `simopen send` alone.
+wormhole tells no seconds of its own. MiB are the most that one of the two processes held at any time. Last, so many
+files of 100 bytes, by `simopen send` alone.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import ssl
 import sys
@@ -25,7 +27,7 @@ from asyncio import StreamReader, StreamWriter
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import simopen
 from benchmarks.common import Row, measuring, median, options_parser, rounded, run_on, save, table
@@ -36,9 +38,17 @@ CHUNK = 2**18
 _WORMHOLE = Path(sys.executable).with_name("wormhole")
 _NOWHERE = "tcp:127.0.0.1:9"  # both are on one host: no relay is needed
 _FEW = 1000  # files in a folder
+_LOOK_S = 0.05
 
-Took: TypeAlias = tuple[float | None, float]
-"""Seconds that the transfer took, and the commands' whole time."""
+
+class Took(NamedTuple):
+    """Seconds that the transfer took, the commands' whole time, and the most bytes that one of the two held."""
+
+    seconds: float | None
+    whole_s: float
+    held_bytes: int
+
+
 Way: TypeAlias = Callable[[Path, Path, str], Awaitable[Took]]
 
 
@@ -102,8 +112,8 @@ async def by_plain_tls(source: Path, into: Path, loop: str) -> Took:
     command = [sys.executable, "-m", "benchmarks.transfer", "--give", str(source), "--port", port, "--on", loop]
     sender = await _started(command)
     took_s = float(await _line(sender))
-    await asyncio.gather(_ended(sender), _ended(receiver))
-    return took_s, time.perf_counter() - began_s
+    (_, one), (_, other) = await asyncio.gather(_ended(sender), _ended(receiver))
+    return Took(took_s, time.perf_counter() - began_s, max(one, other))
 
 
 async def by_simopen(source: Path, into: Path, loop: str) -> Took:
@@ -118,8 +128,9 @@ async def by_simopen(source: Path, into: Path, loop: str) -> Took:
         code = json.loads(await sender.stderr.readline())["code"]
         began_s = time.perf_counter()
         receiver = await _started([*command, "receive", "--yes", "--json", "--into", str(into), "--via", via, code])
-        said, _ = await asyncio.gather(_ended(sender), _ended(receiver))
-        return json.loads(said.splitlines()[-1])["seconds"], time.perf_counter() - began_s
+        (said, one), (_, other) = await asyncio.gather(_ended(sender), _ended(receiver))
+        took_s = json.loads(said.splitlines()[-1])["seconds"]
+        return Took(took_s, time.perf_counter() - began_s, max(one, other))
 
 
 async def by_wormhole(source: Path, into: Path, _: str) -> Took:
@@ -129,8 +140,8 @@ async def by_wormhole(source: Path, into: Path, _: str) -> Took:
         sender = await _started([*command, "send", "--no-qr", "--hide-progress", "--code", "7-guitar-x", str(source)])
         began_s = time.perf_counter()
         receiver = await _started([*command, "receive", "--hide-progress", "--accept-file", "7-guitar-x"], into)
-        await asyncio.gather(_ended(sender), _ended(receiver))
-        return None, time.perf_counter() - began_s
+        (_, one), (_, other) = await asyncio.gather(_ended(sender), _ended(receiver))
+        return Took(None, time.perf_counter() - began_s, max(one, other))
 
 
 async def _started(command: list[str], directory: Path | None = None) -> Process:
@@ -145,12 +156,24 @@ async def _line(process: Process) -> str:
     return (await process.stdout.readline()).decode()
 
 
-async def _ended(process: Process) -> str:
-    """What it wrote to standard error. Raises: RuntimeError where it failed."""
-    _, said = await process.communicate()
+async def _ended(process: Process) -> tuple[str, int]:
+    """What it wrote to standard error, and the most bytes that it held. Raises: RuntimeError where it failed."""
+    ending = asyncio.ensure_future(process.communicate())
+    held_bytes = 0
+    while not ending.done():
+        held_bytes = max(held_bytes, _most_held_bytes(process.pid))
+        await asyncio.wait([ending], timeout=_LOOK_S)
     if process.returncode:
-        raise RuntimeError(said.decode())
-    return said.decode()
+        raise RuntimeError(ending.result()[1].decode())
+    return ending.result()[1].decode(), held_bytes
+
+
+def _most_held_bytes(pid: int) -> int:
+    """The kernel's own maximum so far; nothing, once the process has ended."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"^VmHWM:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+        return int(found[1]) * 1024 if found else 0
+    return 0
 
 
 WAYS: dict[str, Way] = {"plain TLS and SHA-256": by_plain_tls, "simopen send": by_simopen}
@@ -193,10 +216,10 @@ async def _crossed(call: Way, source: Path, into: Path, loop: str) -> Took:
 
 
 def _row(way: str, what: str, size: int, took: list[Took], plain: list[Took] | None) -> Row:
-    seconds = [each for each, _ in took if each is not None]
-    whole = [each for _, each in took]
+    seconds = [each.seconds for each in took if each.seconds is not None]
+    whole = [each.whole_s for each in took]
     rate = size / 1e6 / median(seconds) if seconds else None
-    plain_s = None if plain is None else median([each for each, _ in plain if each is not None])
+    plain_s = None if plain is None else median([each.seconds for each in plain if each.seconds is not None])
     return {
         "way": way,
         "what": what,
@@ -206,6 +229,7 @@ def _row(way: str, what: str, size: int, took: list[Took], plain: list[Took] | N
         "of_plain": rounded(plain_s / median(seconds)) if plain_s and seconds else None,
         "whole_p50_s": rounded(median(whole)),
         "whole_max_s": rounded(max(whole)),
+        "held_MiB": rounded(max(each.held_bytes for each in took) / 2**20),
     }
 
 
