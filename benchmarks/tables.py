@@ -296,7 +296,8 @@ def http(result: Result) -> str:
 
 def transfer(result: Result) -> str:
     fields = {"way": "by", "what": "what", "n": "n", "p50_s": "s, median", "MB_s": "MB/s", "of_plain": "of plain"}
-    return _plain(result, fields | {"whole_p50_s": "whole commands, s", "whole_max_s": "most"})
+    more = {"whole_p50_s": "whole commands, s", "whole_max_s": "most", "held_MiB": "MiB of a side"}
+    return _plain(result, fields | more)
 
 
 def lab_error(result: Result) -> str:
