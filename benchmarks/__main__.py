@@ -34,7 +34,7 @@ PLAN: dict[str, tuple[str, str]] = {
     "meet": ("", "--runs 1"),
     "session": ("", "--cuts 1 --away 0.1 0.1"),
     "matrix": ("", "--short --runs 2"),
-    "matrix_by_code": ("--meet --runs 2 --at-once 8", "--meet --only open --runs 1"),
+    "matrix_by_code": ("--meet --runs 1 --at-once 6", "--meet --only open --runs 1"),
     "again": ("", "--short --meetings 3"),
     "peers": ("", "--here --runs 1 --apart 0 30 --at-once 9"),
     "clock": ("", "--trials 60"),
