@@ -3,9 +3,12 @@
     python -m benchmarks.http [--runs 10] [--requests 1000] [--mib 1024] [--rtt 80] [--loop uvloop] [--json FILE]
 
 On loopback the server is another process; `simopen.http.Transport` over a plain TCP stream and httpx's own transport
-ask it by turns, for small answers one after the other and for one large one. In the lab two hosts behind NATs are that
-far apart: requests over one punched connection; over a connection punched for each, of which a few are measured, from
-the first SYN on; and over plain TCP to a host that anybody can reach, by httpx's own Keep-Alive.
+ask it by turns, for small answers one after the other and for one large one. The large one is asked for over a link,
+too, as a punched stream with a key is, beside a bare TLS socket that is read without HTTP; as the wall clock counts
+where the kernel lets two processes run, and other programs, the client's CPU time is told beside it. In the lab two
+hosts behind NATs are that far apart: requests over one punched connection; over a connection punched for each, of
+which a few are measured, from the first SYN on; and over plain TCP to a host that anybody can reach, by httpx's own
+Keep-Alive.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import asyncio
 import contextlib
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import TypeAlias
 
@@ -24,6 +28,7 @@ import simopen
 import simopen.http
 from benchmarks.agent import serve as obeying
 from benchmarks.common import LOOPS, Row, measuring, median, options_parser, rounded, run_on, save, shape, table
+from benchmarks.keyed import HERE, download_s, link_server, link_to, process, tls_server, tls_to
 from benchmarks.orders import Agent, Order
 from simopen import lab
 from simopen.model.times import MonoNs
@@ -51,6 +56,29 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
                 writer.write(_PIECE)
                 await writer.drain()
     writer.close()
+
+
+Speed: TypeAlias = tuple[float, float]
+"""MB/s by the wall clock, and CPU seconds of the client's for a GB."""
+
+
+async def download(transport: httpx2.AsyncBaseTransport | None, base: str, mib: int) -> Speed:
+    """By HTTP."""
+    cpu_s = time.process_time()
+    return _speed(mib, await _ask(transport, base, 1, f"/{mib}"), time.process_time() - cpu_s)
+
+
+async def bare_download(port: int, mib: int) -> Speed:
+    """From a TLS socket."""
+    reader, writer = await tls_to(port)
+    cpu_s = time.process_time()
+    took_s = await download_s(reader, writer, b"GET /%d HTTP/1.1\r\n\r\n" % mib, mib * 2**20)
+    writer.transport.abort()
+    return _speed(mib, took_s, time.process_time() - cpu_s)
+
+
+def _speed(mib: int, took_s: float, cpu_s: float) -> Speed:
+    return mib * 2**20 / 1e6 / took_s, cpu_s / (mib * 2**20 / 1e9)
 
 
 async def listening(_: Order, __: simopen.Estimate) -> Order:
@@ -148,30 +176,36 @@ async def _both(asks: Agent, answers: Agent, hosts: tuple[lab.Host, lab.Host], s
 
 async def on_loopback(runs: int, requests: int, mib: int, loop: str) -> Row:
     """Punched and plain by turns, against one server in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.http", "--serve", loop]
-    server = await asyncio.create_subprocess_exec(
-        *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-    )
-    assert server.stdout is not None
-    try:
-        address = "127.0.0.1", int(await server.stdout.readline())
-        base, meet = f"http://{address[0]}:{address[1]}", partial(asyncio.open_connection, *address)
+    async with process("benchmarks.http", "--serve", loop) as (_, (port, link, tls)):
+        base, meet = f"http://{HERE}:{port}", partial(asyncio.open_connection, HERE, port)
+        ways: dict[str, Callable[[], httpx2.AsyncBaseTransport | None]]
+        ways = {name: partial(_transport, name, meet) for name in ("simopen", "httpx")}
+        ways["linked"] = lambda: simopen.http.Transport(partial(link_to, link))
         small: dict[str, list[float]] = {"simopen": [], "httpx": []}
-        large: dict[str, list[float]] = {"simopen": [], "httpx": []}
+        large: dict[str, list[Speed]] = {"simopen": [], "httpx": [], "linked": [], "TLS": []}
         for _ in range(runs):
-            for name, found in small.items():
-                found.append(requests / await _ask(_transport(name, meet), base, requests))
-        for _ in range(max(1, runs // 3)):
-            for name, found in large.items():
-                found.append(mib * 2**20 / 1e6 / await _ask(_transport(name, meet), base, 1, f"/{mib}"))
-    finally:
-        server.terminate()
-        await server.wait()
+            for name, rates in small.items():
+                rates.append(requests / await _ask(ways[name](), base, requests))
+        for _ in range(max(1, runs // 2)):
+            for name, speeds in large.items():
+                by_http = name in ways
+                speeds.append(await (download(ways[name](), base, mib) if by_http else bare_download(tls, mib)))
     row: Row = {"loop": loop}
-    for what, both in (("gets_s", small), ("MB_s", large)):
-        row |= {f"{name}_{what}": rounded(median(values)) for name, values in both.items()}
-        row[f"{what}_share"] = rounded(median(both["simopen"]) / median(both["httpx"]))
+    row |= {f"{name}_gets_s": rounded(median(rates)) for name, rates in small.items()}
+    row["gets_s_share"] = _share(small["simopen"], small["httpx"])
+    for number, what in enumerate(("MB_s", "cpu_s_GB")):
+        row |= {f"{name}_{what}": rounded(median([each[number] for each in large[name]])) for name in large}
+    rate = {name: [each[0] for each in speeds] for name, speeds in large.items()}
+    row["MB_s_share"], row["linked_of_TLS"] = (
+        _share(rate["simopen"], rate["httpx"]),
+        _share(rate["linked"], rate["TLS"]),
+    )
     return row
+
+
+def _share(ours: list[float], theirs: list[float]) -> float | None:
+    """Each time of what came right after it: other programs come and go."""
+    return rounded(median([one / other for one, other in zip(ours, theirs, strict=True)]))
 
 
 def _transport(name: str, meet: simopen.http.Meet) -> httpx2.AsyncBaseTransport | None:
@@ -179,8 +213,8 @@ def _transport(name: str, meet: simopen.http.Meet) -> httpx2.AsyncBaseTransport 
 
 
 async def _serving() -> None:
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    print(server.sockets[0].getsockname()[1], flush=True)
+    server = await asyncio.start_server(answer, HERE, 0)
+    print(server.sockets[0].getsockname()[1], await link_server(answer), await tls_server(answer), flush=True)
     async with server:
         await server.serve_forever()
 

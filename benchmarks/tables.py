@@ -246,9 +246,16 @@ def meet(result: Result) -> str:
 
 
 def session(result: Result) -> str:
-    return _plain(
-        result, {"what": "what became of the stream", "n": "cuts", "back_p50_s": "back, s, median", "back_p99_s": "p99"}
-    )
+    cuts = {"what": "what became of the stream", "n": "cuts", "back_p50_s": "back, s, median", "back_p99_s": "p99"}
+    requests = {"method": "requests", "n": "n", "answered": "answered", "told_as_error": "told as an error"}
+    long = {"what": "then, once each", "away_s": "for s", "came": "the stream", "back_s": "back, s"}
+    fields = {
+        "cuts": cuts,
+        "requests": requests | {"served_again": "served more than once", "held": "held"},
+        "long": long,
+    }
+    parts = {name: {"rows": rows} for (name,), rows in _groups(result["rows"], "table").items()}
+    return "\n\n".join(_plain(parts[name], fields[name]) for name in parts)
 
 
 def clock(result: Result) -> str:
@@ -282,6 +289,8 @@ def link(result: Result) -> str:
 def http(result: Result) -> str:
     near = {"loop": "loop, on loopback", "simopen_gets_s": "GETs a second", "gets_s_share": "of httpx's own"}
     large = {"simopen_MB_s": "download, MB/s", "MB_s_share": "of httpx's own"}
+    keyed = {"linked_MB_s": "with a key, MB/s", "linked_of_TLS": "of a bare TLS socket's"}
+    cpu = {f"{name}_cpu_s_GB": said for name, said in _CPU.items()}
     far = {"loop": "loop, in the lab", "requests": "GETs", "one_punched_s": "s, one punched connection"}
     beside = {
         "of_plain": "of plain Keep-Alive's",
@@ -290,8 +299,24 @@ def http(result: Result) -> str:
     }
     parts = {where: {**result, "rows": rows} for (where,), rows in _groups(result["rows"], "where").items()}
     return "\n\n".join(
-        _plain(parts[where], fields) for where, fields in (("loopback", near | large), ("lab", far | beside))
+        _plain(parts[where], fields)
+        for where, fields in (("loopback", near | large | keyed | cpu), ("lab", far | beside))
     )
+
+
+_CPU = {"simopen": "CPU s a GB", "httpx": "httpx's", "linked": "with a key", "TLS": "bare TLS's"}
+
+
+def forward(result: Result) -> str:
+    many = {
+        "connections": "at once",
+        "whole": "whole",
+        "together_MB_s": "MB/s together",
+        "MiB_most": "MiB of a side at most",
+    }
+    short = {"in_a_row": "in a row", "in_a_row_s": "a second", "abreast_s": "a second, 20 at a time"}
+    large = {"MB_s": "download, MB/s", "of_TLS": "of plain TLS's", "asyncssh_of_TLS": "asyncssh alone, of plain TLS's"}
+    return _plain(result, {"loop": "loop"} | many | short | large)
 
 
 def transfer(result: Result) -> str:
@@ -476,6 +501,7 @@ RENDERERS: dict[str, Callable[[Result], str]] = {
     "lab_error": lab_error,
     "link": link,
     "http": http,
+    "forward": forward,
     "transfer": transfer,
     "simulate": simulate,
 }

@@ -13,6 +13,7 @@ import json
 import sys
 import time
 from asyncio import StreamReader, StreamWriter
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,9 @@ async def talk(reader: StreamReader, writer: StreamWriter) -> None:
         writer.close()
 
 
-async def run(order: dict[str, Any]) -> None:
-    """Until it is ended."""
-    async with simopen.Session(
+def session_of(order: dict[str, Any]) -> simopen.Session:
+    """As it was told."""
+    return simopen.Session(
         order["name"],
         folder=Path(order["folder"]),
         via=order["via"],
@@ -61,15 +62,20 @@ async def run(order: dict[str, Any]) -> None:
         keepalive=order["keepalive"],
         user_timeout=order["user_timeout"],
         on_event=on_event,
-    ) as session:
+    )
+
+
+async def run(order: dict[str, Any]) -> None:
+    """Until it is ended."""
+    async with session_of(order) as session:
         async for reader, writer in session:
             with contextlib.suppress(OSError):
                 await talk(reader, writer)
 
 
-def main(loop: str, order: str) -> None:
-    (uvloop.run if loop == "uvloop" else asyncio.run)(run(json.loads(order)))
+def by_loop(loop: str, work: Coroutine[Any, Any, None]) -> None:
+    (uvloop.run if loop == "uvloop" else asyncio.run)(work)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    by_loop(sys.argv[1], run(json.loads(sys.argv[2])))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import again, common, matrix, peers, stolen, tables
+from benchmarks import again, common, matrix, peers, session, stolen, tables
 from benchmarks.__main__ import PLAN
 from benchmarks.cells import CELLS, KINDS, Cell, among, one_of_each_line
 from benchmarks.expected import BARS, Bar, Face, Line, Outlook, expected
@@ -200,6 +200,36 @@ def test_the_cells_of_meetings_in_a_row_make_the_pages_table() -> None:
     assert "| drop | accept | 0 of 1 | 0 of 0 | 0 of 0 | 0 of 0 | – / – |" in text
     assert "3 cells. Missed: drop × accept: WindowClosed: nothing came; drop × drop: WindowClosed" in text
     assert "Every meeting came about." in tables.again({"rows": rows[:1]})
+
+
+def told(step: str, method: str, number: int) -> dict[str, object]:
+    return {"step": step, "method": method, "number": number, "at_ns": 0}
+
+
+def test_what_became_of_requests_over_a_session() -> None:
+    asked = [told("heard", "GET", 0), told("heard", "POST", 1), told("heard", "GET", 2), told("failed", "POST", 3)]
+    served = [told("heard", method, number) for method, number in (("GET", 0), ("POST", 1), *2 * [("GET", 2)])]
+    up = {"step": "session up", "at_ns": 0}
+    gets, posts = session.counted([up, *asked], [up, *served, told("heard", "GET", 4)])
+    assert gets == {"method": "GET", "n": 2, "answered": 2, "told_as_error": 0, "served_again": 1, "held": True}
+    assert posts == {"method": "POST", "n": 2, "answered": 1, "told_as_error": 1, "served_again": 0, "held": True}
+    text = tables.session({"rows": [{"table": "requests", **gets}, {"table": "requests", **posts}]})
+    assert "| POST | 2 | 1 | 1 | 0 | yes |" in text
+
+
+@pytest.mark.parametrize(
+    ("asked", "served"),
+    [
+        ([told("failed", "GET", 0)], []),  # lost, and might have been repeated
+        ([told("heard", "POST", 1)], []),  # answered by nobody
+        ([told("heard", "POST", 1)], 2 * [told("heard", "POST", 1)]),
+        ([told("failed", "POST", 1)], 2 * [told("heard", "POST", 1)]),
+    ],
+)
+def test_a_request_that_is_lost_or_done_twice_is_seen(
+    asked: list[dict[str, object]], served: list[dict[str, object]]
+) -> None:
+    assert not all(row["held"] for row in session.counted(asked, served))
 
 
 SYNS_MS = [0, 900, 950, 1000, 1050, 1899, 1900, 2500]

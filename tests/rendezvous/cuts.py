@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
 import sys
 import time
 from asyncio.subprocess import Process
@@ -45,14 +47,22 @@ class Side:
 
     def steps(self) -> list[str]:
         """What became of its streams, in order."""
-        return [each["step"] for each in self.told if each["step"] != "heard"]
+        return [each["step"] for each in self.told if each["step"].startswith("session")]
+
+    def stop(self) -> None:
+        """Have it do nothing, until it goes on."""
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """After `stop`."""
+        os.killpg(self._process.pid, signal.SIGCONT)
 
 
 @contextlib.asynccontextmanager
 async def two_sessions(
-    folder: Path, *, limit_s: float = LONG_S, **liveness: float
+    folder: Path, program: str = "tests.rejoiner", *, limit_s: float = LONG_S, **liveness: float
 ) -> AsyncIterator[tuple[lab.Host, tuple[Side, Side]]]:
-    """One of the two hosts, and both sides' programs."""
+    """One of the two hosts, and both sides' programs, its own first."""
     async with site(limit_s) as (net, via, servers):
         hosts, sides = [], []
         for name, loop in (("laptop", "asyncio"), ("desk", "uvloop")):
@@ -61,7 +71,7 @@ async def two_sessions(
             done = await host.run(["sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6"])
             assert done.returncode == 0
             order = json.dumps({"name": name, "folder": str(folder), "via": via, "servers": servers, **liveness})
-            started = await host.start([sys.executable, "-m", "tests.rejoiner", loop, order], cwd=ROOT, stderr=None)
+            started = await host.start([sys.executable, "-m", program, loop, order], cwd=ROOT, stderr=None)
             hosts.append(host)
             sides.append(Side(started))
         yield hosts[0], (sides[0], sides[1])

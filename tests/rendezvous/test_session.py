@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import random
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
@@ -164,6 +166,31 @@ async def test_what_fails_is_tried_again_after_ever_longer_pauses_and_told(site:
     waits = site.heard("laptop", SessionWaits)
     assert [each.pause_s for each in waits] == site.pauses == [0.5, 1.0, 2.0, 4.0, 4.0]
     assert all("nobody is there" in str(each) and "laptop" in str(each) for each in waits)
+
+
+GONE_S = 300.0
+
+
+async def test_after_five_minutes_without_a_network_the_two_are_back_within_one_step_of_the_backoff(site: Site) -> None:
+    """On a clock of its own, which only the pauses move: each try fails at once, as without a route."""
+    now_s = 0.0
+
+    async def sleep(pause_s: float) -> None:
+        nonlocal now_s
+        now_s += pause_s
+        await site.sleep(pause_s)
+
+    def via() -> Any:
+        if now_s < GONE_S:
+            raise OSError(errno.ENETUNREACH, "Network is unreachable")
+        return site.rooms.side()
+
+    backoff = Backoff(uniform=random.Random(1).uniform)
+    async with site.session("laptop", via=via, sleep=sleep, backoff=backoff) as one, site.session("desk") as other:
+        await crossed(*await both(one, other))
+    assert GONE_S <= now_s <= GONE_S + backoff.most_s
+    assert max(site.pauses) <= backoff.most_s
+    assert site.heard("laptop", SessionWaits)[-1].why == "Network is unreachable"
 
 
 async def test_a_rendezvous_that_says_nothing_is_tried_anew(site: Site) -> None:

@@ -134,7 +134,7 @@ class Transport(httpx2.AsyncBaseTransport):
                 raise httpcore2.ConnectError(reason(error) if isinstance(error, OSError) else str(error)) from error
             self.connections += 1
             self._stream = _Stream(reader, writer)
-            self._connection = httpcore2.AsyncHTTP11Connection(_ORIGIN, self._stream, keepalive_expiry=None)
+            self._connection = _Connection(_ORIGIN, self._stream, keepalive_expiry=None)
         self._stream.answered = False
         return self._connection, self._stream
 
@@ -180,6 +180,12 @@ class Transport(httpx2.AsyncBaseTransport):
         traceback: TracebackType | None = None,
     ) -> None:
         await self.aclose()
+
+
+class _Connection(httpcore2.AsyncHTTP11Connection):
+    """With larger pieces of a body than 64 KiB: a quarter as many take a third less processor time."""
+
+    READ_NUM_BYTES = 2**18
 
 
 class _Once:
