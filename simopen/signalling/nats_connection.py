@@ -163,10 +163,13 @@ class NatsConnection:
         await asyncio.wait({asyncio.create_task(self._closed())})
 
     async def _closed(self) -> None:
-        """What is left to be sent would be written to a connection that is lost: then the client stops there, too."""
+        """What is left to be sent would be written to a connection that is lost: then the client stops there, too.
+
+        What that raises is each loop's own: OSError, uvloop's RuntimeError, since Python 3.12 asyncio's TypeError.
+        """
         try:
             await self.client.close()
-        except (OSError, RuntimeError):
+        except Exception:
             self.client._pending_data_size = 0
             self.client._status = Client.DISCONNECTED
             await self.client.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from nats.aio.msg import Msg
@@ -52,6 +53,20 @@ async def test_closing_while_no_node_is_there_leaves_nothing(held_ports: list[in
     await asyncio.wait({reading})
     await connection.publish("x", b"unsent")
     await connection.close()
+    assert connection.client.is_closed
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError, RuntimeError, TypeError])
+async def test_closing_ends_whatever_a_lost_connection_says_to_what_is_written(
+    error: type[Exception], held_ports: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = NatsConnection("NATS", "", failed=lambda: None, returned=lambda: None)
+    with nats_node(tmp_path, held_ports[6]):
+        await connection.open([f"nats://127.0.0.1:{held_ports[6]}"], tls=None, credentials=None, proxied=False)
+        await connection.subscribe("x", ignore)
+        connection.client._pending, connection.client._pending_data_size = [b"unsent"], 6
+        monkeypatch.setattr(connection.client._transport, "writelines", Mock(side_effect=error))
+        await connection.close()
     assert connection.client.is_closed
 
 
