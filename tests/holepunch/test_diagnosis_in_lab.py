@@ -176,7 +176,7 @@ async def test_a_peer_that_was_a_little_late_and_met() -> None:
 async def test_a_peer_that_was_late_for_one_and_early_for_the_other_and_met() -> None:
     """The look costs the early side one SYN: its kernel sends it again, and is refused as ever, before our instant."""
     async with lab.Network() as net:
-        early, late = await apart(net, 2.3)
+        early, late = await apart(net, 3.6)
         record = await net.record()
     assert_it_is_told_how_late(early, late)
     (note,) = [note for note in late["report"]["notes"] if "before this side" in note]
