@@ -39,6 +39,7 @@ from simopen.errors import LocalEndpointError
 from simopen.model.endpoint import Endpoint, normalise
 from simopen.model.times import MonoNs
 from simopen.net import sock_diag
+from simopen.net.os_errors import of_a_stream
 from simopen.net.sockets import limit_hops, open_socket, sockaddr
 from simopen.net.tcp_info import peer_is_up, sends_rst
 
@@ -126,12 +127,17 @@ class PunchedSocket(socket.socket):
             _SynAfterReset(*ends).follow()
 
     def shutdown(self, how: int) -> None:
-        """Shut it down, where that is for writing about one round trip after the stream came up, or at once."""
-        if how != socket.SHUT_RD and self._held is not None and self._held.shut():
-            if how == socket.SHUT_RDWR:
-                super().shutdown(socket.SHUT_RD)
+        """Shut it down, where that is for writing about one round trip after the stream came up, or at once.
+
+        Raises: ConnectionResetError where it was reset meanwhile: the kernel says that it is not connected.
+        """
+        is_put_off = how != socket.SHUT_RD and self._held is not None and self._held.shut()
+        if is_put_off and how != socket.SHUT_RDWR:
             return
-        super().shutdown(how)
+        try:
+            super().shutdown(socket.SHUT_RD if is_put_off else how)
+        except OSError as error:
+            raise of_a_stream(error) from None
 
     def wait_to_end(self, call: Callable[[], object]) -> bool:
         """Have this called, in a thread of its own, once the stream may be ended; False where it may be now."""

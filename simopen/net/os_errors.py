@@ -35,6 +35,13 @@ def reason(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
+def of_a_stream(error: OSError) -> OSError:
+    """The error; in the place of ENOTCONN, which shutting down a stream meets that was reset meanwhile, ECONNRESET."""
+    if error.errno == errno.ENOTCONN:
+        return ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+    return error
+
+
 def local_error(error: OSError, local: tuple[str, int]) -> LocalEndpointError:
     """What the kernel means by refusing a socket for `local`, and what to do. It has the same `errno`."""
     number = error.errno or 0

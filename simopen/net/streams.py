@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from simopen.net.delayed_close import PunchedSocket
+from simopen.net.os_errors import of_a_stream
 from simopen.net.start_tls import Writer
 
 STREAM_LIMIT = 2**16  # asyncio's own default
@@ -72,7 +73,7 @@ class StreamProtocol(asyncio.StreamReaderProtocol):
         """
         if self._punched is not None:
             self._punched.about_to_close()
-        super().connection_lost(exc)
+        super().connection_lost(of_a_stream(exc) if isinstance(exc, OSError) else exc)
         closed = self._get_close_waiter(None)  # type: ignore[attr-defined]
         if closed.done() and not closed.cancelled():
             closed.exception()
@@ -107,7 +108,8 @@ class PunchedWriter(Writer):
 
     def _end(self) -> None:
         if not self.is_closing():
-            super().write_eof()
+            with contextlib.suppress(ConnectionResetError):  # the reader hears of it
+                super().write_eof()
 
 
 def _call(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
+import os
+import select
 import socket
 import struct
 from typing import Any
@@ -11,7 +15,10 @@ import pytest
 
 import simopen
 from simopen.holepunch import api
-from simopen.net.streams import pass_on, streams_over
+from simopen.net import delayed_close
+from simopen.net.sockets import drop
+from simopen.net.streams import StreamProtocol, pass_on, streams_over
+from tests.link.peers import connected
 from tests.loopback import HERE
 
 
@@ -64,3 +71,32 @@ async def stream_pair() -> list[tuple[asyncio.StreamReader, asyncio.StreamWriter
     for sock in socks:
         sock.setblocking(False)
     return [await streams_over(sock) for sock in socks]
+
+
+@pytest.mark.parametrize("is_held", [False, True])
+async def test_a_stream_that_was_reset_before_its_end_is_told_as_that(*, is_held: bool) -> None:
+    """The kernel then says that it is not connected: asyncio raises that, and uvloop loses the stream by it."""
+    ours, theirs = connected()
+    held = delayed_close.shared.hold(ours, 1 if is_held else 0)
+    reader, writer = await streams_over(held)
+    if not is_held:
+        await asyncio.sleep(0.05)  # it may end at once now
+    drop(theirs)
+    theirs.close()
+    select.select([held.fileno()], [], [])  # the reset is here, and the loop has not seen it
+    with contextlib.suppress(ConnectionResetError):
+        writer.write_eof()
+    with pytest.raises(ConnectionResetError):
+        await reader.read()
+    writer.close()
+    with pytest.raises(ConnectionResetError):
+        await writer.wait_closed()
+
+
+async def test_a_stream_that_is_lost_as_not_connected_was_reset() -> None:
+    """As uvloop loses it, where that comes before what the kernel has to read."""
+    reader = asyncio.StreamReader()
+    protocol = StreamProtocol(reader)
+    protocol.connection_lost(OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN)))
+    with pytest.raises(ConnectionResetError, match="reset"):
+        await reader.read()
