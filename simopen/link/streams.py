@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from simopen.link.handshake import Link
+from simopen.net.memory import keep_blocks
 from simopen.net.streams import STREAM_LIMIT, StreamProtocol
 
 
@@ -12,6 +13,7 @@ def streams(
     link: Link, report: object = None, limit: int = STREAM_LIMIT
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """The link's (reader, writer). `report` is the writer's `get_extra_info("simopen")`; `limit` is the reader's."""
+    keep_blocks()
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=limit, loop=loop)
     protocol = StreamProtocol(reader)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from simopen.net.delayed_close import PunchedSocket
+from simopen.net.memory import keep_blocks
 from simopen.net.os_errors import of_a_stream
 from simopen.net.start_tls import Writer
 
@@ -26,6 +27,7 @@ async def streams_over(sock: socket.socket, limit: int = STREAM_LIMIT) -> tuple[
 
     Raises: OSError where the loop does not take it, as one that was reset meanwhile.
     """
+    keep_blocks()
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=limit, loop=loop)
     punched = sock if isinstance(sock, PunchedSocket) else None
