@@ -62,8 +62,8 @@ punch port's further mappings took next to it, and of its parity."""
 SPRAY_PORTS, SPRAY_SHOTS = 256, 2048
 SPRAY_AFTER_NS = 500_000_000
 """What the listener gets first: most filters let it catch the stream in 1.5 round trips, with one SYN."""
-GUESS_LASTS_NS = 900_000_000
-"""A guess is given up before the kernel sends it again, after 1 s."""
+GUESS_LASTS_NS = 700_000_000
+"""A guess is given up before the kernel sends it again, after 1 s, though this process be late by some of that."""
 DISCARD = 9
 """A port that no NAT gives out (RFC 863's), to open one's own filter for an address: at a port that the peer's NAT once
 gave out, a lenient one would let this SYN in, in the middle of the peer's."""
