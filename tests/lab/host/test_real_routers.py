@@ -205,8 +205,11 @@ def seen_with(nat: lab.Nat | LinuxRouter, *names: str) -> dict[str, list[list[st
 @pytest.mark.parametrize("router", ROUTERS, ids=lambda router: router.input.value + ", random" * router.random)
 def test_the_model_does_as_the_router_does(router: LinuxRouter) -> None:
     modelled, real = seen_with(router.model), seen_with(router)
-    differing = {script: (modelled[script], real[script]) for script in SCRIPTS if modelled[script] != real[script]}
-    assert not differing, json.dumps(differing, indent=1)
+    if router.random and (differing := [name for name in SCRIPTS if modelled[name] != real[name]]):
+        # Once in 65,000 draws a router draws the same port again, or 0 for an echo, which looks like none.
+        real |= seen_with(router, *differing)
+    differs = {name: (modelled[name], real[name]) for name in SCRIPTS if modelled[name] != real[name]}
+    assert not differs, json.dumps(differs, indent=1)
 
 
 @pytest.mark.parametrize(
