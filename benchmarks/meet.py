@@ -3,9 +3,10 @@
     python -m benchmarks.meet [--runs 9] [--json FILE]
 
 In the lab: two hosts behind NATs with endpoint-independent mapping, 80 ms of round trip apart, and 40 ms from the
-rendezvous (`simopen serve`) and the STUN servers. The earlier side is in the room already, as people are. `call` is the
-library's, its modules loaded; `command` is `simopen meet CODE`, the interpreter's start included. The steps are the
-later side's, in ms after its call: let into the room, the code confirmed, clocks known, fired, up, verified.
+rendezvous and the STUN servers. The earlier side is in the room already, as people are. `call` is the library's, its
+modules loaded, through `simopen serve`, or through a NATS server; `command` is `simopen meet CODE` through the first,
+the interpreter's start included. The steps are the later side's, in ms after its call: let into the room, the code
+confirmed, clocks known, fired, up, verified.
 """
 
 from __future__ import annotations
@@ -22,17 +23,19 @@ from simopen import lab
 from simopen.lab import Nat
 from simopen.lab.trial import stun_server
 from simopen.rendezvous.codes import new_code
+from tests.signalling.places import NATS_SERVER
 
 STEPS = ("in room", "peer here", "peer clock", "fired", "up", "verified")
-BARS_MS = {"call": 700, "command": 1100}
+BARS_MS = {"call": 700, "call, NATS": 600, "command": 1100}
 _SIDE = "benchmarks.meet"
+_NATS_PORT = 4222
 
 
 async def side(code: str, via: str, servers: list[str]) -> None:
     """One side: a line when it is in the room, and one when it has heard a byte."""
     import simopen
     from simopen.rendezvous import pake
-    from simopen.signalling import mailbox  # noqa: F401
+    from simopen.signalling import mailbox, nats  # noqa: F401
 
     pake.Pake(b"warm", "1")
     events: list[simopen.Event] = []
@@ -71,7 +74,7 @@ async def one(net: lab.Network, via: str, servers: list[str], number: int, way: 
     early = await hosts[0].start(words, stderr=None)
     await answered(early)
     await asyncio.sleep(1.0)  # its NATs are known by then
-    if way == "call":
+    if way != "command":
         late = await hosts[1].start(words, stderr=None)
         await answered(late)
         (told, heard) = await asyncio.gather(answered(late), answered(early))
@@ -99,12 +102,20 @@ async def measured(runs: int) -> dict[str, list[Row]]:
         server = await servers[0].start(serving, stderr=None)
         assert server.stdout is not None
         await server.stdout.readline()
-        via, names = f"ws://{where}:4000/v1", [each.address for each in servers]
+        await servers[0].start([str(NATS_SERVER), "--addr", where, "--port", str(_NATS_PORT)], stderr=None)
+        await _until_it_listens(servers[1], where)
+        vias = dict.fromkeys(BARS_MS, f"ws://{where}:4000/v1") | {"call, NATS": f"nats://{where}:{_NATS_PORT}"}
+        names = [each.address for each in servers]
         found: dict[str, list[Row]] = {way: [] for way in BARS_MS}
         for number in range(runs):
             for index, way in enumerate(found):
-                found[way].append(await one(net, via, names, 2 * number + index + 1, way))
+                found[way].append(await one(net, vias[way], names, len(found) * number + index + 1, way))
         return found
+
+
+async def _until_it_listens(host: lab.Host, where: str) -> None:
+    code = f"import socket, time\nwhile socket.socket().connect_ex(({where!r}, {_NATS_PORT})): time.sleep(0.05)"
+    await host.run([sys.executable, "-c", code])
 
 
 def main() -> int:
