@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 from simopen.link.channel import Channel, Refused
 from simopen.link.contexts import ready
@@ -19,6 +19,7 @@ from simopen.net.sockets import keep
 
 KEY, OTHER_KEY = bytes(range(32)), bytes(32)
 Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Ends = tuple[socket.socket, socket.socket]
 
 
 def sessions(key: bytes = KEY, of: tuple[bytes, bytes] = (b"one's ticket", b"another's")) -> tuple[Session, Session]:
@@ -32,7 +33,7 @@ def bare(key: bytes = KEY) -> tuple[Session, Session]:
     return Session.bare(key), Session.bare(key)
 
 
-def connected() -> tuple[socket.socket, socket.socket]:
+def connected() -> Ends:
     """The two ends of a TCP stream on loopback, non-blocking."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         one = socket.create_connection(server.getsockname())
@@ -69,18 +70,29 @@ async def handshakes(
             each.end()
 
 
-async def linked(both: tuple[Session, Session] | None = None) -> tuple[Link, Link]:
+async def linked(both: tuple[Session, Session] | None = None, ends: Ends | None = None) -> tuple[Link, Link]:
     """Two links on one socket's two ends; the first is the initiator's where the sessions say so."""
     async with handshakes(*(both or sessions())) as made:
-        for handshake, sock in zip(made, connected(), strict=True):
+        for handshake, sock in zip(made, ends or connected(), strict=True):
             handshake.offer(sock)
         one, other = await asyncio.gather(*(handshake.link() for handshake in made))
         return one, other
 
 
-async def stream_pair(both: tuple[Session, Session] | None = None) -> tuple[Pair, Pair]:
-    one, other = await linked(both)
+async def stream_pair(both: tuple[Session, Session] | None = None, ends: Ends | None = None) -> tuple[Pair, Pair]:
+    one, other = await linked(both, ends)
     return streams(one), streams(other)
+
+
+@contextlib.asynccontextmanager
+async def pair(make: Callable[[], Awaitable[tuple[Pair, Pair]]] = stream_pair) -> AsyncIterator[tuple[Pair, Pair]]:
+    """Both ends of a stream, the link's initiator first, until the test's end."""
+    both = await make()
+    try:
+        yield both
+    finally:
+        for _, writer in both:
+            writer.transport.abort()
 
 
 def carry(one: Channel, other: Channel) -> None:

@@ -7,7 +7,7 @@ import contextlib
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
@@ -16,17 +16,7 @@ import pytest
 from simopen.errors import LinkBroken, LinkError
 from simopen.link.streams import streams
 from simopen.link.transport import LinkTransport
-from tests.link.peers import Pair, bare, carry, channel, connected, handshakes, linked, sessions, stream_pair
-
-
-@contextlib.asynccontextmanager
-async def pair() -> AsyncIterator[tuple[Pair, Pair]]:
-    both = await stream_pair()
-    try:
-        yield both
-    finally:
-        for _, writer in both:
-            writer.transport.abort()
+from tests.link.peers import Pair, bare, carry, channel, connected, handshakes, linked, pair, sessions, stream_pair
 
 
 @pytest.mark.parametrize("how", [sessions, bare])

@@ -25,7 +25,8 @@ from typing import Any, TypeAlias
 import httpcore2
 import httpx2
 
-from simopen.apps.http.streams import IDEMPOTENT, Streams, close, has_come
+from simopen.apps.http.pieces import Pieces
+from simopen.apps.http.streams import IDEMPOTENT, Streams, close
 from simopen.errors import SimopenError
 from simopen.net.os_errors import reason
 
@@ -206,14 +207,14 @@ class _Stream(httpcore2.AsyncNetworkStream):
     """What httpcore reads and writes. `broken`: it has ended, in order or not; `answered`: something has come."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
+        self._pieces, self._writer = Pieces(reader, writer), writer
         self.broken = self.answered = False
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         with self._noting(httpcore2.ReadError):
             try:
                 async with asyncio.timeout(timeout):
-                    data = await self._reader.read(max_bytes)
+                    data = await self._pieces.read(max_bytes)
             except TimeoutError as error:
                 if error.errno is None:  # ours; the kernel's ETIMEDOUT is a stream that has broken
                     raise httpcore2.ReadTimeout(f"the peer sent nothing for {timeout:g} s") from None
@@ -252,7 +253,7 @@ class _Stream(httpcore2.AsyncNetworkStream):
 
     def get_extra_info(self, info: str) -> Any:
         if info == "is_readable":  # asked of an idle connection: the peer has ended it, or said what nobody has asked
-            return self._writer.is_closing() or has_come(self._reader)
+            return self._writer.is_closing() or self._pieces.has_come
         return self._writer.get_extra_info(info)
 
 

@@ -60,6 +60,19 @@ async def meeting(*peers: Peer) -> AsyncIterator[Callable[[], Awaitable[Streams]
         await server.wait_closed()
 
 
+@contextlib.asynccontextmanager
+async def stream_to(peer: Peer) -> AsyncIterator[Streams]:
+    """A stream to this peer."""
+    async with meeting(peer) as meet:
+        reader, writer = await meet()
+        try:
+            yield reader, writer
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+
 def client(library: Any, transport: simopen.http.Transport) -> Any:
     return library.AsyncClient(transport=transport, base_url="http://peer")
 
@@ -197,22 +210,17 @@ async def test_what_a_server_says_unasked_is_the_answer_to_no_request() -> None:
         writer.write(b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n")
         await reader.read()
 
-    reader: asyncio.StreamReader
-
-    async with meeting(speaks_unasked, good) as meet:
-
-        async def met() -> Streams:
-            nonlocal reader
-            reader, writer = await meet()
-            return reader, writer
-
-        async with client(httpx2, transport := simopen.http.Transport(met)) as http:
-            assert (await http.get("/")).text == "ok"
-            said.set()
-            while not reader._buffer:  # type: ignore[attr-defined]  # noqa: ASYNC110
-                await asyncio.sleep(0)
-            assert (await http.post("/")).text == "ok"
-            assert transport.connections == 2
+    async with (
+        meeting(speaks_unasked, good) as meet,
+        client(httpx2, transport := simopen.http.Transport(meet)) as http,
+    ):
+        assert (await http.get("/")).text == "ok"
+        said.set()
+        assert transport._stream is not None
+        while not transport._stream.get_extra_info("is_readable"):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        assert (await http.post("/")).text == "ok"
+        assert transport.connections == 2
 
 
 def long(size: int) -> Peer:

@@ -29,6 +29,7 @@ from tests.apps.http.test_client import (
     request,
     resets,
     says_that_it_closes,
+    stream_to,
 )
 
 
@@ -41,14 +42,8 @@ async def behind(*servers: Peer) -> AsyncIterator[Streams]:
             with contextlib.suppress(OSError):
                 await gateway.carry(connect, reader, writer)
 
-        async with meeting(carries) as meet:
-            reader, writer = await meet()
-            try:
-                yield reader, writer
-            finally:
-                writer.close()
-                with contextlib.suppress(OSError):
-                    await writer.wait_closed()
+        async with stream_to(carries) as streams:
+            yield streams
 
 
 def client(streams: Streams) -> httpx2.AsyncClient:

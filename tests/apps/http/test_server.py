@@ -14,9 +14,8 @@ import websockets
 
 import simopen
 import simopen.http
-from tests.apps.http.test_client import good, meeting
+from tests.apps.http.test_client import Streams, good, meeting, stream_to
 
-Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
 Receive: TypeAlias = Callable[[], Awaitable[dict[str, Any]]]
 
@@ -49,14 +48,8 @@ async def served(
     async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await serve(what, (reader, writer))
 
-    async with meeting(one) as meet:
-        reader, writer = await meet()
-        try:
-            yield reader, writer
-        finally:
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+    async with stream_to(one) as streams:
+        yield streams
 
 
 def client(streams: Streams) -> httpx2.AsyncClient:
