@@ -28,7 +28,8 @@ import asyncssh
 
 from benchmarks.common import LOOPS, Row, measuring, median, options_parser, progress, rounded, run_on, save, table
 from benchmarks.keyed import CHUNK, HERE, download_s, link_server, link_to, process, tls_server, tls_to
-from simopen.apps.forward import Forward, Target, forward
+from simopen.apps.forward.api import forward
+from simopen.apps.forward.targets import Forward, Target
 
 MOST_MIB, LEAST_SHARE, LEAST_A_SECOND = 512, 0.3, 200
 """What is aimed at: a side's memory; the download, of plain TLS's; short connections."""
@@ -61,7 +62,7 @@ async def far(port: int) -> None:
     """The side that allows the service. Says where it takes a link."""
 
     async def side(*stream: Any) -> None:
-        await forward(stream, allow=[Target(HERE, port)], begins=False)
+        await forward(stream, allow=[Target(HERE, port)])
 
     print(await link_server(side), flush=True)
     await asyncio.Event().wait()
@@ -72,7 +73,7 @@ async def near(link: int, port: int) -> None:
     with socket.create_server((HERE, 0)) as free:
         listen = free.getsockname()
     wanted = Forward(listen, (HERE, port))
-    await forward(await link_to(link), forwards=[wanted], begins=True, ready=lambda _: print(listen[1], flush=True))
+    await forward(await link_to(link), forwards=[wanted], ready=lambda _: print(listen[1], flush=True))
 
 
 class _Gives(asyncssh.SSHServer):

@@ -13,7 +13,8 @@ from simopen._lazy import loader
 
 TYPE_CHECKING = False  # `typing` takes five times as long to load as this
 if TYPE_CHECKING:
-    from simopen.apps.forward import Forward, Target, forward
+    from simopen.apps.forward.api import forward
+    from simopen.apps.forward.targets import Forward, Target
     from simopen.clock.instant import Instant, next_slot, parse_instant, read_instant
     from simopen.clock.source import Clock, check_clock, unchecked_clock
     from simopen.errors import (
@@ -181,7 +182,7 @@ _HOMES = {
     "Filtering": "model.nat",
     "Fired": "model.event",
     "Flaw": "errors",
-    "Forward": "apps.forward",
+    "Forward": "apps.forward.targets",
     "ForwardError": "errors",
     "ImpossiblePair": "errors",
     "InRoom": "model.event",
@@ -221,7 +222,7 @@ _HOMES = {
     "SimopenError": "errors",
     "Source": "model.estimate",
     "StunError": "errors",
-    "Target": "apps.forward",
+    "Target": "apps.forward.targets",
     "Ticket": "ticket.codec",
     "TicketError": "errors",
     "Up": "model.event",
@@ -234,7 +235,7 @@ _HOMES = {
     "connect": "holepunch.api",
     "connect_self": "holepunch.api",
     "discover": "nat.discovery",
-    "forward": "apps.forward",
+    "forward": "apps.forward.api",
     "holding": "ticket.hold",
     "meet": "rendezvous.api",
     "meeting": "rendezvous.api",

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from simopen.apps.forward.targets import MOST_FORWARDS, Forward, Target
 from simopen.cli import code, known
 from simopen.cli.arguments import UsageError, add_punch, judged
 from simopen.cli.console import Screen, print_json
@@ -22,7 +23,6 @@ from simopen.model.wording import quoted
 from simopen.net.os_errors import local_error
 
 if TYPE_CHECKING:
-    from simopen.apps.forward import Forward, Target
     from simopen.model.report import Report
     from simopen.rendezvous.peers import KnownPeer
 
@@ -74,10 +74,13 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
 
     Raises: UsageError; LocalEndpointError for a port that is taken; ForwardError; and as `simopen.meet`.
     """
+    try:
+        from simopen.apps.forward.api import forward
+    except ImportError as error:
+        raise UsageError(_MISSING) from error
     forwards, allow = _meant(options)
     for each in forwards:
         _try(each.listen)
-    from simopen.apps.forward import forward
 
     def carrying(streams: tuple[StreamReader, StreamWriter], report: Report) -> Coroutine[Any, Any, None]:
         ready = partial(_ready, options, screen, report, allow)
@@ -140,10 +143,6 @@ def _ready(
 
 def _meant(options: argparse.Namespace) -> tuple[list[Forward], list[Target]]:
     """Raises: UsageError."""
-    try:
-        from simopen.apps.forward import MOST_FORWARDS, Forward, Target
-    except ImportError as error:
-        raise UsageError(_MISSING) from error
     if len(options.listen) != len(options.to):
         raise UsageError("each --listen needs a --to, where its connections go, and each --to a --listen")
     if not options.listen and not options.allow:

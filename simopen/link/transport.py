@@ -16,6 +16,8 @@ that the peer has not sent, are an error.
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +25,9 @@ from typing import Any
 from simopen.errors import LinkBroken, LinkError
 from simopen.link.channel import Channel, Refused
 from simopen.link.frames import Bytes
+from simopen.link.session import Role
 from simopen.model.proof import Reason
+from simopen.net.delayed_close import PunchedSocket
 
 _PIECE = 2**18  # of one write: a sealed copy of all of a large one would take its size again
 _HIGH_WATER = 2**19  # asyncio's own for TLS; with a socket's 64 KiB, each write of that size would wait for the kernel
@@ -100,6 +104,26 @@ class LinkTransport(asyncio.Transport):
     def seed(self) -> bytes:
         """32 bytes that only the two ends of this link have: they may keep them, to meet again."""
         return self._channel.seed
+
+    @property
+    def role(self) -> Role | None:
+        """This side's."""
+        return self._channel.role
+
+    def detach(self) -> PunchedSocket:
+        """End this transport, and have its socket: once both streams are ended, and all has left.
+
+        Raises:
+            LinkBroken: the socket is closed.
+        """
+        if self._lower.is_closing():
+            raise self._why or LinkBroken("the link ended before its socket could be handed over")
+        sock: socket.socket = self._lower.get_extra_info("socket")
+        detached = PunchedSocket(sock.family, sock.type, sock.proto, fileno=os.dup(sock.fileno()))
+        detached.setblocking(False)
+        self._closing = True
+        self._lower.close()
+        return detached
 
     def when_answered(self, call: Callable[[], object]) -> None:
         """Have this called then, at once where that has been; never, where the link ends before."""

@@ -13,32 +13,32 @@ from typing import Any, TypeAlias
 import asyncssh
 import pytest
 
-from simopen.apps.forward import MOST_FORWARDS, Forward, Target, forward
+from simopen.apps.forward.agreement import VERSION
+from simopen.apps.forward.api import forward
+from simopen.apps.forward.channels import proofs
+from simopen.apps.forward.targets import MOST_FORWARDS, Forward, Target
 from simopen.errors import ForwardError, LocalEndpointError
-from simopen.link.bridge import bridge
+from simopen.link.handover import hand_over
+from simopen.net.sockets import drop
+from tests.link.peers import Ends, Pair, connected, stream_pair
 from tests.loopback import kept_ports
 
-Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Serve: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 HERE = "127.0.0.1"
 LONG_S = 20
 
 
 @contextlib.asynccontextmanager
-async def stream() -> AsyncIterator[tuple[Streams, Streams]]:
-    """Both ends of one; they are closed by who has them."""
-    came: asyncio.Future[Streams] = asyncio.get_running_loop().create_future()
-    server = await asyncio.start_server(lambda *streams: came.set_result(streams), HERE, 0)
-    async with server:
-        ours = await asyncio.open_connection(*server.sockets[0].getsockname())
-        theirs = await came
-        try:
-            yield ours, theirs
-        finally:
-            for _, writer in (ours, theirs):
-                writer.close()
-                with contextlib.suppress(OSError):
-                    await writer.wait_closed()
+async def stream(ends: Ends | None = None) -> AsyncIterator[tuple[Pair, Pair]]:
+    """A link's two ends, the initiator's first; they are closed by who has them."""
+    both = await stream_pair(ends=ends)
+    try:
+        yield both
+    finally:
+        for _, writer in both:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
 
 @contextlib.asynccontextmanager
@@ -89,12 +89,8 @@ async def carrying(
     """Both sides, once both listen."""
     async with stream() as both:
         ready = [asyncio.Event(), asyncio.Event()]
-        one = asyncio.create_task(
-            forward(both[0], forwards=ours, allow=allow, begins=True, ready=lambda _: ready[0].set())
-        )
-        other = asyncio.create_task(
-            forward(both[1], forwards=theirs, allow=allow, begins=False, ready=lambda _: ready[1].set())
-        )
+        one = asyncio.create_task(forward(both[0], forwards=ours, allow=allow, ready=lambda _: ready[0].set()))
+        other = asyncio.create_task(forward(both[1], forwards=theirs, allow=allow, ready=lambda _: ready[1].set()))
         waits = [asyncio.create_task(event.wait()) for event in ready]
         up = asyncio.ensure_future(asyncio.gather(*waits))
         futures: list[asyncio.Future[Any]] = [up, one, other]
@@ -156,32 +152,43 @@ async def asked_at_once(port: int, words: bytes) -> bytes:
 
 
 async def passed_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Slowly, so that what was said in two words arrives as one."""
-    while piece := await reader.read(2**18):
-        writer.write(piece)
-        for _ in range(100):
-            await asyncio.sleep(0)
+    """All that has come in a while at once."""
+    with contextlib.suppress(OSError):
+        while piece := await reader.read(2**18):
+            writer.write(piece)
+            for _ in range(100):
+                await asyncio.sleep(0)
     writer.close()
+
+
+@contextlib.asynccontextmanager
+async def relayed() -> AsyncIterator[tuple[tuple[Pair, Pair], list[asyncio.StreamWriter]]]:
+    """A link by way of somebody, and the two streams that he writes to."""
+    (one, near), (other, far) = connected(), connected()
+    between = [await asyncio.open_connection(sock=sock) for sock in (near, far)]
+    relay = asyncio.gather(*(passed_on(between[n][0], between[not n][1]) for n in range(2)))
+    async with stream((one, other)) as both:
+        yield both, [writer for _, writer in between]
+    await relay
 
 
 @pytest.mark.parametrize("begins", [True, False])
 async def test_connections_of_the_moment_that_a_port_is_opened_are_carried(*, begins: bool) -> None:
     """Who asked for the port hears in one moment that it is open, and of a connection to it."""
-    async with target(upper) as to, stream() as (ours, near), stream() as (theirs, far):
+    async with target(upper) as to, relayed() as (both, _):
+        ours, theirs = both if begins else both[::-1]
         wanted = [Forward((HERE, free_port()), to) for _ in range(3)]
         asking = [asyncio.ensure_future(asked_at_once(each.listen[1], b"words")) for each in wanted]
         sides = [
-            asyncio.ensure_future(forward(ours, forwards=wanted, begins=begins)),
-            asyncio.ensure_future(forward(theirs, allow=[Target(HERE)], begins=not begins)),
+            asyncio.ensure_future(forward(ours, forwards=wanted)),
+            asyncio.ensure_future(forward(theirs, allow=[Target(HERE)])),
         ]
-        relay = asyncio.gather(passed_on(near[0], far[1]), passed_on(far[0], near[1]))
         try:
             assert await asyncio.gather(*asking) == [b"WORDS"] * 3
         finally:
             for task in (*asking, sides[0]):
                 task.cancel()
             await asyncio.gather(*asking, *sides, return_exceptions=True)
-            await relay
 
 
 async def test_large_ones_come_whole_while_a_slow_reader_and_a_broken_one_are_there() -> None:
@@ -231,12 +238,11 @@ async def test_no_side_is_ready_whose_peer_has_failed_before() -> None:
     told: list[object] = []
     async with target(upper) as taken, stream() as (ours, theirs):
         ends = await asyncio.gather(
-            forward(ours, forwards=[Forward(taken, (HERE, 1))], allow=[Target(HERE)], begins=True),
+            forward(ours, forwards=[Forward(taken, (HERE, 1))], allow=[Target(HERE)]),
             forward(
                 theirs,
                 forwards=[Forward((HERE, free_port()), (HERE, 1))],
                 allow=[Target(HERE)],
-                begins=False,
                 ready=told.append,
             ),
             return_exceptions=True,
@@ -303,29 +309,65 @@ async def test_a_target_that_cannot_be_reached_in_time_holds_up_no_other_and_no_
                 await asyncio.wait(left)
 
 
-async def as_ssh(stream: Streams, *, client: bool) -> Any:
-    """SSH's side of a peer that has said what it wants, nothing, and then asks for more."""
+async def agreeing(stream: Pair) -> socket.socket:
+    """A peer's side until SSH begins: it wants nothing."""
     reader, writer = stream
     words: list[dict[str, Any]] = [SAYS, {"refused": []}]
     for says in words:
         writer.write(json.dumps(says).encode() + b"\n")
         await reader.readuntil(b"\n")
-    sock = await bridge(stream)
-    if client:
-        return await asyncssh.connect(sock=sock, config=None, known_hosts=None, client_keys=None, username="simopen")
-    keys = [asyncssh.generate_private_key("ssh-ed25519")]
-    return await asyncssh.run_server(sock, server_factory=NoPassword, server_host_keys=keys)
+    return await hand_over(stream)
 
 
-class NoPassword(asyncssh.SSHServer):
+def secret(stream: Pair) -> bytes:
+    seed: bytes = stream[1].get_extra_info("simopen_link").seed
+    return seed
+
+
+async def as_client(stream: Pair, password: str | None = None) -> asyncssh.SSHClientConnection:
+    sock = await agreeing(stream)
+    said = proofs(secret(stream))[1] if password is None else password
+    return await asyncssh.run_client(
+        sock, config=None, known_hosts=None, client_keys=None, username="simopen", password=said
+    )
+
+
+async def as_server(stream: Pair, key: asyncssh.SSHKey | None = None) -> asyncssh.SSHServerConnection:
+    sock = await agreeing(stream)
+    return await asyncssh.run_server(sock, server_factory=Open, server_host_keys=[key or proofs(secret(stream))[0]])
+
+
+class Open(asyncssh.SSHServer):
     def begin_auth(self, username: str) -> bool:
         return False
 
 
+@pytest.mark.parametrize("password", ["", "simopen", "0" * 64])
+async def test_who_has_not_the_link_s_secret_is_no_client(password: str) -> None:
+    """Whoever has taken over the connection once TLS has ended."""
+    async with target(upper) as to, stream() as (theirs, ours):
+        side = asyncio.ensure_future(forward(ours, allow=[Target(*to)]))
+        with pytest.raises(asyncssh.PermissionDenied):
+            await as_client(theirs, password)
+        with pytest.raises(ForwardError, match="broke before anything") as raised:
+            await side
+        assert raised.value.is_broken
+
+
+async def test_who_has_not_the_link_s_secret_is_no_server() -> None:
+    """And hears no password."""
+    async with target(upper) as to, stream() as (ours, theirs):
+        side = asyncio.ensure_future(forward(ours, allow=[Target(*to)]))
+        with pytest.raises(asyncssh.DisconnectError):
+            await as_server(theirs, asyncssh.generate_private_key("ssh-ed25519"))
+        with pytest.raises(ForwardError, match="Host key is not trusted"):
+            await side
+
+
 async def test_a_peer_that_asks_for_more_than_was_allowed_gets_nothing() -> None:
-    async with target(upper) as to, target(upper) as other, stream() as (ours, theirs):
-        side = asyncio.ensure_future(forward(ours, allow=[Target(*to)], begins=False))
-        ssh = await as_ssh(theirs, client=True)
+    async with target(upper) as to, target(upper) as other, stream() as (theirs, ours):
+        side = asyncio.ensure_future(forward(ours, allow=[Target(*to)]))
+        ssh = await as_client(theirs)
         reader, writer = await ssh.open_connection(*to)
         writer.write(b"words")
         writer.write_eof()
@@ -346,8 +388,8 @@ async def test_a_peer_that_asks_for_more_than_was_allowed_gets_nothing() -> None
 
 async def test_a_peer_opens_nothing_at_ssh_s_client_that_was_not_asked_for() -> None:
     async with target(upper) as to, stream() as (ours, theirs):
-        side = asyncio.ensure_future(forward(ours, allow=[Target(*to)], begins=True))
-        ssh = await as_ssh(theirs, client=False)
+        side = asyncio.ensure_future(forward(ours, allow=[Target(*to)]))
+        ssh = await as_server(theirs)
         with pytest.raises(asyncssh.ChannelOpenError):
             await ssh.create_connection(lambda *_: asyncssh.SSHTCPSession(), *to)
         ssh.close()
@@ -363,19 +405,27 @@ async def test_cancelled_the_other_side_ends_in_order() -> None:
             await one
 
 
-async def test_a_stream_that_breaks_is_told() -> None:
-    async with stream() as (ours, theirs):
+@pytest.mark.parametrize("how", ["reset", "ended"])
+async def test_a_stream_that_breaks_is_told(how: str) -> None:
+    """By somebody on the way, whose FIN is no end either."""
+    async with relayed() as ((ours, theirs), between):
         ready = [asyncio.Event(), asyncio.Event()]
-        one = asyncio.create_task(forward(ours, begins=True, ready=lambda _: ready[0].set()))
-        other = asyncio.create_task(forward(theirs, begins=False, ready=lambda _: ready[1].set()))
+        one = asyncio.create_task(forward(ours, ready=lambda _: ready[0].set()))
+        other = asyncio.create_task(forward(theirs, ready=lambda _: ready[1].set()))
         await asyncio.gather(*(event.wait() for event in ready))
-        theirs[1].transport.abort()
+        for writer in between:
+            if how == "reset":
+                drop(writer.get_extra_info("socket"))
+                writer.transport.abort()
+            else:
+                writer.write_eof()
         for task in (one, other):
-            with pytest.raises(ForwardError, match="broke"):
+            with pytest.raises(ForwardError, match="broke") as raised:
                 await task
+            assert raised.value.is_broken
 
 
-SAYS = {"simopen forward": 1, "forwards": []}
+SAYS = {"simopen forward": VERSION, "forwards": []}
 
 
 @pytest.mark.parametrize(
@@ -384,7 +434,7 @@ SAYS = {"simopen forward": 1, "forwards": []}
         b"SSH-2.0-OpenSSH\r\n",
         b"[" * 5000 + b"\n",
         b"x" * 2**18,
-        json.dumps({**SAYS, "simopen forward": 2}).encode() + b"\n",
+        json.dumps({**SAYS, "simopen forward": VERSION + 1}).encode() + b"\n",
         json.dumps({**SAYS, "forwards": [{"listen": ["h", 1], "to": ["h", 2**40]}]}).encode() + b"\n",
         json.dumps({**SAYS, "forwards": [{"listen": ["h", 1], "to": ["", 1]}]}).encode() + b"\n",
         json.dumps({**SAYS, "forwards": [{"listen": ["h", 1], "to": ["h", 1]}] * 65}).encode() + b"\n",
@@ -396,26 +446,27 @@ async def test_a_peer_that_speaks_something_else_is_told_apart(said: bytes) -> N
     async with stream() as (ours, theirs):
         theirs[1].write(said)
         with pytest.raises(ForwardError, match="speaks something else"):
-            await forward(ours, begins=True)
+            await forward(ours)
 
 
 async def test_a_peer_that_ends_at_once_is_told() -> None:
     async with stream() as (ours, theirs):
         theirs[1].close()
         with pytest.raises(ForwardError, match=r"ended the stream|broke"):
-            await forward(ours, begins=True)
+            await forward(ours)
 
 
 async def test_a_stream_on_which_nobody_is_proven_is_refused() -> None:
-    async with stream() as (ours, _):
-        with pytest.raises(ValueError, match="nobody is proven"):
-            await forward(ours)
+    one, _other = connected()
+    with pytest.raises(ValueError, match="nobody is proven"):
+        await forward(await asyncio.open_connection(sock=one))
+    _other.close()
 
 
 async def test_too_many_are_refused() -> None:
     async with stream() as (ours, _):
         with pytest.raises(ValueError, match="64 at most"):
-            await forward(ours, forwards=[Forward((HERE, 1), (HERE, 2))] * (MOST_FORWARDS + 1), begins=True)
+            await forward(ours, forwards=[Forward((HERE, 1), (HERE, 2))] * (MOST_FORWARDS + 1))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Many TCP connections over one stream."""

@@ -1,0 +1,355 @@
+"""SSH's channels on a socket whose two ends share a secret: which are opened, by whom, and what of it is let in.
+
+Theory of operation: RFC 4254 §7, by asyncssh. SSH's client listens on its own ports, and asks its server to listen on
+those that the server's side wants. What the client asks for beyond that, its server refuses: for each connection anew
+it looks up what this side has allowed.
+
+A port is open before SSH's client knows that it is. So connections wait until all ports are open and SSH's client has
+said so, by a request that is refused.
+
+Each side proves itself by what it derives from the secret (HKDF-SHA256, RFC 5869): the server by its host key, and to
+that key alone the client by a password. They are made for this one socket, and kept nowhere.
+
+asyncssh sends what a channel's window lets it, whether the socket takes it or not. So the windows say what a side has
+in memory at most: a connection's, each way, in what its host has not taken yet, and in what the network has not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import socket
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, TypeAlias
+
+import asyncssh
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from simopen.apps.forward.agreement import allows
+from simopen.apps.forward.targets import Forward, Target
+from simopen.errors import ForwardError, LocalEndpointError
+from simopen.net.os_errors import local_error, reason
+
+Connection: TypeAlias = asyncssh.SSHClientConnection | asyncssh.SSHServerConnection
+Ready: TypeAlias = Callable[[Sequence[Forward]], object]
+
+_LABEL = b"simopen forward 2\0"
+_CLOSE_S = 2.0
+_LOGIN_S = 30.0
+# AES-GCM first: where a processor has AES it is twice as fast as ChaCha20.
+_CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com")
+_KEPT_ALIVE_S = 30
+_USER = "simopen"
+_PACKET = 2**17  # bytes: a larger one costs asyncssh as much as one of its own 32 KiB does
+_WINDOW, _NARROW, _MANY = 2**20, 2**19, 64
+"""A channel's window in bytes, which is 100 Mbit/s over a path of 80 ms; half of it, where so many are open."""
+_ALL_OPEN = "simopen forward: all ports are open"
+"""In the place of a UNIX socket's path that SSH's client asks for: SSH has no word for it."""
+
+
+class _Side:
+    """What this side wants and allows, and what has become of it. `connection`: None before SSH has begun."""
+
+    def __init__(self, forwards: tuple[Forward, ...], allowed: tuple[Target, ...]) -> None:
+        self.forwards, self.allowed = forwards, allowed
+        self.broke: Exception | None = None
+        self.listening = asyncio.Event()
+        self.failed: LocalEndpointError | None = None
+        self._open: dict[Forward, asyncio.Server] = {}
+        self.connection: Any = None
+        self._underway: set[asyncio.Task[Any]] = set()
+        self._ends: weakref.WeakSet[_End] = weakref.WeakSet()
+        self.room = bytearray(_PACKET)
+
+    def connection_made(self, conn: Any) -> None:
+        self.connection = conn
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.broke = exc
+        self.listening.set()
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """A new channel's."""
+        return {"window": _WINDOW if len(self._ends) < _MANY else _NARROW, "max_pktsize": _PACKET}
+
+    async def listen(self, wanted: Forward) -> bool:
+        """Have connections to this port carried; False where it cannot be had, and then `failed` says why."""
+        # SSH's server names its own port: its client knows where that leads.
+        to = wanted.to if isinstance(self, asyncssh.SSHClient) else _lower(*wanted.listen)
+        try:
+            server = await asyncio.get_running_loop().create_server(lambda: _Accepted(self, to), *wanted.listen)
+        except OSError as error:
+            self.failed = self.failed or local_error(error, wanted.listen)
+            self.listening.set()
+            return False
+        self._open[wanted] = server
+        return True
+
+    @property
+    def are_open(self) -> bool:
+        """Whether all ports are."""
+        return set(self._open) == set(self.forwards)
+
+    def carry(self, accepted: _Accepted, to: tuple[str, int], by: tuple[str, int]) -> None:
+        """Have a channel for a connection to one of these ports, which waits until the peer can take it."""
+        self._ends.add(accepted)
+        task = asyncio.get_running_loop().create_task(self._carry(accepted, to, by))
+        self._underway.add(task)
+        task.add_done_callback(self._underway.discard)
+
+    async def _carry(self, accepted: _Accepted, to: tuple[str, int], by: tuple[str, int]) -> None:
+        try:
+            await self.listening.wait()
+            if self.are_open:
+                made = partial(asyncssh.SSHForwarder, accepted)
+                _, channel = await self.connection.create_connection(made, *to, *by, **self.sizes)
+                accepted.begin(channel)
+                return
+        except asyncssh.Error:
+            pass
+        except BaseException:
+            accepted.close()
+            raise
+        accepted.close()
+
+    async def connect(self, host: str, port: int) -> Any:
+        """For a channel of the peer's, whose task this is. Raises: asyncssh.ChannelOpenError."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._underway.add(task)
+        try:
+            _, end = await asyncio.get_running_loop().create_connection(lambda: _End(self.room), host, port)
+            self._ends.add(end)
+            return asyncssh.SSHForwarder(end)
+        except OSError as error:
+            raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, reason(error)) from None
+        finally:
+            self._underway.discard(task)
+
+    async def stop(self) -> None:
+        """Listen no more, and stop connecting: asyncssh leaves targets that do not answer to the kernel, which goes on
+        for two minutes."""
+        for server in self._open.values():
+            server.close()
+        if underway := set(self._underway):
+            for task in underway:
+                task.cancel()
+            await asyncio.wait(underway)
+
+
+class _Client(_Side, asyncssh.SSHClient):
+    """The side that has begun the link."""
+
+
+class _Server(_Side, asyncssh.SSHServer):
+    """The other one."""
+
+    password = ""
+
+    def password_auth_supported(self) -> bool:
+        """It is the one way that there is."""
+        return True
+
+    def validate_password(self, username: str, password: str) -> bool:
+        """Whether it is the peer."""
+        return hmac.compare_digest(password.encode(), self.password.encode())
+
+    def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> Any:
+        """Where to, if that is allowed."""
+        if not allows(self.allowed, dest_host, dest_port):
+            return False
+        return self.connection.create_tcp_channel(**self.sizes), self.connect(dest_host, dest_port)
+
+    async def server_requested(self, listen_host: str, listen_port: int) -> Any:
+        """The peer, SSH's client, asks for a port on this host: for one that this side has asked it to ask for."""
+        asked_for = (listen_host, listen_port)  # asyncssh has made that host lower case
+        wanted = next((each for each in self.forwards if _lower(*each.listen) == asked_for), None)
+        return wanted is not None and await self.listen(wanted) and asyncssh.SSHListener()
+
+    def unix_server_requested(self, listen_path: str) -> bool:
+        """The peer, SSH's client, has asked for all ports, and knows of those that are open."""
+        if listen_path == _ALL_OPEN and self.are_open:
+            self.listening.set()
+        return False
+
+
+class _End(asyncssh.SSHForwarder, asyncio.BufferedProtocol):
+    """A TCP connection of this host, read in pieces of a packet each. `room`: where all are read to, one at a time."""
+
+    def __init__(self, room: bytearray) -> None:
+        super().__init__()
+        self._room = room
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        """As asyncio's."""
+        return self._room
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """As asyncio's."""
+        self.data_received(bytes(memoryview(self._room)[:nbytes]))
+
+
+class _Accepted(_End):
+    """A connection to one of this side's ports. What it says before the peer has a channel for it waits here."""
+
+    def __init__(self, side: _Side, to: tuple[str, int]) -> None:
+        super().__init__(side.room)
+        self._side, self._to = side, to
+        self._begun = self._lost = False
+        self._early = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """As asyncio's."""
+        super().connection_made(transport)
+        host, port, *_ = transport.get_extra_info("peername") or ("", 0)  # it may be gone already
+        self._side.carry(self, self._to, (host, port))
+
+    def data_received(self, data: bytes, datatype: int | None = None) -> None:
+        """As asyncio's."""
+        if self._begun:
+            super().data_received(data, datatype)
+        else:
+            self._early = data
+            self.pause_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """As asyncio's."""
+        self._lost = True
+        super().connection_lost(exc)
+
+    def begin(self, channel: asyncssh.SSHForwarder) -> None:
+        """There is a channel, with this at its end here."""
+        self._begun = True
+        if self._lost:
+            channel.close()
+            return
+        if self._early:
+            channel.write(self._early)
+            self._early = b""
+            self.resume_reading()
+        if self.was_eof_received():
+            channel.write_eof()
+
+
+def _lower(host: str, port: int) -> tuple[str, int]:
+    return host.lower(), port
+
+
+async def carry(
+    sock: socket.socket,
+    secret: bytes,
+    *,
+    forwards: Iterable[Forward],
+    allowed: Iterable[Target],
+    theirs: Sequence[Forward] | None,
+    ready: Ready | None,
+) -> None:
+    """Carry connections over this socket until the peer ends it, or this is cancelled. It is closed with it.
+
+    Args:
+        secret: what the two ends have, and nobody else.
+        forwards: what this side listens for.
+        allowed: where the peer's connections may go.
+        theirs: what the peer listens for, where this side is SSH's client; None where it is its server.
+        ready: called with `forwards` once all of them are listened for, and the peer knows.
+
+    Raises:
+        ForwardError: the stream broke, or somebody else is at its other end.
+        LocalEndpointError: a port of this host cannot be listened on.
+    """
+    side = (_Server if theirs is None else _Client)(tuple(forwards), tuple(allowed))
+    try:
+        async with asyncio.timeout(_LOGIN_S):
+            connection = await _speaking(sock, secret, side)
+    except (OSError, asyncssh.Error) as error:
+        raise before(error) from error
+    finally:
+        if side.connection is None:
+            sock.close()
+    try:
+        await _carry(connection, side, theirs or (), ready)
+    finally:
+        connection.close()
+        try:
+            async with asyncio.timeout(_CLOSE_S):
+                await connection.wait_closed()
+        except TimeoutError:
+            connection.abort()
+        await side.stop()
+    if side.broke is not None:
+        why = f"the stream that carries the connections broke: {reason(side.broke)}"
+        raise ForwardError(why, is_broken=True) from side.broke
+
+
+def before(error: Exception) -> ForwardError:
+    """The stream broke while the two sides got ready."""
+    why = reason(error) or "the peer has been silent for too long"  # a time-out says nothing
+    return ForwardError(f"the stream broke before anything could be carried: {why}", is_broken=True)
+
+
+async def _speaking(sock: socket.socket, secret: bytes, side: _Side) -> Connection:
+    options: dict[str, Any] = {
+        "config": None,
+        "encryption_algs": _CIPHERS,
+        "compression_algs": None,
+        "keepalive_interval": _KEPT_ALIVE_S,
+    }
+    key, password = proofs(secret)
+    if isinstance(side, _Server):
+        side.password = password
+        alone = {"public_key_auth": False, "kbdint_auth": False, "host_based_auth": False, "gss_host": None}
+        return await asyncssh.run_server(sock, server_factory=lambda: side, server_host_keys=[key], **alone, **options)
+    known: Any = ([key.convert_to_public()], [], [])
+    nobody: dict[str, Any] = {"client_keys": None, "agent_path": None, "username": _USER, "gss_host": None}
+    return await asyncssh.run_client(
+        sock, client_factory=lambda: side, known_hosts=known, password=password, **nobody, **options
+    )
+
+
+def proofs(secret: bytes) -> tuple[asyncssh.SSHKey, str]:
+    """The server's key, and the client's password."""
+
+    def derived(what: bytes) -> bytes:
+        return HKDF(algorithm=SHA256(), length=32, salt=None, info=_LABEL + what).derive(secret)
+
+    private = Ed25519PrivateKey.from_private_bytes(derived(b"server"))
+    pem = private.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+    return asyncssh.import_private_key(pem), derived(b"client").hex()
+
+
+async def _carry(connection: Connection, side: _Side, theirs: Sequence[Forward], ready: Ready | None) -> None:
+    """`theirs`: what is opened on the peer's host by this side, SSH's client; its own it opens before."""
+    if isinstance(connection, asyncssh.SSHClientConnection):
+        for each in side.forwards:
+            await side.listen(each)
+        side.listening.set()
+        if theirs and side.failed is None:
+            await _asked(connection, side, theirs)
+    if side.forwards:
+        await side.listening.wait()
+    if side.failed is not None:
+        raise side.failed
+    if ready is not None and side.are_open:
+        ready(side.forwards)
+    await connection.wait_closed()
+
+
+async def _asked(connection: asyncssh.SSHClientConnection, side: _Side, theirs: Sequence[Forward]) -> None:
+    """Have the peer open its ports, and tell it that this side knows that they are."""
+    for each in theirs:
+        with contextlib.suppress(asyncssh.ChannelListenError):  # the peer knows why, and ends this
+            await connection.create_server(partial(_connecting, side, each), *each.listen, **side.sizes)
+    with contextlib.suppress(asyncssh.ChannelListenError):
+        await connection.forward_remote_path(_ALL_OPEN, _ALL_OPEN)
+
+
+def _connecting(side: _Side, wanted: Forward, _host: str, _port: int) -> Any:
+    """To where connections of that port go, whoever they are from."""
+    return side.connect(*wanted.to)

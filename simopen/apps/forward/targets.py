@@ -1,0 +1,59 @@
+"""What is listened for, and where connections may go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from simopen.model.endpoint import check_port, host_and_port
+from simopen.model.wording import quoted
+
+MOST_FORWARDS = 64
+_HERE = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the peer may have connections made to from this host; without a port, to any port of that host."""
+
+    host: str
+    port: int | None = None
+
+    @classmethod
+    def read(cls, text: str) -> Target:
+        """From HOST or HOST:PORT. Raises: ValueError."""
+        host, port = host_and_port(text)
+        return cls(host, port)
+
+    def covers(self, host: str, port: int) -> bool:
+        """Whether a connection to that is one to this."""
+        return self.host.lower() == host.lower() and self.port in {None, port}
+
+    def __str__(self) -> str:
+        return self.host if self.port is None else named(self.host, self.port)
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Connections to this port of this host are made from the peer's host to that host and port."""
+
+    listen: tuple[str, int]
+    to: tuple[str, int]
+
+    @classmethod
+    def read(cls, listen: str, to: str) -> Forward:
+        """From PORT or HOST:PORT, of this host, and HOST:PORT as the peer sees it. Raises: ValueError."""
+        host, port = (_HERE, int(listen)) if listen.isascii() and listen.isdecimal() else host_and_port(listen)
+        there, its_port = host_and_port(to)
+        if port is None or its_port is None:
+            raise ValueError(f"{quoted(listen if port is None else to)} has no port: HOST:PORT is wanted")
+        return cls(
+            (host, check_port(port, "the port to listen on")), (there, check_port(its_port, "the target's port"))
+        )
+
+    def __str__(self) -> str:
+        return f"{named(*self.listen)} to {named(*self.to)}"
+
+
+def named(host: str, port: int) -> str:
+    """The endpoint as it is typed."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
