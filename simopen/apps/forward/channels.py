@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import os
 import socket
 import weakref
 from collections.abc import Callable, Iterable, Sequence
@@ -265,27 +266,38 @@ async def carry(
         LocalEndpointError: a port of this host cannot be listened on.
     """
     side = (_Server if theirs is None else _Client)(tuple(forwards), tuple(allowed))
-    try:
-        async with asyncio.timeout(_LOGIN_S):
-            connection = await _speaking(sock, secret, side)
-    except (OSError, asyncssh.Error) as error:
-        raise before(error) from error
-    finally:
-        if side.connection is None:
-            sock.close()
-    try:
-        await _carry(connection, side, theirs or (), ready)
-    finally:
-        connection.close()
+    with sock:
         try:
-            async with asyncio.timeout(_CLOSE_S):
-                await connection.wait_closed()
-        except TimeoutError:
-            connection.abort()
-        await side.stop()
+            async with asyncio.timeout(_LOGIN_S):
+                connection = await _speaking(sock, secret, side)
+        except (OSError, asyncssh.Error) as error:
+            raise before(error) from error
+        try:
+            await _carry(connection, side, theirs or (), ready)
+        finally:
+            connection.close()
+            try:
+                async with asyncio.timeout(_CLOSE_S):
+                    await connection.wait_closed()
+            except TimeoutError:
+                connection.abort()
+            await side.stop()
+            await _linger(sock)
     if side.broke is not None:
         why = f"the stream that carries the connections broke: {reason(side.broke)}"
         raise ForwardError(why, is_broken=True) from side.broke
+
+
+async def _linger(sock: socket.socket) -> None:
+    """Let the peer read the last words: what it sends meanwhile would be answered by a RST, and that may overtake them.
+
+    asyncssh closes its own descriptor at once.
+    """
+    with contextlib.suppress(OSError):  # a time-out, too
+        sock.shutdown(socket.SHUT_WR)
+        async with asyncio.timeout(_CLOSE_S):
+            while await asyncio.get_running_loop().sock_recv(sock, _PACKET):
+                pass
 
 
 def before(error: Exception) -> ForwardError:
@@ -302,6 +314,18 @@ async def _speaking(sock: socket.socket, secret: bytes, side: _Side) -> Connecti
         "keepalive_interval": _KEPT_ALIVE_S,
     }
     key, password = proofs(secret)
+    its_own = socket.socket(fileno=os.dup(sock.fileno()))
+    its_own.setblocking(False)
+    try:
+        return await _run(its_own, key, password, side, options)
+    finally:
+        if side.connection is None:
+            its_own.close()
+
+
+async def _run(
+    sock: socket.socket, key: asyncssh.SSHKey, password: str, side: _Side, options: dict[str, Any]
+) -> Connection:
     if isinstance(side, _Server):
         side.password = password
         alone = {"public_key_auth": False, "kbdint_auth": False, "host_based_auth": False, "gss_host": None}
