@@ -20,6 +20,8 @@ from hypothesis import settings
 
 from simopen import lab
 
+os.environ.pop("PS1", None)  # an activated environment's: a shell under test would greet with it
+
 ROOT = Path(__file__).parents[1]
 # Set by CI, which has the lab and every real server: a skip there would be a hole in the evidence.
 NO_SKIP = bool(os.environ.get("SIMOPEN_NO_SKIP"))
