@@ -92,7 +92,8 @@ async def pair(make: Callable[[], Awaitable[tuple[Pair, Pair]]] = stream_pair) -
         yield both
     finally:
         for _, writer in both:
-            writer.transport.abort()
+            if not writer.transport.is_closing():  # asyncio's own fail after their end
+                writer.transport.abort()
 
 
 def carry(one: Channel, other: Channel) -> None:

@@ -26,7 +26,8 @@ async def stream() -> AsyncIterator[tuple[Streams, Streams]]:
                 yield ours, theirs
         finally:
             for _, writer in (ours, theirs):
-                writer.transport.abort()
+                if not writer.transport.is_closing():  # asyncio's own fail after their end
+                    writer.transport.abort()
                 with contextlib.suppress(OSError):
                     await writer.wait_closed()
 
