@@ -14,7 +14,7 @@ from typing import Any
 
 from simopen.model.endpoint import normalise
 from simopen.net.sockets import connect, drop
-from simopen.net.streams import pass_on, streams_over
+from simopen.net.streams import abort, pass_on, streams_over
 
 _BACKLOG = 128
 Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -114,8 +114,8 @@ async def _carry(outer: Pair, inner: Pair, sock: socket.socket) -> None:
         await asyncio.gather(*ways, return_exceptions=True)
         with contextlib.suppress(OSError):
             drop(sock)  # a FIN would be taken for the end
-        inner[1].transport.abort()
-        outer[1].transport.abort()
+        abort(inner[1])
+        abort(outer[1])
         if not isinstance(error, OSError):
             raise
     finally:

@@ -49,6 +49,13 @@ def require_open(writer: asyncio.StreamWriter) -> None:
         raise ConnectionResetError("connection lost")
 
 
+def abort(writer: asyncio.StreamWriter) -> None:
+    """Close it at once, whatever is unsent. asyncio's own transports fail at that where they were closed with something
+    unsent, and have ended when that had left."""
+    with contextlib.suppress(AttributeError):
+        writer.transport.abort()
+
+
 async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Write what is read, until its end, which is written, too. Raises: OSError."""
     while data := await reader.read(_PIECE):

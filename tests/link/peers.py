@@ -16,6 +16,7 @@ from simopen.link.session import Kind, Role, Session
 from simopen.link.streams import streams
 from simopen.link.transport import ANSWER_S
 from simopen.net.sockets import keep
+from simopen.net.streams import abort
 
 KEY, OTHER_KEY = bytes(range(32)), bytes(32)
 Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -92,8 +93,7 @@ async def pair(make: Callable[[], Awaitable[tuple[Pair, Pair]]] = stream_pair) -
         yield both
     finally:
         for _, writer in both:
-            if not writer.transport.is_closing():  # asyncio's own fail after their end
-                writer.transport.abort()
+            abort(writer)
 
 
 def carry(one: Channel, other: Channel) -> None:

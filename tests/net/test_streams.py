@@ -17,7 +17,7 @@ import simopen
 from simopen.holepunch import api
 from simopen.net import delayed_close
 from simopen.net.sockets import drop
-from simopen.net.streams import StreamProtocol, pass_on, streams_over
+from simopen.net.streams import StreamProtocol, abort, pass_on, streams_over
 from tests.link.peers import connected
 from tests.loopback import HERE
 
@@ -100,3 +100,15 @@ async def test_a_stream_that_is_lost_as_not_connected_was_reset() -> None:
     protocol.connection_lost(OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN)))
     with pytest.raises(ConnectionResetError, match="reset"):
         await reader.read()
+
+
+async def test_a_stream_that_has_ended_can_be_aborted() -> None:
+    """Closed with something unsent, and ended since: asyncio's transport has no loop any more."""
+    one, other = await stream_pair()
+    one[1].write(bytes(20_000_000))
+    one[1].close()
+    await other[0].read()
+    await one[1].wait_closed()
+    abort(one[1])
+    abort(other[1])
+    abort(other[1])

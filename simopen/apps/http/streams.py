@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TypeAlias
 
-from simopen.net.streams import require_open
+from simopen.net.streams import abort, require_open
 
 Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -44,4 +44,4 @@ async def close(writer: asyncio.StreamWriter) -> None:
         async with asyncio.timeout(CLOSE_S):
             await writer.wait_closed()
     except OSError:  # a time-out, too
-        writer.transport.abort()
+        abort(writer)

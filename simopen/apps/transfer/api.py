@@ -22,6 +22,7 @@ from simopen.apps.transfer.outgoing import Outgoing, batch
 from simopen.errors import TransferError
 from simopen.model.wording import shown
 from simopen.net.os_errors import reason
+from simopen.net.streams import abort
 
 LIMIT = 2**20
 """Of the reader: as much as goes to the thread at once."""
@@ -288,4 +289,4 @@ async def _closed(writer: StreamWriter, unread: StreamReader | None = None) -> N
                 await writer.wait_closed()
     finally:
         writer.close()
-        writer.transport.abort()
+        abort(writer)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any, TypeAlias
 
 from simopen.apps.transfer.api import LIMIT
+from simopen.net.streams import abort
 
 Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 SOON_S = 30
@@ -26,8 +27,7 @@ async def stream() -> AsyncIterator[tuple[Streams, Streams]]:
                 yield ours, theirs
         finally:
             for _, writer in (ours, theirs):
-                if not writer.transport.is_closing():  # asyncio's own fail after their end
-                    writer.transport.abort()
+                abort(writer)
                 with contextlib.suppress(OSError):
                     await writer.wait_closed()
 
