@@ -18,11 +18,11 @@ from collections.abc import Iterator, Sequence
 from simopen import lab
 from simopen.cli.console import answer, fitted
 from simopen.lab.draw.text_diagram import sequence
+from simopen.model.endpoint import ANY
 from simopen.net.sockets import open_socket
 
 WORDS = "I love you."
 PORT = 1314
-_HOLD = "127.255.255.254"
 # Two interpreters have to start before the instant; a loaded machine takes its time.
 _LEAD_S = 2.5
 
@@ -103,8 +103,9 @@ async def _here(command: Sequence[str]) -> lab.Completed:
 
 @contextlib.contextmanager
 def _two_ports() -> Iterator[tuple[int, int]]:
-    """Two ports that nothing on this host has, held on an address of their own, so that the two can share them."""
-    with open_socket((_HOLD, 0), socket.AF_INET) as one, open_socket((_HOLD, 0), socket.AF_INET) as other:
+    """Two ports that nothing on this host has, held on every address, so that the kernel gives them to nobody else."""
+    every = ANY[socket.AF_INET], 0
+    with open_socket(every, socket.AF_INET) as one, open_socket(every, socket.AF_INET) as other:
         yield one.getsockname()[1], other.getsockname()[1]
 
 

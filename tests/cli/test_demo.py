@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import sys
 
 import pytest
 
-from simopen.cli.demo import _took
+from simopen.cli.demo import _took, _two_ports
+from simopen.net.sockets import open_socket
 from tests.cli.processes import read_until, running, simopen_run
 
 
@@ -42,6 +44,15 @@ def test_the_demo() -> None:
     assert "SYN-RECEIVED" in out.decode()
     assert len({line.index("simopen connect") for line in out.decode().splitlines() if "$ " in line}) == 1
     assert "The SYNs crossed" in out.decode()
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "127.0.0.1", "127.0.0.2"])
+def test_the_demos_ports_are_given_to_nobody_else_meanwhile(address: str) -> None:
+    with _two_ports() as ports:
+        for port in ports:
+            with socket.socket() as other, pytest.raises(OSError, match="in use"):
+                other.bind((address, port))
+            open_socket((address, port), socket.AF_INET).close()
 
 
 def test_the_demo_on_loopback() -> None:

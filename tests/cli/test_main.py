@@ -203,7 +203,7 @@ def test_in_any_encoding_the_answer_and_the_data_are_whole(ports: Ports) -> None
     with ThreadPoolExecutor(len(MICRO)) as pool:  # all at once, as each demo waits for an instant of its own
         demos = pool.map(lambda encoding: encoded(encoding, "demo", "--loopback"), MICRO)
     for (encoding, micro), (status, out, said) in zip(MICRO.items(), demos, strict=True):
-        assert (encoding, status, said) == (encoding, 0, "")
+        assert (encoding, status, said) == (encoding, 0, ""), out
         assert (encoding, out.count(micro + b"s after the instant)")) == (encoding, 2)
     data = bytes(range(256))
     for encoding in MICRO:
