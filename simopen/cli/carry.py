@@ -10,6 +10,7 @@ import os
 from simopen.apps.pipe import Carried, pipe
 from simopen.cli.console import Screen, print_json
 from simopen.model.wording import amount
+from simopen.net.streams import abort
 
 _STDIN, _STDOUT = 0, 1
 
@@ -27,7 +28,7 @@ async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, scre
             await writer.wait_closed()
     except BaseException:
         # Not `close`, which waits until a peer that may have stopped reading has taken all.
-        writer.transport.abort()
+        abort(writer)
         screen.say(_counts(carried))
         raise
     return carried

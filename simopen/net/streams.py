@@ -19,6 +19,7 @@ from simopen.net.os_errors import of_a_stream
 from simopen.net.start_tls import Writer
 
 STREAM_LIMIT = 2**16  # asyncio's own default
+CLOSE_S = 5.0  # for what was written to leave
 _PIECE = 2**16
 
 
@@ -54,6 +55,16 @@ def abort(writer: asyncio.StreamWriter) -> None:
     unsent, and have ended when that had left."""
     with contextlib.suppress(AttributeError):
         writer.transport.abort()
+
+
+async def close(writer: asyncio.StreamWriter, limit_s: float = CLOSE_S) -> None:
+    """Close it, and see that off; after `limit_s` at once."""
+    writer.close()
+    try:
+        async with asyncio.timeout(limit_s):
+            await writer.wait_closed()
+    except OSError:  # a time-out, too
+        abort(writer)
 
 
 async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -16,6 +16,7 @@ from simopen.apps.forward.channels import Ready, before, carry
 from simopen.apps.forward.targets import MOST_FORWARDS, Forward, Target
 from simopen.link.handover import hand_over
 from simopen.link.session import Role
+from simopen.net.streams import close
 
 if TYPE_CHECKING:
     from simopen.link.transport import LinkTransport
@@ -68,13 +69,4 @@ async def forward(
             ready=ready,
         )
     finally:
-        writer.close()
-        await _closed(writer)
-
-
-async def _closed(writer: asyncio.StreamWriter) -> None:
-    try:
-        async with asyncio.timeout(_CLOSE_S):
-            await writer.wait_closed()
-    except OSError:  # a time-out, too
-        writer.transport.abort()
+        await close(writer, _CLOSE_S)

@@ -26,9 +26,10 @@ import httpcore2
 import httpx2
 
 from simopen.apps.http.pieces import Pieces
-from simopen.apps.http.streams import IDEMPOTENT, Streams, close
+from simopen.apps.http.streams import IDEMPOTENT, Streams
 from simopen.errors import SimopenError
 from simopen.net.os_errors import reason
+from simopen.net.streams import close
 
 Meet: TypeAlias = Callable[[], Awaitable[Streams]]
 

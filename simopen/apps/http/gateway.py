@@ -19,9 +19,9 @@ from typing import Any, TypeAlias
 
 import h11
 
-from simopen.apps.http.streams import CHUNK, IDEMPOTENT, Streams, close, copy, has_come
+from simopen.apps.http.streams import CHUNK, IDEMPOTENT, Streams, copy, has_come
 from simopen.net.os_errors import reason
-from simopen.net.streams import require_open
+from simopen.net.streams import abort, close, require_open
 
 Connect: TypeAlias = Callable[[], Awaitable[Streams]]
 
@@ -53,7 +53,7 @@ async def carry(connect: Connect, reader: StreamReader, writer: StreamWriter) ->
             writer.write(_BAD_REQUEST)
     finally:
         if gateway.begun:
-            writer.transport.abort()  # half an answer shall not look like one that has ended
+            abort(writer)  # half an answer shall not look like one that has ended
         await gateway.leave()
 
 
@@ -175,7 +175,7 @@ class _Gateway:
                         await server.send(h11.EndOfMessage())
             await self._watch(server)
         except (OSError, h11.RemoteProtocolError):
-            server.writer.transport.abort()
+            abort(server.writer)
             raise
 
     async def _watch(self, server: _Side) -> None:

@@ -20,9 +20,10 @@ import uvicorn
 
 from simopen.apps.http import gateway
 from simopen.apps.http.gateway import Connect
-from simopen.apps.http.streams import Streams, close, copy
+from simopen.apps.http.streams import Streams, copy
 from simopen.model.endpoint import check_port, host_and_port
 from simopen.net.os_errors import connection_reason
+from simopen.net.streams import close
 
 Application: TypeAlias = Callable[..., Coroutine[Any, Any, None]]
 One: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TypeAlias
 
-from simopen.net.streams import abort, require_open
+from simopen.net.streams import require_open
 
 Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", "QUERY"})
 """The methods of requests that may be sent again: to do it twice is as good as once (RFC 9110 §9.2.2)."""
 CHUNK = 2**16
-CLOSE_S = 5.0  # for what was written to leave
 
 
 def has_come(reader: asyncio.StreamReader) -> bool:
@@ -35,13 +34,3 @@ async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
         await writer.drain()
     if not writer.is_closing():
         writer.write_eof()
-
-
-async def close(writer: asyncio.StreamWriter) -> None:
-    """Close it, and see that off."""
-    writer.close()
-    try:
-        async with asyncio.timeout(CLOSE_S):
-            await writer.wait_closed()
-    except OSError:  # a time-out, too
-        abort(writer)
