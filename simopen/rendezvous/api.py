@@ -192,8 +192,9 @@ async def meeting(
         if (pake := await early) is None:
             pake = await aside(Pake, wanted.password(typed), room)
         began_ns = time.monotonic_ns()
-        await signaller.enter(room)
         said = Exchange(secrets.token_hex(8), pake.message, began_ns, is_long=secret is not None)
+        await signaller.send(said.first.phase, said.first.body)  # before, so that nobody waits for it
+        await signaller.enter(room)
         side = _Side(signaller, pake, said, nats, Settings(told, limit, local_clock=local_clock))
         found = Meeting(typed, side)
         told.tell(InRoom(MonoNs(time.monotonic_ns()), room, signaller.welcome.motd))

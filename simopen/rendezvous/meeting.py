@@ -111,7 +111,7 @@ class _Lost(PunchError):  # noqa: N818 - says what happened
 
 
 class Meeting:
-    """One side, in a room of its signaller's. `began_ns`: when it came there. Cancel `listening` at the end."""
+    """One side, in a room of its signaller's, where it has said its first message."""
 
     def __init__(self, signaller: Signaller, pake: Pake, said: Exchange, nats: Nats, settings: Settings) -> None:
         self._signaller, self._pake, self._said, self._settings = signaller, pake, said, settings
@@ -174,7 +174,6 @@ class Meeting:
 
     async def _listen(self) -> None:
         try:
-            await self._say(self._said.first)
             while True:
                 message = await self._signaller.receive()
                 now_ns = time.monotonic_ns()

@@ -73,7 +73,7 @@ class Signaller(Protocol):
         """
 
     async def send(self, phase: str, body: bytes) -> None:
-        """Give a message to the rendezvous. Each of a side's phases has one message.
+        """Give a message to the rendezvous; before the room is entered, keep it for that. A phase has one message.
 
         It is sent again after a lost connection, until the rendezvous has it. Returning does not say that the peer
         has read it.

@@ -89,6 +89,7 @@ class NatsRooms:
         self._is_in = False
         self._peer: str | None = None
         self._met = asyncio.Event()
+        self._heard_there = 0
         self._said: dict[str, bytes] = {}
         self._heard: set[tuple[str, str]] = set()
         self._counts: Counter[str] = Counter()
@@ -132,6 +133,8 @@ class NatsRooms:
             self._room = room
             await self._listen("try", self._answer, group="any")
             await self._listen_for_all()
+        if not self._has_made:
+            await self._say_all()  # with the hello, and not a round trip later: in a crowded room nobody heeds it
         if await self._is_crowded(room):
             await self._go_out()
             raise RoomCrowded(
@@ -140,7 +143,8 @@ class NatsRooms:
             )
         self._is_in = True
         self._looking = asyncio.create_task(self._look_again(room))
-        await self._say_all()
+        if self._heard_there < len(self._said):
+            await self._say_all()
 
     async def _is_crowded(self, room: str) -> bool:
         """Also says hello to who is there."""
@@ -150,6 +154,7 @@ class NatsRooms:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause_s):
                         await self._met.wait()
+            self._heard_there = 0 if answer is None else answer.heard
             return answer is not None and answer.word is Word.CROWDED
         return False
 
@@ -273,6 +278,8 @@ class NatsRooms:
         side, phase = message.subject.split(".")[-2:]
         if side == self._side or (side, phase) in self._heard or len(message.data) > BODY_MOST:
             return
+        if self._peer not in (None, side):
+            return  # a third's, or a successor's, who says it again once the hello has told that the peer is gone
         try:
             said = Message(bytes.fromhex(phase).decode(), message.data)
         except ValueError:

@@ -84,6 +84,8 @@ class Side:
         for other in self._room:
             for message in other.sent:
                 self._place.waiting.put_nowait(message)
+            for message in self._place.sent:
+                other.waiting.put_nowait(message)
         self._room.append(self._place)
         self._rooms.changed.set()
 

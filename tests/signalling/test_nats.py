@@ -168,6 +168,31 @@ async def test_who_leaves_says_again_what_the_peer_has_missed(nats_via: str) -> 
         assert set(said) == {b"1"}
 
 
+async def test_what_a_third_says_is_heard_by_nobody(nats_via: str) -> None:
+    """It is said with the hello, before the room is known to be crowded."""
+    async with entered(nats_via, "107") as one, entered(nats_via, "107") as other:
+        async with nats_rooms([nats_via], nats_via) as third:
+            await third.send("pake", b"guess")
+            with pytest.raises(RoomCrowded):
+                await third.enter("107")
+        for says, hears in ((one, other), (other, one)):
+            await says.send("pake", b"message")
+            assert await hears.receive() == Message("pake", b"message")
+
+
+async def test_what_a_successor_says_at_its_coming_is_heard(nats_via: str) -> None:
+    """Its peer still believes that the one before is there, and heeds nobody else."""
+    async with entered(nats_via, "108") as one:
+        async with entered(nats_via, "108") as other:
+            await other.send("pake", b"1")
+            assert await one.receive() == Message("pake", b"1")
+            await vanish(other)
+        async with nats_rooms([nats_via], nats_via) as again:
+            await again.send("pake", b"2")
+            await again.enter("108")
+            assert await one.receive() == Message("pake", b"2")
+
+
 async def test_a_stranger_cannot_fill_the_memory(nats_via: str) -> None:
     async with entered(nats_via, "106") as one, by_hand(nats_via) as client:
         for number in range(1001):
