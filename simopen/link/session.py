@@ -3,7 +3,8 @@
 Theory of operation. Pure. A key alone would prove only that the other end knows it: a recording of an earlier session,
 or this side's own other socket, would do as well. So everything that is derived from the key depends on the context,
 too: a hash of what both sides have said for this one session, each of them something that was never said before.
-The same two texts, compared, say which side is the initiator. Both sides so know it without a word.
+The same two texts, compared, say which side is the initiator, where nothing else does. Both sides so know it without a
+word.
 """
 
 from __future__ import annotations
@@ -74,16 +75,20 @@ class Session:
         return cls(checked(key))
 
     @classmethod
-    def between(cls, kind: Kind, key: bytes, mine: bytes, theirs: bytes) -> Session:
+    def between(cls, kind: Kind, key: bytes, mine: bytes, theirs: bytes, *, begins: bool | None = None) -> Session:
         """Of what each side has said. `mine` and `theirs`: the bytes that the peer has as `theirs` and `mine`.
+
+        `begins`: whether this side is the initiator, as both know; None: whoever has said the greater text is.
 
         Raises:
             ValueError: the two are equal: they are this side's own, sent back.
         """
         if mine == theirs:
             raise ValueError(f"both {kind.value} are the same: this side's own")
-        role = Role.INITIATOR if mine > theirs else Role.RESPONDER
-        return cls(key, context(kind, max(mine, theirs), min(mine, theirs)), role)
+        if begins is None:
+            begins = mine > theirs
+        texts = (mine, theirs) if begins else (theirs, mine)
+        return cls(key, context(kind, *texts), Role.INITIATOR if begins else Role.RESPONDER)
 
 
 def new_key() -> bytes:

@@ -119,7 +119,7 @@ class Exchange:
         self.begun: dict[str, Peer] = {}
         """Those who have begun, and not yet confirmed; the latest last."""
         self._began_ns = began_ns
-        self._seen: set[str] = set()
+        self._came_ns: dict[str, int] = {}
         self._early: list[tuple[str, bytes]] = []
 
     def hear(self, phase: str, body: bytes, at_ns: int, utc_ns: int) -> list[Send | Derive]:
@@ -128,7 +128,7 @@ class Exchange:
         Raises: WrongCode; SignallingError for a peer that has the code and breaks the rules.
         """
         if (theirs := pake_of(phase, body)) is not None:
-            return list(self._begin(theirs, body))
+            return list(self._begin(theirs, body, at_ns))
         for each in (*self.begun.values(), self.peer):
             if each is not None and each.channel.is_for_us(phase):
                 return list(self._sealed(each, phase, body, at_ns, utc_ns))
@@ -136,17 +136,17 @@ class Exchange:
             self._early.append((phase, body))
         return []
 
-    def _begin(self, theirs: str, body: bytes) -> Iterator[Send | Derive]:
-        if theirs == self.mine or theirs in self._seen:
+    def _begin(self, theirs: str, body: bytes, at_ns: int) -> Iterator[Send | Derive]:
+        if theirs == self.mine or theirs in self._came_ns:
             return
-        if len(self._seen) >= MOST_PEERS:
+        if len(self._came_ns) >= MOST_PEERS:
             raise SignallingError(f"{MOST_PEERS} have begun in this room, one after the other: {_ANEW}")
-        self._seen.add(theirs)
+        self._came_ns[theirs] = at_ns
         yield Derive(theirs, body)
 
     def keyed(self, theirs: str, key: bytes, at_ns: int, utc_ns: int) -> list[Send | Derive]:
         """The key with `theirs` is there. Raises: as `hear`."""
-        waited_ms = max(0, at_ns - self._began_ns) // 10**6
+        waited_ms = max(0, self._came_ns[theirs] - self._began_ns) // 10**6  # not until now: the key's ms are luck
         is_told = self._is_long or not self.begun
         self.begun[theirs] = begun = Peer(Channel(key, self.mine, theirs), waited_ms)
         actions: list[Send | Derive] = [_hi(begun)] if is_told else []

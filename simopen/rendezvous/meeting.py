@@ -291,7 +291,9 @@ class Meeting:
             self._tell(PeerClock(MonoNs(time.monotonic_ns()), difference_ns / 1e9, when.bound_ns / 1e9))
         if not peer.asks:
             clock = replace(clock, bound_ns=when.bound_ns, source=Source.PEER)
-        session = Session.between(Kind.HELLOS, peer.channel.link_key, peer.own_hellos[number].sealed, theirs.sealed)
+        texts = peer.own_hellos[number].sealed, theirs.sealed
+        # Who begins has its first byte at the other half a round trip sooner, and the one that came first waits anyway.
+        session = Session.between(Kind.HELLOS, peer.channel.link_key, *texts, begins=peer.asks)
         options = self._options(number, when.at_ns / 1e9, clock, session)
         spray = mine.spray and ticket.spray
         fire = _connected(mine, ticket, replace(options, spray=spray), self._settings.limit)

@@ -31,7 +31,9 @@ def session(vector: dict[str, Any], *, turned: bool = False) -> Session:
     mine, theirs = bytes.fromhex(vector["mine"]), bytes.fromhex(vector["theirs"])
     if turned:
         mine, theirs = theirs, mine
-    return Session.between(Kind(vector["kind"]), bytes.fromhex(vector["key"]), mine, theirs)
+    kind = Kind(vector["kind"])
+    begins = (vector["role"] == "initiator") is not turned if kind is Kind.HELLOS else None
+    return Session.between(kind, bytes.fromhex(vector["key"]), mine, theirs, begins=begins)
 
 
 def hkdf(key: bytes, info: bytes) -> bytes:
@@ -56,7 +58,11 @@ def test_the_vectors(vector: dict[str, Any]) -> None:
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda each: str(each["kind"]))
 def test_the_vectors_are_what_the_rfcs_say(vector: dict[str, Any]) -> None:
     """By the standard library alone, from the words of the protocol."""
-    texts = sorted([bytes.fromhex(vector["mine"]), bytes.fromhex(vector["theirs"])], reverse=True)
+    texts = [bytes.fromhex(vector["mine"]), bytes.fromhex(vector["theirs"])]
+    if vector["kind"] != "hellos":
+        assert (vector["role"] == "initiator") is (texts[0] > texts[1])
+    if vector["role"] == "responder":
+        texts.reverse()
     said = b"".join(len(text).to_bytes(4, "big") + text for text in texts)
     context = hashlib.sha256(b"simopen link 1\0" + vector["kind"].encode() + b"\0" + said).digest()
     assert context.hex() == vector["context"]
@@ -85,9 +91,16 @@ def test_a_certificate_is_the_same_whenever_it_is_made_and_valid_at_any_time(rol
     assert certificate.not_valid_after_utc.year == 9999
 
 
-@given(st.lists(st.binary(min_size=16, max_size=40), min_size=2, max_size=2, unique=True), st.sampled_from(Kind))
-def test_two_sides_agree_on_all_but_the_role_and_nobody_else_does(texts: list[bytes], kind: Kind) -> None:
-    one, other = Session.between(kind, KEY, *texts), Session.between(kind, KEY, *reversed(texts))
+@given(
+    st.lists(st.binary(min_size=16, max_size=40), min_size=2, max_size=2, unique=True),
+    st.sampled_from(Kind),
+    st.sampled_from([(None, None), (True, False), (False, True)]),
+)
+def test_two_sides_agree_on_all_but_the_role_and_nobody_else_does(
+    texts: list[bytes], kind: Kind, begins: tuple[bool | None, bool | None]
+) -> None:
+    one = Session.between(kind, KEY, *texts, begins=begins[0])
+    other = Session.between(kind, KEY, *reversed(texts), begins=begins[1])
     assert {one.role, other.role} == set(Role)
     assert one.context == other.context
     assert private_bytes(one, Role.INITIATOR) != private_bytes(one, Role.RESPONDER)
@@ -99,9 +112,10 @@ def test_two_sides_agree_on_all_but_the_role_and_nobody_else_does(texts: list[by
         assert private_bytes(foreign, Role.INITIATOR) != private_bytes(one, Role.INITIATOR)
 
 
-def test_a_text_of_ones_own_makes_no_session() -> None:
+@pytest.mark.parametrize("begins", [None, True, False])
+def test_a_text_of_ones_own_makes_no_session(begins: bool | None) -> None:
     with pytest.raises(ValueError, match="this side's own"):
-        Session.between(Kind.NONCES, KEY, b"a" * 16, b"a" * 16)
+        Session.between(Kind.NONCES, KEY, b"a" * 16, b"a" * 16, begins=begins)
 
 
 @pytest.mark.parametrize("key", [b"", b"x" * 15, bytearray(15), memoryview(b"abc")])

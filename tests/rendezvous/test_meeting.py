@@ -165,6 +165,15 @@ async def test_who_is_interrupted_leaves_nothing_and_the_peer_hears_of_it(place:
         await asyncio.wait({stays})
 
 
+async def test_who_comes_later_begins(place: Place) -> None:
+    """The other waits already; who begins has its first byte at the other half a round trip sooner."""
+    early = asyncio.ensure_future(place.meet())
+    await place.until("in room")
+    streams = await asyncio.gather(place.meet(), early)
+    assert [writer.get_extra_info("simopen").proof.role for _, writer in streams] == ["initiator", "responder"]
+    await close(*streams)
+
+
 async def test_a_peer_that_comes_anew_is_met(place: Place) -> None:
     """Its program was killed after it had confirmed: it said no bye."""
     stays = asyncio.ensure_future(place.meet())
