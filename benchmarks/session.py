@@ -39,8 +39,8 @@ async def measured(cuts: int, away_s: tuple[float, float], gone_s: list[float], 
     found: list[tuple[str, float]] = []
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
-        liveness = {"keepalive": 1.0, "user_timeout": PATIENCE_S}
-        async with two_sessions(Path(folder), "tests.asker", limit_s=_LONG_S, **liveness) as (host, sides):
+        sessions = two_sessions(Path(folder), "tests.asker", limit_s=_LONG_S, keepalive=1.0, user_timeout=PATIENCE_S)
+        async with sessions as (host, sides):
             await asyncio.gather(*(side.until("heard") for side in sides))
             for number in range(1, cuts + 1):
                 await asyncio.sleep(drawn.uniform(*_APART_S))

@@ -24,6 +24,14 @@ _CUT = b"""table inet cut {
 }"""
 
 
+_MOVE = """import sys, time
+from pyroute2 import IPRoute
+with IPRoute() as netlink:
+    (old,) = netlink.get_addr(address=sys.argv[1])
+    print(time.monotonic_ns())
+    netlink.addr("del", index=old["index"], address=sys.argv[1], prefixlen=old["prefixlen"])"""
+
+
 class Side:
     """A program with a session on a host. `told`: what it has said so far."""
 
@@ -60,14 +68,16 @@ class Side:
 
 @contextlib.asynccontextmanager
 async def two_sessions(
-    folder: Path, program: str = "tests.rejoiner", *, limit_s: float = LONG_S, **liveness: float
+    folder: Path, program: str = "tests.rejoiner", *, limit_s: float = LONG_S, moves: bool = False, **liveness: float
 ) -> AsyncIterator[tuple[lab.Host, tuple[Side, Side]]]:
-    """One of the two hosts, and both sides' programs, its own first."""
+    """One of the two hosts, and both sides' programs, its own first. `moves`: that one can `move`."""
     async with site(limit_s) as (net, via, servers):
-        hosts, sides = [], []
+        hosts: list[lab.Host] = []
+        sides = []
         for name, loop in (("laptop", "asyncio"), ("desk", "uvloop")):
             peers.keep(peers.derived(name, bytes(32)), folder)
-            host = await net.host(name, delay_s=0.02, nat=Nat())
+            two = moves and not hosts
+            host = await net.host(name, delay_s=0.02, nat=None if two else Nat(), two_addresses=two)
             done = await host.run(["sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6"])
             assert done.returncode == 0
             order = json.dumps({"name": name, "folder": str(folder), "via": via, "servers": servers, **liveness})
@@ -89,3 +99,10 @@ async def mend(host: lab.Host) -> int:
     done = await host.run(["nft", "delete", "table", "inet", "cut"])
     assert done.returncode == 0, done.stderr.decode()
     return before_ns
+
+
+async def move(host: lab.Host) -> int:
+    """Take its first address away: it has the second one from here on. Returns when at the earliest."""
+    done = await host.run([sys.executable, "-c", _MOVE, host.address])
+    assert done.returncode == 0, done.stderr.decode()
+    return int(done.stdout)
