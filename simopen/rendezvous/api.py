@@ -175,7 +175,9 @@ async def meeting(
     where_to = via if callable(via) else where.required(via)
     opened = _opened(where_to, allow_plain=allow_plain)
     early = asyncio.ensure_future(wanted.begun())
+    loading = asyncio.ensure_future(_loaded(early))
     async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(_put_away, loading)
         stack.push_async_callback(_put_away, early)
         nats = None if servers is None else Nats(local, servers, timeout_s)
         if nats is not None:
@@ -209,6 +211,22 @@ async def meeting(
                 _leave_later(side, stack.pop_all())
         if not found.is_met:
             await side.leave(Mood.LONELY, "it did not wait")
+
+
+async def _loaded(early: asyncio.Task[Any]) -> None:
+    await asyncio.wait({early})  # which is waited for first
+    await aside(load)
+
+
+def load() -> None:
+    """Use once what is needed when the peer is there: it takes 40 ms to load, and then somebody waits."""
+    import simopen.holepunch.verification
+    import simopen.link.streams  # noqa: F401
+    from simopen.rendezvous.sealing import Channel
+    from simopen.ticket.keys import PrivateKey
+
+    Channel(bytes(32), "", "").seal(b"")
+    PrivateKey.new().public()
 
 
 def _leave_later(side: _Side, rest: contextlib.AsyncExitStack) -> None:

@@ -45,7 +45,7 @@ PEER_S = 30.0
 WINDOWS_S = (5.0, 7.5, 10.0)
 """Of each round. The instant is known to some ms on both sides, so what is left is SYNs lost once, twice."""
 _LONG_S = 3600.0
-_APART_S = 0.004
+_APART_S = 0.001
 _ENOUGH_S = 0.25
 _LEAVING_S = 1.0
 _ARMING_NS = 30_000_000
