@@ -34,10 +34,13 @@ _NATS_PORT = 4222
 async def side(code: str, via: str, servers: list[str]) -> None:
     """One side: a line when it is in the room, and one when it has heard a byte."""
     import simopen
-    from simopen.rendezvous import pake
+    from simopen.nat import stun
+    from simopen.rendezvous import api, pake
     from simopen.signalling import mailbox, nats  # noqa: F401
 
     pake.Pake(b"warm", "1")
+    stun.request(bytes(stun.TRANSACTION_BYTES))
+    api.load()
     events: list[simopen.Event] = []
 
     def tell(event: simopen.Event) -> None:
