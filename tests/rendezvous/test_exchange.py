@@ -21,13 +21,13 @@ RIGHT, WRONG = b"right", b"wrong"
 
 
 class Side:
-    """An exchange with its PAKE, and what it has to send."""
+    """An exchange with its PAKE, and what it has to send. `works_ns`: for a key."""
 
     def __init__(self, name: str, secret: bytes = RIGHT, began_ns: int = 0, is_long: bool = False) -> None:
         self.pake = Pake(secret, "7")
         self.said = Exchange(name, self.pake.message, began_ns, is_long=is_long)
         self.out: list[Send] = [self.said.first]
-        self.now_ns = 0
+        self.now_ns = self.works_ns = 0
 
     def hear(self, phase: str, body: bytes) -> None:
         self._do(self.said.hear(phase, body, self.now_ns, self.now_ns))
@@ -38,7 +38,8 @@ class Side:
                 self.out.append(each)
             else:
                 key = self.pake.finish(each.message)
-                self._do(self.said.keyed(each.theirs, key, self.now_ns, self.now_ns))
+                there_ns = self.now_ns + self.works_ns
+                self._do(self.said.keyed(each.theirs, key, there_ns, there_ns))
 
     @property
     def peer(self) -> Peer:
@@ -75,6 +76,14 @@ def test_one_asks_for_the_time_the_one_that_came_later(waited_ns: int) -> None:
     settle(one, other)
     assert one.peer.asks is not other.peer.asks
     assert other.peer.asks or not waited_ns
+
+
+def test_what_a_key_takes_is_no_waiting() -> None:
+    one, other = Side(A, began_ns=-5_000_000), Side(B)
+    other.works_ns = 50_000_000
+    settle(one, other)
+    assert other.peer.asks
+    assert not one.peer.asks
 
 
 def test_another_code_is_told_to_both() -> None:

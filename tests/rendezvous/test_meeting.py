@@ -165,13 +165,15 @@ async def test_who_is_interrupted_leaves_nothing_and_the_peer_hears_of_it(place:
         await asyncio.wait({stays})
 
 
-async def test_who_comes_later_begins(place: Place) -> None:
-    """The other waits already; who begins has its first byte at the other half a round trip sooner."""
-    early = asyncio.ensure_future(place.meet())
-    await place.until("in room")
-    streams = await asyncio.gather(place.meet(), early)
-    assert [writer.get_extra_info("simopen").proof.role for _, writer in streams] == ["initiator", "responder"]
+async def test_who_sets_the_instant_begins(place: Place) -> None:
+    """It has come later; who begins has its first byte at the other half a round trip sooner."""
+    async with simopen.meeting(CODE, **place.options()) as one, simopen.meeting(CODE, **place.options()) as other:
+        streams = await asyncio.gather(one.streams(), other.streams())
+        peers = [side._side._said.peer for side in (one, other)]
+    roles = [writer.get_extra_info("simopen").proof.role for _, writer in streams]
     await close(*streams)
+    assert [role == "initiator" for role in roles] == [peer is not None and peer.asks for peer in peers]
+    assert set(roles) == {"initiator", "responder"}
 
 
 async def test_a_peer_that_comes_anew_is_met(place: Place) -> None:
