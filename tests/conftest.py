@@ -15,10 +15,10 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mappin
 from pathlib import Path
 
 import pytest
-import uvloop
 from hypothesis import settings
 
 from simopen import lab
+from tests.loops import EndingLoop
 
 os.environ.pop("PS1", None)  # an activated environment's: a shell under test would greet with it
 
@@ -39,7 +39,7 @@ settings.load_profile("untimed")
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+    return {"asyncio": asyncio.new_event_loop, "uvloop": EndingLoop}
 
 
 @functools.cache

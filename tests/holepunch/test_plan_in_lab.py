@@ -19,7 +19,7 @@ from simopen import lab
 from simopen.holepunch.budget import MOST_SYNS
 from simopen.lab import Allocation, Filtering, Mapping, Nat, Unsolicited
 from simopen.lab.trial import stun_server
-from tests.holepunch.test_punching import this_loop
+from tests.loops import this_loop
 
 pytestmark = pytest.mark.lab
 

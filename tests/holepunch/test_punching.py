@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from simopen import lab
+from tests.loops import this_loop
 from tests.stalls import ALONE_S
 
 pytestmark = pytest.mark.lab
@@ -38,10 +39,6 @@ PAIRS = {
     "none-drop": (None, DROP),
     "reset-none": (RESET, None),
 }
-
-
-def this_loop() -> str:
-    return "uvloop" if "uvloop" in type(asyncio.get_running_loop()).__module__ else "asyncio"
 
 
 async def fire_together(

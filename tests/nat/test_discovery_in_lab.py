@@ -19,7 +19,7 @@ from simopen.lab.nat.model import FILTERINGS
 from simopen.lab.packet import Flags, Protocol
 from simopen.lab.trial import stun_server
 from simopen.nat.probe import PROBES
-from tests.holepunch.test_punching import this_loop
+from tests.loops import this_loop
 from tests.stalls import shortest
 
 pytestmark = pytest.mark.lab

@@ -31,8 +31,9 @@ from simopen.model.endpoint import Endpoint
 from simopen.model.times import MonoNs
 from simopen.net import early_syn
 from simopen.net.delayed_close import Endings, PunchedSocket, shared
-from tests.holepunch.test_punching import LEAD_NS, PORT, this_loop
+from tests.holepunch.test_punching import LEAD_NS, PORT
 from tests.loopback import ports
+from tests.loops import this_loop
 from tests.stalls import ALONE_S
 
 __all__ = ["ports"]

@@ -19,6 +19,7 @@ from simopen import lab
 from simopen.clock import source as clock
 from simopen.net.tcp_keepalive import KEEPALIVE_S, USER_TIMEOUT_S, Liveness
 from tests.loopback import HERE, THERE, ports
+from tests.loops import this_loop
 
 __all__ = ["ports"]
 
@@ -97,10 +98,6 @@ def test_a_closed_socket_is_no_error() -> None:
     sock = socket.socket()
     sock.close()
     Liveness().arrange(sock)
-
-
-def this_loop() -> str:
-    return "uvloop" if "uvloop" in type(asyncio.get_running_loop()).__module__ else "asyncio"
 
 
 async def idlers(host: lab.Host, orders: list[dict[str, Any]], loop: str | None = None) -> list[str]:
