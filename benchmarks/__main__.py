@@ -30,6 +30,7 @@ PLAN: dict[str, tuple[str, str]] = {
     "http": ("", "--runs 1 --requests 20 --mib 16 --loop uvloop"),
     "forward": ("", "--connections 4 --each 1 --short 20 --mib 16 --runs 1 --loop uvloop"),
     "transfer": ("", "--runs 1 --mib 16 --small 100"),
+    "homes": ("", "--runs 1 --mib 8"),
     "serve": ("", "--servers simopen twisted --seconds 1 --waiters 100"),
     "nats": ("", "--seconds 1 --pairs 20"),
     "meet": ("", "--runs 1"),

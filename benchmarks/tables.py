@@ -325,6 +325,12 @@ def transfer(result: Result) -> str:
     return _plain(result, fields | more)
 
 
+def homes(result: Result) -> str:
+    fields = {"way": "by", "line_Mbit_s": "each line, Mbit/s", "MiB": "MiB", "n": "n"}
+    more = {"whole_p50_s": "whole commands, s", "whole_max_s": "most", "MB_s": "MB/s", "of_wormhole": "of wormhole's"}
+    return _plain(result, fields | more)
+
+
 def lab_error(result: Result) -> str:
     fields = {"link": "link", "path": "path", "figure": "measured", "packets": "packets", "delivered": "delivered"}
     return _plain(result, fields | {"p50_us": "µs late, median", "p99_us": "p99", "max_us": "most"})
@@ -503,6 +509,7 @@ RENDERERS: dict[str, Callable[[Result], str]] = {
     "http": http,
     "forward": forward,
     "transfer": transfer,
+    "homes": homes,
     "simulate": simulate,
 }
 

@@ -185,10 +185,7 @@ async def measured(runs: int, mib: int, small: int, loop: str) -> list[Row]:
     """Each way by turns, with one file that is in the kernel's memory; then the small ones."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "large").write_bytes(b"")
-        with (folder / "large").open("wb") as large:
-            for _ in range(mib):
-                large.write(os.urandom(2**20))
+        filled(folder / "large", mib)
         found: dict[str, list[Took]] = {way: [] for way in WAYS}
         for _ in range(runs):
             for way, call in WAYS.items():
@@ -204,6 +201,13 @@ async def measured(runs: int, mib: int, small: int, loop: str) -> list[Row]:
             took = [await _crossed(by_simopen, tree, folder / "into", loop)]
             rows.append(_row("simopen send", f"{small:,} files of 100 B", small * 100, took, None))
         return rows
+
+
+def filled(file: Path, mib: int) -> None:
+    """Make a file of so many MiB that nothing compresses."""
+    with file.open("wb") as large:
+        for _ in range(mib):
+            large.write(os.urandom(2**20))
 
 
 async def _crossed(call: Way, source: Path, into: Path, loop: str) -> Took:
