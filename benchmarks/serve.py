@@ -13,6 +13,7 @@ resident set has grown by, a waiting peer: one that has opened its room, and is 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import resource
@@ -42,6 +43,7 @@ _UPGRADE = (
     b"GET /v1 HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
+_numbers = itertools.count()
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
@@ -110,12 +112,13 @@ class Server:
     process: subprocess.Popen[bytes]
     tls: ssl.SSLContext | None
 
-    async def peer(self, side: str, number: int = 0) -> Peer:
-        """A client that is bound; of very many, each few thousand come from an address of their own."""
+    async def peer(self, side: str) -> Peer:
+        """A client that is bound. A hundred share an address: where ends linger, a free port is long to find."""
         loop = asyncio.get_running_loop()
         sock = socket.socket()
         sock.setblocking(False)
-        sock.bind((f"127.0.1.{number // 5_000 + 1}", 0))
+        address, _ = divmod(next(_numbers), 100)
+        sock.bind((f"127.0.{address // 250 % 250 + 1}.{address % 250 + 1}", 0))
         await loop.sock_connect(sock, (HERE, self.port))
         _, peer = await loop.create_connection(Peer, sock=sock, ssl=self.tls, server_hostname="" if self.tls else None)
         await peer.hear("welcome")
@@ -241,7 +244,7 @@ async def memory(server: Server, waiters: int) -> Row:
     """What a waiting peer costs."""
     before, peers = server.resident_bytes(), list[Peer]()
     for number in range(waiters):
-        peer = await server.peer(f"w{number}", number)
+        peer = await server.peer(f"w{number}")
         peer.say(type="allocate")
         peer.say(type="claim", nameplate=(await peer.hear("allocated"))["nameplate"])
         peer.say(type="open", mailbox=(await peer.hear("claimed"))["mailbox"])
