@@ -105,6 +105,7 @@ class Channel:
         self._theirs = b""
         self.seed = b""
         self._decoder = Decoder()
+        self._all_read = False
         self._own_end = False
         self._fault: LinkBroken | Refused | None = None
         if nonces is not None:
@@ -127,9 +128,14 @@ class Channel:
         """Whether the peer has ended its stream, and all of it has been read."""
         return self._decoder.ended
 
+    @property
+    def is_drained(self) -> bool:
+        """Whether `read` has nothing to say, and no end to tell, until more is received."""
+        return self._all_read and not self.ended
+
     def outgoing(self) -> bytes:
         """What is to be sent now."""
-        holds_back = self.state is State.PROVEN and self.role is Role.INITIATOR
+        holds_back = not self.answered and self.state is State.PROVEN and self.role is Role.INITIATOR
         return b"" if holds_back else self._outgoing.read()
 
     def receive(self, data: Bytes) -> None:
@@ -139,6 +145,10 @@ class Channel:
             Refused: this is not the peer, or no link with it.
             LinkError: `on_session` does.
         """
+        self._all_read = False
+        if self.answered:  # and so up: most of what ever comes
+            self._incoming.write(data)
+            return
         if self.state in _UNPROVEN:
             self._before += len(data)
         if self.state is State.NONCE:
@@ -255,7 +265,7 @@ class Channel:
         if self._fault is not None:
             self.state = State.DEAD
             raise self._fault
-        if not (self.answered or self.take_answer()):
+        if self._all_read or not (self.answered or self.take_answer()):
             return None
         pieces: list[bytes] = []
         try:
@@ -273,6 +283,7 @@ class Channel:
             while data := unseal(_RECORD):
                 pieces.append(feed(data))
         except ssl.SSLWantReadError:
+            self._all_read = True  # an exception is as dear as a record: the next call needs none
             return
         except ssl.SSLError as error:
             raise self._altered(error) from error

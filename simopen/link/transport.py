@@ -19,7 +19,7 @@ import asyncio
 import os
 import socket
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from simopen.errors import LinkBroken, LinkError
@@ -285,9 +285,9 @@ class LinkTransport(asyncio.Transport):
             raise RuntimeError("Cannot call write() after write_eof()")
         if self._closing:
             return
-        whole = memoryview(data).cast("B")
-        for start in range(0, len(whole), _PIECE):
-            self._channel.write(whole[start : start + _PIECE] if len(whole) > _PIECE else whole)
+        whole = data if isinstance(data, bytes) else memoryview(data).cast("B")
+        for piece in (whole,) if len(whole) <= _PIECE else _pieces(memoryview(whole)):
+            self._channel.write(piece)
             self._flush()
 
     def write_eof(self) -> None:
@@ -337,7 +337,10 @@ class LinkTransport(asyncio.Transport):
         """Go on where `pause_reading` stopped it."""
         if self._paused:
             self._paused = False
-            self._loop.call_soon(self._go_on)
+            if self._channel.is_drained and not self._fin:
+                self._read_lower()
+            else:
+                self._loop.call_soon(self._go_on)
 
     def is_reading(self) -> bool:
         """Whether what comes is handed over."""
@@ -381,6 +384,10 @@ class LinkTransport(asyncio.Transport):
         if tls is not None and name in ("cipher", "peercert"):
             return tls.cipher() if name == "cipher" else tls.getpeercert()
         return default if name in ("sslcontext", "compression") else self._lower.get_extra_info(name, default)
+
+
+def _pieces(data: memoryview) -> Iterator[memoryview]:
+    return (data[start : start + _PIECE] for start in range(0, len(data), _PIECE))
 
 
 def _not_taken(why: str) -> LinkError:
