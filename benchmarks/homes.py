@@ -20,16 +20,17 @@ import os
 import shutil
 import sys
 import tempfile
-from asyncio.subprocess import DEVNULL, PIPE, Process
+from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from benchmarks.common import Row, measuring, median, options_parser, rounded, save, table
+from benchmarks.servers import Servers, started, without_ipv6
+from benchmarks.servers import opened as servers_of
 from benchmarks.transfer import filled
 from simopen import lab
-from simopen.lab.trial import stun_server
 
 _BIN = Path(sys.executable).parent
 _DELAY_S = 0.02
@@ -38,16 +39,11 @@ _THERE_S = 3.0  # until a sender's command has started, and is in its room
 
 
 class Homes(NamedTuple):
-    """Two hosts behind routers, and the address of the rendezvous and of the relay."""
+    """Two hosts behind routers, and the host of the rendezvous and of the relay."""
 
     sender: lab.Host
     receiver: lab.Host
-    where: str
-    stun: tuple[str, ...]
-
-    @property
-    def via(self) -> str:
-        return f"ws://{self.where}:4000/v1"
+    servers: Servers
 
 
 Way: TypeAlias = Callable[[Homes, Path, Path, str], Awaitable[float]]
@@ -55,8 +51,8 @@ Way: TypeAlias = Callable[[Homes, Path, Path, str], Awaitable[float]]
 
 async def by_simopen(homes: Homes, file: Path, into: Path, _: str) -> float:
     """Seconds of the two commands. Raises: RuntimeError where one failed, or the file went another way."""
-    asked = [word for server in homes.stun for word in ("--stun", server)]
-    words = ["--json", "--allow-plain", "--via", homes.via, *asked]
+    asked = [word for server in homes.servers.stun for word in ("--stun", server)]
+    words = ["--json", "--allow-plain", "--via", homes.servers.via, *asked]
     command = [sys.executable, "-m", "simopen"]
     sender = await homes.sender.start([*command, "send", *words, str(file)], stdin=DEVNULL, stdout=DEVNULL)
     assert sender.stderr is not None
@@ -73,8 +69,8 @@ async def by_simopen(homes: Homes, file: Path, into: Path, _: str) -> float:
 
 async def by_wormhole(homes: Homes, file: Path, into: Path, code: str) -> float:
     """The same for magic-wormhole's commands."""
-    command = [str(_BIN / "wormhole"), "--relay-url", homes.via]
-    command += ["--transit-helper", f"tcp:{homes.where}:{_RELAY_PORT}"]
+    command = [str(_BIN / "wormhole"), "--relay-url", homes.servers.via]
+    command += ["--transit-helper", f"tcp:{homes.servers.host.address}:{_RELAY_PORT}"]
     options = ["send", "--no-qr", "--hide-progress", "--code", code]
     sender = await homes.sender.start([*command, *options, str(file)], stdin=DEVNULL, stdout=DEVNULL)
     await asyncio.sleep(_THERE_S)
@@ -100,28 +96,15 @@ async def _received(homes: Homes, sender: Process, command: list[str], into: Pat
 
 async def opened(net: lab.Network, mbit: float | None) -> Homes:
     """The hosts, with the servers running."""
+    servers = await servers_of(net)
+    where = f"tcp:{_RELAY_PORT}:interface={servers.host.address}"
+    await started(servers.host, [str(_BIN / "twist"), "transitrelay", f"--port={where}"], "starting on")
     line = None if mbit is None else mbit * 1e6
-    servers = [await net.host(name) for name in ("one", "other")]
-    for mine, its in (servers, servers[::-1]):
-        await stun_server.start(mine, mine.address, its.address)
     access = partial(net.host, delay_s=_DELAY_S, nat=lab.LinuxRouter(), bandwidth_bps=line)
     sender, receiver = await access("sender"), await access("receiver")
-    for host in (sender, receiver):  # over IPv6 there would be no NATs in between
-        await host.run(["sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6"])
-    where = servers[0].address
-    await _serving(servers[0], [sys.executable, "-m", "simopen", "serve", "--no-stun", "--host", where], "ws:")
-    relay = [str(_BIN / "twist"), "transitrelay", f"--port=tcp:{_RELAY_PORT}:interface={where}"]
-    await _serving(servers[0], relay, "starting on")
-    return Homes(sender, receiver, where, tuple(each.address for each in servers))
-
-
-async def _serving(host: lab.Host, command: list[str], ready: str) -> None:
-    """Start a server, and wait until it has said that it is one; what it says afterwards nobody needs."""
-    server = await host.start(command, stdout=PIPE, stderr=DEVNULL)
-    assert server.stdout is not None
-    while ready not in (line := (await server.stdout.readline()).decode()):
-        if not line:
-            raise RuntimeError(f"{command[0]} ended, and did not say {ready!r}")
+    for host in (sender, receiver):
+        await without_ipv6(host)
+    return Homes(sender, receiver, servers)
 
 
 async def measured(runs: int, mib: int, mbit: float | None) -> list[Row]:

@@ -7,8 +7,9 @@ ask it by turns, for small answers one after the other and for one large one. Th
 too, as a punched stream with a key is, beside a bare TLS socket that is read without HTTP; as the wall clock counts
 where the kernel lets two processes run, and other programs, the client's CPU time is told beside it. In the lab two
 hosts behind NATs are that far apart: requests over one punched connection; over a connection punched for each, of
-which a few are measured, from the first SYN on; and over plain TCP to a host that anybody can reach, by httpx's own
-Keep-Alive.
+which a few are measured, from the first SYN on; over a meeting by a code for each, from the call on, as both sides
+have to agree on an instant before there is a SYN; and over plain TCP to a host that anybody can reach, by httpx's own
+Keep-Alive. The rendezvous is half of the round trip away.
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ from benchmarks.agent import serve as obeying
 from benchmarks.common import LOOPS, Row, measuring, median, options_parser, rounded, run_on, save, shape, table
 from benchmarks.keyed import HERE, download_s, link_server, link_to, process, tls_server, tls_to
 from benchmarks.orders import Agent, Order
+from benchmarks.servers import Servers, opened, without_ipv6
 from simopen import lab
 from simopen.model.times import MonoNs
+from simopen.rendezvous.codes import new_code
 
 Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -107,17 +110,47 @@ async def asking(order: Order, now: simopen.Estimate) -> Order:
     return {"since_syn_s": since_syn, "since_up_s": since_up}
 
 
+async def answering_met(order: Order, _: simopen.Estimate) -> Order:
+    """Answer on one stream after the other, each met by a code of its own."""
+    for code in order["codes"]:
+        await answer(*await _met(order, code))
+    return {}
+
+
+async def asking_met(order: Order, _: simopen.Estimate) -> Order:
+    """One request over each stream: seconds, from the call of `meet` on."""
+    took = []
+    for code in order["codes"]:
+        begun_s = time.perf_counter()
+        transport = simopen.http.Transport.over(*await _met(order, code))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://peer", timeout=None) as client:
+            await client.get("/")
+        took.append(time.perf_counter() - begun_s)
+    return {"since_call_s": took}
+
+
 async def asking_plainly(order: Order, _: simopen.Estimate) -> Order:
     """The same over httpx's own connection, once that is open."""
     return {"since_up_s": [await _ask(None, order["url"], order["requests"])]}
 
 
-METHODS = {"listen": listening, "answer": answering, "ask": asking, "ask plainly": asking_plainly}
+METHODS = {
+    "listen": listening,
+    "answer": answering,
+    "ask": asking,
+    "answer, met": answering_met,
+    "ask, met": asking_met,
+    "ask plainly": asking_plainly,
+}
 _servers: list[asyncio.Server] = []
 
 
 async def _connected(order: Order, at_ns: int, now: simopen.Estimate) -> Streams:
     return await simopen.connect((order["peer"], PORT), at=now.utc_at(MonoNs(at_ns)) / 1e9, local=PORT, clock=now)
+
+
+async def _met(order: Order, code: str) -> Streams:
+    return await simopen.meet(code, via=order["via"], servers=order["servers"], allow_plain=True)
 
 
 async def _ask(transport: httpx2.AsyncBaseTransport | None, base: str, requests: int, path: str = "/") -> float:
@@ -137,6 +170,8 @@ async def in_the_lab(rtt_ms: float, requests: int, loop: str) -> Row:
     async with lab.Network(seed=1) as net:
         way_s = rtt_ms / 4e3
         left, right = [await net.host(name, delay_s=way_s, nat=lab.Nat()) for name in ("left", "right")]
+        for host in (left, right):
+            await without_ipv6(host)
         public = await net.host("public", delay_s=way_s)
         command = [sys.executable, "-m", "benchmarks.http", "--obey", loop]
         asks, answers, serves = [await Agent.start(host, command) for host in (left, right, public)]
@@ -144,6 +179,7 @@ async def in_the_lab(rtt_ms: float, requests: int, loop: str) -> Row:
             port = (await serves.ask({"method": "listen"}))["port"]
             one = await _both(asks, answers, (left, right), 1, requests)
             each = await _both(asks, answers, (left, right), _EACH, 1)
+            met = await _both_met(asks, answers, await opened(net))
             url = f"http://{public.public_address}:{port}"
             plain = await asks.ask({"method": "ask plainly", "url": url, "requests": requests})
         finally:
@@ -157,6 +193,7 @@ async def in_the_lab(rtt_ms: float, requests: int, loop: str) -> Row:
         "of_plain": rounded(punched_s / plain_s),
         "ms_each": rounded(punched_s / requests * 1e3),
         **shape([took_s * 1e3 for took_s in each["since_syn_s"]], "punched_for_each", "ms"),
+        **shape([took_s * 1e3 for took_s in met["since_call_s"][1:]], "met_for_each", "ms"),
     }
 
 
@@ -168,6 +205,18 @@ async def _both(asks: Agent, answers: Agent, hosts: tuple[lab.Host, lab.Host], s
     told, other = await asyncio.gather(
         asks.ask({"method": "ask", "peer": hosts[1].public_address, **order}),
         answers.ask({"method": "answer", "peer": hosts[0].public_address, **order}),
+    )
+    if error := told.get("error") or other.get("error"):
+        raise RuntimeError(error)
+    return told
+
+
+async def _both_met(asks: Agent, answers: Agent, servers: Servers) -> Order:
+    """So many meetings in a row. The first is to load what they take, and is not counted."""
+    order: Order = {"via": servers.via, "servers": servers.stun}
+    order["codes"] = [str(new_code(str(number))) for number in range(1, _EACH + 2)]
+    told, other = await asyncio.gather(
+        asks.ask({"method": "ask, met", **order}), answers.ask({"method": "answer, met", **order})
     )
     if error := told.get("error") or other.get("error"):
         raise RuntimeError(error)

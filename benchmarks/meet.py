@@ -19,9 +19,9 @@ from asyncio.subprocess import Process
 from typing import Any
 
 from benchmarks.common import Row, measuring, median, options_parser, rounded, save, table
+from benchmarks.servers import opened, without_ipv6
 from simopen import lab
 from simopen.lab import Nat
-from simopen.lab.trial import stun_server
 from simopen.rendezvous.codes import new_code
 from tests.signalling.places import NATS_SERVER
 
@@ -71,7 +71,7 @@ async def one(net: lab.Network, via: str, servers: list[str], number: int, way: 
     """A meeting of two new hosts."""
     hosts = [await net.host(f"{name}{number}", delay_s=0.02, nat=Nat()) for name in ("early", "late")]
     for host in hosts:
-        await host.run(["sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6"])
+        await without_ipv6(host)
     code = str(new_code(str(number)))
     words = [sys.executable, "-m", _SIDE, "--side", code, via, *servers]
     early = await hosts[0].start(words, stderr=None)
@@ -97,22 +97,15 @@ async def one(net: lab.Network, via: str, servers: list[str], number: int, way: 
 
 async def measured(runs: int) -> dict[str, list[Row]]:
     async with lab.Network(seed=3) as net:
-        servers = [await net.host(name) for name in ("one", "other")]
-        for mine, its in (servers, servers[::-1]):
-            await stun_server.start(mine, mine.address, its.address)
-        where = servers[0].address
-        serving = [sys.executable, "-m", "simopen", "serve", "--no-stun", "--host", where]
-        server = await servers[0].start(serving, stderr=None)
-        assert server.stdout is not None
-        await server.stdout.readline()
-        await servers[0].start([str(NATS_SERVER), "--addr", where, "--port", str(_NATS_PORT)], stderr=None)
-        await _until_it_listens(servers[1], where)
-        vias = dict.fromkeys(BARS_MS, f"ws://{where}:4000/v1") | {"call, NATS": f"nats://{where}:{_NATS_PORT}"}
-        names = [each.address for each in servers]
+        servers = await opened(net)
+        where = servers.host.address
+        await servers.host.start([str(NATS_SERVER), "--addr", where, "--port", str(_NATS_PORT)], stderr=None)
+        await _until_it_listens(servers.other, where)
+        vias = dict.fromkeys(BARS_MS, servers.via) | {"call, NATS": f"nats://{where}:{_NATS_PORT}"}
         found: dict[str, list[Row]] = {way: [] for way in BARS_MS}
         for number in range(runs):
             for index, way in enumerate(found):
-                found[way].append(await one(net, vias[way], names, len(found) * number + index + 1, way))
+                found[way].append(await one(net, vias[way], servers.stun, len(found) * number + index + 1, way))
         return found
 
 

@@ -295,7 +295,8 @@ def http(result: Result) -> str:
     beside = {
         "of_plain": "of plain Keep-Alive's",
         "ms_each": "ms each",
-        "punched_for_each_p50_ms": "ms, punched for each",
+        "punched_for_each_p50_ms": "ms, punched for each, from the SYN",
+        "met_for_each_p50_ms": "ms, met for each, from the call",
     }
     parts = {where: {**result, "rows": rows} for (where,), rows in _groups(result["rows"], "where").items()}
     return "\n\n".join(
