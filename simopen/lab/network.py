@@ -106,8 +106,8 @@ class Host:
         user_namespace, lifeline = self._network.user_namespace, self._network.lifeline
         fds = [fd for fd in (user_namespace, self._namespace, lifeline) if fd is not None]
         self._network.require_open()
-        try:
-            process = await asyncio.create_subprocess_exec(
+        starting = asyncio.ensure_future(
+            asyncio.create_subprocess_exec(
                 *_launching(user_namespace, self._namespace, lifeline),
                 *argv,
                 stdin=stdin,
@@ -118,8 +118,14 @@ class Host:
                 cwd=cwd,
                 start_new_session=True,
             )
+        )
+        try:
+            process = await asyncio.shield(starting)
         except OSError as error:
             raise LabError(f"no process can be started on host {self.name!r}: {error.strerror}") from error
+        except asyncio.CancelledError:
+            await _unstart(starting)
+            raise
         self._network.own(process)
         return process
 
@@ -324,6 +330,14 @@ def kill_group(process: Process) -> None:
 
 def _launching(*fds: int | None) -> tuple[str, ...]:
     return (sys.executable, "-I", "-S", _LAUNCHER, *("-1" if fd is None else str(fd) for fd in fds))
+
+
+async def _unstart(starting: asyncio.Future[Process]) -> None:
+    """End what somebody no longer wants. uvloop kills it as well, where it is cancelled itself, but sees nobody off."""
+    await asyncio.wait({starting})
+    if starting.exception() is None:
+        kill_group(starting.result())
+        await _see_off(starting.result())
 
 
 async def _end(process: Process, talk: asyncio.Task[tuple[bytes, bytes]]) -> None:

@@ -153,7 +153,8 @@ async def test_a_time_out_kills_and_tells_the_last_words(nothing_stays: None) ->
             await left.run(python(program), timeout_s=0.5)
 
 
-async def test_cancelling_kills_the_program() -> None:
+@pytest.mark.parametrize("starts", [True, False], ids=["as it starts", "as it runs"])
+async def test_cancelling_kills_the_program(starts: bool) -> None:
     async with lab.Network() as net:
         left = await net.host("left")
         read, write = os.pipe()
@@ -161,7 +162,10 @@ async def test_cancelling_kills_the_program() -> None:
             program = f"import os, signal; fd = os.open('/proc/{os.getpid()}/fd/{write}', os.O_WRONLY)\n"
             program += "os.write(fd, b'%d\\n' % os.getpid())\nsignal.pause()"
             task = asyncio.create_task(left.run(python(program)))
-            pid = int(await asyncio.to_thread(reader.readline))
+            for _ in range(2):  # the task, and the one in which it starts the program
+                await asyncio.sleep(0)
+            # The program may run before the loop knows that it does: always so, where the loop waits for it.
+            pid = int(reader.readline() if starts else await asyncio.to_thread(reader.readline))
             os.close(write)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
