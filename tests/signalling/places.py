@@ -26,6 +26,7 @@ from tests.loopback import kept_ports
 BIN = Path(sys.executable).parent
 TWIST = BIN / "twist"
 NATS_SERVER = BIN / "nats-server"
+_SECONDS = 30  # until two nodes should know each other
 UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
 
 
@@ -107,14 +108,23 @@ def nats_nodes(folder: Path, held: Sequence[int]) -> Iterator[list[contextlib.Ex
 
 
 def await_route(here: int, there: int) -> None:
-    """Until what is said at one node is heard at another: before, each is ready, and knows nobody."""
+    """Until what is said at one node is heard at another: before, each is ready, and knows nobody.
+
+    Who listens says so again each second: once, with all routes up, what it had said as they came up was lost.
+    """
     with _talk(here) as hears, _talk(there) as says:
-        hears.sendall(b"SUB route 1\r\n")
         heard = b""
-        while b"MSG route" not in heard:
-            says.sendall(b"PUB route 0\r\n\r\n")
-            if select.select([hears], [], [], 0.01)[0]:
-                heard += hears.recv(4096)
+        for number in range(_SECONDS):
+            hears.sendall(b"SUB route %d\r\n" % number)
+            end_s = time.monotonic() + 1
+            while time.monotonic() < end_s:
+                says.sendall(b"PUB route 0\r\n\r\n")
+                if select.select([hears], [], [], 0.01)[0]:
+                    heard += hears.recv(4096)
+                if b"MSG route" in heard:
+                    return
+            hears.sendall(b"UNSUB %d\r\n" % number)
+    pytest.fail(f"the node at {here} does not hear that at {there}: {heard[-200:]!r}")
 
 
 def _talk(port: int) -> socket.socket:
