@@ -38,6 +38,7 @@ MOST_DRAINED = 2**20
 DRAINED_S = 2.0
 """For how long at most."""
 _TRIES = 3
+_CLOSED = "this transport is closed"
 _FAILURES = (
     *(httpcore2.TimeoutException, httpcore2.NetworkError),
     *(httpcore2.ProtocolError, httpcore2.UnsupportedProtocol),
@@ -109,7 +110,7 @@ class Transport(httpx2.AsyncBaseTransport):
         for tried in range(1, _TRIES + 1):
             connection, stream = await self._connected()
             try:
-                return await connection.handle_async_request(asked)
+                return await self._answered(connection, stream, asked)
             except (httpcore2.NetworkError, httpcore2.RemoteProtocolError) as error:
                 if not stream.broken or stream.answered or isinstance(self._meet, _Once):
                     raise
@@ -122,10 +123,21 @@ class Transport(httpx2.AsyncBaseTransport):
                     raise
         raise AssertionError("unreachable")
 
+    async def _answered(
+        self, connection: httpcore2.AsyncHTTP11Connection, stream: _Stream, asked: httpcore2.Request
+    ) -> httpcore2.Response:
+        """The answer, of which something came after the request: what came with the last one is none."""
+        answer = await connection.handle_async_request(asked)
+        if not stream.answered:
+            stream.broken = True
+            await connection.aclose()
+            raise httpcore2.RemoteProtocolError("what the peer says as an answer was there before the request")
+        return answer
+
     async def _connected(self) -> tuple[httpcore2.AsyncHTTP11Connection, _Stream]:
         """The connection, met for where there is none that is fit for a request."""
         if self._closed:
-            raise httpcore2.ConnectError("this transport is closed")
+            raise httpcore2.ConnectError(_CLOSED)
         if self._connection is not None and not self._connection.is_closed() and self._connection.has_expired():
             await self._connection.aclose()
         if self._connection is None or self._connection.is_closed() or self._stream is None:
@@ -134,6 +146,9 @@ class Transport(httpx2.AsyncBaseTransport):
                 reader, writer = await self._meet()
             except (SimopenError, OSError) as error:
                 raise httpcore2.ConnectError(reason(error) if isinstance(error, OSError) else str(error)) from error
+            if self._closed:  # while they met
+                await close(writer)
+                raise httpcore2.ConnectError(_CLOSED)
             self.connections += 1
             self._stream = _Stream(reader, writer)
             self._connection = _Connection(_ORIGIN, self._stream, keepalive_expiry=None)
@@ -146,6 +161,11 @@ class Transport(httpx2.AsyncBaseTransport):
             if rest is not None and self._connection is not None and not self._connection.is_closed():
                 await self._drain(rest)
             await body.aclose()
+        except RuntimeError:  # another task is reading it, which only the stream's end can tell that it is over
+            if self._connection is None or self._connection.is_closed():
+                raise
+            self._ended("a response was closed while another task read it, and so the stream was closed with it")
+            await self._connection.aclose()
         finally:
             self._turn.release()
 
@@ -159,11 +179,15 @@ class Transport(httpx2.AsyncBaseTransport):
                         break
                 else:
                     return
+        self._ended(
+            f"a response was closed before its end, {self._most_drained:,} bytes and {DRAINED_S:g} s more did not "
+            "reach that, and so the stream was closed with it: read responses to their end, or give `most_drained`"
+        )
+
+    def _ended(self, why: str) -> None:
+        """Why there is no stream any more, for whoever asks next where no other is met for."""
         if isinstance(self._meet, _Once):
-            self._meet.ended_by = (
-                f"a response was closed before its end, {self._most_drained:,} bytes and {DRAINED_S:g} s more did not "
-                "reach that, and so the stream was closed with it: read responses to their end, or give `most_drained`"
-            )
+            self._meet.ended_by = why
 
     async def aclose(self) -> None:
         """Close the stream; requests that are under way fail."""

@@ -24,6 +24,7 @@ from simopen.net.os_errors import reason
 from simopen.net.streams import abort, close, require_open
 
 Connect: TypeAlias = Callable[[], Awaitable[Streams]]
+Fields: TypeAlias = list[tuple[bytes, bytes]]
 
 _MOST_HEAD = 100 * 1024  # as httpcore's: servers refuse much less
 _OF_ONE_CONNECTION = frozenset({b"connection", b"keep-alive", b"proxy-connection"})
@@ -84,6 +85,10 @@ class _Side:
         self.state.start_next_cycle()
         return True
 
+    def has_said_more(self) -> bool:
+        """Whether something came that nobody has asked for, or the end. If so, a byte of it may be gone."""
+        return bool(self.state.trailing_data[0]) or has_come(self.reader)
+
     @property
     def is_switched(self) -> bool:
         return self.state.their_state is h11.SWITCHED_PROTOCOL
@@ -98,10 +103,13 @@ class _Gateway:
         self.begun = False
         """Whether the peer has a part of an answer, and not all of it."""
         self._had_body = False
+        self._is_held_back = False
+        """Whether the peer has a whole answer, and had not been told to go on with its request's body."""
 
     async def answer(self) -> bool:
         """One request. Whether there may be another. Raises: OSError, h11.RemoteProtocolError: the peer's stream."""
         request = await self._peer.event()
+        self._is_held_back = False
         if not isinstance(request, h11.Request):
             return False
         try:
@@ -116,7 +124,7 @@ class _Gateway:
         if self._server is not None and self._server.is_switched:
             await self._pass_on(self._server)
             return False
-        if self._peer.state.they_are_waiting_for_100_continue:  # whether the body comes nobody knows now
+        if self._is_held_back:  # whether the body comes nobody knows now
             return False
         while self._peer.state.their_state is h11.SEND_BODY:  # answered before it was whole
             await self._peer.event()
@@ -126,7 +134,7 @@ class _Gateway:
 
     async def _ask_again_or_not(self, request: h11.Request) -> None:
         """Once more where a connection that was kept has ended meanwhile, and the request may be repeated."""
-        if self._server is not None and has_come(self._server.reader):
+        if self._server is not None and self._server.has_said_more():
             await self.leave()
         kept = self._server is not None
         try:
@@ -162,9 +170,9 @@ class _Gateway:
         """The request; and then watch for the end of who asks. Raises: as the peer's stream."""
         self._had_body = False
         try:
-            with contextlib.suppress(_Failed):  # who receives from it is told
+            try:
                 with _of_server():
-                    await server.send(request)
+                    await server.send(_for_the_server(request))
                 while self._peer.state.their_state is h11.SEND_BODY:
                     event = await self._peer.event()
                     self._had_body = self._had_body or isinstance(event, h11.Data)
@@ -173,8 +181,11 @@ class _Gateway:
                 if server.state.our_state is h11.SEND_BODY:  # asked for the second time
                     with _of_server():
                         await server.send(h11.EndOfMessage())
+            except _Failed as failed:  # who receives from it is told
+                if isinstance(failed.__cause__, h11.LocalProtocolError):  # it was not said, and nothing is to come
+                    abort(server.writer)
             await self._watch(server)
-        except (OSError, h11.RemoteProtocolError):
+        except (OSError, h11.ProtocolError):
             abort(server.writer)
             raise
 
@@ -193,18 +204,35 @@ class _Gateway:
         while not server.is_switched:
             with _of_server():
                 event = await server.event()
-            if isinstance(event, h11.Response):
-                event = _for_the_peer(event)
+            if isinstance(event, h11.InformationalResponse):
+                await self._inform(event)
+            elif isinstance(event, h11.Response):
                 self.begun = True
-            await self._peer.send(event)
+                await self._respond(event.status_code, event.reason, _kept(event))
+            else:
+                await self._peer.send(event)
             if isinstance(event, h11.EndOfMessage):
                 return
 
+    async def _inform(self, event: h11.InformationalResponse) -> None:
+        if self._peer.state.their_http_version != b"1.0":  # RFC 9110 §15.2: it would not know what that is
+            same = h11.InformationalResponse(
+                status_code=event.status_code, reason=event.reason, headers=event.headers.raw_items()
+            )
+            await self._peer.send(same)
+
+    async def _respond(self, status: int, reason: bytes, headers: Fields) -> None:
+        self._is_held_back = self._peer.state.they_are_waiting_for_100_continue
+        if self._is_held_back:
+            headers = [*headers, (b"connection", b"close")]
+        await self._peer.send(h11.Response(status_code=status, reason=reason, headers=headers))
+
     async def _apologize(self, request: h11.Request, words: bytes) -> None:
-        while self._peer.state.their_state is h11.SEND_BODY:
+        state = self._peer.state
+        while state.their_state is h11.SEND_BODY and not state.they_are_waiting_for_100_continue:
             await self._peer.event()
-        headers = [("content-type", "text/plain"), ("content-length", str(len(words)))]
-        await self._peer.send(h11.Response(status_code=502, reason=b"Bad Gateway", headers=headers))
+        headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(words))]
+        await self._respond(502, b"Bad Gateway", headers)
         if request.method != b"HEAD":
             await self._peer.send(h11.Data(data=words))
         await self._peer.send(h11.EndOfMessage())
@@ -229,11 +257,29 @@ class _Gateway:
 def _of_server() -> Iterator[None]:
     try:
         yield
-    except (OSError, h11.RemoteProtocolError) as error:
+    except (OSError, h11.ProtocolError) as error:
         raise _Failed(reason(error)) from error
 
 
-def _for_the_peer(answer: h11.Response) -> h11.Response:
-    """Without what holds for the server's connection alone."""
-    headers = [(name, value) for name, value in answer.headers.raw_items() if name.lower() not in _OF_ONE_CONNECTION]
-    return h11.Response(status_code=answer.status_code, reason=answer.reason, headers=headers)
+def _for_the_server(request: h11.Request) -> h11.Request:
+    """As HTTP/1.1, whatever the peer speaks, without what holds for the peer's stream alone, but for an upgrade."""
+    is_upgrade = b"upgrade" in _options(request)
+    headers = list(request.headers.raw_items()) if is_upgrade else _kept(request)
+    names = {name.lower() for name, _ in headers}
+    if b"host" not in names:  # HTTP/1.0 may leave it out; RFC 9112 §3.2
+        headers.append((b"host", b""))
+    if b"transfer-encoding" in names:  # RFC 9112 §6.3: it counts, and the other would mislead
+        headers = [(name, value) for name, value in headers if name.lower() != b"content-length"]
+    return h11.Request(method=request.method, target=request.target, headers=headers)
+
+
+def _kept(message: h11.Request | h11.Response) -> Fields:
+    """The headers that are passed on: not what one connection says of itself (RFC 9110 §7.6.1)."""
+    dropped = _OF_ONE_CONNECTION | _options(message)
+    return [(name, value) for name, value in message.headers.raw_items() if name.lower() not in dropped]
+
+
+def _options(message: h11.Request | h11.Response) -> set[bytes]:
+    """What `Connection` names."""
+    named = [value for name, value in message.headers if name == b"connection"]
+    return {each.strip().lower() for value in named for each in value.split(b",")}

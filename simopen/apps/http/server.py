@@ -29,6 +29,7 @@ Application: TypeAlias = Callable[..., Coroutine[Any, Any, None]]
 One: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 _KEPT_S = 10 * 365 * 86400  # uvicorn would end an idle connection after 5 s, and a punched one is precious
+_TO_END_S = 5  # for what an application still does when nobody is there any more who has asked
 logger = logging.getLogger(__name__)
 
 
@@ -50,7 +51,8 @@ async def serve(
         ValueError, TypeError: `served` is neither.
 
     Where the server that was named cannot be reached, or does not answer, the peer is told so by an answer, 502, and
-    that is logged; the stream goes on.
+    that is logged; the stream goes on. What an application still does 5 s after all streams have ended, or after this
+    was cancelled, is cancelled.
     """
     if callable(served):
         try:
@@ -89,7 +91,14 @@ async def _running(application: Application, log_level: str) -> AsyncIterator[Co
     with tempfile.TemporaryDirectory(prefix="simopen-http-") as folder:
         path = str(Path(folder, "socket"))
         server = _Server(
-            uvicorn.Config(application, uds=path, timeout_keep_alive=_KEPT_S, log_level=log_level, access_log=False)
+            uvicorn.Config(
+                application,
+                uds=path,
+                timeout_keep_alive=_KEPT_S,
+                timeout_graceful_shutdown=_TO_END_S,
+                log_level=log_level,
+                access_log=False,
+            )
         )
         running = asyncio.create_task(server.serve())
         listening = asyncio.create_task(server.listening.wait())
@@ -130,9 +139,22 @@ async def _carry(one: One, streams: Streams | AsyncIterable[Streams]) -> None:
     if isinstance(streams, tuple):
         await _carry_one(one, *streams)
         return
+    failed: Exception | None = None
     async with asyncio.TaskGroup() as group:
-        async for reader, writer in streams:
-            group.create_task(_carry_one(one, reader, writer))
+        try:
+            async for reader, writer in streams:
+                group.create_task(_carry_one_of_many(one, reader, writer))
+        except Exception as error:  # a session's, that its peer has another key, say: in no group
+            failed = error
+    if failed is not None:
+        raise failed
+
+
+async def _carry_one_of_many(one: One, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        await _carry_one(one, reader, writer)
+    except Exception:  # a fault of this side's; the others' streams are not to end by it
+        logger.exception("a stream that was served has ended by a fault here")
 
 
 async def _carry_one(one: One, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -223,6 +223,61 @@ async def test_what_a_server_says_unasked_is_the_answer_to_no_request() -> None:
         assert transport.connections == 2
 
 
+MORE = {
+    "a whole answer": OK.replace(b"ok", b"no"),
+    "one without a body": b"HTTP/1.1 204 No Content\r\n\r\n",
+    "one that goes on": b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nno",
+    "after one that is not the last": b"HTTP/1.1 102 Processing\r\n\r\n" + OK.replace(b"ok", b"no"),
+}
+
+
+@pytest.mark.parametrize("more", MORE.values(), ids=MORE)
+async def test_what_came_with_an_answer_is_the_next_requests_answer_neither(more: bytes) -> None:
+    async def says_more(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        writer.write(OK + more)
+        await request(reader)
+        writer.write(OK)
+        await reader.read()
+
+    async with (
+        meeting(says_more, says_more, good) as meet,
+        client(httpx2, transport := simopen.http.Transport(meet)) as http,
+    ):
+        assert [(await http.get("/")).text for _ in range(2)] == ["ok"] * 2
+        with pytest.raises(httpx2.RemoteProtocolError, match=r"was there before .*the POST was sent, and is not sent"):
+            await http.post("/")
+        assert (await http.get("/")).text == "ok"
+        assert transport.connections == 3
+    async with meeting(says_more) as meet, client(httpx2, simopen.http.Transport.over(*await meet())) as http:
+        assert (await http.get("/")).text == "ok"
+        with pytest.raises(httpx2.RemoteProtocolError, match="was there before the request"):
+            await http.get("/")
+
+
+async def test_a_response_that_another_task_reads_may_be_closed() -> None:
+    async def goes_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nbegun")
+        await reader.read()
+
+    begun = asyncio.Event()
+
+    async def read(response: httpx2.Response) -> None:
+        async for _ in response.aiter_raw():
+            begun.set()
+
+    async with meeting(goes_on, good) as meet, client(httpx2, simopen.http.Transport(meet)) as http:
+        response = await http.send(http.build_request("GET", "/"), stream=True)
+        reading = asyncio.create_task(read(response))
+        await begun.wait()
+        await asyncio.sleep(0)  # it waits for more by now
+        await response.aclose()
+        with pytest.raises(httpx2.TransportError):
+            await reading
+        assert (await http.get("/")).text == "ok"
+
+
 def long(size: int) -> Peer:
     async def answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
@@ -325,6 +380,25 @@ async def test_a_closed_transport_meets_nobody() -> None:
     await transport.aclose()
     with pytest.raises(httpx2.ConnectError, match="this transport is closed"):
         await transport.handle_async_request(httpx2.Request("GET", "http://peer/"))
+
+
+async def test_what_is_met_for_as_the_transport_is_closed_is_closed_too() -> None:
+    async with meeting(good) as meet:
+        may_meet, met = asyncio.Event(), list[Streams]()
+
+        async def slowly() -> Streams:
+            await may_meet.wait()
+            met.append(await meet())
+            return met[0]
+
+        transport = simopen.http.Transport(slowly)
+        asking = asyncio.create_task(client(httpx2, transport).get("/"))
+        await asyncio.sleep(0.01)
+        await transport.aclose()
+        may_meet.set()
+        with pytest.raises(httpx2.ConnectError, match="this transport is closed"):
+            await asking
+        assert met[0][1].is_closing()
 
 
 async def test_a_stream_that_no_request_came_for_is_closed_with_its_transport() -> None:

@@ -122,6 +122,88 @@ async def test_nonsense_of_a_servers_is_not_passed_on() -> None:
         assert (await http.get("/")).status_code == 200
 
 
+async def test_what_came_with_an_answer_is_no_answer_to_the_next_request() -> None:
+    async def says_more(reader: StreamReader, writer: StreamWriter) -> None:
+        await request(reader)
+        writer.write(OK + OK.replace(b"ok", b"no"))
+        await reader.read()
+
+    async with behind(says_more, says_more, good) as streams, client(streams) as http:
+        assert [(await http.post("/")).text for _ in range(3)] == ["ok"] * 3
+
+
+@pytest.mark.parametrize("host", [b"", b"host: x\r\n"])
+async def test_a_peer_may_speak_http_1_0(host: bytes) -> None:
+    """As `curl -0` and old clients do: the stream's end is the answer's."""
+    heads = list[bytes]()
+
+    async def continues(reader: StreamReader, writer: StreamWriter) -> None:
+        heads.append(await request(reader))
+        writer.write(b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\n\r\nok")
+
+    async with behind(continues) as (reader, writer):
+        writer.write(b"GET / HTTP/1.0\r\n" + host + b"\r\n")
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"chunked" not in head.lower()
+    assert body == b"ok"
+    assert heads == [b"GET / HTTP/1.1\r\n" + (host or b"host: \r\n") + b"\r\n"]
+
+
+async def test_a_server_that_speaks_http_1_0_may_say_go_on() -> None:
+    async def tells(reader: StreamReader, writer: StreamWriter) -> None:
+        await request(reader)
+        writer.write(b"HTTP/1.0 100 Continue\r\n\r\n" + OK)
+        await reader.read()
+
+    async with behind(tells) as streams, client(streams) as http:
+        assert (await http.get("/")).text == "ok"
+
+
+async def test_what_a_connection_says_of_itself_is_not_passed_on() -> None:
+    async def tells(reader: StreamReader, writer: StreamWriter) -> None:
+        head = await reader.readuntil(b"0\r\n\r\n")
+        assert head.split(b"\r\n") == [
+            b"POST / HTTP/1.1",
+            b"host: x",
+            b"transfer-encoding: chunked",
+            b"b: 2",
+            *(b"", b"2", b"it", b"0", b"", b""),
+        ]
+        writer.write(OK.replace(b"\r\n", b"\r\nconnection: keep-alive, c\r\nc: 3\r\nd: 4\r\n", 1))
+        await reader.read()
+
+    async with behind(tells) as (reader, writer):
+        head = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\ntransfer-encoding: chunked\r\n"
+        writer.write(head + b"connection: keep-alive, a\r\na: 1\r\nb: 2\r\n\r\n2\r\nit\r\n0\r\n\r\n")
+        answer = await reader.readuntil(b"\r\n\r\n")
+    assert answer == b"HTTP/1.1 200 OK\r\nd: 4\r\ncontent-length: 2\r\n\r\n"
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+async def test_who_waits_to_be_told_to_go_on_and_is_refused_is_told_that(*, is_there: bool) -> None:
+    """Whether its body comes after that nobody knows, so the stream ends."""
+
+    async def refuses(reader: StreamReader, writer: StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 417 Expectation Failed\r\ncontent-length: 0\r\n\r\n")
+        await reader.read()
+
+    async def nobody() -> Streams:
+        raise ConnectionRefusedError("it refused the connection")
+
+    async with meeting(refuses) as connect:
+
+        async def carries(reader: StreamReader, writer: StreamWriter) -> None:
+            await gateway.carry(connect if is_there else nobody, reader, writer)
+
+        async with stream_to(carries) as (reader, writer):
+            writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\nexpect: 100-continue\r\n\r\n")
+            answer = await reader.read()
+    assert answer.startswith(b"HTTP/1.1 417 " if is_there else b"HTTP/1.1 502 ")
+    assert b"\r\nconnection: close\r\n" in answer.lower()
+
+
 NONSENSE = {
     "TLS": b"\x16\x03\x01" * 50,
     "a head of more than 100 KiB": b"GET / HTTP/1.1\r\nx: ".ljust(100 * 1024 + 1, b"y"),

@@ -14,6 +14,7 @@ import websockets
 
 import simopen
 import simopen.http
+from simopen.apps.http import server
 from tests.apps.http.test_client import Streams, good, meeting, stream_to
 
 Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
@@ -173,6 +174,81 @@ async def test_a_stream_that_breaks_ends_the_serving_quietly() -> None:
         await writer.drain()
         writer.transport.abort()
         await ended.wait()
+
+
+async def test_an_application_that_does_not_end_is_ended_once_nobody_is_there() -> None:
+    stopped = list[str]()
+
+    async def endless(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _lives(receive, send)
+            return
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            while scope["path"] == "/streams":
+                await send({"type": "http.response.body", "body": b"more", "more_body": True})
+                await asyncio.sleep(0.01)
+            await asyncio.Event().wait()
+        finally:
+            stopped.append(scope["path"])
+
+    async def asked(path: str) -> None:
+        done = asyncio.Event()
+
+        async def serve(*arguments: Any) -> None:
+            await simopen.http.serve(*arguments, log_level="critical")
+            done.set()
+
+        async with served(endless, serve) as (_, writer):
+            writer.write(b"GET %s HTTP/1.1\r\nhost: x\r\n\r\n" % path.encode())
+            await writer.drain()
+            await asyncio.sleep(0.1)  # so that it is asked before the end
+            writer.transport.abort()
+            await done.wait()
+
+    async with asyncio.timeout(20):
+        await asyncio.gather(asked("/streams"), asked("/waits"))
+    assert sorted(stopped) == ["/streams", "/waits"]
+
+
+async def test_a_fault_of_one_stream_is_logged_and_harms_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if await reader.read(1) == b"!":
+            raise RuntimeError("a fault of this side's")
+        writer.write(b"ok")
+
+    async def coming() -> AsyncIterator[Streams]:
+        while True:
+            yield await streams.get()
+
+    streams: asyncio.Queue[Streams] = asyncio.Queue()
+
+    async def hands_over(*both: Any) -> None:
+        await streams.put(both)
+        await asyncio.Event().wait()
+
+    async with meeting(hands_over, hands_over) as meet:
+        carrying = asyncio.create_task(server._carry(one, coming()))
+        reader, writer = await meet()
+        other_reader, other = await meet()
+        writer.write(b"!")
+        assert await reader.read() == b""
+        other.write(b"?")
+        assert await other_reader.read() == b"ok"
+        assert "a stream that was served has ended by a fault here" in caplog.text
+        carrying.cancel()
+        await asyncio.wait({carrying})
+        writer.close()
+        other.close()
+
+
+async def test_what_ends_the_coming_of_streams_is_raised_as_it_is() -> None:
+    async def coming() -> AsyncIterator[Streams]:
+        raise simopen.PeerChanged("another key")
+        yield
+
+    with pytest.raises(simopen.PeerChanged, match="another key"):
+        await simopen.http.serve(application, coming())
 
 
 async def test_an_application_that_fails_to_start_is_an_error() -> None:
