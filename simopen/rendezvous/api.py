@@ -32,7 +32,7 @@ from simopen.model.times import MonoNs
 from simopen.nat.discovery import TIMEOUT_S
 from simopen.nat.stun_tcp import DEFAULT_SERVERS, parse_servers
 from simopen.net.aside import aside
-from simopen.net.streams import STREAM_LIMIT
+from simopen.net.streams import STREAM_LIMIT, abort
 from simopen.net.tcp_keepalive import KEEPALIVE_S, USER_TIMEOUT_S
 from simopen.rendezvous import where
 from simopen.rendezvous.codes import WORDS, Code, check_count, new_code, parse_code
@@ -52,6 +52,7 @@ _LABEL = b"simopen room 1\0"
 _ROOM_DIGITS = 15
 _SLOW_NS = 900_000_000
 """A SYN to the rendezvous was lost, which the kernel sends again after 1 s: so were those to the STUN servers."""
+_POLITE_S = 1.0
 _leaving: set[asyncio.Task[None]] = set()
 
 
@@ -78,6 +79,7 @@ async def meet(
     *,
     via: Via = None,
     secret: bytes | None = None,
+    side: str | None = None,
     local: Local = None,
     servers: Sequence[str | tuple[str, int]] | None = None,
     timeout: float = TIMEOUT_S,
@@ -99,6 +101,8 @@ async def meet(
         via: the rendezvous's URL, the same on both sides: `wss://…` or `ws://…` of a mailbox server, `nats://…`; or
             what opens a `Signaller` of your own. Left out: `SIMOPEN_VIA`, or what the user's configuration names.
         secret: at least 16 random bytes that both sides have, in place of a code's words: any number of times.
+        side: what this side is called, where the two are never alike, as a backup's source and its store: two of one
+            name, as a program that was started twice, do not take each other for the peer.
         local: the local port or (IP address, port) to meet from; left out, a free one.
         servers: STUN servers, as for `discover`; left out, those of the rendezvous, or else the public ones.
         timeout: seconds for the STUN servers' answers.
@@ -117,22 +121,27 @@ async def meet(
         StunError: no STUN server answered, and this host has no address of its own that a peer may reach.
         PunchError: three rounds brought no stream; `report` and `diagnosis` are the last one's.
     """
-    async with meeting(
-        code,
-        via=via,
-        secret=secret,
-        local=local,
-        servers=servers,
-        timeout=timeout,
-        spray=spray,
-        allow_plain=allow_plain,
-        keepalive=keepalive,
-        user_timeout=user_timeout,
-        on_event=on_event,
-        limit=limit,
-        local_clock=local_clock,
-    ) as found:
-        return await found.streams()
+    with contextlib.ExitStack() as undo:
+        async with meeting(
+            code,
+            via=via,
+            secret=secret,
+            side=side,
+            local=local,
+            servers=servers,
+            timeout=timeout,
+            spray=spray,
+            allow_plain=allow_plain,
+            keepalive=keepalive,
+            user_timeout=user_timeout,
+            on_event=on_event,
+            limit=limit,
+            local_clock=local_clock,
+        ) as found:
+            met = await found.streams()
+            undo.callback(abort, met[1])
+        undo.pop_all()
+        return met
 
 
 @contextlib.asynccontextmanager
@@ -142,6 +151,7 @@ async def meeting(
     words: int = WORDS,
     via: Via = None,
     secret: bytes | None = None,
+    side: str | None = None,
     local: Local = None,
     servers: Sequence[str | tuple[str, int]] | None = None,
     timeout: float = TIMEOUT_S,
@@ -161,7 +171,7 @@ async def meeting(
     Args:
         code: left out, a new one is made, of a free room and so many `words` of 1,296 each.
         words: 1 to 24. Two are worth 20.7 bits, and there is one guess.
-        via, secret, local, servers, timeout, spray: as for `meet`, and so is what is raised.
+        via, secret, side, local, servers, timeout, spray: as for `meet`, and so is what is raised.
         allow_plain, keepalive, user_timeout, on_event, limit, local_clock: as for `meet`, too.
     """
     told = Options.told(spray=spray, local=local, keepalive=keepalive, user_timeout=user_timeout, on_event=on_event)
@@ -170,7 +180,7 @@ async def meeting(
     if servers is not None:
         parse_servers(servers)
     check_count(words)
-    wanted = _Wanted.judged(code, secret)
+    wanted = _Wanted.judged(code, secret, side)
     timeout_s = positive_s("timeout", timeout)
     where_to = via if callable(via) else where.required(via)
     opened = _opened(where_to, allow_plain=allow_plain)
@@ -194,23 +204,23 @@ async def meeting(
         if (pake := await early) is None:
             pake = await aside(Pake, wanted.password(typed), room)
         began_ns = time.monotonic_ns()
-        said = Exchange(secrets.token_hex(8), pake.message, began_ns, is_long=secret is not None)
+        said = Exchange(secrets.token_hex(8), pake.message, began_ns, is_long=secret is not None, side=side)
         await signaller.send(said.first.phase, said.first.body)  # before, so that nobody waits for it
         await signaller.enter(room)
-        side = _Side(signaller, pake, said, nats, Settings(told, limit, local_clock=local_clock))
-        found = Meeting(typed, side)
+        the_side = _Side(signaller, pake, said, nats, Settings(told, limit, local_clock=local_clock))
+        found = Meeting(typed, the_side)
         told.tell(InRoom(MonoNs(time.monotonic_ns()), room, signaller.welcome.motd))
         try:
             yield found
         except BaseException as error:
             if not found.is_met:
-                await _told_end(side, said, error)
+                await _told_end(the_side, said, error)
             raise
         finally:
             if found.is_met:
-                _leave_later(side, stack.pop_all())
+                await _leave(the_side, stack.pop_all(), is_needed_again=secret is not None)
         if not found.is_met:
-            await side.leave(Mood.LONELY, "it did not wait")
+            await the_side.leave(Mood.LONELY, "it did not wait")
 
 
 async def _loaded(early: asyncio.Task[Any]) -> None:
@@ -229,7 +239,9 @@ def load() -> None:
     PrivateKey.new().public()
 
 
-def _leave_later(side: _Side, rest: contextlib.AsyncExitStack) -> None:
+async def _leave(side: _Side, rest: contextlib.AsyncExitStack, *, is_needed_again: bool) -> None:
+    """In a task of its own. That is waited for where the room is come to again: this program may end at once."""
+
     async def leave() -> None:
         async with rest:
             await side.leave(Mood.HAPPY, None)
@@ -237,6 +249,8 @@ def _leave_later(side: _Side, rest: contextlib.AsyncExitStack) -> None:
     task = asyncio.ensure_future(leave())
     _leaving.add(task)
     task.add_done_callback(_leaving.discard)
+    if is_needed_again:
+        await asyncio.wait({task}, timeout=_POLITE_S)
 
 
 async def _told_end(side: _Side, said: Exchange, error: BaseException) -> None:
@@ -263,8 +277,10 @@ class _Wanted:
     secret: bytes | None
 
     @classmethod
-    def judged(cls, code: str | None, secret: bytes | None) -> _Wanted:
+    def judged(cls, code: str | None, secret: bytes | None, side: str | None) -> _Wanted:
         """Raises: TypeError, ValueError, CodeError."""
+        if not isinstance(side, str | None):
+            raise TypeError(f"a side's name is a string, not {type(side).__name__}")
         if secret is None:
             if code is None:
                 return cls(None, None, None, None)

@@ -30,6 +30,10 @@ MOST_PEERS = 16
 """So many may begin in one room, one after the other: a program that is started anew a dozen times."""
 _MOST_EARLY = 64
 _LAST_NS = 2**63
+_THE_SAME = (
+    "who is in the room is no peer: it is this side, once more. Another program of yours meets there, or one that has "
+    "a copy of your side's secret: end that, and try again"
+)
 _ANEW = "make a new code, and give it to your peer"
 
 
@@ -107,12 +111,16 @@ class Exchange:
     """One side of it. `mine`: 16 hex digits, new each time. `began_ns`: when it came into the room.
 
     `is_long`: the secret is too long to be guessed, so everybody who begins is told `hi`. Else one only: another who
-    begins before that one has confirmed, or after it never will, has to say `hi` first.
+    begins before that one has confirmed, or after it never will, has to say `hi` first. `side`: what `hi` calls this
+    one, where it has a name; the peer's is another.
     """
 
-    def __init__(self, mine: str, pake_message: bytes, began_ns: int, *, is_long: bool = False) -> None:
+    def __init__(
+        self, mine: str, pake_message: bytes, began_ns: int, *, is_long: bool = False, side: str | None = None
+    ) -> None:
         self.mine = mine
         self._is_long = is_long
+        self._side = side
         self.first = Send(pake_phase(mine), pake_message)
         self.peer: Peer | None = None
         """The one who has confirmed."""
@@ -149,7 +157,7 @@ class Exchange:
         waited_ms = max(0, self._came_ns[theirs] - self._began_ns) // 10**6  # not until now: the key's ms are luck
         is_told = self._is_long or not self.begun
         self.begun[theirs] = begun = Peer(Channel(key, self.mine, theirs), waited_ms)
-        actions: list[Send | Derive] = [_hi(begun)] if is_told else []
+        actions: list[Send | Derive] = [self._hi(begun)] if is_told else []
         early, self._early = self._early, []
         for phase, body in early:
             actions += self.hear(phase, body, at_ns, utc_ns)
@@ -175,9 +183,11 @@ class Exchange:
         if (kind == "hi") is not (peer.waited_ms is None):
             raise _broken("it says hi first, and once")
         if kind == "hi":
+            if self._side is not None and said.get("side") == self._side:
+                raise SignallingError(_THE_SAME)
             peer.waited_ms = _number(said, "waited")
             if not peer.is_told:
-                yield _hi(peer)
+                yield self._hi(peer)
             self.peer = peer
             del self.begun[peer.channel.theirs]
         elif kind == "ask":
@@ -186,6 +196,11 @@ class Exchange:
                 yield _sealed(peer, kind="answer", number=_number(said, "number"), came=utc_ns, left=utc_ns)
         else:
             _note(peer, kind, said, sealed, at_ns)
+
+    def _hi(self, peer: Peer) -> Send:
+        peer.is_told = True
+        named = {} if self._side is None else {"side": self._side}
+        return _sealed(peer, kind="hi", waited=peer.own_waited_ms, **named)
 
 
 def _note(peer: Peer, kind: object, said: dict[str, Any], sealed: bytes, at_ns: int) -> None:
@@ -243,11 +258,6 @@ def bye(peer: Peer, why: str) -> Send:
 
 def _sealed(peer: Peer, **said: object) -> Send:
     return Send(*peer.channel.seal(json.dumps(said, separators=(",", ":")).encode()))
-
-
-def _hi(peer: Peer) -> Send:
-    peer.is_told = True
-    return _sealed(peer, kind="hi", waited=peer.own_waited_ms)
 
 
 def _short(why: str) -> str:

@@ -59,6 +59,7 @@ class KnownPeer:
         via: the rendezvous that they met by; None where they met without one. It may hold a password.
         allow_plain: whether that was allowed to be spoken to in the clear.
         since: when they met first, as `2026-03-01`.
+        side: which of the two this is, another word on each side; None: kept by a version that did not ask.
     """
 
     name: str
@@ -67,21 +68,30 @@ class KnownPeer:
     via: str | None = field(default=None, repr=False)
     allow_plain: bool = False
     since: str = ""
+    side: str | None = None
 
     def room_for(self, channel: str) -> str:
         """The room's name, for what is said in it: two programs of one peer do not get in each other's way."""
         return f"{self.room} {channel}".strip()
 
 
-def derived(name: str, seed: bytes, via: str | None = None, *, allow_plain: bool = False, since: str = "") -> KnownPeer:
-    """The peer at the other end of a link whose `seed` that is."""
+def derived(
+    name: str,
+    seed: bytes,
+    via: str | None = None,
+    *,
+    allow_plain: bool = False,
+    since: str = "",
+    side: str | None = None,
+) -> KnownPeer:
+    """The peer at the other end of a link whose `seed` that is, and whose role there is this `side`."""
     from cryptography.hazmat.primitives.hashes import SHA256
     from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
     def made(what: bytes) -> bytes:
         return HKDF(SHA256(), KEY_BYTES, salt=None, info=_LABEL + what).derive(seed)
 
-    return KnownPeer(checked_name(name), made(b"key"), made(b"room").hex(), via, allow_plain, since)
+    return KnownPeer(checked_name(name), made(b"key"), made(b"room").hex(), via, allow_plain, since, side)
 
 
 async def remember(
@@ -109,7 +119,7 @@ async def remember(
         raise ValueError("nobody is proven at the other end of this stream: connect by a code, tickets or a key")
     await link.answered()
     since = datetime.now(UTC).date().isoformat()
-    known = derived(name, link.seed, via, allow_plain=allow_plain, since=since)
+    known = derived(name, link.seed, via, allow_plain=allow_plain, since=since, side=link.role.value)
     await asyncio.to_thread(keep, known, folder)
     return known
 
@@ -248,7 +258,7 @@ def _translated(what: str) -> Iterator[None]:
 
 def _written(known: KnownPeer) -> str:
     said = {"key": known.key.hex(), "room": known.room, "via": known.via, "plain": known.allow_plain}
-    return json.dumps({_FORMAT: _VERSION, **said, "since": known.since}) + "\n"
+    return json.dumps({_FORMAT: _VERSION, **said, "since": known.since, "side": known.side}) + "\n"
 
 
 def _read(name: str, text: str) -> KnownPeer:
@@ -261,6 +271,6 @@ def _read(name: str, text: str) -> KnownPeer:
     key, room, via, since = bytes.fromhex(said["key"]), said["room"], said["via"], said["since"]
     if len(key) != KEY_BYTES or not isinstance(via, str | None) or not isinstance(since, str):
         raise ValueError
-    if len(bytes.fromhex(room)) != KEY_BYTES:
+    if len(bytes.fromhex(room)) != KEY_BYTES or not isinstance(side := said.get("side"), str | None):
         raise ValueError
-    return KnownPeer(name, key, room, via, said["plain"] is True, since)
+    return KnownPeer(name, key, room, via, said["plain"] is True, since, side)

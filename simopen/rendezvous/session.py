@@ -302,7 +302,8 @@ class Place:
         """As `simopen.meet`. Raises: PeerChanged in WrongCode's place; and as that."""
         with self.told():
             room = self.peer.room_for(self.channel)
-            return await api.meet(room, secret=self.peer.key, via=self.via, allow_plain=self.allow_plain, **options)
+            key, side = self.peer.key, self.peer.side
+            return await api.meet(room, secret=key, side=side, via=self.via, allow_plain=self.allow_plain, **options)
 
     @contextlib.contextmanager
     def told(self) -> Iterator[None]:

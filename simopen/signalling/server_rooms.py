@@ -7,9 +7,10 @@ whatever connection it comes by, and hears all that was kept. A member is a conn
 At most two sides have a room. Where a third comes by the number, and one of the two is not connected, that one has lost
 its place, with what it had sent: it was left behind by a program that ended, and its user has come back under a new
 name. So what holds a room is a connection that lives, which is why the server must ping. Whoever has closed the room
-keeps its place: a code is guessed at once, and not twice.
+keeps its place as long as the other one is in it: a code is guessed at once, and not twice.
 
-A room ends when both sides have closed it, when nobody has been connected to it for a while, or when it is too old.
+A room ends when both sides have closed it, when one has, the other is not connected, and a third comes by the number,
+who has another one then; when nobody has been connected to it for a while, or when it is too old.
 
 Pure: `now` is seconds of any one clock that never steps. What is to be remembered through a restart is told as
 `Change`s, as far as somebody takes them.
@@ -170,6 +171,9 @@ class Rooms:
         room = self._by_nameplate.get((app, name))
         if room is None or side not in room.claims:
             self._count_try(whose, now)
+        if room is not None and side not in room.sides and _is_over(room):
+            self._end(room, _worst(room.sides.values()))
+            room = None
         if room is None:
             room = self._begin(app, _new_mailbox(), name, whose, now)
         if room.claims.get(side) is False:
@@ -359,6 +363,13 @@ class Rooms:
 
     def _pick(self, names: list[str]) -> str:
         return names[self._random(len(names))]
+
+
+def _is_over(room: Room) -> bool:
+    """Whether two had it, one has closed it, and the other has vanished without that: both are done."""
+    there = set(room.members.values())
+    open_ = [side for side, mood in room.sides.items() if mood is None]
+    return len(open_) < len(room.sides) >= MOST_SIDES and there.isdisjoint(open_)
 
 
 def _new_mailbox() -> str:

@@ -49,6 +49,22 @@ async def test_two_remember_each_other_and_meet_again_without_a_code_or_a_rendez
 
 
 @ONE_LOOP
+async def test_two_programs_of_one_side_are_no_peers(tmp_path: Path) -> None:
+    """A service that still runs, and a second start; or who sends to a peer, and receives from it, on one computer."""
+    (tmp_path / "letter").write_bytes(b"I love you.")
+    (tmp_path / "into").mkdir()
+    alice = home(tmp_path, "alice")
+    async with rendezvous() as via:
+        peers.keep(peers.derived("laptop", SEED, via, side="initiator"), folder(tmp_path, "alice"))
+        one = await started(tmp_path, "send", "letter", "@laptop", **alice)
+        other = await started(tmp_path, "receive", "--yes", "--into", "into", "@laptop", **alice)
+        ends = await asyncio.gather(ended(one), ended(other))
+    assert [each[0] for each in ends] == [1, 1], ends
+    assert any("it is this side, once more" in each[2] for each in ends), ends
+    assert not list((tmp_path / "into").iterdir())
+
+
+@ONE_LOOP
 async def test_a_key_that_was_changed_is_told_loudly_to_both(tmp_path: Path) -> None:
     async with rendezvous() as via:
         mine = peers.derived("laptop", SEED, via)

@@ -23,9 +23,11 @@ RIGHT, WRONG = b"right", b"wrong"
 class Side:
     """An exchange with its PAKE, and what it has to send. `works_ns`: for a key."""
 
-    def __init__(self, name: str, secret: bytes = RIGHT, began_ns: int = 0, is_long: bool = False) -> None:
+    def __init__(
+        self, name: str, secret: bytes = RIGHT, began_ns: int = 0, is_long: bool = False, side: str | None = None
+    ) -> None:
         self.pake = Pake(secret, "7")
-        self.said = Exchange(name, self.pake.message, began_ns, is_long=is_long)
+        self.said = Exchange(name, self.pake.message, began_ns, is_long=is_long, side=side)
         self.out: list[Send] = [self.said.first]
         self.now_ns = self.works_ns = 0
 
@@ -68,6 +70,22 @@ def test_the_same_code_confirms_on_both_sides() -> None:
     one, other = met()
     assert one.peer.channel.link_key == other.peer.channel.link_key
     assert not one.said.begun
+
+
+@pytest.mark.parametrize("sides", [("source", "store"), ("source", None), (None, "store")])
+def test_sides_of_two_names_or_of_one_confirm(sides: tuple[str | None, str | None]) -> None:
+    one, other = Side(A, side=sides[0]), Side(B, side=sides[1])
+    settle(one, other)
+    assert one.peer.channel.link_key == other.peer.channel.link_key
+
+
+def test_two_of_one_name_are_no_peers_and_both_learn_of_it() -> None:
+    one, other = Side(A, side="source"), Side(B, side="source")
+    other.hear(one.said.first.phase, one.said.first.body)
+    one.hear(other.said.first.phase, other.said.first.body)
+    for side, theirs in ((one, other), (other, one)):
+        with pytest.raises(SignallingError, match="it is this side, once more"):
+            side.hear(theirs.out[-1].phase, theirs.out[-1].body)
 
 
 @pytest.mark.parametrize("waited_ns", [0, 10**9, 10**12])

@@ -26,7 +26,7 @@ from simopen.signalling.base import Message, Mood
 from simopen.ticket.hold import issued
 from tests.fake_stun import FakeStun
 from tests.loopback import kept_ports
-from tests.rendezvous.rooms import Rooms
+from tests.rendezvous.rooms import Rooms, Side
 
 Streams = tuple[StreamReader, StreamWriter]
 CODE = "7-croissant-zucchini"
@@ -121,6 +121,52 @@ async def test_a_long_secret_meets_again_and_again_in_a_named_room(place: Place)
     await place.left(4)
     assert len(place.rooms.rooms) == 1
     assert next(iter(place.rooms.rooms)).isdecimal()
+
+
+async def test_a_room_of_a_secret_is_left_before_its_stream_is_given(place: Place) -> None:
+    """Its program may end at once, and the next one find the room taken."""
+    secret = simopen.new_key()
+
+    async def met() -> Streams:
+        streams = await place.meet("nightly", secret=secret)
+        assert Mood.HAPPY in place.rooms.moods
+        return streams
+
+    await close(*await asyncio.gather(met(), met()))
+
+
+async def test_who_is_interrupted_as_the_room_is_left_has_no_stream(place: Place) -> None:
+    secret, leaving = simopen.new_key(), asyncio.Event()
+
+    class Stays(Side):
+        async def close(self, mood: Mood) -> None:
+            leaving.set()
+            await asyncio.Event().wait()
+
+    @contextlib.asynccontextmanager
+    async def side() -> AsyncIterator[Side]:
+        yield Stays(place.rooms)
+
+    interrupted = asyncio.ensure_future(place.meet("nightly", secret=secret, via=side))
+    reader, writer = await place.meet("nightly", secret=secret)
+    await leaving.wait()
+    interrupted.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await interrupted
+    with pytest.raises(ConnectionError):
+        await reader.read()
+    writer.close()
+
+
+async def test_two_of_one_side_do_not_take_each_other_for_the_peer(place: Place) -> None:
+    both = (place.meet("nightly", secret=bytes(range(32)), side="source") for _ in "12")
+    ended = await asyncio.gather(*both, return_exceptions=True)
+    assert all(isinstance(each, simopen.SignallingError) for each in ended), ended
+    assert any("it is this side, once more" in str(each) for each in ended)
+    named = (place.meet("nightly", secret=bytes(range(32)), side=each) for each in ("source", "store"))
+    streams = await asyncio.gather(*named)
+    await crossed(*streams)
+    await close(*streams)
 
 
 async def test_a_wrong_code_is_told_to_both_and_burns_the_room(place: Place) -> None:

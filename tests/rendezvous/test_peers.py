@@ -22,7 +22,7 @@ from tests.rendezvous.rooms import Rooms
 from tests.rendezvous.test_meeting import close, placed
 
 SEED = bytes(range(32))
-PEER = derived("laptop", SEED, "nats://me:secret@127.0.0.1", allow_plain=True, since="2026-03-01")
+PEER = derived("laptop", SEED, "nats://me:secret@127.0.0.1", allow_plain=True, since="2026-03-01", side="initiator")
 
 
 def kept(folder: Path, known: KnownPeer = PEER) -> Path:
@@ -115,6 +115,7 @@ def spoil(path: Path, what: str) -> None:
             "a key of no bytes": text.replace(PEER.key.hex(), "xy" * 32).encode(),
             "no room": text.replace(PEER.room, "").encode(),
             "a room of another kind": text.replace(f'"{PEER.room}"', "7").encode(),
+            "a side of another kind": text.replace('"initiator"', "7").encode(),
             "deep": b"[" * 4000,
             "long": text.encode() + b" " * 10_000 + b"x",
         }[what]
@@ -125,7 +126,7 @@ def spoil(path: Path, what: str) -> None:
     "what",
     [
         *("nothing", "half", "no text", "no object", "a short key", "a key of no bytes", "no room"),
-        *("a room of another kind", "deep", "long"),
+        *("a room of another kind", "a side of another kind", "deep", "long"),
     ],
 )
 def test_a_spoilt_file_is_told_with_what_to_do(tmp_path: Path, what: str) -> None:
@@ -136,6 +137,12 @@ def test_a_spoilt_file_is_told_with_what_to_do(tmp_path: Path, what: str) -> Non
     assert PEER.key.hex() not in str(told.value)
     peers.forget("laptop", tmp_path)
     kept(tmp_path)
+
+
+def test_one_that_was_kept_before_sides_had_names_is_read(tmp_path: Path) -> None:
+    path = kept(tmp_path)
+    path.write_text(path.read_text().replace(', "side": "initiator"', ""))
+    assert peers.known_peer("laptop", tmp_path).side is None
 
 
 def test_another_versions_file_is_told_to_be_one(tmp_path: Path) -> None:
@@ -216,6 +223,7 @@ async def test_both_ends_of_a_stream_remember_the_same(tmp_path: Path) -> None:
             *(simopen.remember("peer", writer, folder=each) for (_, writer), each in zip(streams, folders, strict=True))
         )
         assert (one.key, one.room) == (other.key, other.room)
+        assert {one.side, other.side} == {"initiator", "responder"}
         assert peers.known_peer("peer", folders[0]) == one
         with pytest.raises(PeerError, match="already"):
             await simopen.remember("peer", streams[0][1], folder=folders[0])

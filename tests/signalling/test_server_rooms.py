@@ -76,6 +76,20 @@ def test_who_has_closed_keeps_its_place() -> None:
         house.claim(APP, "7", "guesser again", WHOSE, 2.0)
 
 
+def test_where_one_has_closed_and_the_other_vanished_the_next_two_have_another_room() -> None:
+    house = rooms()
+    room, _ = entered(house, "one")
+    _, vanishes = entered(house, "other")
+    house.close(room, "one", "happy", 1.0)
+    house.detach(room, vanishes, 1.0)
+    assert house.claim(APP, "7", "other", WHOSE, 2.0) is room, "it may come back"
+    following, _ = entered(house, "third")
+    assert following is not room
+    assert room.gone
+    assert entered(house, "fourth")[0] is following
+    assert house.moods == {"happy": 1}
+
+
 def test_a_room_that_both_have_closed_is_gone_by_the_worse_mood() -> None:
     house = rooms()
     room, _ = entered(house, "one")
