@@ -35,24 +35,40 @@ async def carry_to_the_end(
     What broke is in `carried.error`; none there means that both sides have all of it.
     """
     giving = _Writer(writer)
+    listening = list[asyncio.Future[None]]()
 
     def all_taken() -> None:
         peer_ended()
+        if carried.error:
+            return
         if not writer.is_closing():
             writer.write(messages.record(Received()))
+        listening.append(asyncio.ensure_future(frames.acknowledged()))
+        listening[0].add_done_callback(heard)
 
+    def heard(listened: asyncio.Future[None]) -> None:
+        if not listened.cancelled() and listened.exception() is not None:
+            carrying.cancel()  # the peer takes nothing any more, though there may be nothing to send for hours
+
+    carrying = asyncio.ensure_future(
+        pipe(frames, giving, source=source, sink=sink, carried=carried, peer_ended=all_taken)  # type: ignore[arg-type]
+    )
     try:
-        await pipe(frames, giving, source=source, sink=sink, carried=carried, peer_ended=all_taken)  # type: ignore[arg-type]
+        await asyncio.wait({carrying})
+        if not carrying.cancelled():
+            carrying.result()
+            if carried.error:
+                return
+            giving.write_eof()
+            await writer.drain()
+        await listening[0]
+    except OSError as error:
+        if not listening or not listening[0].done():
+            raise
+        carried.error = reason(error)
     finally:
         await frames.stop()
-    if carried.error:
-        return
-    try:
-        giving.write_eof()
-        await writer.drain()
-        await frames.acknowledged()
-    except OSError as error:
-        carried.error = reason(error)
+        await _stopped(carrying, *listening)
 
 
 class Frames:
@@ -109,9 +125,10 @@ class Frames:
         return said
 
 
-async def _stopped(task: asyncio.Future[Any]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+async def _stopped(*tasks: asyncio.Future[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class _Writer:

@@ -30,6 +30,8 @@ from simopen.net.streams import require_open
 
 CHUNK = 2**16
 _CHUNKS = 16
+_LOOK_S = 1.0
+"""How often it is looked whether the stream is still there, where only the source is waited for."""
 # What can be written at once to a pipe that poll calls writable, without blocking (POSIX; Windows has neither).
 _PIECE = getattr(select, "PIPE_BUF", CHUNK)
 
@@ -73,9 +75,12 @@ async def pipe(
         pending: set[asyncio.Future[None]] = {sending, receiving, pieces.ended}
         try:
             while pending and not (receiving.done() and (terminal or carried.error)):
-                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                look_s = _LOOK_S if receiving.done() else None
+                done, pending = await asyncio.wait(pending, timeout=look_s, return_when=asyncio.FIRST_COMPLETED)
                 for each in done:
                     each.result()
+                if receiving.done() and not sending.done() and _has_left(writer):
+                    carried.error = carried.error or "the peer has left"
         finally:
             sending.cancel()
             receiving.cancel()
@@ -84,6 +89,12 @@ async def pipe(
         with _noting(carried):
             await _hand_over(writer)
     return carried
+
+
+def _has_left(writer: asyncio.StreamWriter) -> bool:
+    """Whether nobody is there any more, as far as that can be told without a write: a plain stream's FIN is its end."""
+    link = writer.get_extra_info("simopen_link")
+    return writer.is_closing() or (link is not None and link.peer_has_left)
 
 
 async def _send(writer: asyncio.StreamWriter, chunks: _Source, carried: Carried) -> None:
@@ -301,4 +312,7 @@ class _Watched:
 
 def _failure(error: OSError, what: str, fd: int) -> OSError:
     name = {0: "standard input", 1: "standard output"}.get(fd, f"descriptor {fd}")
+    with contextlib.suppress(OSError):
+        if stat.S_ISSOCK(os.fstat(fd).st_mode):
+            name = "the local connection"
     return OSError(error.errno, f"cannot {what} {name}: {error.strerror}")

@@ -24,6 +24,7 @@ from simopen.cli.carry import end_output, ended
 from simopen.cli.console import Screen
 from simopen.errors import TransferError
 from simopen.model.wording import quoted
+from simopen.net import sockets
 from simopen.net.os_errors import connection_reason, reason
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
         reader, writer, report = await code.met(options, screen, typed, "simopen pipe {}", channel="pipe")
         began_s = time.monotonic()
         carried, frames = Carried(), Frames(reader)
-        async with ending(reader, writer), _ends(options, listener, screen, frames) as ends:
+        async with ending(reader, writer), _ends(options, listener, screen, frames, carried) as ends:
             await carry_to_the_end(
                 frames, writer, source=ends.source, sink=ends.sink, carried=carried, peer_ended=ends.ended
             )
@@ -114,7 +115,7 @@ def _listening(number: int | None) -> Iterator[socket.socket | None]:
 
 @contextlib.asynccontextmanager
 async def _ends(
-    options: argparse.Namespace, listener: socket.socket | None, screen: Screen, frames: Frames
+    options: argparse.Namespace, listener: socket.socket | None, screen: Screen, frames: Frames, carried: Carried
 ) -> AsyncIterator[_Ends]:
     if listener is None and options.to is None:
         source = os.open(os.devnull, os.O_RDONLY) if options.recv_only else 0
@@ -126,7 +127,10 @@ async def _ends(
         return
     connecting = _connected(options.to) if listener is None else _accepted(listener, screen)
     with await frames.unless_gone(connecting) as local:
-        yield _Ends(local.fileno(), local.fileno(), lambda: _shut(local))
+        sockets.drop(local)  # whatever breaks shall not look to it like an end
+        yield _Ends(local.fileno(), local.fileno(), lambda: _shut(local, carried))
+        if not carried.error:
+            sockets.keep(local)
 
 
 async def _accepted(listener: socket.socket, screen: Screen) -> socket.socket:
@@ -152,6 +156,7 @@ async def _connected(service: tuple[str, int]) -> socket.socket:
     return local
 
 
-def _shut(local: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        local.shutdown(socket.SHUT_WR)
+def _shut(local: socket.socket, carried: Carried) -> None:
+    if not carried.error:
+        with contextlib.suppress(OSError):
+            local.shutdown(socket.SHUT_WR)

@@ -110,6 +110,11 @@ class LinkTransport(asyncio.Transport):
         """This side's."""
         return self._channel.role
 
+    @property
+    def peer_has_left(self) -> bool:
+        """Whether the peer's host sends no more: TCP's FIN comes when its socket is closed, not with its stream's end."""
+        return self._fin
+
     def detach(self) -> PunchedSocket:
         """End this transport, and have its socket: once both streams are ended, and all has left.
 

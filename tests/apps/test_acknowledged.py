@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 from collections.abc import Iterator
@@ -20,13 +21,12 @@ DATA = random.Random(3).randbytes(700_000)
 @pytest.fixture
 def pipes() -> Iterator[list[tuple[int, int]]]:
     made = [os.pipe() for _ in range(4)]
+    numbers = [(fd, os.fstat(fd).st_ino) for each in made for fd in each]
     yield made
-    for each in made:
-        for fd in each:
-            try:
+    for fd, pipe in numbers:
+        with contextlib.suppress(OSError):
+            if os.fstat(fd).st_ino == pipe:  # else a test has closed it, and the number is something else's
                 os.close(fd)
-            except OSError:
-                continue
 
 
 async def carried(streams: Streams, source: int, sink: int, frames: Frames | None = None) -> Carried:
@@ -152,3 +152,33 @@ async def test_who_is_interrupted_before_anything_is_carried_reads_no_more() -> 
             await waiting
         theirs[1].write(b"x")
         assert await ours[0].readexactly(1) == b"x"
+
+
+@pytest.mark.parametrize("said", [messages.failed("cannot write to standard output"), b""])
+async def test_a_peer_that_goes_after_its_end_is_told_at_once_though_nothing_is_to_be_sent(
+    pipes: list[tuple[int, int]], said: bytes
+) -> None:
+    (in_one, _), (_, out_one) = pipes[:2]
+    async with stream() as (ours, theirs):
+        carrying = asyncio.ensure_future(carried(ours, in_one, out_one))
+        theirs[1].write(messages.data(b"some") + messages.data(b""))
+        await theirs[1].drain()
+        assert isinstance(await messages.read(theirs[0]), messages.Received)
+        theirs[1].write(said)
+        theirs[1].write_eof()
+        counted = await carrying
+    assert counted.error is not None
+    assert ("cannot write to standard output" in counted.error) is bool(said)
+    assert counted.received == 4
+
+
+async def test_interrupted_after_the_peers_end_it_leaves_nothing(pipes: list[tuple[int, int]]) -> None:
+    (in_one, _), (_, out_one) = pipes[:2]
+    async with stream() as (ours, theirs):
+        carrying = asyncio.ensure_future(carried(ours, in_one, out_one))
+        theirs[1].write(messages.data(b""))
+        await messages.read(theirs[0])
+        carrying.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await carrying
+        assert asyncio.all_tasks() == {asyncio.current_task()}

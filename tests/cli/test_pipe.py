@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import sys
@@ -87,6 +88,60 @@ async def test_a_side_that_is_killed_is_no_end(tmp_path: Path) -> None:
         one.kill()
         assert (await ended(other, b""))[0] == 1
         await one.wait()
+
+
+@ONE_LOOP
+@pytest.mark.parametrize("command", ["pipe", "meet"])
+async def test_a_peer_that_is_killed_after_its_end_is_told_though_nothing_is_typed(
+    tmp_path: Path, command: str
+) -> None:
+    async with rendezvous() as via:
+        one = await started(tmp_path, command, "--json", "--via", via)
+        other = await started(tmp_path, command, "--via", via, await code_of(one))
+        assert one.stdin is not None
+        assert other.stdin is not None
+        assert other.stdout is not None
+        other.stdin.write(b"last words")
+        other.stdin.close()
+        one.stdin.write(b"go on")
+        assert await other.stdout.readexactly(5) == b"go on"
+        assert one.stdout is not None
+        assert await one.stdout.readexactly(10) == b"last words"
+        assert await one.stdout.read() == b"", "its end has come"
+        other.kill()
+        assert one.stderr is not None
+        assert b"error" in await one.stderr.read()
+        assert await one.wait() == 1
+        one.stdin.close()
+        await other.wait()
+
+
+@ONE_LOOP
+@pytest.mark.parametrize("kills", ["--to", "--listen"])
+async def test_what_breaks_does_not_look_like_an_end_to_a_local_program(tmp_path: Path, kills: str) -> None:
+    async def sends(reader: StreamReader, writer: StreamWriter) -> None:
+        writer.write(b"the first half")
+        with contextlib.suppress(ConnectionError):
+            seen.append(await reader.read(5))
+            await reader.read()
+            seen.append(b"an end")
+        writer.close()
+
+    seen = list[bytes]()
+    with kept_ports() as (number, _):
+        async with rendezvous() as via, await asyncio.start_server(sends, "127.0.0.1", 0) as service:
+            to = f"127.0.0.1:{service.sockets[0].getsockname()[1]}"
+            one = await started(tmp_path, "pipe", "--json", "--listen", str(number), "--via", via)
+            other = await started(tmp_path, "pipe", "--to", to, "--via", via, await code_of(one))
+            reader, writer = await asyncio.open_connection("127.0.0.1", number)
+            writer.write(b"begun")
+            assert await reader.readexactly(14) == b"the first half"
+            (other if kills == "--to" else one).kill()
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+            writer.close()
+            await asyncio.gather(ended(one), ended(other))
+    assert seen == [b"begun"]
 
 
 @ONE_LOOP

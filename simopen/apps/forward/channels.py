@@ -35,6 +35,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from simopen.apps.forward.agreement import allows
 from simopen.apps.forward.targets import Forward, Target
 from simopen.errors import ForwardError, LocalEndpointError
+from simopen.net import sockets
 from simopen.net.os_errors import local_error, reason
 
 Connection: TypeAlias = asyncssh.SSHClientConnection | asyncssh.SSHServerConnection
@@ -182,11 +183,37 @@ class _Server(_Side, asyncssh.SSHServer):
 
 
 class _End(asyncssh.SSHForwarder, asyncio.BufferedProtocol):
-    """A TCP connection of this host, read in pieces of a packet each. `room`: where all are read to, one at a time."""
+    """A TCP connection of this host, read in pieces of a packet each. `room`: where all are read to, one at a time.
+
+    Until the other end has ended its direction, whatever closes this resets it: half of a file shall not look whole.
+    """
 
     def __init__(self, room: bytearray) -> None:
         super().__init__()
         self._room = room
+        self._is_ended = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """As asyncio's."""
+        super().connection_made(transport)
+        self._when_closed(sockets.drop)
+
+    def write_eof(self) -> None:
+        """As asyncssh's."""
+        self._is_ended = True
+        self._when_closed(sockets.keep)
+        super().write_eof()
+
+    def close(self) -> None:
+        """As asyncssh's."""
+        if self._transport is not None and not self._is_ended:
+            self._transport.abort()
+        super().close()
+
+    def _when_closed(self, arrange: Callable[[socket.socket], None]) -> None:
+        if self._transport is not None:
+            with contextlib.suppress(OSError):  # it is gone already
+                arrange(self._transport.get_extra_info("socket"))
 
     def get_buffer(self, sizehint: int) -> bytearray:
         """As asyncio's."""
