@@ -112,7 +112,7 @@ class LinkTransport(asyncio.Transport):
 
     @property
     def peer_has_left(self) -> bool:
-        """Whether the peer's host sends no more: TCP's FIN comes when its socket is closed, not with its stream's end."""
+        """Whether the peer's host sends no more: its FIN comes when its socket is closed, not with its stream's end."""
         return self._fin
 
     def detach(self) -> PunchedSocket:

@@ -229,6 +229,10 @@ class RendezvousServer:
         if self._ending and not self._house.accounts.connections:
             self._empty.set()
 
+    def spend(self, whose: str, count: int, now: float) -> float:
+        """Count what comes from an address."""
+        return self._house.accounts.spend(whose, count, now)
+
     def opened(self, line: Line, host: str | None) -> None:
         """Say who this is."""
         line.conversation = Conversation(self._house, line.whose, line.heard_s)

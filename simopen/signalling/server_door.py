@@ -3,8 +3,9 @@
 Theory of operation. A connection that says nothing is nothing but a socket: only its first byte makes a transport, and
 TLS, whose buffers are a hundred times as large. So ten thousand that come and stay mute cost the kernel's share and a
 record here. Where an address has too many, its oldest mute one makes room for who comes, and anybody's where the server
-is full: so they keep nobody out. TLS handshakes (1 to 2 ms of CPU each) go on so many at a time; the rest wait their
-turn.
+is full: so they keep nobody out. TLS handshakes (1 to 2 ms of CPU each) go on so many at a time, and of one address
+fewer; the rest wait their turn, an address after the other, and no longer than mute ones do. An address that has none
+under way need not wait: those of others may all be dead.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import contextlib
 import errno
 import socket
 import ssl
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Generic, TypeVar
@@ -28,6 +29,7 @@ from simopen.signalling.server_limits import owner
 
 logger = _logs.logger("signalling.server")
 T = TypeVar("T")
+V = TypeVar("V")
 
 BACKLOG = 4096
 """Connections that the kernel keeps for us; it cuts this down to net.core.somaxconn."""
@@ -35,6 +37,7 @@ AT_ONCE = 64
 """Connections taken from one listener before the others have their turn."""
 HANDSHAKES = 128
 """TLS handshakes under way at a time."""
+HANDSHAKES_AN_ADDRESS = 16
 PAUSE_S = 0.5
 """Where this process or host has no descriptor left, until the next try."""
 _TRIES = 20
@@ -134,8 +137,9 @@ class Door(Generic[P]):
         self._handshake_s = handshake_s
         self._waiting: dict[socket.socket, tuple[P, asyncio.TimerHandle, str]] = {}  # in the order of their coming
         self._mute_of: dict[str, dict[socket.socket, None]] = {}
-        self._spoken: deque[tuple[socket.socket, P]] = deque()
-        self._starting: dict[asyncio.Task[None], tuple[socket.socket, P]] = {}
+        self._spoken: dict[str, dict[socket.socket, tuple[P, asyncio.TimerHandle]]] = {}  # by owner, whose turn it is
+        self._starting: dict[asyncio.Task[None], tuple[socket.socket, P, str]] = {}
+        self._starting_of: Counter[str] = Counter()
         self._given: set[socket.socket] = set()  # of these, the loop has the socket
         for sock in self._listeners:
             self._loop.add_reader(sock, self._come, sock)
@@ -143,7 +147,7 @@ class Door(Generic[P]):
     @property
     def waiting(self) -> int:
         """Connections that have not begun: mute ones, and those whose TLS has to wait."""
-        return len(self._waiting) + len(self._spoken)
+        return len(self._waiting) + sum(map(len, self._spoken.values()))
 
     async def close(self) -> None:
         """Take no more, and let those go that have not begun."""
@@ -152,10 +156,8 @@ class Door(Generic[P]):
             sock.close()
         for sock in tuple(self._waiting):
             self._give_up(sock)
-        while self._spoken:
-            sock, protocol = self._spoken.popleft()
-            sock.close()
-            self._mute(protocol)
+        for whose, sock in [(whose, sock) for whose, socks in self._spoken.items() for sock in socks]:
+            self._too_late(whose, sock)
         if starting := tuple(self._starting):
             for task in starting:
                 task.cancel()
@@ -210,34 +212,53 @@ class Door(Generic[P]):
         self._give_up(oldest)
         return True
 
-    def _no_longer_mute(self, sock: socket.socket) -> P:
+    def _no_longer_mute(self, sock: socket.socket) -> tuple[P, str]:
         self._loop.remove_reader(sock)
         protocol, timer, whose = self._waiting.pop(sock)
         timer.cancel()
-        del self._mute_of[whose][sock]
-        if not self._mute_of[whose]:
-            del self._mute_of[whose]
-        return protocol
+        _drop(self._mute_of, whose, sock)
+        return protocol, whose
 
     def _give_up(self, sock: socket.socket) -> None:
-        protocol = self._no_longer_mute(sock)
+        protocol, _ = self._no_longer_mute(sock)
         sock.close()
         self._mute(protocol)
 
     def _speaks(self, sock: socket.socket) -> None:
-        protocol = self._no_longer_mute(sock)
-        self._spoken.append((sock, protocol))
+        protocol, whose = self._no_longer_mute(sock)
+        timer = self._loop.call_later(self._handshake_s, self._too_late, whose, sock)
+        self._spoken.setdefault(whose, {})[sock] = (protocol, timer)
         self._start_next()
 
+    def _too_late(self, whose: str, sock: socket.socket) -> None:
+        """Its turn has not come."""
+        protocol, timer = _drop(self._spoken, whose, sock)
+        timer.cancel()
+        sock.close()
+        self._mute(protocol)
+
+    def _may_start(self, whose: str) -> bool:
+        if self._tls is None or not self._starting_of[whose]:
+            return True
+        return len(self._starting) < HANDSHAKES and self._starting_of[whose] < HANDSHAKES_AN_ADDRESS
+
     def _start_next(self) -> None:
-        while self._spoken and (self._tls is None or len(self._starting) < HANDSHAKES):
-            sock, protocol = self._spoken.popleft()
+        while (whose := next(filter(self._may_start, self._spoken), None)) is not None:
+            sock = next(iter(self._spoken[whose]))
+            protocol, timer = _drop(self._spoken, whose, sock)
+            timer.cancel()
+            if whose in self._spoken:
+                self._spoken[whose] = self._spoken.pop(whose)  # the others have their turn
             task = self._loop.create_task(self._start(sock, protocol))
-            self._starting[task] = (sock, protocol)
+            self._starting[task] = (sock, protocol, whose)
+            self._starting_of[whose] += 1
             task.add_done_callback(self._started)
 
     def _started(self, task: asyncio.Task[None]) -> None:
-        sock, protocol = self._starting.pop(task)
+        sock, protocol, whose = self._starting.pop(task)
+        self._starting_of[whose] -= 1
+        if not self._starting_of[whose]:
+            del self._starting_of[whose]
         if task.cancelled() or task.exception() is not None:
             if sock not in self._given:  # a task that is cancelled before its first step does nothing
                 sock.close()
@@ -257,3 +278,11 @@ class Door(Generic[P]):
             ssl_handshake_timeout=limit_s,
             ssl_shutdown_timeout=shut_s,
         )
+
+
+def _drop(among: dict[str, dict[socket.socket, V]], whose: str, sock: socket.socket) -> V:
+    """Take one of an owner's out, and the owner with its last."""
+    found = among[whose].pop(sock)
+    if not among[whose]:
+        del among[whose]
+    return found

@@ -33,6 +33,10 @@ class Limits:
     messages_a_second: float = 50.0
     bytes_at_once: int = 1_048_576
     bytes_a_second: float = 262_144.0
+    """Of one connection; a frame counts for 1 KiB more than it has."""
+    bytes_at_once_an_address: int = 16_777_216
+    bytes_a_second_an_address: float = 4_194_304.0
+    """Of all its connections, counted alike."""
     room_messages: int = 1_000
     room_bytes: int = 4_194_304
     kept_bytes: int = 268_435_456
@@ -120,12 +124,13 @@ def owner(address: str) -> str:
 
 
 class _Account:
-    __slots__ = ("connections", "rooms", "tried")
+    __slots__ = ("connections", "rooms", "spent", "tried")
 
     def __init__(self) -> None:
         self.connections = 0
         self.rooms = 0
         self.tried: Bucket | None = None
+        self.spent: Bucket | None = None
 
 
 class Accounts:
@@ -182,6 +187,13 @@ class Accounts:
             account.tried = Bucket(self._limits.rooms_tried_at_once, now)
         return account.tried.take(1, now, **self._tries())
 
+    def spend(self, whose: str, count: int, now: float) -> float:
+        """Count bytes that a connection of this address has sent; returns the seconds until that debt is paid."""
+        account, pace = self._account(whose), self._pace()
+        if account.spent is None:
+            account.spent = Bucket(pace["most"], now)
+        return account.spent.spend(count, now, **pace)
+
     def sweep(self, now: float) -> None:
         """Forget those of whom nothing is to be remembered; of too many, the oldest."""
         for whose in [each for each, account in self._by_owner.items() if self._is_blank(account, now)]:
@@ -195,13 +207,19 @@ class Accounts:
 
     def _forget(self, whose: str) -> None:
         account = self._by_owner[whose]
-        if not account.connections and not account.rooms and account.tried is None:
+        if not account.connections and not account.rooms and account.tried is account.spent is None:
             del self._by_owner[whose]
 
     def _is_blank(self, account: _Account, now: float) -> bool:
         if account.connections or account.rooms:
             return False
-        return account.tried is None or account.tried.is_full(now, **self._tries())
+        spent, tried = account.spent, account.tried
+        return (spent is None or spent.is_full(now, **self._pace())) and (
+            tried is None or tried.is_full(now, **self._tries())
+        )
+
+    def _pace(self) -> dict[str, float]:
+        return {"a_second": self._limits.bytes_a_second_an_address, "most": self._limits.bytes_at_once_an_address}
 
     def _tries(self) -> dict[str, float]:
         return {"a_second": self._limits.rooms_tried_a_minute / 60, "most": self._limits.rooms_tried_at_once}

@@ -2,7 +2,8 @@
 
 Theory of operation. `websockets` has the protocol without I/O; a transport is all that is added, and so a client that
 waits costs no task and no queue. Nothing is compressed (permessage-deflate costs 64 KiB and more a connection). What a
-client sends too fast waits in its own socket; what it does not read ends the connection, as all is kept in its room.
+client sends too fast waits in its own socket, but for what was read at once; what it does not read ends the connection,
+as all is kept in its room. Each frame counts for more than its bytes, as a ping of 6 costs as much as a message.
 
 A line that has not been heard since it was pinged is dead: half of all vanished peers never say so (a lost network, a
 closed lid), and until they are noticed they hold a place in a room.
@@ -27,6 +28,10 @@ from simopen.signalling.server_limits import Bucket, Limits
 PATH = "/v1"
 CLOSING_S = 2.0
 """How long a client has to answer the closing of the connection."""
+_AT_ONCE = 4096
+"""Bytes that are looked through before it is counted what they held; few enough that as many pings are no matter."""
+FRAME_BYTES = 1024
+"""What a frame counts for, beside its bytes."""
 _DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 _QUIET = logging.getLogger("simopen.signalling.websocket")
 _QUIET.setLevel(logging.CRITICAL)  # two lines a connection, of clients' faults: the server counts them
@@ -37,6 +42,9 @@ class Owner(Protocol):
     """The server that a line belongs to."""
 
     limits: Limits
+
+    def spend(self, whose: str, count: int, now: float) -> float:
+        """So many bytes are spent by all of that address; returns the seconds until it may spend more."""
 
     def opened(self, line: Line, host: str | None) -> None:
         """The handshake is done. `host`: whom the client meant to reach, as its request says."""
@@ -66,10 +74,13 @@ class Line(asyncio.Protocol):
         "_pace",
         "_part",
         "_protocol",
+        "_rest",
+        "_resuming",
         "_transport",
         "conversation",
         "counted",
         "heard_s",
+        "made_s",
         "opened_s",
         "pinged_s",
         "whose",
@@ -81,7 +92,10 @@ class Line(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._pace = Bucket(owner.limits.bytes_at_once, now)
         self._part: bytearray | None = None
+        self._rest = memoryview(b"")
+        self._resuming: asyncio.TimerHandle | None = None
         self._closing = False
+        self.made_s: float | None = None
         self.whose = whose
         self.counted = True
         self.heard_s = now
@@ -92,19 +106,31 @@ class Line(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The transport is there; over TLS, its handshake is done."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by inheritance
+        self.made_s = time.monotonic()
 
     def data_received(self, data: bytes) -> None:
-        """Take what came, and answer it."""
+        """Take what came, and answer it, as far as its budget goes."""
+        self._rest = memoryview(bytes(self._rest) + data if self._rest else data)
+        self._go_on()
+
+    def _go_on(self) -> None:
         now = self.heard_s = time.monotonic()
-        self._slow_down(len(data), now)
+        while self._rest and self._resuming is None:
+            some, self._rest = self._rest[:_AT_ONCE], self._rest[_AT_ONCE:]
+            self._slow_down(len(some) + FRAME_BYTES * self._read(bytes(some), now), now)
+        self._owner.settle()
+        self.flush()
+
+    def _read(self, data: bytes, now: float) -> int:
+        """Returns how many frames ended with it."""
         self._protocol.receive_data(data)
-        for event in self._protocol.events_received():
+        events = self._protocol.events_received()
+        for event in events:
             if isinstance(event, Request):
                 self._shake_hands(event, now)
             elif isinstance(event, Frame) and event.opcode in _DATA:
                 self._take(event, now)
-        self._owner.settle()
-        self.flush()
+        return len(events)
 
     def eof_received(self) -> bool:
         """A client that sends no more is gone."""
@@ -113,6 +139,9 @@ class Line(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """It has ended, whoever ended it."""
         self._transport = None
+        self._rest = memoryview(b"")
+        if self._resuming is not None:
+            self._resuming.cancel()
         self._owner.lost(self)
 
     def send(self, data: bytes) -> None:
@@ -150,8 +179,10 @@ class Line(asyncio.Protocol):
     def look(self, now: float) -> float | None:
         """See whether it lives and has a purpose, and ping it; returns when to look again, None where it is over."""
         limits = self._owner.limits
-        if self._transport is None:
-            return None
+        if self._transport is None or self.made_s is None:
+            return now + limits.handshake_s if self.counted else None
+        if self.opened_s is None and not self._closing and now < self.made_s + limits.handshake_s:
+            return self.made_s + limits.handshake_s
         if self.opened_s is None or self._closing:
             self.abort()
             return None
@@ -177,13 +208,19 @@ class Line(asyncio.Protocol):
 
     def _slow_down(self, count: int, now: float) -> None:
         limits, transport = self._owner.limits, self._transport
-        wait_s = self._pace.spend(count, now, a_second=limits.bytes_a_second, most=limits.bytes_at_once)
-        if wait_s and transport is not None and transport.is_reading():
-            transport.pause_reading()
-            asyncio.get_running_loop().call_later(wait_s, self._resume)
+        own_s = self._pace.spend(count, now, a_second=limits.bytes_a_second, most=limits.bytes_at_once)
+        wait_s = max(own_s, self._owner.spend(self.whose, count, now))
+        if wait_s and transport is not None:
+            if transport.is_reading():
+                transport.pause_reading()
+            self._resuming = asyncio.get_running_loop().call_later(wait_s, self._resume)
 
     def _resume(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
+        self._resuming = None
+        if self._transport is None or self._transport.is_closing():
+            return
+        self._go_on()
+        if self._resuming is None and self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
     def _shake_hands(self, request: Request, now: float) -> None:

@@ -32,6 +32,8 @@ _SIZES = range(1, 8)  # digits of a nameplate that is allocated
 _DENSE = 3  # up to so many digits all numbers are given before longer ones are
 _TRIES = 16
 _ID_BYTES = 16
+_EACH_BYTES = 512
+_FEW_GONE = 1_000
 
 Key: TypeAlias = tuple[str, str]
 T = TypeVar("T")
@@ -53,8 +55,9 @@ class Kept:
 
     @property
     def size(self) -> int:
-        """Bytes that it counts for."""
-        return len(self.body) + len(self.phase) + len(self.side)
+        """Bytes that it counts for: about what it takes of memory."""
+        texts = (self.body, self.phase, self.side, str(self.id))
+        return _EACH_BYTES + sum(len(each) if each.isascii() else 4 * len(each) for each in texts)
 
 
 @dataclass(slots=True, eq=False)
@@ -111,6 +114,11 @@ class Agenda(Generic[T]):
         """Look at it then."""
         self._serial += 1
         heapq.heappush(self._heap, (at_s, self._serial, thing))
+
+    def keep(self, is_kept: Callable[[T], bool]) -> None:
+        """Look at no others any more."""
+        self._heap = [each for each in self._heap if is_kept(each[2])]
+        heapq.heapify(self._heap)
 
     def due(self, now: float, most: int) -> Iterator[T]:
         """What is to be looked at now, at most so many."""
@@ -347,6 +355,8 @@ class Rooms:
         room.gone = True
         room.messages = []
         self._changes.append(Change(room.key))
+        if len(self._agenda) > 2 * len(self) + _FEW_GONE:
+            self._agenda.keep(lambda each: not each.gone)
 
     def _free_nameplate(self, app: str) -> str:
         for size in _SIZES:

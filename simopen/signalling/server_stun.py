@@ -39,6 +39,8 @@ IDLE_S = 120.0
 """A host that holds a mapping asks every 25 s."""
 TRY_S, TRY_TRIPS, TRY_MOST_S = 1.1, 3, 2.5
 """How long a connection back is tried: a SYN that was lost is sent again after 1 s, and needs its round trips."""
+_UNREAD_BYTES = 4096
+"""What may wait for who asks and does not read."""
 _RTT = struct.Struct("=I")
 _TCPI_RTT = 68  # linux/tcp.h, struct tcp_info: tcpi_rtt, in us
 _UDP_A_SECOND, _UDP_AT_ONCE = 2_000.0, 4_000.0
@@ -282,7 +284,10 @@ class _Asker(asyncio.Protocol):
     def _say(self, request: stun_answer.Request, back: ConnectBack) -> None:
         self._service.answered += 1
         data = stun_answer.answer(request, self._seen, self._service.other(self._local), back)
-        self._transport.write(data)  # type: ignore[attr-defined]
+        transport: asyncio.Transport = self._transport  # type: ignore[assignment]
+        transport.write(data)
+        if transport.get_write_buffer_size() > _UNREAD_BYTES:
+            transport.abort()
 
     def _wait(self) -> None:
         if self._idle is not None:

@@ -58,10 +58,7 @@ async def test_a_message_in_many_fragments_is_one() -> None:
 
 
 async def test_over_tls() -> None:
-    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    tls.load_cert_chain(CERTIFICATE)
-    trusting = ssl.create_default_context(cafile=str(CERTIFICATE))
-    trusting.check_hostname = False
+    tls, trusting = in_tls()
     async with served(tls=tls) as server:
         assert server.url.startswith("wss://")
         client = await bound(server.url, "one", ssl=trusting)
@@ -203,6 +200,80 @@ async def test_who_floods_is_slowed_down_and_loses_nothing() -> None:
         for number in range(10):
             await client.say("add", phase=str(number), body="00" * 3_000)
         assert [(await client.hear("message"))["phase"] for _ in range(10)] == [str(number) for number in range(10)]
+
+
+PING = bytes((0x89, 0x80, 0, 0, 0, 0))
+EMPTY = bytes((0x01, 0x80, 0, 0, 0, 0))
+
+
+@pytest.mark.parametrize("frame", [PING, EMPTY, bytes((0x00, *EMPTY[1:]))])
+async def test_frames_of_nothing_are_counted_too_and_hold_up_nobody(frame: bytes) -> None:
+    limits = Limits(bytes_at_once_an_address=100_000, bytes_a_second_an_address=20_000)
+    async with serve((HERE, "127.0.0.2"), 0, stun_ports=None, limits=limits) as server:
+        crowd = [await connect(server.url.replace(HERE, "127.0.0.2"), local_addr=("127.0.0.2", 0)) for _ in range(4)]
+        honest = await bound(server.url, "honest")
+        for each in crowd:
+            each.transport.write(frame * 40_000)
+        began_s = asyncio.get_running_loop().time()
+        for number in range(20):
+            assert (await honest.ask("ping", "pong", ping=number))["pong"] == number
+        assert asyncio.get_running_loop().time() - began_s < 5
+        for each in crowd:
+            each.transport.abort()
+
+
+async def test_of_pings_none_is_lost_that_waited_for_its_turn() -> None:
+    limits = Limits(bytes_at_once=40_000, bytes_a_second=4_000_000)
+    async with served(limits=limits) as server, connect(server.url) as client:
+        await client.recv()
+        waiting = [await client.ping(str(number)) for number in range(2_000)]
+        await asyncio.gather(*waiting)
+
+
+def in_tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """The server's, and what trusts it."""
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(CERTIFICATE)
+    trusting = ssl.create_default_context(cafile=str(CERTIFICATE))
+    trusting.check_hostname = False
+    return tls, trusting
+
+
+async def test_handshakes_that_are_not_gone_on_with_keep_nobody_out() -> None:
+    tls, trusting = in_tls()
+    async with serve((HERE, "127.0.0.2", "127.0.0.3"), 0, stun_ports=None, tls=tls) as server:
+        crowd = [
+            await asyncio.open_connection(host, server.port, local_addr=(host, 0))
+            for _ in range(200)
+            for host in ("127.0.0.2", "127.0.0.3")
+        ]
+        for _, writer in crowd:
+            writer.write(b"\x16")
+        async with asyncio.timeout(8):  # its own turn would come after ten
+            client = await bound(server.url, "one", ssl=trusting)
+            assert (await client.ask("ping", "pong", ping=1))["pong"] == 1
+        for _, writer in crowd:
+            writer.close()
+
+
+@pytest.mark.parametrize("count", [1, 40])
+async def test_each_step_of_a_beginning_has_its_time_and_no_more(count: int) -> None:
+    """The first byte late, TLS later, and no request: or no turn for TLS at all."""
+    tls, trusting = in_tls()
+    async with served(tls=tls, limits=Limits(handshake_s=0.4)) as server:
+        late = [await asyncio.open_connection(HERE, server.port) for _ in range(count)]
+        await asyncio.sleep(0.3)
+        if count == 1:
+            await late[0][1].start_tls(trusting)
+        else:
+            for _, writer in late:
+                writer.write(b"\x16")
+        async with asyncio.timeout(5):
+            for reader, writer in late:
+                await ended(reader)
+                writer.close()
+            while server._house.accounts.connections:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
 
 
 @pytest.mark.parametrize(("path", "status"), [("/", 200), ("/v2", 404), ("/v1", 426)])

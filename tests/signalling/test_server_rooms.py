@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from simopen.signalling.server_limits import Accounts, Limits
@@ -144,17 +146,37 @@ def test_an_empty_room_is_kept_for_a_while_and_one_with_somebody_for_longer() ->
 
 
 def test_what_is_kept_is_bounded() -> None:
-    house = rooms(room_messages=3, room_bytes=1000, kept_bytes=1500)
+    house = rooms(room_messages=3, room_bytes=2000, kept_bytes=3500)
     room, _ = entered(house, "one")
     for _ in range(3):
         house.add(room, message("one"), 0.0)
     with pytest.raises(Refusal, match="full"):
         house.add(room, message("one"), 0.0)
     with pytest.raises(Refusal, match="full"):
-        house.add(entered(house, "one", "8")[0], message("one", "00" * 500), 0.0)
-    house.add(entered(house, "one", "9")[0], message("one", "00" * 490), 0.0)
+        house.add(entered(house, "one", "8")[0], message("one", "00" * 750), 0.0)
+    house.add(entered(house, "one", "9")[0], message("one", "00" * 600), 0.0)
     with pytest.raises(Refusal, match="server is full"):
-        house.add(entered(house, "one", "10")[0], message("one", "00" * 490), 0.0)
+        house.add(entered(house, "one", "10")[0], message("one", "00" * 600), 0.0)
+
+
+@pytest.mark.parametrize("kept", [Kept("", "", "", None, 0.0), Kept("one", "p", "", "\U0001f600" * 64, 0.0)])
+def test_what_is_kept_counts_for_what_it_takes(kept: Kept) -> None:
+    texts = (kept.side, kept.phase, kept.body, kept.id)
+    held = sys.getsizeof(kept) + sum(sys.getsizeof(each) for each in texts if each)
+    assert held <= kept.size <= held + 1_000
+
+
+def test_rooms_that_have_ended_are_not_remembered() -> None:
+    house = rooms(rooms_tried_at_once=100_000)
+    for number in range(20_000):
+        house.close(house.open(APP, f"mailbox {number}", "one", WHOSE, 0.0), "one", "happy", 0.0)
+    assert len(house) == 0
+    assert len(house._agenda) <= 1_001
+    kept = house.open(APP, "mailbox", "one", WHOSE, 0.0)
+    for number in range(2_000):
+        house.close(house.open(APP, f"mailbox {number}", "one", WHOSE, 0.0), "one", "happy", 0.0)
+    assert not house.expire(1e9, 10_000)
+    assert kept.gone
 
 
 def test_rooms_are_bounded_in_all_and_of_one_address() -> None:

@@ -132,6 +132,32 @@ async def test_who_says_what_is_no_request_is_let_go(name: str) -> None:
         assert (await asked(server)).mapped.address == ONE, "others are answered"
 
 
+async def test_who_asks_and_does_not_read_is_let_go() -> None:
+    class Unread(asyncio.Transport):
+        aborted = waiting = 0
+
+        def get_extra_info(self, name: str, default: Any = None) -> Any:
+            return (ONE, 1)
+
+        def write(self, data: bytes | bytearray | memoryview) -> None:
+            self.waiting += len(data)
+
+        def get_write_buffer_size(self) -> int:
+            return self.waiting
+
+        def abort(self) -> None:
+            self.aborted += 1
+
+    async with served() as (service, _):
+        asker, transport = service._admit(Endpoint(ONE, 1)), Unread()
+        assert asker is not None
+        asker.connection_made(transport)
+        while not transport.aborted:
+            asker.data_received(stun.request(bytes(12)))
+            assert transport.waiting < 10_000
+        asker.connection_lost(None)
+
+
 async def test_too_many_of_one_address_are_turned_away() -> None:
     async with served(stun_connections_an_address=1) as (_, server), Binding((ONE, 0), server) as binding:
         await binding.ask()
