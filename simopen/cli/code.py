@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import os
 import re
-import signal
 import sys
 import time
 from asyncio import StreamReader, StreamWriter
@@ -23,6 +22,7 @@ from simopen.cli import key, known
 from simopen.cli.arguments import UsageError, argument, judged
 from simopen.cli.carry import carry, ended
 from simopen.cli.console import Screen, print_json
+from simopen.cli.interrupts import Blocking
 from simopen.errors import CodeError
 from simopen.link.session import checked
 from simopen.model.wording import quoted
@@ -53,6 +53,10 @@ def _count(text: str) -> int:
 def _descriptor(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 9):
         raise ValueError(f"not a file descriptor: {quoted(text)}")
+    try:
+        os.fstat(int(text))  # now: later it may be one of this program's own
+    except (OSError, OverflowError) as error:
+        raise ValueError(f"this program was given no file descriptor {text}") from error
     return int(text)
 
 
@@ -134,8 +138,9 @@ def given(options: argparse.Namespace, typed: str | None, environment: Mapping[s
 def _read(descriptor: int) -> str:
     found = b""
     try:
-        while len(found) <= _LONGEST and (more := os.read(descriptor, _LONGEST + 1)):
-            found += more
+        with Blocking():
+            while len(found) <= _LONGEST and (more := os.read(descriptor, _LONGEST + 1)):
+                found += more
     except OSError as error:
         raise UsageError(f"the code cannot be read from descriptor {descriptor}: {error.strerror}") from error
     if not (text := found[:_LONGEST].decode("utf-8", "replace").strip()):
@@ -150,23 +155,19 @@ def asked(prompt: str = "Code: ") -> str:
             f"there is no terminal to ask for the code at: give it as CODE, in {VARIABLE}, or by --code-fd"
         )
     with _completing():
-        return _typed(prompt)
+        words = _typed(prompt).split()
+    return words[-1] if "simopen" in words else " ".join(words)  # the whole line that the peer's command shows, too
 
 
 def _typed(prompt: str) -> str:
-    before = signal.getsignal(signal.SIGINT)
-    with contextlib.suppress(ValueError):  # not the main thread
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        if sys.stdout.isatty():
-            return input(prompt)
-        print(prompt, end="", file=sys.stderr, flush=True)  # standard output carries the data
-        return input()
+        with Blocking():
+            if sys.stdout.isatty():
+                return input(prompt)
+            print(prompt, end="", file=sys.stderr, flush=True)  # standard output carries the data
+            return input()
     except EOFError as error:
         raise UsageError("nothing was typed") from error
-    finally:
-        with contextlib.suppress(ValueError):
-            signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager
@@ -263,7 +264,7 @@ async def met(
             if code is None:
                 _show(found.code, line, via, options, screen)
             reader, writer = await found.streams()
-    report = told(writer, screen, "the one who has the same code")
+    report = told(writer, screen, f"the one who has the same {'code' if secret is None else 'secret'}")
     await known.remembered(options, screen, writer, via)
     return reader, writer, report
 
@@ -318,7 +319,7 @@ class Told:
 
     def on_event(self, event: Event) -> None:
         if (motd := getattr(event, "motd", None)) is not None:
-            self._screen.say(f"the rendezvous says: {motd}")
+            self._screen.say(f"the rendezvous says: {' '.join(motd.split())}")  # one line, in nobody else's voice
         if event.step == "in room" and self._peer is not None:
             self._screen.note(f"waiting for {self._peer}, which comes only if it has remembered this computer, too")
         if event.step == "session back":

@@ -59,18 +59,35 @@ class Screen:
         self._live = live
         self._now = now
         self._noted: set[str] = set()
+        self._drawn: Console | None = None
+        """What draws a live line or a bar at the moment: what is said meanwhile goes above that."""
 
     def say(self, text: str) -> None:
         """One line, or several."""
-        if not self._quiet:
-            with contextlib.suppress(OSError):  # a full disk, a reader that is gone: the stream's data go on
-                print(fitted(text, sys.stderr), file=sys.stderr, flush=True)
+        self._print(fitted(text, sys.stderr))
 
     def verbatim(self, line: str) -> None:
         """A line that is to be copied: broken nowhere but by the terminal, which copies it whole."""
-        if not self._quiet:
-            with contextlib.suppress(OSError):
-                print(shown(line, sys.stderr), file=sys.stderr, flush=True)
+        self._print(shown(line, sys.stderr))
+
+    def _print(self, text: str) -> None:
+        if self._quiet:
+            return
+        with contextlib.suppress(OSError):  # a full disk, a reader that is gone: the stream's data go on
+            if self._drawn is None:
+                print(text, file=sys.stderr, flush=True)
+            else:
+                from rich.text import Text
+
+                self._drawn.print(Text(text), soft_wrap=True)
+
+    @contextlib.contextmanager
+    def _drawing(self, console: Console) -> Iterator[None]:
+        self._drawn = console
+        try:
+            yield
+        finally:
+            self._drawn = None
 
     def note(self, text: str) -> None:
         """Something worth knowing; the same is said once."""
@@ -97,7 +114,7 @@ class Screen:
             redirect_stdout=False,  # the stream's data go there
             redirect_stderr=False,
         )
-        with live:
+        with live, self._drawing(console):
             yield lambda new, _="": live.update(Text(shown(new, sys.stderr)), refresh=True)
 
     @contextlib.contextmanager
@@ -126,7 +143,7 @@ class Screen:
             redirect_stdout=False,
             redirect_stderr=False,
         )
-        with drawn:
+        with drawn, self._drawing(console):
             task = drawn.add_task(shortened(shown(what, sys.stderr), _LONGEST_TASK), total=total)
             yield _Drawn(lambda done: drawn.update(task, completed=done, refresh=True), self._now)
 

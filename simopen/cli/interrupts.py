@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from typing import NoReturn, Self
 
 WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+if hasattr(signal, "SIGHUP"):  # not on Windows; a terminal that was closed
+    WORDS[signal.SIGHUP] = "hung up"
 _SHOW_CURSOR = b"\x1b[?25h"  # DECTCEM: a live line may have hidden it
 
 
@@ -43,6 +45,33 @@ def leave_at_once() -> None:
 
 def _heeded() -> Iterable[signal.Signals]:
     return [number for number in WORDS if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+class Blocking:
+    """While inside, a signal raises where it comes: for what blocks the loop's own thread, and waits for a person or a
+    pipe. Without an effect but in the main thread."""
+
+    def __init__(self) -> None:
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> None:
+        try:
+            for number in _heeded():
+                self._before[number] = signal.signal(number, _cut_short)
+        except ValueError:  # not the main thread
+            self._before.clear()
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+
+def _cut_short(number: int, frame: FrameType | None) -> NoReturn:
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    from asyncio import CancelledError
+
+    raise CancelledError
 
 
 class Ending:

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 
 from simopen.cli.arguments import UsageError, judged
 from simopen.cli.console import Screen
+from simopen.cli.interrupts import Blocking
 from simopen.link.session import checked
 from simopen.model.wording import quoted
 
@@ -108,7 +109,7 @@ def _given(options: argparse.Namespace, screen: Screen, environment: Mapping[str
 def in_file(path: str, screen: Screen) -> bytes:
     """What is in that file, as `key_of` takes it. Raises: UsageError."""
     try:
-        with open(path, "rb") as file:
+        with Blocking(), open(path, "rb") as file:  # a pipe may be silent
             found = os.fstat(file.fileno())
             given = file.read(_LONGEST + 1)
     except (OSError, ValueError) as error:

@@ -20,6 +20,7 @@ from simopen.cli.console import shown as fitting
 from simopen.cli.send import described, moved
 from simopen.errors import TransferError
 from simopen.model.wording import LONGEST, amount, listed, path_shown, quoted, shown
+from simopen.net.os_errors import reason
 
 if TYPE_CHECKING:
     from asyncio import StreamReader, StreamWriter
@@ -95,6 +96,10 @@ async def _files(
     except TransferError as error:
         await refuse(writer, str(error))
         raise
+    except (OSError, UnicodeError) as error:  # a name that this host's file system, or its encoding, has no room for
+        why = f"what is offered cannot be written there: {reason(error)}"
+        await refuse(writer, why)
+        raise TransferError(why) from error
     try:
         with incoming:
             where = listed((path_shown(str(options.into / name)) for name in _told_first(offer.names)), ", ", 4)

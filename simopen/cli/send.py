@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from simopen.cli import code, known
 from simopen.cli.arguments import UsageError, add_punch
 from simopen.cli.console import Screen, print_json
+from simopen.cli.interrupts import Blocking
 from simopen.model.wording import amount, listed, path_shown, quoted
 
 if TYPE_CHECKING:
@@ -117,10 +118,15 @@ def _text(typed: str) -> str:
         return typed
     if sys.stdin.isatty():
         print("The text; Ctrl-D ends it:", file=sys.stderr, flush=True)
-    pieces = []
-    while piece := os.read(_STDIN, 2**16):
-        pieces.append(piece)
-    return b"".join(pieces).decode("utf-8", "replace")
+    from simopen.apps.transfer.messages import MOST_TEXT
+
+    found = b""
+    with Blocking():
+        while len(found) <= MOST_TEXT and (piece := os.read(_STDIN, 2**16)):
+            found += piece
+    if len(found) > MOST_TEXT:
+        return found.decode("ascii", "replace")  # too long, whatever it says
+    return found.decode("utf-8", "surrogateescape")  # what is no UTF-8 is refused with the text
 
 
 def moved(size: int, skipped: int, took_s: float) -> str:

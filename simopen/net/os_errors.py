@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 
 from simopen.errors import LocalEndpointError
 from simopen.model.endpoint import Endpoint
@@ -45,12 +46,22 @@ def of_a_stream(error: OSError) -> OSError:
 def local_error(error: OSError, local: tuple[str, int]) -> LocalEndpointError:
     """What the kernel means by refusing a socket for `local`, and what to do. It has the same `errno`."""
     number = error.errno or 0
-    said = _OF_A_LOCAL_ENDPOINT.get(number) or os.strerror(number)
-    if number in _EXHAUSTED and not local[1]:
+    said = _OF_A_LOCAL_ENDPOINT.get(number) or (os.strerror(number) if number > 0 else reason(error))
+    if number in _EXHAUSTED and not local[1] and not (number == errno.EADDRNOTAVAIL and _is_elsewhere(local[0])):
         said = _NO_PORT_LEFT
     refused = LocalEndpointError(f"cannot use {Endpoint(*local)} on this host: {said}")
     refused.errno = error.errno
     return refused
+
+
+def _is_elsewhere(address: str) -> bool:
+    """Whether it is not this host's: what the kernel says of a socket that needs no port of TCP's."""
+    try:
+        with socket.socket(Endpoint(address, 0).family, socket.SOCK_DGRAM) as sock:
+            sock.bind((address, 0))
+    except (OSError, ValueError) as error:
+        return isinstance(error, OSError) and error.errno == errno.EADDRNOTAVAIL
+    return False
 
 
 def connection_reason(error: OSError) -> str:

@@ -44,6 +44,7 @@ _LABEL = b"simopen peer 1\0"
 _FORMAT = "simopen peer"
 _VERSION = 1
 _MOST = 4096
+_SINCE = re.compile(r"(\d{4}-\d{2}-\d{2})?", re.ASCII)
 _NAME = re.compile(r"\w[\w.-]*")
 _ANEW = "meet by a code anew, with --remember on both sides"
 
@@ -269,7 +270,7 @@ def _read(name: str, text: str) -> KnownPeer:
     if said[_FORMAT] != _VERSION:
         raise PeerError(f"what is kept of {name} is of another version of simopen")
     key, room, via, since = bytes.fromhex(said["key"]), said["room"], said["via"], said["since"]
-    if len(key) != KEY_BYTES or not isinstance(via, str | None) or not isinstance(since, str):
+    if len(key) != KEY_BYTES or not isinstance(via, str | None) or not _SINCE.fullmatch(since):
         raise ValueError
     if len(bytes.fromhex(room)) != KEY_BYTES or not isinstance(side := said.get("side"), str | None):
         raise ValueError

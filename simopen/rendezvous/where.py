@@ -19,9 +19,10 @@ sealed, and the server sees from where, when, and how much."""
 VARIABLE = "SIMOPEN_VIA"
 WAYS = f"""\
 to meet by a code, both sides name the same rendezvous, which passes their first messages on:
-  a server of your own: `simopen serve` on a host that both reach, and --via ws://HOST:4000/v1
+  a server of your own: `simopen serve` on a host that both reach, and --via wss://HOST:4000/v1; or, where it has no
+    certificate, --via ws://HOST:4000/v1 --allow-plain
   magic-wormhole's public mailbox server: --via {PUBLIC}
-  NATS: --via nats://HOST
+  NATS: --via tls://HOST, or nats://HOST and --allow-plain
 or put it into {VARIABLE}"""
 _MOST_BYTES = 2048
 

@@ -92,7 +92,7 @@ def read_via(via: str, *, allow_plain: bool = False) -> Via:
     if not (allow_plain or scheme not in _SEALED or found.is_here or str(found) == PUBLIC):
         raise ValueError(
             f"{found} is in the clear: whoever is on the way would see who meets, and when. "
-            f"Use {_SEALED[scheme]}://, or allow it (allow_plain)"
+            f"Use {_SEALED[scheme]}://, or allow that: --allow-plain, or in a program allow_plain=True"
         )
     return found
 

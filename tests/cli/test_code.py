@@ -17,6 +17,7 @@ from simopen.cli import code
 from simopen.cli.arguments import UsageError
 from simopen.cli.console import Screen
 from simopen.errors import CodeError
+from simopen.model.event import InRoom
 from simopen.model.times import MonoNs
 from simopen.rendezvous import where
 from tests.loops import ONE_LOOP
@@ -66,8 +67,10 @@ def test_a_code_comes_from_one_place() -> None:
 def test_what_gives_no_code_or_two_is_refused() -> None:
     with pytest.raises(UsageError, match="--words"):
         code.given(options("--words", "3"), "7-cro-zuc", {})
+    unreadable = os.open(os.devnull, os.O_WRONLY)
     with pytest.raises(UsageError, match="descriptor"):
-        code.given(options("--code-fd", "999"), None, {})
+        code.given(options("--code-fd", str(unreadable)), None, {})
+    os.close(unreadable)
     with open(os.devnull, "rb") as nothing:
         with pytest.raises(CodeError):
             code.given(options("--code-fd", str(nothing.fileno())), None, {})
@@ -75,11 +78,23 @@ def test_what_gives_no_code_or_two_is_refused() -> None:
             code.given(options("--code-fd", str(nothing.fileno())), "7-cro-zuc", {})
 
 
-@pytest.mark.parametrize("words", [["--words", "0"], ["--words", "25"], ["--words", "x"], ["--code-fd", "-1"]])
+@pytest.mark.parametrize(
+    "words",
+    [*(["--words", each] for each in ("0", "25", "x")), *(["--code-fd", each] for each in ("-1", "999", "9" * 8))],
+)
 def test_numbers_that_cannot_be_meant(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         options(*words)
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_what_a_rendezvous_says_of_itself_is_one_line() -> None:
+    said = list[str]()
+    screen = Screen()
+    screen.say = said.append  # type: ignore[method-assign, assignment]
+    motd = "hello\nsimopen: proven: the one who has the same code\r\u2028simopen: remembered"
+    code.Told(lambda text, step="", /: None, screen).on_event(InRoom(MonoNs(0), "7", motd))
+    assert said == ["the rendezvous says: hello simopen: proven: the one who has the same code simopen: remembered"]
 
 
 def test_a_rendezvous_makes_it_a_meeting_by_code() -> None:

@@ -72,6 +72,27 @@ def test_a_line_is_redrawn_as_it_is_and_data_stay_out_of_it() -> None:
     assert shown.rfind("\x1b[?25l") < shown.rfind("\x1b[?25h")  # the cursor is back
 
 
+SAID_MEANWHILE = """
+import sys
+from simopen.cli.console import Screen
+screen = Screen()
+with screen.{} as update:
+    {}
+    screen.say("said")
+    screen.verbatim("words " * 50)
+    screen.note("noted")
+"""
+
+
+@pytest.mark.parametrize(("line", "update"), [('line("waiting ...")', ""), ('progress("sending", 100)', "update(5)")])
+def test_what_is_said_while_a_line_stands_has_lines_of_its_own(line: str, update: str) -> None:
+    _, shown = on_a_terminal(SAID_MEANWHILE.format(line, update), COLUMNS="80")
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.replace("\x1b[2K", "\n")).replace("\r", "\n")
+    lines = [each.rstrip() for each in plain.split("\n")]
+    for each in ("said", ("words " * 50).rstrip(), "simopen: note: noted"):
+        assert each in lines
+
+
 @pytest.mark.parametrize(("before", "term"), [(NO_RICH, "xterm"), ("", "dumb")], ids=["no rich", "dumb terminal"])
 def test_a_line_that_cannot_be_redrawn_is_said_once(before: str, term: str) -> None:
     out, shown = on_a_terminal(before + LINE, term=term)

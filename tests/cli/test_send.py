@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import random
+import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
@@ -51,6 +52,14 @@ async def ended(command: Process, given: bytes | None = None) -> tuple[int | Non
     return command.returncode, out, said.decode()
 
 
+async def waits(pid: int) -> None:
+    """Until its main thread has been in one system call for a while."""
+    seen, call = list[str](), Path(f"/proc/{pid}/syscall").read_text
+    while len(seen) < 3 or len(set(seen[-3:])) > 1 or seen[-1].startswith("running"):
+        await asyncio.sleep(0.1)
+        seen.append(call())
+
+
 @ONE_LOOP
 async def test_a_file_and_a_folder_cross(tmp_path: Path) -> None:
     (tmp_path / "into").mkdir()
@@ -69,6 +78,44 @@ async def test_a_file_and_a_folder_cross(tmp_path: Path) -> None:
     assert (tmp_path / "into" / "d" / "y").read_bytes() == b"y"
     assert sorted(os.listdir(tmp_path / "into")) == ["d", "x.bin"]
     assert "proven: the one who has the same code" in received[2]
+
+
+@ONE_LOOP
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "words", [["send", "--text", "-"], ["receive", "--yes", "--code-fd", "0"], ["pipe", "--secret-file", "fifo", "x"]]
+)
+async def test_one_signal_ends_who_waits_for_a_pipe(tmp_path: Path, words: list[str], number: signal.Signals) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    command = await started(tmp_path, *words, "--via", "ws://127.0.0.1:1/v1")
+    await waits(command.pid)
+    command.send_signal(number)
+    async with asyncio.timeout(10):
+        assert await command.wait() == (130 if number == signal.SIGINT else 143)
+    assert command.stdin is not None
+    command.stdin.close()
+    await ended(command)
+
+
+@ONE_LOOP
+@pytest.mark.parametrize(("given", "why"), [(b"caf\xe9 \xff", "not UTF-8"), (b"x" * 70_000, "64 KiB at most")])
+async def test_a_text_that_is_none_is_not_sent(tmp_path: Path, given: bytes, why: str) -> None:
+    status, _, said = await ended(await started(tmp_path, "send", "--text", "-", "--via", "ws://127.0.0.1:1/v1"), given)
+    assert status == 1
+    assert why in said
+
+
+@ONE_LOOP
+async def test_a_text_without_end_is_not_read_to_it(tmp_path: Path) -> None:
+    command = await started(tmp_path, "send", "--text", "-", "--via", "ws://127.0.0.1:1/v1")
+    assert command.stdin is not None
+    with contextlib.suppress(ConnectionError):
+        for _ in range(2_000):
+            command.stdin.write(bytes(2**16))
+            await command.stdin.drain()
+    assert await command.wait() == 1, "it does not wait for the end"
+    assert command.stderr is not None
+    assert b"64 KiB at most" in await command.stderr.read()
 
 
 @ONE_LOOP

@@ -28,19 +28,23 @@ def test_the_systems_words_are_told_without_its_number(error: Exception, told: s
 
 
 @pytest.mark.parametrize(
-    ("number", "port", "told"),
+    ("number", "local", "told"),
     [
-        (errno.EADDRINUSE, 1314, "another program has it and does not share it"),
-        (errno.EADDRINUSE, 0, "every port that the kernel gives out is taken"),
-        (errno.EADDRNOTAVAIL, 1314, "that address is not this host's"),
-        (errno.EADDRNOTAVAIL, 0, "every port that the kernel gives out is taken"),
-        (errno.EACCES, 80, "not permitted: ports below 1024"),
-        (errno.ENOBUFS, 1314, os.strerror(errno.ENOBUFS)),
+        (errno.EADDRINUSE, "192.0.2.1:1314", "another program has it and does not share it"),
+        (errno.EADDRINUSE, "192.0.2.1:0", "every port that the kernel gives out is taken"),
+        (errno.EADDRNOTAVAIL, "192.0.2.1:1314", "that address is not this host's"),
+        (errno.EADDRNOTAVAIL, "192.0.2.1:0", "that address is not this host's"),
+        (errno.EADDRNOTAVAIL, "127.0.0.1:0", "every port that the kernel gives out is taken"),
+        (errno.EADDRNOTAVAIL, "0.0.0.0:0", "every port that the kernel gives out is taken"),
+        (errno.EACCES, "192.0.2.1:80", "not permitted: ports below 1024"),
+        (errno.ENOBUFS, "192.0.2.1:1314", os.strerror(errno.ENOBUFS)),
+        (socket.EAI_NONAME, "nowhere.example:80", "Name or service not known"),
     ],
 )
-def test_a_local_endpoint_that_cannot_be_had_says_why(number: int, port: int, told: str) -> None:
-    refused = local_error(OSError(number, "x"), ("192.0.2.1", port))
-    assert str(refused).startswith(f"cannot use 192.0.2.1:{port} on this host: {told}")
+def test_a_local_endpoint_that_cannot_be_had_says_why(number: int, local: str, told: str) -> None:
+    address, _, port = local.rpartition(":")
+    refused = local_error(OSError(number, "Name or service not known"), (address, int(port)))
+    assert str(refused).startswith(f"cannot use {local} on this host: {told}")
     assert refused.errno == number
 
 

@@ -46,6 +46,8 @@ class Forward:
         there, its_port = host_and_port(to)
         if port is None or its_port is None:
             raise ValueError(f"{quoted(listen if port is None else to)} has no port: HOST:PORT is wanted")
+        if not (host and there):
+            raise ValueError(f"{quoted(to if host else listen)} has no host: HOST:PORT is wanted")
         return cls(
             (host, check_port(port, "the port to listen on")), (there, check_port(its_port, "the target's port"))
         )

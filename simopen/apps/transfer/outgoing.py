@@ -83,7 +83,7 @@ class Outgoing:
         self.left_out: list[str] = []
         self.grown: list[str] = []
         self.skipped = 0
-        self._exclude = exclude
+        self._exclude = [each.removeprefix("./").rstrip("/") for each in exclude]
         self._stdin = stdin
         self._names = Names()
         self.entries: list[Entry] = []
@@ -126,6 +126,10 @@ class Outgoing:
         fd = _opened(where, path)  # whoever may not read it hears of that now
         try:
             last = _last(fd, found.st_size)
+            if not found.st_size and os.read(fd, 1):
+                raise TransferError(
+                    f"{quoted(where)} says that it has 0 bytes, and has more, as files of /proc do: send it by -"
+                )
         finally:
             os.close(fd)
         executable = bool(found.st_mode & stat.S_IXUSR)

@@ -251,6 +251,36 @@ async def test_no_side_is_ready_whose_peer_has_failed_before() -> None:
     assert told == []
 
 
+@pytest.mark.parametrize("how", ["this side is cancelled", "the target's side is cancelled", "reset by its other end"])
+async def test_a_cut_looks_like_an_end_to_neither_program(how: str) -> None:
+    async def sends(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"half")
+        try:
+            await reader.read()
+            seen.append("an end")
+        except ConnectionError:
+            seen.append("a reset")
+
+    seen = list[str]()
+    async with target(sends) as to:
+        wanted = Forward((HERE, free_port()), to)
+        async with carrying([wanted]) as sides:
+            reader, writer = await asyncio.open_connection(*wanted.listen)
+            writer.write(b"half")
+            assert await reader.readexactly(4) == b"half"
+            if how == "reset by its other end":
+                drop(writer.get_extra_info("socket"))
+                writer.transport.abort()
+            else:
+                sides[how == "the target's side is cancelled"].cancel()
+                with pytest.raises(ConnectionError):
+                    await reader.read()
+            while not seen:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            writer.close()
+    assert seen == ["a reset"]
+
+
 async def test_a_target_that_refuses_ends_its_own_connection_alone() -> None:
     async with (
         target(upper) as to,
@@ -481,7 +511,10 @@ def test_what_is_typed_is_read(listen: str, to: str, found: Forward) -> None:
     assert Forward.read(listen, to) == found
 
 
-@pytest.mark.parametrize(("listen", "to"), [("0", "h:1"), ("8080", "h"), ("h", "h:1"), ("70000", "h:1"), ("", "h:1")])
+@pytest.mark.parametrize(
+    ("listen", "to"),
+    [("0", "h:1"), ("8080", "h"), ("h", "h:1"), ("70000", "h:1"), ("", "h:1"), (":80", "h:1"), ("80", ":1")],
+)
 def test_what_cannot_be_read_is_refused(listen: str, to: str) -> None:
     with pytest.raises(ValueError, match=r"port|host|address"):
         Forward.read(listen, to)

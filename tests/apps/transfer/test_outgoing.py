@@ -55,9 +55,19 @@ def test_a_folder_is_walked_in_order(tree: Path) -> None:
     assert [entry.path for entry in out.entries if entry.executable] == ["top/run"]
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="no /proc on this system")
+def test_a_file_that_has_more_than_it_says_is_refused() -> None:
+    with pytest.raises(TransferError, match="as files of /proc do: send it by -"):
+        Outgoing(["/proc/self/status"])
+
+
 @pytest.mark.parametrize(
     ("pattern", "left"),
-    [("*.o", {"top/build/x.o"}), ("build", {"top/build", "top/build/x.o"}), ("docs/*.txt", {"top/docs/a.txt"})],
+    [
+        ("*.o", {"top/build/x.o"}),
+        *((each, {"top/build", "top/build/x.o"}) for each in ("build", "build/", "./build", "./build//")),
+        ("docs/*.txt", {"top/docs/a.txt"}),
+    ],
 )
 def test_what_is_excluded(tree: Path, pattern: str, left: set[str]) -> None:
     every = {entry.path for entry in Outgoing([str(tree)]).entries}
