@@ -229,13 +229,15 @@ async def met(
     line: str,
     *,
     channel: str,
+    purpose: tuple[str, str] | None = None,
     limit: int | None = None,
 ) -> tuple[StreamReader, StreamWriter, Report]:
     """The streams of a meeting by a code, or by a new one, which is shown; and how they met.
 
     `options`: with what `add_arguments` and `add_punch` declare. `code`: as `given` gives it. `line`: what the peer has
     to type, with `{}` for the code; empty where this side takes a code, and makes none: then it is asked for.
-    `channel`: what the streams are for, where a known peer is met.
+    `channel`: what the streams are for, where a known peer is met. `purpose`: this command, and the peer's, where
+    that is not the same.
 
     Raises: UsageError, CodeError, PeerError; and as `simopen.meet`.
     """
@@ -245,8 +247,9 @@ async def met(
 
     if code is None and not line:
         code = asked()
+    fits = purpose or (f"simopen {channel}",) * 2
     if (peer := known.named(options, code)) is not None:
-        return await _met_again(options, screen, peer, channel, limit or STREAM_LIMIT)
+        return await _met_again(options, screen, peer, channel, fits=fits, limit=limit or STREAM_LIMIT)
     known.require_name(options)
     secret = _secret(options, screen, code)
     via = rendezvous(options, screen)
@@ -256,6 +259,7 @@ async def met(
             words=options.words or WORDS,
             via=via,
             secret=secret,
+            purpose=fits,
             allow_plain=options.allow_plain,
             limit=limit or STREAM_LIMIT,
             on_event=Told(update, screen).on_event,
@@ -292,12 +296,12 @@ def _secret(options: argparse.Namespace, screen: Screen, code: str | None) -> by
 
 
 async def _met_again(
-    options: argparse.Namespace, screen: Screen, peer: KnownPeer, channel: str, limit: int
+    options: argparse.Namespace, screen: Screen, peer: KnownPeer, channel: str, *, fits: tuple[str, str], limit: int
 ) -> tuple[StreamReader, StreamWriter, Report]:
     where = known.place(options, peer, channel)
     with screen.line("connecting to the rendezvous ...") as update, judged():
         on_event = Told(update, screen, peer.name).on_event
-        reader, writer = await where.meet(limit=limit, on_event=on_event, **punch(options))
+        reader, writer = await where.meet(purpose=fits, limit=limit, on_event=on_event, **punch(options))
     return reader, writer, told(writer, screen, known.who(peer))
 
 

@@ -64,7 +64,8 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
     if not os.access(options.into, os.W_OK | os.X_OK):  # before a code is used up
         raise UsageError(f"--into {quoted(str(options.into))} is a folder that you cannot write to")
     typed = code.given(options, options.code)
-    reader, writer, report = await code.met(options, screen, typed, "", channel="transfer", limit=LIMIT)
+    fits = ("simopen receive", "simopen send")
+    reader, writer, report = await code.met(options, screen, typed, "", channel="transfer", purpose=fits, limit=LIMIT)
     async with telling(reader, writer):
         offer = await offered(reader)
     result = {"report": report.as_dict(), "received": list(offer.names)}

@@ -78,7 +78,13 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
     screen.say(f"simopen: sending {what}")
     typed = code.given(options, peer)
     reader, writer, report = await code.met(
-        options, screen, typed, "simopen receive {}", channel="transfer", limit=LIMIT
+        options,
+        screen,
+        typed,
+        "simopen receive {}",
+        channel="transfer",
+        purpose=("simopen send", "simopen receive"),
+        limit=LIMIT,
     )
     began_s = time.monotonic()
     with screen.progress(f"sending {listed(map(path_shown, offer.names), ', ', 2) or 'text'}", offer.size) as update:

@@ -53,6 +53,7 @@ _ROOM_DIGITS = 15
 _SLOW_NS = 900_000_000
 """A SYN to the rendezvous was lost, which the kernel sends again after 1 s: so were those to the STUN servers."""
 _POLITE_S = 1.0
+_LONGEST_NAME = 100
 _leaving: set[asyncio.Task[None]] = set()
 
 
@@ -80,6 +81,7 @@ async def meet(
     via: Via = None,
     secret: bytes | None = None,
     side: str | None = None,
+    purpose: tuple[str, str] | None = None,
     local: Local = None,
     servers: Sequence[str | tuple[str, int]] | None = None,
     timeout: float = TIMEOUT_S,
@@ -103,6 +105,8 @@ async def meet(
         secret: at least 16 random bytes that both sides have, in place of a code's words: any number of times.
         side: what this side is called, where the two are never alike, as a backup's source and its store: two of one
             name, as a program that was started twice, do not take each other for the peer.
+        purpose: what this side is there for, and what the peer has to be, as ("take photos", "give photos"): where both
+            say it and it does not fit, both are told instead of waiting for each other.
         local: the local port or (IP address, port) to meet from; left out, a free one.
         servers: STUN servers, as for `discover`; left out, those of the rendezvous, or else the public ones.
         timeout: seconds for the STUN servers' answers.
@@ -127,6 +131,7 @@ async def meet(
             via=via,
             secret=secret,
             side=side,
+            purpose=purpose,
             local=local,
             servers=servers,
             timeout=timeout,
@@ -152,6 +157,7 @@ async def meeting(
     via: Via = None,
     secret: bytes | None = None,
     side: str | None = None,
+    purpose: tuple[str, str] | None = None,
     local: Local = None,
     servers: Sequence[str | tuple[str, int]] | None = None,
     timeout: float = TIMEOUT_S,
@@ -171,7 +177,7 @@ async def meeting(
     Args:
         code: left out, a new one is made, of a free room and so many `words` of 1,296 each.
         words: 1 to 24. Two are worth 20.7 bits, and there is one guess.
-        via, secret, side, local, servers, timeout, spray: as for `meet`, and so is what is raised.
+        via, secret, side, purpose, local, servers, timeout, spray: as for `meet`, and so is what is raised.
         allow_plain, keepalive, user_timeout, on_event, limit, local_clock: as for `meet`, too.
     """
     told = Options.told(spray=spray, local=local, keepalive=keepalive, user_timeout=user_timeout, on_event=on_event)
@@ -180,7 +186,7 @@ async def meeting(
     if servers is not None:
         parse_servers(servers)
     check_count(words)
-    wanted = _Wanted.judged(code, secret, side)
+    wanted = _Wanted.judged(code, secret, side, purpose)
     timeout_s = positive_s("timeout", timeout)
     where_to = via if callable(via) else where.required(via)
     opened = _opened(where_to, allow_plain=allow_plain)
@@ -204,7 +210,9 @@ async def meeting(
         if (pake := await early) is None:
             pake = await aside(Pake, wanted.password(typed), room)
         began_ns = time.monotonic_ns()
-        said = Exchange(secrets.token_hex(8), pake.message, began_ns, is_long=secret is not None, side=side)
+        said = Exchange(
+            secrets.token_hex(8), pake.message, began_ns, is_long=secret is not None, side=side, purpose=purpose
+        )
         await signaller.send(said.first.phase, said.first.body)  # before, so that nobody waits for it
         await signaller.enter(room)
         the_side = _Side(signaller, pake, said, nats, Settings(told, limit, local_clock=local_clock))
@@ -277,10 +285,16 @@ class _Wanted:
     secret: bytes | None
 
     @classmethod
-    def judged(cls, code: str | None, secret: bytes | None, side: str | None) -> _Wanted:
+    def judged(
+        cls, code: str | None, secret: bytes | None, side: str | None, purpose: tuple[str, str] | None
+    ) -> _Wanted:
         """Raises: TypeError, ValueError, CodeError."""
         if not isinstance(side, str | None):
             raise TypeError(f"a side's name is a string, not {type(side).__name__}")
+        if purpose is not None and not (len(purpose) == 2 and all(isinstance(each, str) for each in purpose)):
+            raise TypeError(f"a purpose is this side's and the peer's, two strings, not {purpose!r}")
+        if any(len(each) > _LONGEST_NAME for each in (side or "", *(purpose or ()))):
+            raise ValueError(f"a side's name, and what it is there for, have at most {_LONGEST_NAME} characters")
         if secret is None:
             if code is None:
                 return cls(None, None, None, None)

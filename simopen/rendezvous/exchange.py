@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from simopen.errors import SignallingError, WrongCode
+from simopen.model.wording import quoted
 from simopen.rendezvous.peer_clock import MOST, Sample
 from simopen.rendezvous.sealing import BODY_BYTES, Channel, Unopened, pake_of, pake_phase
 
@@ -112,15 +113,23 @@ class Exchange:
 
     `is_long`: the secret is too long to be guessed, so everybody who begins is told `hi`. Else one only: another who
     begins before that one has confirmed, or after it never will, has to say `hi` first. `side`: what `hi` calls this
-    one, where it has a name; the peer's is another.
+    one, where it has a name; the peer's is another. `purpose`: what it is here for, and what the peer has to be.
     """
 
     def __init__(
-        self, mine: str, pake_message: bytes, began_ns: int, *, is_long: bool = False, side: str | None = None
+        self,
+        mine: str,
+        pake_message: bytes,
+        began_ns: int,
+        *,
+        is_long: bool = False,
+        side: str | None = None,
+        purpose: tuple[str, str] | None = None,
     ) -> None:
         self.mine = mine
         self._is_long = is_long
         self._side = side
+        self._purpose = purpose
         self.first = Send(pake_phase(mine), pake_message)
         self.peer: Peer | None = None
         """The one who has confirmed."""
@@ -183,8 +192,7 @@ class Exchange:
         if (kind == "hi") is not (peer.waited_ms is None):
             raise _broken("it says hi first, and once")
         if kind == "hi":
-            if self._side is not None and said.get("side") == self._side:
-                raise SignallingError(_THE_SAME)
+            self._require_fit(said)
             peer.waited_ms = _number(said, "waited")
             if not peer.is_told:
                 yield self._hi(peer)
@@ -199,8 +207,22 @@ class Exchange:
 
     def _hi(self, peer: Peer) -> Send:
         peer.is_told = True
-        named = {} if self._side is None else {"side": self._side}
+        named = {"side": self._side, "for": self._purpose and self._purpose[0]}
+        named = {what: name for what, name in named.items() if name is not None}
         return _sealed(peer, kind="hi", waited=peer.own_waited_ms, **named)
+
+    def _require_fit(self, said: dict[str, Any]) -> None:
+        if self._side is not None and said.get("side") == self._side:
+            raise SignallingError(_THE_SAME)
+        if self._purpose is None or not isinstance(theirs := said.get("for"), str):
+            return  # one of the two has not said
+        mine, wanted = self._purpose
+        if theirs != wanted:
+            fits = "as here" if mine == wanted else f"for {quoted(wanted)}"
+            raise SignallingError(
+                f"the two do not fit: this side is there for {quoted(mine)}, and the other for {quoted(theirs)}. It "
+                f"has to be there {fits}: {_ANEW}"
+            )
 
 
 def _note(peer: Peer, kind: object, said: dict[str, Any], sealed: bytes, at_ns: int) -> None:

@@ -154,11 +154,32 @@ def test_what_happens_is_a_line_that_is_redrawn_and_what_has_come_of_it_a_senten
     assert "simopen: laptop is back, after 3.0 s" in said
 
 
-async def started(home: Path, *words: str, **more: str) -> Process:
+async def started(home: Path, *words: str, command: str = "meet", **more: str) -> Process:
     environment = {**os.environ, "XDG_CONFIG_HOME": str(home), "SIMOPEN_VIA": "", **more}
     return await asyncio.create_subprocess_exec(
-        *SIMOPEN, "meet", *words, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environment, cwd=ROOT
+        *SIMOPEN, command, *words, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environment, cwd=ROOT
     )
+
+
+@ONE_LOOP
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("pipe", "receive"), ("receive", "receive"), ("meet", "pipe"), ("meet", "receive"), ("pipe", "forward")],
+)
+async def test_two_commands_that_do_not_fit_are_both_told(tmp_path: Path, one: str, other: str) -> None:
+    more = {"receive": ("--yes",), "forward": ("--allow", "127.0.0.1")}
+    async with asyncio.timeout(LONG_S), simopen.serve("127.0.0.1", 0, stun_ports=(0, 0)) as server:
+        via = f"ws://127.0.0.1:{server.port}/v1"
+        sides = [
+            await started(tmp_path, *more.get(each, ()), "--via", via, "7-cro-zuc", command=each)
+            for each in (one, other)
+        ]
+        ends = await asyncio.gather(*(each.stderr.read() for each in sides if each.stderr is not None))
+        assert [await each.wait() for each in sides] == [1, 1], ends
+    for said in ends:
+        assert b"the two do not fit" in said or b"the peer has ended the meeting: the two do not fit" in said
+        assert b"simopen " + one.encode() in said
+        assert b"simopen " + other.encode() in said
 
 
 @ONE_LOOP

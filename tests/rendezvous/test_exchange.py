@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -23,11 +24,9 @@ RIGHT, WRONG = b"right", b"wrong"
 class Side:
     """An exchange with its PAKE, and what it has to send. `works_ns`: for a key."""
 
-    def __init__(
-        self, name: str, secret: bytes = RIGHT, began_ns: int = 0, is_long: bool = False, side: str | None = None
-    ) -> None:
+    def __init__(self, name: str, secret: bytes = RIGHT, began_ns: int = 0, is_long: bool = False, **more: Any) -> None:
         self.pake = Pake(secret, "7")
-        self.said = Exchange(name, self.pake.message, began_ns, is_long=is_long, side=side)
+        self.said = Exchange(name, self.pake.message, began_ns, is_long=is_long, **more)
         self.out: list[Send] = [self.said.first]
         self.now_ns = self.works_ns = 0
 
@@ -86,6 +85,25 @@ def test_two_of_one_name_are_no_peers_and_both_learn_of_it() -> None:
     for side, theirs in ((one, other), (other, one)):
         with pytest.raises(SignallingError, match="it is this side, once more"):
             side.hear(theirs.out[-1].phase, theirs.out[-1].body)
+
+
+@pytest.mark.parametrize("purposes", [(("give", "take"), ("take", "give")), (("talk", "talk"), None)])
+def test_two_whose_purposes_fit_or_are_not_said_confirm(purposes: Any) -> None:
+    one, other = (Side(name, purpose=purpose) for name, purpose in zip((A, B), purposes, strict=True))
+    settle(one, other)
+    assert one.peer.channel.link_key == other.peer.channel.link_key
+
+
+@pytest.mark.parametrize("theirs", [("take", "give"), ("talk", "talk"), ("\x1b[2J", "anything")])
+def test_two_that_are_there_for_what_does_not_fit_are_both_told(theirs: tuple[str, str]) -> None:
+    one, other = Side(A, purpose=("take", "give")), Side(B, purpose=theirs)
+    other.hear(one.said.first.phase, one.said.first.body)
+    one.hear(other.said.first.phase, other.said.first.body)
+    for side, peer in ((one, other), (other, one)):
+        with pytest.raises(SignallingError, match="the two do not fit") as told:
+            side.hear(peer.out[-1].phase, peer.out[-1].body)
+        assert "'take'" in str(told.value)
+        assert str(told.value).isprintable()
 
 
 @pytest.mark.parametrize("waited_ns", [0, 10**9, 10**12])
