@@ -55,6 +55,7 @@ async def fetch(code: str, folder: str) -> None:
     transport = simopen.http.Transport.over(*await simopen.meet(code))
     async with httpx2.AsyncClient(transport=transport, base_url="http://peer", timeout=60) as client:
         names = (await client.get("/")).raise_for_status().json()
+        await asyncio.to_thread(Path(folder).mkdir, exist_ok=True)
         for name in names:
             path = Path(folder) / Path(name).name  # wherever a hostile peer's name leads, it stays in the folder
             async with client.stream("GET", f"/{quote(name)}") as answer:

@@ -114,7 +114,7 @@ def _typed(text: str) -> Ticket:
         if error.flaw is not Flaw.NO_TICKET:
             raise
         raise UsageError(
-            f"{quoted(text)} is no code, as in 7-crossover-clockwork, no @NAME of a peer that was met before, and no "
+            f"{quoted(text)} is no code, as in 7-croissant-zucchini, no @NAME of a peer that was met before, and no "
             f"ticket"
         ) from error
 

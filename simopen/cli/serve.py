@@ -11,11 +11,14 @@ import asyncio
 import contextlib
 import ctypes
 import json
+import logging
 import ssl
+from collections.abc import AsyncIterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from simopen import _logs
 from simopen.cli.arguments import UsageError, argument, count, judged
 from simopen.cli.console import Screen, answer
 from simopen.model.endpoint import host_and_port, own_address
@@ -142,7 +145,7 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
     )
     if tls is not None:
         _leave_buffers_untouched()
-    async with serving as server:
+    async with _warning(options, screen), serving as server:
         stun = "" if server.stun_ports is None else "; STUN on ports {} and {}".format(*server.stun_ports)
         screen.say(f"simopen: serving at {', '.join(map(str, server.addresses))}{stun}")
         if tls is None:
@@ -154,6 +157,29 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
         answer(json.dumps(told) if options.json else server.url)
         await asyncio.get_running_loop().create_future()
     raise AssertionError("it serves until it is cancelled")
+
+
+@contextlib.asynccontextmanager
+async def _warning(options: argparse.Namespace, screen: Screen) -> AsyncIterator[None]:
+    """While inside: whoever runs this is told what goes wrong, though `-v` was not asked for."""
+    if options.verbose:
+        yield
+        return
+    handler = _Said(screen)
+    _logs.PACKAGE.addHandler(handler)
+    try:
+        yield
+    finally:
+        _logs.PACKAGE.removeHandler(handler)
+
+
+class _Said(logging.Handler):
+    def __init__(self, screen: Screen) -> None:
+        super().__init__(logging.WARNING)
+        self._screen = screen
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._screen.say(f"simopen: warning: {record.getMessage()}")
 
 
 def _tls(certificate: str | None, key: str | None) -> ssl.SSLContext | None:

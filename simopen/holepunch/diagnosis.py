@@ -374,6 +374,6 @@ def _visits(report: Report) -> Iterator[str]:
     for each in report.arrivals[:FEW]:
         yield f"{each.remote} connected {(each.at_ns - report.fired_ns) / 1e9:.1f} s after this side's first SYN"
     if report.strangers:
-        yield f"{report.strangers} connections were turned away"
+        yield f"{report.strangers} connection{'s were' if report.strangers > 1 else ' was'} turned away"
     elif report.listening:
         yield "nobody connected to this side's listener"

@@ -141,6 +141,6 @@ def self_connection(peer: Endpoint) -> SelfConnection:
     """The error for a peer that is the very socket that would fire."""
     return SelfConnection(
         f"{peer} is this host's own endpoint: the socket would be connected to itself; name the other host's "
-        f"endpoint, or another local port (or, between two programs on this host, a local address as well), or call "
-        f"simopen.connect_self if this is what you want"
+        f"endpoint, or another local port (or, between two programs on this host, a local address as well), or take "
+        f"`simopen self`, in a program simopen.connect_self, if this is what you want"
     )

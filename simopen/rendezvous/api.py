@@ -22,13 +22,14 @@ from urllib.parse import urlsplit
 from simopen import _logs
 from simopen.clock.instant import positive_s
 from simopen.clock.source import MACHINE, LocalClock
-from simopen.errors import CodeError, WrongCode
+from simopen.errors import CodeError, SignallingError, WrongCode
 from simopen.holepunch.options import Options
 from simopen.link.session import LEAST_KEY_BYTES
 from simopen.model.endpoint import Local, Reach, literal, local_endpoint, reach
 from simopen.model.event import InRoom, OnEvent
 from simopen.model.server import Server
 from simopen.model.times import MonoNs
+from simopen.model.wording import quoted
 from simopen.nat.discovery import TIMEOUT_S
 from simopen.nat.stun_tcp import DEFAULT_SERVERS, parse_servers
 from simopen.net.aside import aside
@@ -98,7 +99,7 @@ async def meet(
     Waits for the peer without an end; `asyncio.timeout` sets one. `meeting` makes a new code.
 
     Args:
-        code: as `7-crossover-clockwork`. Capitals, spaces and long dashes do not matter, and the first three letters of
+        code: as `7-croissant-zucchini`. Capitals, spaces and long dashes do not matter, and the first three letters of
             each word are enough. With a `secret`: the name of the room, on both sides the same.
         via: the rendezvous's URL, the same on both sides: `wss://…` or `ws://…` of a mailbox server, `nats://…`; or
             what opens a `Signaller` of your own. Left out: `SIMOPEN_VIA`, or what the user's configuration names.
@@ -205,7 +206,7 @@ async def meeting(
         if nats is None:
             nats = Nats(local, _announced(signaller.welcome.stun, where_to) or DEFAULT_SERVERS, timeout_s)
             stack.push_async_callback(nats.close)
-        room = wanted.room or await signaller.allocate()
+        room = wanted.room or _nameable(await signaller.allocate())
         typed = wanted.typed or (room if secret is not None else str(new_code(room, words)))
         if (pake := await early) is None:
             pake = await aside(Pake, wanted.password(typed), room)
@@ -320,6 +321,13 @@ class _Wanted:
         if self.room is None or self.typed is None:
             return None
         return await aside(Pake, self.password(self.typed), self.room)
+
+
+def _nameable(room: str) -> str:
+    """A room that a rendezvous gave. Raises: SignallingError where no code leads there."""
+    if not (room.isascii() and room.isdecimal() and room == str(int(room)) and len(room) < _ROOM_DIGITS - 2):
+        raise SignallingError(f"the rendezvous gives a room that no code can name: {quoted(room)}")
+    return room
 
 
 def room_named(name: str) -> str:

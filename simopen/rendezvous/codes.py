@@ -1,4 +1,4 @@
-"""Codes: a room's number and some words, `7-crossover-clockwork`; how they are made, read and completed.
+"""Codes: a room's number and some words, `7-croissant-zucchini`; how they are made, read and completed.
 
 Theory of operation: the number says in which room the two meet, and the rendezvous sees it; the words are the secret,
 and go through a PAKE (`pake`). They are of the EFF's short list 2: each is known by its first three letters, so these
@@ -79,11 +79,11 @@ def parse_code(text: str) -> Code:
     number, *typed = parts(text)
     if not _NUMBER.fullmatch(number):
         raise CodeError(
-            f"a code begins with a number, as in 7-crossover-clockwork, and {quoted(number)} is none: "
+            f"a code begins with a number, as in 7-croissant-zucchini, and {quoted(number)} is none: "
             f"type all of what your peer's command shows"
         )
     if not typed:
-        raise CodeError(f"only a number is given ({number}); its words are missing, as in {number}-crossover-clockwork")
+        raise CodeError(f"only a number is given ({number}); its words are missing, as in {number}-croissant-zucchini")
     if len(typed) > MOST_WORDS:
         raise CodeError(f"a code has at most {MOST_WORDS} words, and there are {len(typed)}")
     return Code(str(int(number)), tuple(_word(each) for each in typed))
@@ -96,7 +96,7 @@ def parts(text: object) -> list[str]:
     plain = _plain(text[:LONGEST])
     found = [each for each in _APART.split(plain) if each]
     if not found:
-        raise CodeError("there is no code: it looks like 7-crossover-clockwork")
+        raise CodeError("there is no code: it looks like 7-croissant-zucchini")
     if (glued := re.fullmatch(r"([0-9]+)([a-z]+)", found[0])) is not None:
         found[:1] = glued.groups()
     return _rejoined(found)

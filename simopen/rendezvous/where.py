@@ -45,7 +45,9 @@ def named(via: str | None = None, environment: Mapping[str, str] = os.environ, f
         if not via.strip():
             raise ValueError("via is empty: it is the URL of a rendezvous, such as wss://rendezvous.example.org/v1")
         return via.strip()
-    return environment.get(VARIABLE, "").strip() or _remembered(path() if file is None else file)
+    if VARIABLE in environment:  # empty: none, whatever is remembered
+        return environment[VARIABLE].strip() or None
+    return _remembered(path() if file is None else file)
 
 
 def required(via: str | None = None, environment: Mapping[str, str] = os.environ, file: Path | None = None) -> str:

@@ -84,6 +84,10 @@ class NatsConnection:
                 )
         except (NatsError, OSError, ValueError, EOFError) as error:
             why = f"no answer within {human(OPEN_S)}" if type(error) is TimeoutError else self._said or _why(error)
+            if "authorization" in why.lower():
+                raise RendezvousUnreachable(
+                    f"{self._where}: it does not let this user in ({why}): are the user and the password right?"
+                ) from None
             raise RendezvousUnreachable(
                 f"{self._where}: nobody can be reached: {why}. Is this host online, and is the URL right?"
             ) from None

@@ -45,6 +45,8 @@ LOOK_S = 0.25
 LOOKS = 500
 """Lines and rooms looked at in one go, so that nobody has to wait for it."""
 SWEEP_S = 60.0
+UNKEPT_S = 5.0
+"""Where the disk takes nothing, until the next try."""
 EXPIRED = "the room is too old: make a new code"
 GOING = "this server is shutting down, and keeps no rooms: make a new code once it is back"
 COMING_BACK = "this server is going down, and keeps its rooms: connect again soon"
@@ -168,6 +170,8 @@ class RendezvousServer:
         self._motd = motd
         self._stun = stun
         self._store = store
+        self._unkept_s: float | None = None
+        """When the disk took nothing last; None: it takes all."""
         self._metrics: Metrics | None = None
         self._door: Door[Line] | None = None
         self._tls: ssl.SSLContext | None = None
@@ -256,12 +260,25 @@ class RendezvousServer:
             line.flush()
 
     def _keep(self, store: Store, changes: list[Change]) -> None:
-        """Who is here goes on where the disk does not; that is said in the log, and counted."""
+        """Who is here goes on where the disk does not; that is said in the log, and counted.
+
+        Once the disk goes on, too, all that there is then is written.
+        """
+        now = time.monotonic()
+        if self._unkept_s is not None and now < self._unkept_s + UNKEPT_S:
+            return
         try:
-            store.write(changes)
+            if self._unkept_s is None:
+                store.write(changes)
+            else:
+                store.write_anew(self._house.rooms.all_as_changes())
+                logger.warning("rooms are kept again")
+            self._unkept_s = None
         except sqlite3.Error as error:
             self._house.counts["not_kept"] += 1
-            logger.warning("rooms could not be kept, and a restart would lose them: %s", error)
+            if self._unkept_s is None:
+                logger.warning("rooms cannot be kept for now, and a restart would lose them: %s", error)
+            self._unkept_s = now
 
     def closing(self, line: Line) -> None:
         """See that it ends."""
@@ -343,4 +360,7 @@ class RendezvousServer:
                 await asyncio.wait_for(self._empty.wait(), CLOSING_S)
         for line in tuple(self._lines.values()):
             line.abort()
+        if self._store is not None and self._unkept_s is not None:
+            self._unkept_s = float("-inf")
+            self._keep(self._store, [])
         await asyncio.sleep(0)

@@ -159,6 +159,15 @@ class Rooms:
         taken, self._changes = self._changes, []
         return taken
 
+    def all_as_changes(self) -> list[Change]:
+        """All that there is, for a memory that has nothing."""
+        rooms = self._by_mailbox.values()
+        return [
+            change
+            for room in rooms
+            for change in (Change(room.key, room), *(Change(room.key, room, each) for each in room.messages))
+        ]
+
     def allocate(self, app: str, side: str, whose: str, now: float) -> str:
         """A free nameplate, as short as there is one, claimed for this side.
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 
 from simopen.errors import SimopenError
+from simopen.net.os_errors import reason
 from simopen.signalling.server_rooms import Change, Kept, Room
 
 _VERSION = 1
@@ -35,9 +37,10 @@ class Store:
     def __init__(self, path: str | Path) -> None:
         self._path = path
         try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # who knows a mailbox hears it
             self._db = sqlite3.connect(path, timeout=0.0, isolation_level=None)
-        except sqlite3.Error as error:
-            raise self._refused(str(error)) from error
+        except (sqlite3.Error, OSError) as error:
+            raise self._refused(reason(error)) from error
         try:
             self._prepare()
         except sqlite3.Error as error:
@@ -53,11 +56,17 @@ class Store:
             self._db.close()
 
     def rooms(self) -> list[Room]:
-        """What was there when it was last written."""
+        """What was there when it was last written. Raises: SimopenError for a file that is damaged."""
+        try:
+            return self._read()
+        except (sqlite3.Error, ValueError, TypeError) as error:
+            raise self._refused(f"it is damaged ({error})") from error
+
+    def _read(self) -> list[Room]:
         found = {}
         for app, mailbox, nameplate, sides, claims in self._db.execute("SELECT * FROM rooms"):
             room = Room(app, mailbox, nameplate, "", born_s=0.0, touched_s=0.0)
-            room.sides, room.claims = json.loads(sides), json.loads(claims)
+            room.sides, room.claims = dict(json.loads(sides)), dict(json.loads(claims))
             found[app, mailbox] = room
         told = "SELECT app, mailbox, side, phase, body, id, at_s FROM messages ORDER BY serial"
         for app, mailbox, side, phase, body, number, at_s in self._db.execute(told):
@@ -65,13 +74,22 @@ class Store:
                 kept_in.messages.append(Kept(side, phase, body, json.loads(number), at_s))
         return list(found.values())
 
+    def write_anew(self, changes: Iterable[Change]) -> None:
+        """As `write`, with nothing there that was before."""
+        self._write_all(changes, first=("DELETE FROM rooms", "DELETE FROM messages"))
+
     def write(self, changes: Iterable[Change]) -> None:
         """Write what has changed, all of it or nothing.
 
         Raises: sqlite3.Error.
         """
+        self._write_all(changes)
+
+    def _write_all(self, changes: Iterable[Change], first: Iterable[str] = ()) -> None:
         self._db.execute("BEGIN")
         try:
+            for statement in first:
+                self._db.execute(statement)
             for change in changes:
                 self._write(change)
             self._db.execute("COMMIT")

@@ -111,6 +111,7 @@ def test_where_a_rendezvous_is_named(tmp_path: Path) -> None:
     where.remember("wss://remembered/v1", file)
     assert where.named(None, {}, file) == "wss://remembered/v1"
     assert where.named(None, {where.VARIABLE: " wss://told/v1 "}, file) == "wss://told/v1"
+    assert where.named(None, {where.VARIABLE: ""}, file) is None, "none, whatever is remembered"
     assert where.named("wss://said/v1", {where.VARIABLE: "wss://told/v1"}, file) == "wss://said/v1"
     file.write_bytes(b"\xff" * 9)
     assert where.named(None, {}, file) is None

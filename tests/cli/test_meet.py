@@ -420,7 +420,7 @@ async def test_as_json_the_ticket_comes_first() -> None:
         (
             ["laptop"],
             2,
-            "'laptop' is no code, as in 7-crossover-clockwork, no @NAME of a peer that was met before, and",
+            "'laptop' is no code, as in 7-croissant-zucchini, no @NAME of a peer that was met before, and",
         ),
         ([OF_VERSION_1], 2, "version 1, and this simopen reads 2; install the same version on both sides, and make"),
         ([OTHERS.encode()[:-9]], 2, "the ticket is cut short"),

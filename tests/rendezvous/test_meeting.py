@@ -425,3 +425,20 @@ async def test_nats_that_nobody_could_be_asked_about_are_asked_about_anew() -> N
         await asyncio.wait({nats.finding})
         assert nats.has_found
         await nats.close()
+
+
+@pytest.mark.parametrize("room", ["007", "9" * 40, "seven", "٧", ""])
+async def test_a_room_that_no_code_can_name_is_the_rendezvous_fault(place: Place, room: str) -> None:
+    place.rooms.number = lambda: room  # type: ignore[method-assign]
+    with pytest.raises(simopen.SignallingError, match="gives a room that no code can name"):
+        async with simopen.meeting(**place.options()):
+            pass
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"side": 7}, {"side": "x" * 101}, {"purpose": ("a",)}, {"purpose": ("a", 7)}, {"purpose": ("a", "x" * 101)}],
+)
+async def test_names_that_are_none_are_refused(place: Place, given: dict[str, Any]) -> None:
+    with pytest.raises((TypeError, ValueError), match="side"):
+        await place.meet(**given)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import sqlite3
 import ssl
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import simopen
 from simopen.errors import LocalEndpointError
 from simopen.signalling.server import serve
 from simopen.signalling.server_limits import Limits
+from simopen.signalling.server_store import Store
 from tests.signalling.clients import APP, Client, bound, ended
 
 CERTIFICATE = Path(__file__).parents[1] / "certificate.pem"
@@ -312,6 +314,38 @@ async def test_the_welcome_names_the_stun_servers_by_the_name_that_the_client_ha
         profile = await simopen.discover(servers=[(HERE, server.stun_ports[0])])
         assert profile.mapping is simopen.Mapping.NONE
         await client.close()
+
+
+async def test_where_the_disk_takes_nothing_that_is_said_once_and_all_is_written_in_the_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Full(Store):
+        is_full = True
+
+        def write(self, changes: Any) -> None:
+            if self.is_full:
+                raise sqlite3.OperationalError("database or disk is full")
+            super().write(changes)
+
+        def write_anew(self, changes: Any) -> None:
+            if self.is_full:
+                raise sqlite3.OperationalError("database or disk is full")
+            super().write_anew(changes)
+
+    async with served(state=tmp_path / "other") as server:
+        assert server._store is not None
+        server._store.close()
+        server._store = store = Full(tmp_path / "state")
+        client = await bound(server.url, "one")
+        for room in ("4", "5", "6"):
+            await (await bound(server.url, f"of {room}")).enter(room)
+        await client.enter("7")
+        said = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+        assert sum("rooms cannot be kept for now" in each for each in said) == 1, said
+        store.is_full = False
+    store.close()
+    with contextlib.closing(Store(tmp_path / "state")) as found:
+        assert {"4", "5", "6", "7"} >= {str(room.nameplate) for room in found.rooms()} >= {"7"}
 
 
 async def test_a_room_that_is_too_old_ends_and_whoever_waits_in_it_is_told() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from pathlib import Path
 
@@ -90,3 +91,49 @@ def test_a_file_of_another_kind_is_left_alone(tmp_path: Path, what: str) -> None
     with pytest.raises(SimopenError, match="name another file"):
         Store(path)
     assert (path.read_bytes() if path.is_file() else None) == before
+
+
+def test_only_its_owner_can_read_it(tmp_path: Path) -> None:
+    """Who knows a mailbox's name may hear what is in it."""
+    Store(tmp_path / "state").close()
+    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o600
+
+
+def damage(path: Path, what: str) -> None:
+    if what == "pages":
+        with path.open("r+b") as file:
+            file.seek(4096)
+            file.write(b"\xff" * (path.stat().st_size - 4096))
+        return
+    with sqlite3.connect(path) as db:
+        db.execute(f"UPDATE rooms SET sides = {what}")
+    db.close()
+
+
+@pytest.mark.parametrize("what", ["pages", "'{'", "'7 7'", "'7'", "NULL"])
+def test_a_damaged_file_is_told_to_be_one(tmp_path: Path, what: str) -> None:
+    house = House(Limits())
+    Talk(house, "one").enter("7")
+    path = tmp_path / "state"
+    after(path, house)
+    damage(path, what)
+    with (
+        pytest.raises(SimopenError, match=r"rooms cannot be kept in .*state.*name another file"),
+        contextlib.closing(Store(path)) as store,
+    ):
+        store.rooms()
+
+
+def test_what_was_not_written_is_once_it_can_be(tmp_path: Path) -> None:
+    house = House(Limits())
+    one = Talk(house, "one")
+    one.enter("7")
+    one.say("add", phase="pake", body="aa")
+    store = Store(tmp_path / "state")
+    store.write(house.rooms.changes())
+    one.ask("close")
+    Talk(house, "other").enter("8")
+    house.rooms.changes()  # the disk was full
+    store.write_anew(house.rooms.all_as_changes())
+    assert [room.nameplate for room in store.rooms()] == ["8"]
+    store.close()
