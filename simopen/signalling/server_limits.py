@@ -140,6 +140,7 @@ class Accounts:
         self._limits = limits
         self._most = most
         self._by_owner: dict[str, _Account] = {}
+        self._pace = {"a_second": limits.bytes_a_second_an_address, "most": float(limits.bytes_at_once_an_address)}
         self.connections = 0
 
     def __len__(self) -> int:
@@ -189,10 +190,10 @@ class Accounts:
 
     def spend(self, whose: str, count: int, now: float) -> float:
         """Count bytes that a connection of this address has sent; returns the seconds until that debt is paid."""
-        account, pace = self._account(whose), self._pace()
+        account = self._by_owner.get(whose) or self._account(whose)
         if account.spent is None:
-            account.spent = Bucket(pace["most"], now)
-        return account.spent.spend(count, now, **pace)
+            account.spent = Bucket(self._pace["most"], now)
+        return account.spent.spend(count, now, **self._pace)
 
     def sweep(self, now: float) -> None:
         """Forget those of whom nothing is to be remembered; of too many, the oldest."""
@@ -214,12 +215,9 @@ class Accounts:
         if account.connections or account.rooms:
             return False
         spent, tried = account.spent, account.tried
-        return (spent is None or spent.is_full(now, **self._pace())) and (
+        return (spent is None or spent.is_full(now, **self._pace)) and (
             tried is None or tried.is_full(now, **self._tries())
         )
-
-    def _pace(self) -> dict[str, float]:
-        return {"a_second": self._limits.bytes_a_second_an_address, "most": self._limits.bytes_at_once_an_address}
 
     def _tries(self) -> dict[str, float]:
         return {"a_second": self._limits.rooms_tried_a_minute / 60, "most": self._limits.rooms_tried_at_once}

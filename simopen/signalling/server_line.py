@@ -92,7 +92,7 @@ class Line(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._pace = Bucket(owner.limits.bytes_at_once, now)
         self._part: bytearray | None = None
-        self._rest = memoryview(b"")
+        self._rest = b""
         self._resuming: asyncio.TimerHandle | None = None
         self._closing = False
         self.made_s: float | None = None
@@ -110,14 +110,14 @@ class Line(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what came, and answer it, as far as its budget goes."""
-        self._rest = memoryview(bytes(self._rest) + data if self._rest else data)
+        self._rest = self._rest + data if self._rest else data
         self._go_on()
 
     def _go_on(self) -> None:
         now = self.heard_s = time.monotonic()
         while self._rest and self._resuming is None:
             some, self._rest = self._rest[:_AT_ONCE], self._rest[_AT_ONCE:]
-            self._slow_down(len(some) + FRAME_BYTES * self._read(bytes(some), now), now)
+            self._slow_down(len(some) + FRAME_BYTES * self._read(some, now), now)
         self._owner.settle()
         self.flush()
 
@@ -139,7 +139,7 @@ class Line(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """It has ended, whoever ended it."""
         self._transport = None
-        self._rest = memoryview(b"")
+        self._rest = b""
         if self._resuming is not None:
             self._resuming.cancel()
         self._owner.lost(self)
