@@ -27,12 +27,13 @@ from simopen.model.endpoint import Endpoint, host_and_port, normalise, own_addre
 from simopen.model.nat import check_whole
 from simopen.model.wording import quoted
 from simopen.net.sockets import make_room
+from simopen.signalling.server_agenda import Agenda
 from simopen.signalling.server_conversation import Conversation, House, Sending
 from simopen.signalling.server_door import Door, listeners
 from simopen.signalling.server_limits import Limits, owner
 from simopen.signalling.server_line import CLOSING_S, PATH, Line, lines_of
 from simopen.signalling.server_metrics import Metrics, Number
-from simopen.signalling.server_rooms import Agenda, Change
+from simopen.signalling.server_rooms import Change
 from simopen.signalling.server_store import Store
 from simopen.signalling.server_stun import PORTS, StunService, sites
 

@@ -18,13 +18,13 @@ Pure: `now` is seconds of any one clock that never steps. What is to be remember
 
 from __future__ import annotations
 
-import heapq
 import secrets
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
-from typing import Generic, NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias
 
+from simopen.signalling.server_agenda import Agenda
 from simopen.signalling.server_limits import Accounts, Limits
 
 MOST_SIDES = 2
@@ -36,7 +36,6 @@ _EACH_BYTES = 512
 _FEW_GONE = 1_000
 
 Key: TypeAlias = tuple[str, str]
-T = TypeVar("T")
 
 
 class Refusal(Exception):  # noqa: N818 - an answer, not a fault
@@ -98,34 +97,6 @@ class Change(NamedTuple):
     room: Room | None = None
     message: Kept | None = None
     dropped: str | None = None
-
-
-class Agenda(Generic[T]):
-    """Things, each with the time when it is to be looked at."""
-
-    def __init__(self) -> None:
-        self._heap: list[tuple[float, int, T]] = []
-        self._serial = 0
-
-    def __len__(self) -> int:
-        return len(self._heap)
-
-    def put(self, at_s: float, thing: T) -> None:
-        """Look at it then."""
-        self._serial += 1
-        heapq.heappush(self._heap, (at_s, self._serial, thing))
-
-    def keep(self, is_kept: Callable[[T], bool]) -> None:
-        """Look at no others any more."""
-        self._heap = [each for each in self._heap if is_kept(each[2])]
-        heapq.heapify(self._heap)
-
-    def due(self, now: float, most: int) -> Iterator[T]:
-        """What is to be looked at now, at most so many."""
-        for _ in range(most):
-            if not self._heap or self._heap[0][0] > now:
-                return
-            yield heapq.heappop(self._heap)[2]
 
 
 class Rooms:

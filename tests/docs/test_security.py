@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from simopen.apps.forward import channels
+from simopen.apps.forward import proofs
 from simopen.apps.forward.agreement import VERSION
 from simopen.link import channel, contexts, frames, handshake, nonces, session, transport
 from simopen.rendezvous import peers
@@ -26,7 +26,7 @@ VECTORS = json.loads((ROOT / "tests" / "vectors" / "link_keys.json").read_text(e
         f'`b"{session.LABEL.decode()[:-1]}\\0"`',
         f'`b"{agreement._LABEL.decode()[:-1]}\\0"`',
         f'`b"{peers._LABEL.decode()[:-1]}\\0"`',
-        *(f'`b"{channels._LABEL.decode()[:-1]}\\0{of}"`' for of in ("server", "client")),
+        *(f'`b"{proofs._LABEL.decode()[:-1]}\\0{of}"`' for of in ("server", "client")),
         f'{{"simopen forward": {VERSION}, ',
         f"each side sends {nonces.NONCE_BYTES} random bytes",
         f"less than {session.LEAST_KEY_BYTES} bytes are refused",

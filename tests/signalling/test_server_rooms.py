@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from simopen.signalling.server_limits import Accounts, Limits
-from simopen.signalling.server_rooms import Agenda, Kept, Refusal, Room, Rooms
+from simopen.signalling.server_rooms import Kept, Refusal, Room, Rooms
 
 APP, WHOSE = "app", "192.0.2.1"
 
@@ -211,12 +211,3 @@ def test_changes_tell_all_that_a_restart_must_know() -> None:
     assert [change.message for change in changes if change.message] == [message("one")]
     assert changes[-1] == (room.key, None, None, None)
     assert house.changes() == []
-
-
-def test_an_agenda_gives_what_is_due_and_no_more_than_is_wanted() -> None:
-    agenda = Agenda[str]()
-    for at_s, thing in ((3.0, "c"), (1.0, "a"), (2.0, "b")):
-        agenda.put(at_s, thing)
-    assert list(agenda.due(2.0, most=1)) == ["a"]
-    assert list(agenda.due(2.0, most=9)) == ["b"]
-    assert len(agenda) == 1

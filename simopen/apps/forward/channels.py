@@ -7,8 +7,8 @@ it looks up what this side has allowed.
 A port is open before SSH's client knows that it is. So connections wait until all ports are open and SSH's client has
 said so, by a request that is refused.
 
-Each side proves itself by what it derives from the secret (HKDF-SHA256, RFC 5869): the server by its host key, and to
-that key alone the client by a password. They are made for this one socket, and kept nowhere.
+Each side proves itself by what `proofs` derives from the secret: the server by its host key, and to that key alone the
+client by a password.
 
 asyncssh sends what a channel's window lets it, whether the socket takes it or not. So the windows say what a side has
 in memory at most: a connection's, each way, in what its host has not taken yet, and in what the network has not.
@@ -27,12 +27,9 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import asyncssh
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from simopen.apps.forward.agreement import allows
+from simopen.apps.forward.proofs import proofs
 from simopen.apps.forward.targets import Forward, Target
 from simopen.errors import ForwardError, LocalEndpointError
 from simopen.net import sockets
@@ -41,7 +38,6 @@ from simopen.net.os_errors import local_error, reason
 Connection: TypeAlias = asyncssh.SSHClientConnection | asyncssh.SSHServerConnection
 Ready: TypeAlias = Callable[[Sequence[Forward]], object]
 
-_LABEL = b"simopen forward 2\0"
 _CLOSE_S = 2.0
 _LOGIN_S = 30.0
 # AES-GCM first: where a processor has AES it is twice as fast as ChaCha20.
@@ -362,17 +358,6 @@ async def _run(
     return await asyncssh.run_client(
         sock, client_factory=lambda: side, known_hosts=known, password=password, **nobody, **options
     )
-
-
-def proofs(secret: bytes) -> tuple[asyncssh.SSHKey, str]:
-    """The server's key, and the client's password."""
-
-    def derived(what: bytes) -> bytes:
-        return HKDF(algorithm=SHA256(), length=32, salt=None, info=_LABEL + what).derive(secret)
-
-    private = Ed25519PrivateKey.from_private_bytes(derived(b"server"))
-    pem = private.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
-    return asyncssh.import_private_key(pem), derived(b"client").hex()
 
 
 async def _carry(connection: Connection, side: _Side, theirs: Sequence[Forward], ready: Ready | None) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from simopen.apps.forward.agreement import VERSION
 from simopen.apps.forward.api import forward
-from simopen.apps.forward.channels import proofs
+from simopen.apps.forward.proofs import proofs
 from simopen.apps.forward.targets import MOST_FORWARDS, Forward, Target
 from simopen.errors import ForwardError, LocalEndpointError
 from simopen.link.handover import hand_over
