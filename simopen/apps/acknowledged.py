@@ -60,12 +60,12 @@ async def carry_to_the_end(
             if carried.error:
                 return
             giving.write_eof()
+        try:
             await writer.drain()
-        await listening[0]
-    except OSError as error:
-        if not listening or not listening[0].done():
-            raise
-        carried.error = reason(error)
+            await listening[0]
+        except OSError as error:
+            told = listening[0].exception() if listening[0].done() else None
+            carried.error = reason(told or error)
     finally:
         await frames.stop()
         await _stopped(carrying, *listening)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import json
 import secrets
 import time
 from asyncio import StreamReader, StreamWriter
@@ -54,7 +55,7 @@ _ROOM_DIGITS = 15
 _SLOW_NS = 900_000_000
 """A SYN to the rendezvous was lost, which the kernel sends again after 1 s: so were those to the STUN servers."""
 _POLITE_S = 1.0
-_LONGEST_NAME = 100
+_LONGEST_NAME = 200
 _leaving: set[asyncio.Task[None]] = set()
 
 
@@ -294,8 +295,8 @@ class _Wanted:
             raise TypeError(f"a side's name is a string, not {type(side).__name__}")
         if purpose is not None and not (len(purpose) == 2 and all(isinstance(each, str) for each in purpose)):
             raise TypeError(f"a purpose is this side's and the peer's, two strings, not {purpose!r}")
-        if any(len(each) > _LONGEST_NAME for each in (side or "", *(purpose or ()))):
-            raise ValueError(f"a side's name, and what it is there for, have at most {_LONGEST_NAME} characters")
+        if any(len(json.dumps(each)) > _LONGEST_NAME for each in (side, *(purpose or ()))):
+            raise ValueError(f"a side's name, and what it is there for, have {_LONGEST_NAME} bytes at most, as JSON")
         if secret is None:
             if code is None:
                 return cls(None, None, None, None)

@@ -437,8 +437,15 @@ async def test_a_room_that_no_code_can_name_is_the_rendezvous_fault(place: Place
 
 @pytest.mark.parametrize(
     "given",
-    [{"side": 7}, {"side": "x" * 101}, {"purpose": ("a",)}, {"purpose": ("a", 7)}, {"purpose": ("a", "x" * 101)}],
+    [{"side": 7}, {"side": "x" * 201}, {"purpose": ("a",)}, {"purpose": ("a", 7)}, {"purpose": ("a", "x" * 201)}],
 )
 async def test_names_that_are_none_are_refused(place: Place, given: dict[str, Any]) -> None:
     with pytest.raises((TypeError, ValueError), match="side"):
         await place.meet(**given)
+
+
+async def test_the_longest_names_are_told(place: Place) -> None:
+    one, other = "\U0001f600" * 16 + "x" * 5, "\u00e4" * 33
+    named = [{"side": one, "purpose": (one, other)}, {"side": other, "purpose": (other, one)}]
+    streams = await asyncio.gather(*(place.meet(**each) for each in named))  # type: ignore[arg-type]
+    await close(*streams)
