@@ -71,9 +71,9 @@ def _scene(left: lab.Host, right: lab.Host, delay_s: float) -> str:
     rows = [(f"{one.address} behind {one.public_address}", name, other.public_address) for name, one, other in ends]
     width = max(len(where) for where, *_ in rows)
     return (
-        f"Two hosts, each behind a NAT that drops what nobody asked for, {delay_s * 1e3:g} ms apart one way:\n"
+        f"Two hosts, each behind a NAT that drops what nobody asked for, {delay_s * 1e3:g} ms one way:\n"
         + "".join(
-            f"  {where:{width}}  {name + '$':6} simopen connect {peer} {PORT} --at T\n" for where, name, peer in rows
+            f"{where:{width}}  {name + '$':6} simopen connect {peer} {PORT} --at T\n" for where, name, peer in rows
         )
         + f"Both fire from port {PORT} at the same instant, in {_LEAD_S:g} s ..."
     )

@@ -127,7 +127,7 @@ def _draw(moment: Moment, names: tuple[str, str], after_ms: float) -> str:
 
 
 def _row(ms: str, left: str, segment: str, right: str) -> str:
-    return f"{ms:>7}  {left:<{_STATE + 4}} {segment:<{_SEGMENT}} {right}".rstrip()
+    return f"{ms:>6}  {left:<{_STATE + 4}} {segment:<{_SEGMENT}} {right}".rstrip()
 
 
 def _segment(passage: Passage, sides: tuple[_Host, _Host]) -> str:
