@@ -136,6 +136,8 @@ async def test_what_breaks_does_not_look_like_an_end_to_a_local_program(tmp_path
             reader, writer = await asyncio.open_connection("127.0.0.1", number)
             writer.write(b"begun")
             assert await reader.readexactly(14) == b"the first half"
+            while not seen:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
             (other if kills == "--to" else one).kill()
             with pytest.raises(ConnectionResetError):
                 await reader.read()
