@@ -177,13 +177,14 @@ async def test_a_stream_that_breaks_ends_the_serving_quietly() -> None:
 
 
 async def test_an_application_that_does_not_end_is_ended_once_nobody_is_there() -> None:
-    stopped = list[str]()
+    stopped, begun = list[str](), {"/streams": asyncio.Event(), "/waits": asyncio.Event()}
 
     async def endless(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await _lives(receive, send)
             return
         try:
+            begun[scope["path"]].set()
             await send({"type": "http.response.start", "status": 200, "headers": []})
             while scope["path"] == "/streams":
                 await send({"type": "http.response.body", "body": b"more", "more_body": True})
@@ -201,8 +202,7 @@ async def test_an_application_that_does_not_end_is_ended_once_nobody_is_there() 
 
         async with served(endless, serve) as (_, writer):
             writer.write(b"GET %s HTTP/1.1\r\nhost: x\r\n\r\n" % path.encode())
-            await writer.drain()
-            await asyncio.sleep(0.1)  # so that it is asked before the end
+            await begun[path].wait()
             writer.transport.abort()
             await done.wait()
 
