@@ -79,8 +79,8 @@ async def pipe(
                 done, pending = await asyncio.wait(pending, timeout=look_s, return_when=asyncio.FIRST_COMPLETED)
                 for each in done:
                     each.result()
-                if receiving.done() and not sending.done() and _has_left(writer):
-                    carried.error = carried.error or "the peer has left"
+                if receiving.done() and not sending.done():
+                    carried.error = carried.error or _gone(writer)
         finally:
             sending.cancel()
             receiving.cancel()
@@ -91,10 +91,12 @@ async def pipe(
     return carried
 
 
-def _has_left(writer: asyncio.StreamWriter) -> bool:
-    """Whether nobody is there any more, as far as that can be told without a write: a plain stream's FIN is its end."""
+def _gone(writer: asyncio.StreamWriter) -> str | None:
+    """Why nobody is there any more, as far as that can be told without a write: a plain stream's FIN is its end."""
+    if writer.is_closing():
+        return "connection lost"
     link = writer.get_extra_info("simopen_link")
-    return writer.is_closing() or (link is not None and link.peer_has_left)
+    return "the peer has left" if link is not None and link.peer_has_left else None
 
 
 async def _send(writer: asyncio.StreamWriter, chunks: _Source, carried: Carried) -> None:
