@@ -123,11 +123,12 @@ async def test_what_breaks_does_not_look_like_an_end_to_a_local_program(tmp_path
         writer.write(b"the first half")
         with contextlib.suppress(ConnectionError):
             seen.append(await reader.read(5))
+            begun.set()
             await reader.read()
             seen.append(b"an end")
         writer.close()
 
-    seen = list[bytes]()
+    seen, begun = list[bytes](), asyncio.Event()
     with kept_ports() as (number, _):
         async with rendezvous() as via, await asyncio.start_server(sends, "127.0.0.1", 0) as service:
             to = f"127.0.0.1:{service.sockets[0].getsockname()[1]}"
@@ -136,8 +137,7 @@ async def test_what_breaks_does_not_look_like_an_end_to_a_local_program(tmp_path
             reader, writer = await asyncio.open_connection("127.0.0.1", number)
             writer.write(b"begun")
             assert await reader.readexactly(14) == b"the first half"
-            while not seen:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+            await begun.wait()
             (other if kills == "--to" else one).kill()
             with pytest.raises(ConnectionResetError):
                 await reader.read()

@@ -260,8 +260,9 @@ async def test_a_cut_looks_like_an_end_to_neither_program(how: str) -> None:
             seen.append("an end")
         except ConnectionError:
             seen.append("a reset")
+        told.set()
 
-    seen = list[str]()
+    seen, told = list[str](), asyncio.Event()
     async with target(sends) as to:
         wanted = Forward((HERE, free_port()), to)
         async with carrying([wanted]) as sides:
@@ -275,8 +276,7 @@ async def test_a_cut_looks_like_an_end_to_neither_program(how: str) -> None:
                 sides[how == "the target's side is cancelled"].cancel()
                 with pytest.raises(ConnectionError):
                     await reader.read()
-            while not seen:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+            await told.wait()
             writer.close()
     assert seen == ["a reset"]
 
