@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from asyncio.subprocess import DEVNULL, PIPE
+from asyncio.subprocess import DEVNULL, PIPE, Process
 from typing import NamedTuple
 
+from benchmarks import wires
 from simopen import lab
 from simopen.lab.trial import stun_server
 
@@ -33,13 +34,14 @@ async def opened(net: lab.Network) -> Servers:
     return Servers(host, other, f"ws://{host.address}:4000/v1")
 
 
-async def started(host: lab.Host, command: list[str], ready: str) -> None:
+async def started(host: lab.Host | wires.Host, command: list[str], ready: str) -> Process:
     """Start a server, and wait until it has said that it is one. Raises: RuntimeError where it ends instead."""
     server = await host.start(command, stdout=PIPE, stderr=DEVNULL)
     assert server.stdout is not None
     while ready not in (line := (await server.stdout.readline()).decode()):
         if not line:
             raise RuntimeError(f"{command[0]} ended, and did not say {ready!r}")
+    return server
 
 
 async def without_ipv6(host: lab.Host) -> None:

@@ -327,7 +327,7 @@ def transfer(result: Result) -> str:
 
 
 def homes(result: Result) -> str:
-    fields = {"way": "by", "line_Mbit_s": "each line, Mbit/s", "MiB": "MiB", "n": "n"}
+    fields = {"wires": "wires", "way": "by", "MiB": "MiB", "n": "n"}
     more = {"whole_p50_s": "whole commands, s", "whole_max_s": "most", "MB_s": "MB/s", "of_wormhole": "of wormhole's"}
     return _plain(result, fields | more)
 
