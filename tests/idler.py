@@ -14,12 +14,14 @@ import contextlib
 import errno
 import fcntl
 import json
+import os
 import socket
 import struct
 import sys
 from typing import Any
 
 import simopen
+from simopen.apps.pipe import pipe
 from simopen.clock import source as clock
 from simopen.model.times import MonoNs
 from tests.puncher import FACTORIES
@@ -37,6 +39,14 @@ async def writes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
         writer.write(b"x")
         await asyncio.sleep(0.1)
     await reader.readexactly(2)
+
+
+async def pipes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Without an end, to a peer that takes nothing any more; and has the time-out's own word for an error."""
+    zeros, nowhere = os.open("/dev/zero", os.O_RDONLY), os.open(os.devnull, os.O_WRONLY)
+    carried = await pipe(reader, writer, source=zeros, sink=nowhere)
+    if carried.error and "nothing was acknowledged" in carried.error:
+        raise TimeoutError(errno.ETIMEDOUT, carried.error)
 
 
 async def pulls_the_cable(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -24,14 +24,16 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from simopen.model.wording import human
 from simopen.net import sockets
 from simopen.net.os_errors import reason
 from simopen.net.streams import require_open
+from simopen.net.tcp_keepalive import Patience
 
 CHUNK = 2**16
 _CHUNKS = 16
 _LOOK_S = 1.0
-"""How often it is looked whether the stream is still there, where only the source is waited for."""
+"""How often it is looked whether the peer is still there."""
 # What can be written at once to a pipe that poll calls writable, without blocking (POSIX; Windows has neither).
 _PIECE = getattr(select, "PIPE_BUF", CHUNK)
 
@@ -69,18 +71,21 @@ async def pipe(
     carried = carried or Carried()
     terminal = os.isatty(source)
     _when_closed(writer, sockets.drop)
-    with _Source(source) as chunks, _Sink(sink) as pieces:
+    sock = writer.get_extra_info("socket")
+    with _Source(source) as chunks, _Sink(sink) as pieces, Patience(sock) as patience:
         sending = asyncio.create_task(_send(writer, chunks, carried))
         receiving = asyncio.create_task(_receive(reader, pieces, carried, peer_ended))
         pending: set[asyncio.Future[None]] = {sending, receiving, pieces.ended}
         try:
             while pending and not (receiving.done() and (terminal or carried.error)):
-                look_s = _LOOK_S if receiving.done() else None
-                done, pending = await asyncio.wait(pending, timeout=look_s, return_when=asyncio.FIRST_COMPLETED)
+                done, pending = await asyncio.wait(pending, timeout=_LOOK_S, return_when=asyncio.FIRST_COMPLETED)
                 for each in done:
                     each.result()
                 if receiving.done() and not sending.done():
                     carried.error = carried.error or _gone(writer)
+                if patience.is_over() and not writer.is_closing():
+                    carried.error = carried.error or f"nothing was acknowledged for {human(patience.timeout_s)}"
+                    writer.transport.abort()
         finally:
             sending.cancel()
             receiving.cancel()

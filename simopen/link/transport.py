@@ -320,6 +320,11 @@ class LinkTransport(asyncio.Transport):
             else:
                 self._read_lower()
 
+    def give_up(self, why: str) -> None:
+        """`abort`, which the application has not asked for: to it the stream is broken, and not at its end."""
+        self._why = self._why or LinkBroken(f"the link ended, and the peer did not end it: {why}")
+        self.abort()
+
     def abort(self) -> None:
         """Close the socket at once: the peer's stream is cut."""
         self._closing = True

@@ -5,12 +5,15 @@ from __future__ import annotations
 import socket
 import struct
 import sys
+from typing import NamedTuple
 
 if sys.platform == "linux":  # not when it is called for: an interpreter that ends imports nothing any more
     import fcntl
 
 # linux/tcp.h, struct tcp_info: the state, and from 120 on bytes_acked, and at 152 data_segs_in.
 _TCP_INFO = struct.Struct("=B119xQ24xI")
+# From 2 on retransmits and probes, one byte each, at 24 unacked, at 56 last_ack_recv in ms.
+_UNANSWERED = struct.Struct("=2xBB20xI28xI")
 _CLOSED = 7  # include/net/tcp_states.h
 _FIONREAD, _TIOCOUTQ = 0x541B, 0x5411
 
@@ -56,6 +59,27 @@ def has_been_up(sock: socket.socket) -> bool:
     except (OSError, struct.error):
         return False
     return bool(acked)
+
+
+class Unanswered(NamedTuple):
+    """What the peer's host has not acknowledged: whether that is data, how many probes; and its last word, s ago."""
+
+    data: bool
+    probes: int
+    since_s: float
+
+
+def unanswered(sock: socket.socket) -> Unanswered | None:
+    """None where nothing is waited for; also where that is not known, or the socket is closed."""
+    if sys.platform != "linux":
+        return None
+    try:
+        told = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _UNANSWERED.size)
+        resent, probes, unacked, last_ack_ms = _UNANSWERED.unpack(told)
+    except (OSError, ValueError, struct.error):  # closed: asyncio's and uvloop's errors; an old kernel
+        return None
+    data = bool(resent or unacked)
+    return Unanswered(data, probes, last_ack_ms / 1000) if data or probes else None
 
 
 def _count(sock: socket.socket, request: int) -> int:

@@ -23,7 +23,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from simopen.clock.source import MACHINE, LocalClock
 from simopen.errors import PeerChanged, PeerLeft, RendezvousUnreachable, RoomCrowded, SimopenError, WrongCode
@@ -47,17 +47,21 @@ from simopen.model.wording import human
 from simopen.nat.discovery import TIMEOUT_S
 from simopen.net.os_errors import reason
 from simopen.net.streams import STREAM_LIMIT
+from simopen.net.tcp_keepalive import Patience
 from simopen.rendezvous import api, where
 from simopen.rendezvous.api import Via
 from simopen.rendezvous.backoff import Backoff
 from simopen.rendezvous.peers import KnownPeer, known_peer
 
+if TYPE_CHECKING:
+    from simopen.link.transport import LinkTransport
+
 Streams: TypeAlias = tuple[StreamReader, StreamWriter]
 
 KEEPALIVE_S = 5.0
 USER_TIMEOUT_S = 20.0
-"""A peer that has acknowledged nothing for so long is gone. A stream whose reader takes nothing for so long, while more
-is sent to it, ends, too (`net.tcp_keepalive`)."""
+"""A peer that has acknowledged nothing for so long is gone. One whose program takes nothing is not: its host
+acknowledges (`net.tcp_keepalive.Patience`)."""
 _CLOSE_S = 2.0
 _CROWDED = 8
 """A room that is full stays so for a while, and a rendezvous counts the tries: pauses are so many times as long."""
@@ -218,11 +222,15 @@ class Session:
         """Until it is closed. Told at once, though its user may notice later."""
         # Not awaited here: whoever cancels that cancels it for all.
         lost, before = asyncio.ensure_future(stream.writer.wait_closed()), self._clock.read()
-        while not (await asyncio.wait({lost}, timeout=self.LOOK_S))[0]:
-            now = self._clock.read()
-            if self._patience_s is not None and suspended_s(before, now) > self._patience_s:
-                stream.writer.transport.abort()
-            before = now
+        link: LinkTransport = stream.writer.get_extra_info("simopen_link")
+        with Patience(stream.writer.get_extra_info("socket")) as patience:
+            while not (await asyncio.wait({lost}, timeout=self.LOOK_S))[0]:
+                now = self._clock.read()
+                if self._patience_s is not None and suspended_s(before, now) > self._patience_s:
+                    link.give_up("this computer slept for longer than the peer waits")
+                elif patience.is_over():
+                    link.give_up(f"nothing was acknowledged for {human(patience.timeout_s)}")
+                before = now
         error = None if lost.cancelled() else lost.exception()
         stream.down_ns = _now_ns()
         self._backoff.over((stream.down_ns - stream.up_ns) / 1e9)

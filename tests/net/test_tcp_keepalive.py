@@ -17,7 +17,7 @@ import pytest
 import simopen
 from simopen import lab
 from simopen.clock import source as clock
-from simopen.net.tcp_keepalive import KEEPALIVE_S, USER_TIMEOUT_S, Liveness
+from simopen.net.tcp_keepalive import KEEPALIVE_S, USER_TIMEOUT_S, Liveness, Patience
 from tests.loopback import HERE, THERE, ports
 from tests.loops import this_loop
 
@@ -100,6 +100,36 @@ def test_a_closed_socket_is_no_error() -> None:
     Liveness().arrange(sock)
 
 
+async def test_a_reader_that_pauses_is_not_taken_for_one_that_is_gone() -> None:
+    """As the kernel's own time-out would; which is back where nobody looks any more."""
+    with socket.create_server((HERE, 0)) as server, socket.create_connection(server.getsockname()) as writer:
+        reader, _ = server.accept()
+        with reader:
+            Liveness(keepalive=1, user_timeout=0.3).arrange(writer)
+            writer.setblocking(False)
+            with Patience(writer) as patience:
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        writer.send(bytes(2**16))
+                for _ in range(12):
+                    await asyncio.sleep(0.1)
+                    assert not patience.is_over()
+                reader.recv(2**22)
+            assert told(writer)[3] == 300
+            assert not writer.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+
+def test_nobody_waits_for_the_answer_of_a_closed_socket() -> None:
+    with socket.create_server((HERE, 0)) as server, socket.create_connection(server.getsockname()) as sock:
+        Liveness(user_timeout=0.001).arrange(sock)
+        with Patience(sock) as patience:
+            sock.close()
+            assert not patience.is_over()
+    for nothing in (None, sock):
+        with Patience(nothing) as patience:
+            assert not patience.is_over()
+
+
 async def idlers(host: lab.Host, orders: list[dict[str, Any]], loop: str | None = None) -> list[str]:
     argv = [sys.executable, str(IDLER), loop or this_loop(), json.dumps(orders)]
     done = await host.run(argv, env={**os.environ, "PYTHONPATH": str(ROOT)})
@@ -114,12 +144,12 @@ async def test_a_peer_whose_cable_is_pulled_ends_who_reads_and_who_writes() -> N
         left, right = [await net.host(name, delay_s=0.005) for name in ("left", "right")]
         at_ns = time.monotonic_ns() + LEAD_NS
         here, there = [], []
-        for port, does in ((PORT, "reads"), (PORT + 1, "writes")):
+        for port, does in ((PORT, "reads"), (PORT + 1, "writes"), (PORT + 2, "pipes")):
             both = {"at": at_ns, "local": port, "keepalive": 1, "user_timeout": 1.5}
             here.append({"does": does, "peer": (right.public_address, port), **both})
             there.append({"does": "pulls_the_cable", "peer": (left.public_address, port), **both})
         gone = asyncio.create_task(idlers(right, there))
-        assert await idlers(left, here) == ["ETIMEDOUT", "ETIMEDOUT"]
+        assert await idlers(left, here) == ["ETIMEDOUT"] * 3
         gone.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await gone

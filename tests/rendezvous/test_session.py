@@ -16,7 +16,7 @@ import pytest
 
 import simopen
 from simopen.clock.source import LocalClock
-from simopen.errors import PeerChanged, PeerError, RendezvousUnreachable, RoomCrowded, WrongCode
+from simopen.errors import LinkBroken, PeerChanged, PeerError, RendezvousUnreachable, RoomCrowded, WrongCode
 from simopen.model.estimate import Reading
 from simopen.model.event import Event, SessionBack, SessionDown, SessionUp, SessionWaits
 from simopen.model.times import MonoNs
@@ -363,8 +363,10 @@ class Suspended(LocalClock):
 async def test_a_machine_that_was_suspended_for_longer_than_a_peer_waits_comes_back_at_once(site: Site) -> None:
     clock = Suspended()
     async with site.session("laptop", local_clock=clock) as one, site.session("desk") as other:
-        await both(one, other)
+        (reader, _), _ = await both(one, other)
         clock.suspended_s = one._patience_s + 1.0  # type: ignore[operator]
+        with pytest.raises(LinkBroken, match="slept for longer"):
+            await reader.read()  # half a file shall not look like all of it
         await asyncio.gather(*(site.until(name, SessionDown) for name in ("laptop", "desk")))
         await crossed(*await both(one, other))
         clock.suspended_s += 1.0
@@ -374,6 +376,18 @@ async def test_a_machine_that_was_suspended_for_longer_than_a_peer_waits_comes_b
 
 
 @pytest.mark.real_server
+async def test_a_peer_that_takes_nothing_for_longer_than_the_time_out_is_not_gone(site: Site) -> None:
+    """A film that was paused: its host acknowledges, and the kernel's own user time-out would cut it off."""
+    film = bytes(24 * 2**20)  # more than two sockets and two transports hold
+    async with site.session("laptop", user_timeout=0.4) as one, site.session("desk", user_timeout=0.4) as other:
+        (_, writer), (reader, _) = await both(one, other)
+        writer.write(film)
+        await asyncio.sleep(1.6)  # the pause
+        writer.write_eof()
+        assert len(await reader.read()) == len(film)
+        assert one.streams == other.streams == 1
+
+
 async def test_two_who_met_at_nats_meet_there_again_and_are_told_at_once_that_the_other_is_not_there(
     nats_via: str, tmp_path: Path
 ) -> None:
