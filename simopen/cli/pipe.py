@@ -25,6 +25,7 @@ from simopen.cli.console import Screen
 from simopen.errors import TransferError
 from simopen.model.wording import quoted
 from simopen.net import sockets
+from simopen.net.aside import in_thread
 from simopen.net.os_errors import connection_reason, reason
 
 if TYPE_CHECKING:
@@ -143,15 +144,13 @@ async def _accepted(listener: socket.socket, screen: Screen) -> socket.socket:
 
 async def _connected(service: tuple[str, int]) -> socket.socket:
     """Raises: TransferError."""
+    where = f"cannot connect to {service[0]}:{service[1]}"
     try:
-        local = await asyncio.to_thread(socket.create_connection, service, _CONNECTED_S)
+        local = await in_thread("simopen-connector", socket.create_connection, service, _CONNECTED_S)
+    except TimeoutError as error:
+        raise TransferError(f"{where}: it does not answer within {_CONNECTED_S:g} s") from error
     except OSError as error:
-        why = (
-            f"it does not answer within {_CONNECTED_S:g} s"
-            if isinstance(error, TimeoutError)
-            else connection_reason(error)
-        )
-        raise TransferError(f"cannot connect to {service[0]}:{service[1]}: {why}") from error
+        raise TransferError(f"{where}: {connection_reason(error)}") from error
     local.setblocking(False)
     return local
 

@@ -132,7 +132,7 @@ async def _asked(question: str) -> bool:
     """Whether the person at the terminal says yes."""
     from simopen.cli.ticket_prompt import pasted, terminal
 
-    with pasted(terminal()) as lines:
+    with pasted(terminal(), anew=True) as lines:
         print(f"{fitting(question, sys.stderr)} (y/N) ", end="", file=sys.stderr, flush=True)
         said = await lines.get()
     return (said or "").strip().lower() in {"y", "yes"}

@@ -7,7 +7,6 @@ read. The command ends with status 0 once the receiver has said that all is on i
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import sys
 import time
@@ -18,6 +17,7 @@ from simopen.cli.arguments import UsageError, add_punch
 from simopen.cli.console import Screen, print_json
 from simopen.cli.interrupts import Blocking
 from simopen.model.wording import amount, listed, path_shown, quoted
+from simopen.net.aside import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,7 +70,7 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
     if options.text is not None:
         outgoing = offer = text(_text(options.text))
     else:
-        outgoing = await asyncio.to_thread(Outgoing, paths, exclude=options.exclude, stdin=_STDIN)
+        outgoing = await in_thread("simopen-walk", Outgoing, paths, exclude=options.exclude, stdin=_STDIN)
         offer = outgoing.offer
         for note in outgoing.notes():
             screen.note(note)

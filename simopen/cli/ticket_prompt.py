@@ -79,10 +79,17 @@ def terminal() -> str:
 
 
 @contextlib.contextmanager
-def pasted(path: str) -> Iterator[asyncio.Queue[str | None]]:
-    """The lines that are typed at a terminal while inside; None at their end."""
+def pasted(path: str, *, anew: bool = False) -> Iterator[asyncio.Queue[str | None]]:
+    """The lines that are typed at a terminal while inside; None at their end.
+
+    `anew`: what was typed before answers nothing that was not asked yet.
+    """
     lines: asyncio.Queue[str | None] = asyncio.Queue()
     fd = os.open(path, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
+    if anew:
+        import termios  # not on Windows
+
+        termios.tcflush(fd, termios.TCIFLUSH)
     loop = asyncio.get_running_loop()
 
     def read() -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from simopen.cli.arguments import UsageError
-from simopen.cli.ticket_prompt import Assembled, filed, ticket_in
+from simopen.cli.ticket_prompt import Assembled, filed, pasted, ticket_in
 from simopen.errors import Flaw, TicketError
+from tests.terminal import Terminal
 from tests.ticket.test_codec import SIMPLE, TEXT
 
 
@@ -113,3 +114,11 @@ def test_a_fifo_waits_for_nobody(tmp_path: Path) -> None:
     finally:
         os.close(reader)
         os.close(writer)
+
+
+async def test_what_was_typed_before_the_question_is_no_answer() -> None:
+    with Terminal() as terminal:
+        terminal.type("y\n")
+        with pasted(os.ttyname(terminal.fd), anew=True) as lines:
+            terminal.type("n\n")
+            assert await lines.get() == "n\n"

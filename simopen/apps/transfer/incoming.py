@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from simopen.apps.transfer import messages
 from simopen.apps.transfer.messages import Complete, End, File, Folder, Has, Message, Offer
 from simopen.apps.transfer.names import Names
-from simopen.apps.transfer.staging import SUFFIX, Staging
+from simopen.apps.transfer.staging import Staging
 from simopen.errors import TransferError
 from simopen.model.wording import quoted
 from simopen.net.os_errors import reason
@@ -33,8 +33,6 @@ def check(offer: Offer) -> None:
     for name in offer.names:
         if len(names.add(name, is_folder=False)) > 1:
             raise TransferError(f"{quoted(name)} is not the name of one file or folder")
-        if name.endswith(SUFFIX):
-            raise TransferError(f"{quoted(name)} is a name that is kept for what an interrupted transfer leaves")
     if not offer.names or len(offer.names) > offer.files + offer.folders:
         raise TransferError("the peer offers nothing")
 

@@ -19,6 +19,8 @@ LONGEST_PATH = 4095
 """Bytes: PATH_MAX without its end (limits.h)."""
 DEEPEST = 128
 """Folders in folders, each of which the receiver opens by itself."""
+PART = ".simopen-part"
+"""What the folder of an interrupted transfer ends with."""
 _RESERVED = frozenset("\N{LEFT-TO-RIGHT MARK}\N{RIGHT-TO-LEFT MARK}\N{ARABIC LETTER MARK}\u2028\u2029") | {
     chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
 }
@@ -44,6 +46,8 @@ def _wrong(path: str, names: tuple[str, ...]) -> str | None:
         return "it is not UTF-8"
     if any(name in {"", ".", ".."} for name in names):
         return "it does not say which file below a folder it is"
+    if names[0].endswith(PART):
+        return f"{PART} is kept for what an interrupted transfer leaves"
     if any(unicodedata.category(each) == "Cc" or each in _RESERVED for each in path):
         return "it has characters in it that cannot be seen"
     if max(lengths) > LONGEST_NAME or sum(lengths) + len(names) - 1 > LONGEST_PATH or len(names) > DEEPEST:

@@ -20,11 +20,11 @@ import stat
 from collections.abc import Callable, Iterator, Sequence, Set
 from pathlib import Path
 
+from simopen.apps.transfer.names import PART
 from simopen.errors import TransferError
 from simopen.model.wording import quoted
 from simopen.net.os_errors import reason
 
-SUFFIX = ".simopen-part"
 _READABLE = 60  # bytes of the first name
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}  # FAT, and what phones store on
@@ -65,8 +65,12 @@ class Staging:
             raise TransferError(f"{quoted(str(self.path))} is another user's: take --into another folder")
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise _busy() from error
+        except OSError as error:
+            raise TransferError(
+                f"cannot lock {quoted(str(self.path))}: {reason(error)}; take --into a folder of another file system"
+            ) from error
         if self._is_gone():
             raise _busy()
 
@@ -250,7 +254,7 @@ _OF_FILES = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 def _hidden(names: Sequence[str]) -> str:
     digest = hashlib.sha256("\0".join(names).encode()).hexdigest()[:8]
     readable = names[0].encode()[:_READABLE].decode(errors="ignore")
-    return f".{readable}.{digest}{SUFFIX}"
+    return f".{readable}.{digest}{PART}"
 
 
 def _busy() -> TransferError:

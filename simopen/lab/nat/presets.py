@@ -178,7 +178,7 @@ def _meaning(word: str) -> Mapping[str, object]:
     mapping, slash, filtering = word.partition("/")
     if slash or mapping in _MAPPINGS:
         return _shape(mapping, filtering)
-    raise _unknown(word, "behaviour", [*PRESETS, *_MAPPINGS, *WORDS, *(f"{option}=" for option in OPTIONS)])
+    raise _unknown(word, "behaviour", [*PRESETS, *_MAPPINGS, *WORDS, *(f"{option}=N" for option in OPTIONS)])
 
 
 def _shape(mapping: str, filtering: str) -> dict[str, object]:

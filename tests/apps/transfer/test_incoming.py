@@ -10,7 +10,7 @@ import pytest
 
 from simopen.apps.transfer.incoming import Incoming, check
 from simopen.apps.transfer.messages import VERSION, Accepted, Complete, End, File, Folder, Has, Message, Offer
-from simopen.apps.transfer.staging import SUFFIX
+from simopen.apps.transfer.names import PART
 from simopen.errors import TransferError
 
 SHA = {data: hashlib.sha256(data).hexdigest() for data in (b"data", b"da", b"", b"other")}
@@ -129,7 +129,7 @@ def test_what_was_a_file_and_is_a_folder_by_now(
         (("a", "b"), 1),
         (("a\n",), 1),
         (("",), 1),
-        ((f".x.2d711642{SUFFIX}",), 1),
+        ((f".x.2d711642{PART}",), 1),
     ],
 )
 def test_an_offer_of_evil_names_is_refused(names: tuple[str, ...], files: int) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from simopen.apps.transfer import messages, outgoing
 from simopen.apps.transfer.messages import Has, Offer
+from simopen.apps.transfer.names import PART
 from simopen.apps.transfer.outgoing import Outgoing, batch
 from simopen.errors import TransferError
 
@@ -94,11 +95,11 @@ def test_a_folder_named_by_dots_has_its_name(tree: Path) -> None:
     assert Outgoing([str(tree / "docs" / "..")]).offer.names == ("top",)
 
 
-@pytest.mark.parametrize("path", ["nothing", "fifo", "bad\n", "bad\0", ""])
+@pytest.mark.parametrize("path", ["nothing", "fifo", "bad\n", "bad\0", "", f"x{PART}"])
 def test_what_cannot_be_sent_is_said_before_anything_is(tmp_path: Path, path: str) -> None:
     if path == "fifo":
         os.mkfifo(tmp_path / path)
-    if path == "bad\n":
+    if path in {"bad\n", f"x{PART}"}:
         (tmp_path / path).write_bytes(b"")
     with pytest.raises(TransferError) as caught:
         Outgoing([str(tmp_path / path) if path else path])

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from simopen.apps.transfer import staging
-from simopen.apps.transfer.staging import SUFFIX, Staging
+from simopen.apps.transfer.names import PART
+from simopen.apps.transfer.staging import Staging
 from simopen.errors import TransferError
 
 
@@ -40,7 +41,7 @@ def test_nothing_has_its_name_before_it_is_published(tmp_path: Path, how: type[S
         into.make_folder(("d",))
         put(into, "d/y")
         assert names(tmp_path) == [into.path.name]
-        assert into.path.name.endswith(SUFFIX)
+        assert into.path.name.endswith(PART)
         assert into.path.stat().st_mode & 0o777 == 0o700
         into.publish()
     assert names(tmp_path) == ["d", "x"]
