@@ -265,7 +265,7 @@ async def _leave(side: _Side, rest: contextlib.AsyncExitStack, *, is_needed_agai
 
 async def _told_end(side: _Side, said: Exchange, error: BaseException) -> None:
     if isinstance(error, WrongCode):
-        await side.leave(Mood.SCARED, None)
+        await side.leave(Mood.SCARED, None if said.burnt is None else str(error))
     elif isinstance(error, (asyncio.CancelledError, KeyboardInterrupt)):
         await side.leave(Mood.LONELY if said.peer is None else Mood.ERRORED, "it was interrupted")
     else:

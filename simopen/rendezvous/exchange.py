@@ -36,6 +36,10 @@ _THE_SAME = (
     "a copy of your side's secret: end that, and try again"
 )
 _ANEW = "make a new code, and give it to your peer"
+_GUESSED = (
+    "somebody came into the room before the peer, and left it once it could be known whether the code was the same: "
+    f"who has guessed, or the peer's own program, which ended just then. To be safe, {_ANEW}"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,8 @@ class Over:
 class Peer:
     """One that has begun, and all that it has said. `waited_ms`: its own word, once it has confirmed.
 
-    `is_told`: this side has confirmed to it. Whoever guesses learns by that whether the guess was right.
+    `is_told`: this side has confirmed to it. Whoever guesses learns by that whether the guess was right, and may go
+    without a word.
     """
 
     channel: Channel
@@ -101,6 +106,11 @@ class Peer:
     bye: str | None = None
 
     @property
+    def may_have_guessed(self) -> bool:
+        """Whether it knows more than it has said, and was not there first, as a side that was killed may have been."""
+        return self.is_told and self.waited_ms is None and self.own_waited_ms >= SOON_NS // 10**6
+
+    @property
     def asks(self) -> bool:
         """Whether this side is the one that asks for the time, and sets the instant: it has come later."""
         if self.waited_ms is None:
@@ -112,8 +122,11 @@ class Exchange:
     """One side of it. `mine`: 16 hex digits, new each time. `began_ns`: when it came into the room.
 
     `is_long`: the secret is too long to be guessed, so everybody who begins is told `hi`. Else one only: another who
-    begins before that one has confirmed, or after it never will, has to say `hi` first. `side`: what `hi` calls this
-    one, where it has a name; the peer's is another. `purpose`: what it is here for, and what the peer has to be.
+    begins before that one has confirmed, or after it never will, has to say `hi` first; and confirms in vain, as two
+    guesses are one too many. `side`: what `hi` calls this one, where it has a name; the peer's is another. `purpose`:
+    what it is here for, and what the peer has to be.
+
+    `burnt`: why the code is of no more use, once the peer has been told all that it is to hear.
     """
 
     def __init__(
@@ -135,6 +148,7 @@ class Exchange:
         """The one who has confirmed."""
         self.begun: dict[str, Peer] = {}
         """Those who have begun, and not yet confirmed; the latest last."""
+        self.burnt: WrongCode | None = None
         self._began_ns = began_ns
         self._came_ns: dict[str, int] = {}
         self._early: list[tuple[str, bytes]] = []
@@ -196,6 +210,9 @@ class Exchange:
             peer.waited_ms = _number(said, "waited")
             if not peer.is_told:
                 yield self._hi(peer)
+            if not self._is_long and any(each.may_have_guessed for each in self.begun.values()):
+                self.burnt = WrongCode(_GUESSED)
+                return
             self.peer = peer
             del self.begun[peer.channel.theirs]
         elif kind == "ask":

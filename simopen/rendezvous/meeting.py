@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from simopen import _logs
 from simopen.clock.source import MACHINE, LocalClock
-from simopen.errors import ImpossiblePair, PeerLeft, PunchError, SimopenError, TicketError
+from simopen.errors import ClockError, ImpossiblePair, PeerLeft, PunchError, SimopenError, TicketError
 from simopen.holepunch import api
 from simopen.holepunch.options import Options
 from simopen.link.session import Kind, Session
@@ -26,7 +26,7 @@ from simopen.model.endpoint import Local
 from simopen.model.estimate import Estimate, Reading, Source
 from simopen.model.event import PeerBegun, PeerClock, PeerHere, Round
 from simopen.model.times import MonoNs
-from simopen.model.wording import human
+from simopen.model.wording import LONGEST, human, shown, span
 from simopen.nat.discovery import discovering
 from simopen.net.aside import aside
 from simopen.rendezvous import exchange, peer_clock, unseen
@@ -34,7 +34,7 @@ from simopen.rendezvous.exchange import ROUNDS, Derive, Exchange, Go, Peer, Send
 from simopen.rendezvous.outbox import Outbox
 from simopen.rendezvous.pake import BadMessage, Pake
 from simopen.signalling.base import Mood, Signaller
-from simopen.ticket.codec import Ticket, check_hosts, parse_ticket
+from simopen.ticket.codec import END_S, Ticket, check_hosts, parse_ticket
 from simopen.ticket.hold import Held
 
 logger = _logs.logger("meeting")
@@ -44,7 +44,8 @@ PEER_S = 30.0
 """A peer that is here says something within this: it may have to ask STUN servers that do not answer, for 4 s."""
 WINDOWS_S = (5.0, 7.5, 10.0)
 """Of each round. The instant is known to some ms on both sides, so what is left is SYNs lost once, twice."""
-_LONG_S = 3600.0
+_FAR_NS = 15_000_000_000
+"""An instant is set for when both are ready: a second from now at most."""
 _APART_S = 0.001
 _ENOUGH_S = 0.25
 _LEAVING_S = 1.0
@@ -178,6 +179,8 @@ class Meeting:
                 message = await self._signaller.receive()
                 now_ns = time.monotonic_ns()
                 await self._act(self._said.hear(message.phase, message.body, now_ns, self._utc_ns(now_ns)))
+                if self._said.burnt is not None:
+                    raise self._said.burnt
                 self._changed.set()
         except (SimopenError, OSError) as error:
             self._failed = error
@@ -213,23 +216,11 @@ class Meeting:
         return self._own.realtime_ns + now_ns - self._own.monotonic_ns
 
     async def _until(self, ready: Callable[[], T | None], peer: Peer | None, wait_s: float | None = None) -> T:
-        """What `ready` gives, once it does. Raises: what ends the meeting; _Anew; TimeoutError."""
+        """As `_once`. Raises: PeerLeft where the peer is silent meanwhile; TimeoutError where `wait_s` is over."""
         patience_s = wait_s if wait_s is not None or peer is None else self._settings.peer_s
         try:
             async with asyncio.timeout(patience_s):
-                while True:
-                    self._changed.clear()
-                    if peer is not None and self._said.peer is not peer:
-                        raise _Anew
-                    if (found := ready()) is not None:
-                        return found
-                    if peer is not None and peer.bye is not None:
-                        raise PeerLeft(f"the peer has ended the meeting: {peer.bye}")
-                    if self._failed is not None:
-                        raise self._failed
-                    if self._nats.finding.done():
-                        self._nats.finding.result()
-                    await self._changed.wait()
+                return await self._once(ready, peer)
         except TimeoutError:
             if wait_s is not None:
                 raise
@@ -237,6 +228,22 @@ class Meeting:
                 f"the peer was here, and has said nothing for {human(patience_s)}: has its program ended, or its "
                 f"network? Make a new code"
             ) from None
+
+    async def _once(self, ready: Callable[[], T | None], peer: Peer | None) -> T:
+        """What `ready` gives, once it does. Raises: what ends the meeting; _Anew."""
+        while True:
+            self._changed.clear()
+            if peer is not None and self._said.peer is not peer:
+                raise _Anew
+            if (found := ready()) is not None:
+                return found
+            if peer is not None and peer.bye is not None:
+                raise PeerLeft(f"the peer has ended the meeting: {shown(peer.bye, LONGEST)}")
+            if self._failed is not None:
+                raise self._failed
+            if self._nats.finding.done():
+                self._nats.finding.result()
+            await self._changed.wait()
 
     # What the NATs do.
 
@@ -277,7 +284,7 @@ class Meeting:
     async def _round(self, peer: Peer, number: int) -> tuple[StreamReader, StreamWriter]:
         self._tell(Round(MonoNs(time.monotonic_ns()), number, f"round {number} of {ROUNDS}{self._change(number)}"))
         found = await self._found(peer, number)
-        clock = await self._clock(peer)
+        clock = _possible(await self._clock(peer))
         mine = found.ticket(clock.utc_at(MonoNs(time.monotonic_ns())) / 1e9, clock, spray=self._settings.options.spray)
         await self._say(exchange.hello(peer, number, mine.encode()))
         theirs = await self._until(lambda: peer.hellos.get(number), peer)
@@ -286,6 +293,7 @@ class Meeting:
             when = _soon(clock, (mine, ticket), self._own)
             await self._say(exchange.go(peer, number, when))
         when = await self._until(lambda: peer.goes.get(number), peer)
+        _require_near(when.at_ns - clock.utc_at(MonoNs(time.monotonic_ns())))
         difference_ns = when.difference_ns if peer.asks else -when.difference_ns
         if number == 1:
             self._tell(PeerClock(MonoNs(time.monotonic_ns()), difference_ns / 1e9, when.bound_ns / 1e9))
@@ -338,12 +346,12 @@ class Meeting:
     ) -> tuple[StreamReader, StreamWriter]:
         """The stream, unless the peer ends the round. A rendezvous that is lost meanwhile is only a pity."""
         firing = asyncio.ensure_future(fire)
-        watching = asyncio.ensure_future(self._until(lambda: peer.overs.get(number), peer, _LONG_S))
+        watching = asyncio.ensure_future(self._once(lambda: peer.overs.get(number), peer))
         is_kept = False
         try:
             await asyncio.wait({firing, watching}, return_when=asyncio.FIRST_COMPLETED)
             if not firing.done() and (self._failed is None or watching.exception() is not self._failed):
-                message = f"the peer's try has ended: {watching.result().why}"
+                message = f"the peer's try has ended: {shown(watching.result().why, LONGEST)}"
                 raise PeerLeft(message) if watching.result().is_final else _Lost(message)
             watching.cancel()
             await asyncio.wait({firing, watching})
@@ -361,6 +369,21 @@ def _put_down(firing: asyncio.Task[tuple[StreamReader, StreamWriter]]) -> None:
     """A stream that came up and that nobody takes any more."""
     if not firing.cancelled() and firing.exception() is None:
         firing.result()[1].transport.abort()
+
+
+def _possible(clock: Estimate) -> Estimate:
+    """What tickets have room for. Raises: PeerLeft, ClockError."""
+    if 0 <= clock.utc_at(MonoNs(time.monotonic_ns())) < END_S * 10**9:
+        return clock
+    if clock.source is Source.PEER:
+        raise PeerLeft("the peer's time stamps cannot be: is its clock set?")
+    raise ClockError("this computer's clock is out of any century: set it, roughly, and try again")
+
+
+def _require_near(left_ns: int) -> None:
+    """Raises: PeerLeft for an instant that nobody has who is ready."""
+    if left_ns > _FAR_NS:
+        raise PeerLeft(f"the peer wants to fire in {span(left_ns / 1e9)}, though both are ready: make a new code")
 
 
 def _parsed(text: str) -> Ticket:

@@ -48,6 +48,8 @@ VERSION = 2
 KEY_BYTES = 32
 MOST_HOSTS = 6
 MOST_MAPPINGS = 14  # what `discover` makes, where each gets its own
+END_S = 2**32
+"""Tickets have room for instants before this, UTC seconds."""
 LONGEST = 800
 """Characters of a text that are looked at: the longest ticket has 408, and a chat may put something between them."""
 
@@ -169,7 +171,7 @@ def check_hosts(theirs: Ticket) -> None:
 
 
 def check_instant(ticket: Ticket) -> None:
-    if not 0 <= ticket.instant < 2**32:
+    if not 0 <= ticket.instant < END_S:
         raise ValueError(f"a ticket's instant is UTC seconds, 0 to 2^32 - 1, not {quoted(ticket.instant)}")
 
 

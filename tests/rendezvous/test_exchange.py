@@ -141,6 +141,19 @@ def test_one_is_told_whether_the_guess_was_right_and_no_second_before_it_has_con
         one.hear(second.out[-1].phase, second.out[-1].body)
 
 
+def test_who_was_told_and_left_without_a_word_has_had_the_one_guess() -> None:
+    """Another one that confirms is told so, as it may be the peer; and is no peer any more, as it may be no other."""
+    one, guess, comes = Side(A), Side(B, WRONG), Side(C)
+    one.now_ns = 2 * exchange.SOON_NS
+    one.hear(guess.said.first.phase, guess.said.first.body)
+    settle(one, comes)
+    assert one.said.peer is None
+    assert "guessed" in str(one.said.burnt)
+    last = exchange.bye(one.said.begun[C], str(one.said.burnt))
+    comes.hear(last.phase, last.body)
+    assert "guessed" in str(comes.peer.bye)
+
+
 @pytest.mark.parametrize("is_first", [True, False])
 def test_what_a_dead_side_has_left_in_the_room_misleads_nobody(is_first: bool) -> None:
     one, dead, comes = Side(A), Side(B), Side(C)

@@ -19,8 +19,10 @@ from simopen.model.estimate import Reading
 from simopen.model.event import Event
 from simopen.model.nat import Profile
 from simopen.model.server import Server
-from simopen.rendezvous import api
+from simopen.rendezvous import api, exchange
+from simopen.rendezvous.exchange import Exchange, Send
 from simopen.rendezvous.meeting import Nats, Settings, _parsed
+from simopen.rendezvous.pake import Pake
 from simopen.rendezvous.sealing import SEALED_BYTES
 from simopen.signalling.base import Message, Mood
 from simopen.ticket.hold import issued
@@ -235,9 +237,6 @@ async def test_a_peer_that_comes_anew_is_met(place: Place) -> None:
 @contextlib.asynccontextmanager
 async def killed(place: Place) -> AsyncIterator[None]:
     """A side that hears nothing after `hi`, and goes without a word."""
-    from simopen.rendezvous.exchange import Exchange, Send
-    from simopen.rendezvous.pake import Pake
-
     async with place.rooms.side() as signaller:
         pake = Pake(b"words\0croissant-zucchini", "7")
         said = Exchange("d" * 16, pake.message, 0)
@@ -253,6 +252,65 @@ async def killed(place: Place) -> AsyncIterator[None]:
                     assert isinstance(sent, Send)
                     await signaller.send(sent.phase, sent.body)
         yield
+
+
+async def test_one_that_guesses_and_leaves_without_a_word_burns_the_code(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simopen.rendezvous.exchange.SOON_NS", 0)
+    stays = asyncio.ensure_future(place.meet())
+    await place.until("in room")
+    async with place.rooms.side() as stranger:
+        await stranger.enter("7")
+        await stranger.send(f"{'d' * 16}-pake", Pake(b"words\0a-guess", "7").message)
+        await place.until("peer begun")
+    with pytest.raises(PeerLeft, match="guessed, or the peer's own program"):
+        await place.meet()
+    with pytest.raises(WrongCode, match="make a new code"):
+        await stays
+
+
+@contextlib.asynccontextmanager
+async def lying(place: Place, monkeypatch: pytest.MonkeyPatch, name: str, lie: Any) -> AsyncIterator[None]:
+    """A peer of whose words the one of that kind are `lie(said)`'s."""
+    sealed = exchange._sealed
+
+    def lies(peer: exchange.Peer, **said: Any) -> Send:
+        return sealed(peer, **(lie(said) if said["kind"] == name else said))
+
+    stays = asyncio.ensure_future(place.meet())
+    await place.until("in room")
+    monkeypatch.setattr(exchange, "_sealed", lies)
+    other = asyncio.ensure_future(place.meet())
+    try:
+        yield
+    finally:
+        ended = await asyncio.gather(stays, other, return_exceptions=True)
+        assert all(isinstance(each, PeerLeft) for each in ended), ended
+
+
+async def test_an_instant_far_ahead_is_no_instant(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    hour = 3600 * 10**9
+    async with lying(place, monkeypatch, "go", lambda said: {**said, "at": said["at"] + hour}):
+        await place.until("peer here")
+
+
+async def test_time_stamps_that_cannot_be_are_the_peers_fault(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with lying(place, monkeypatch, "answer", lambda said: {**said, "came": 2**63 - 1, "left": 2**63 - 1}):
+        await place.until("peer here")
+
+
+async def test_a_peers_last_words_are_one_line(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "evil \x1b[2J\nsimopen: all is well"
+    stays = asyncio.ensure_future(place.meet())
+    await place.until("in room")
+    monkeypatch.setattr(exchange, "bye", lambda peer, _: exchange._sealed(peer, kind="bye", why=words))
+    leaves = asyncio.ensure_future(place.meet())
+    await place.until("peer here", "peer here")
+    leaves.cancel()
+    with pytest.raises(PeerLeft) as told:
+        await stays
+    assert str(told.value).isprintable()
 
 
 def doubled(message: Message) -> Iterator[Message]:
@@ -297,8 +355,6 @@ async def test_a_rendezvous_that_meddles_changes_nothing(meddle: Any) -> None:
 def swapped(message: Message) -> Iterator[Message]:
     """The PAKE's message of its own: somebody in between."""
     if message.phase.endswith("-pake"):
-        from simopen.rendezvous.pake import Pake
-
         yield Message(message.phase, Pake(b"words\0guess", "7").message)
     else:
         yield message
