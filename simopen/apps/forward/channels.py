@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hmac
 import os
 import socket
@@ -29,11 +30,13 @@ from typing import Any, TypeAlias
 import asyncssh
 
 from simopen.apps.forward.agreement import allows
+from simopen.apps.forward.ends import ChannelEnd, End
 from simopen.apps.forward.proofs import proofs
 from simopen.apps.forward.targets import Forward, Target
 from simopen.errors import ForwardError, LocalEndpointError
-from simopen.net import sockets
+from simopen.model.endpoint import literal
 from simopen.net.os_errors import local_error, reason
+from simopen.net.resolve import look_up
 
 Connection: TypeAlias = asyncssh.SSHClientConnection | asyncssh.SSHServerConnection
 Ready: TypeAlias = Callable[[Sequence[Forward]], object]
@@ -62,7 +65,9 @@ class _Side:
         self._open: dict[Forward, asyncio.Server] = {}
         self.connection: Any = None
         self._underway: set[asyncio.Task[Any]] = set()
-        self._ends: weakref.WeakSet[_End] = weakref.WeakSet()
+        self._asked: dict[str, asyncio.Future[list[Any]]] = {}
+        self._is_over = False
+        self._ends: weakref.WeakSet[End] = weakref.WeakSet()
         self.room = bytearray(_PACKET)
 
     def connection_made(self, conn: Any) -> None:
@@ -87,6 +92,9 @@ class _Side:
             self.failed = self.failed or local_error(error, wanted.listen)
             self.listening.set()
             return False
+        if self._is_over:
+            server.close()
+            return False
         self._open[wanted] = server
         return True
 
@@ -106,9 +114,7 @@ class _Side:
         try:
             await self.listening.wait()
             if self.are_open:
-                made = partial(asyncssh.SSHForwarder, accepted)
-                _, channel = await self.connection.create_connection(made, *to, *by, **self.sizes)
-                accepted.begin(channel)
+                await self.connection.create_connection(partial(ChannelEnd, accepted), *to, *by, **self.sizes)
                 return
         except asyncssh.Error:
             pass
@@ -123,19 +129,45 @@ class _Side:
         assert task is not None
         self._underway.add(task)
         try:
-            _, end = await asyncio.get_running_loop().create_connection(lambda: _End(self.room), host, port)
+            end = await self._connected(host, port)
             self._ends.add(end)
-            return asyncssh.SSHForwarder(end)
-        except OSError as error:
+            return ChannelEnd(end)
+        except (OSError, ValueError, RuntimeError) as error:  # no such name can be; no thread can be had
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, reason(error)) from None
         finally:
             self._underway.discard(task)
 
+    async def _connected(self, host: str, port: int) -> End:
+        """Raises: OSError of the last address that was tried."""
+        error: OSError = OSError(errno.EADDRNOTAVAIL, "it has no address")
+        for address in await self._addresses(host):
+            try:
+                _, end = await asyncio.get_running_loop().create_connection(lambda: End(self.room), address, port)
+            except OSError as refused:
+                error = refused
+            else:
+                return end
+        raise error
+
+    async def _addresses(self, host: str) -> list[str]:
+        """Of a name there is one look-up at a time, in a thread of its own: a silent name server holds up no others."""
+        if (address := literal(host)) is not None:
+            return [address]
+        if (asked := self._asked.get(host)) is None:
+            asked = self._asked[host] = asyncio.ensure_future(look_up(host, 0, socket.SOCK_STREAM))
+            asked.add_done_callback(lambda _: self._asked.pop(host))
+            asked.add_done_callback(lambda done: done.cancelled() or done.exception())  # who waited may have gone
+        found = await asyncio.shield(asked)
+        return list(dict.fromkeys(address[0] for *_, address in found))
+
     async def stop(self) -> None:
         """Listen no more, and stop connecting: asyncssh leaves targets that do not answer to the kernel, which goes on
         for two minutes."""
+        self._is_over = True
         for server in self._open.values():
             server.close()
+        for asked in self._asked.values():
+            asked.cancel()
         if underway := set(self._underway):
             for task in underway:
                 task.cancel()
@@ -178,88 +210,18 @@ class _Server(_Side, asyncssh.SSHServer):
         return False
 
 
-class _End(asyncssh.SSHForwarder, asyncio.BufferedProtocol):
-    """A TCP connection of this host, read in pieces of a packet each. `room`: where all are read to, one at a time.
-
-    Until the other end has ended its direction, whatever closes this resets it: half of a file shall not look whole.
-    """
-
-    def __init__(self, room: bytearray) -> None:
-        super().__init__()
-        self._room = room
-        self._is_ended = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """As asyncio's."""
-        super().connection_made(transport)
-        self._when_closed(sockets.drop)
-
-    def write_eof(self) -> None:
-        """As asyncssh's."""
-        self._is_ended = True
-        self._when_closed(sockets.keep)
-        super().write_eof()
-
-    def close(self) -> None:
-        """As asyncssh's."""
-        if self._transport is not None and not self._is_ended:
-            self._transport.abort()
-        super().close()
-
-    def _when_closed(self, arrange: Callable[[socket.socket], None]) -> None:
-        if self._transport is not None:
-            with contextlib.suppress(OSError):  # it is gone already
-                arrange(self._transport.get_extra_info("socket"))
-
-    def get_buffer(self, sizehint: int) -> bytearray:
-        """As asyncio's."""
-        return self._room
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """As asyncio's."""
-        self.data_received(bytes(memoryview(self._room)[:nbytes]))
-
-
-class _Accepted(_End):
-    """A connection to one of this side's ports. What it says before the peer has a channel for it waits here."""
+class _Accepted(End):
+    """A connection to one of this side's ports."""
 
     def __init__(self, side: _Side, to: tuple[str, int]) -> None:
         super().__init__(side.room)
         self._side, self._to = side, to
-        self._begun = self._lost = False
-        self._early = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """As asyncio's."""
         super().connection_made(transport)
         host, port, *_ = transport.get_extra_info("peername") or ("", 0)  # it may be gone already
         self._side.carry(self, self._to, (host, port))
-
-    def data_received(self, data: bytes, datatype: int | None = None) -> None:
-        """As asyncio's."""
-        if self._begun:
-            super().data_received(data, datatype)
-        else:
-            self._early = data
-            self.pause_reading()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """As asyncio's."""
-        self._lost = True
-        super().connection_lost(exc)
-
-    def begin(self, channel: asyncssh.SSHForwarder) -> None:
-        """There is a channel, with this at its end here."""
-        self._begun = True
-        if self._lost:
-            channel.close()
-            return
-        if self._early:
-            channel.write(self._early)
-            self._early = b""
-            self.resume_reading()
-        if self.was_eof_received():
-            channel.write_eof()
 
 
 def _lower(host: str, port: int) -> tuple[str, int]:

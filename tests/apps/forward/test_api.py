@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import socket
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
@@ -122,6 +123,75 @@ async def test_connections_go_both_ways_and_half_closes_travel(side: str) -> Non
             for wanted in ours + theirs:
                 answers = await asyncio.gather(*(asked(wanted.listen[1], b"words%d" % n) for n in range(20)))
                 assert answers == [b"WORDS%d" % n for n in range(20)]
+
+
+SPEAKS_FIRST = """
+import itertools, socket, sys
+server = socket.create_server(("127.0.0.1", 0))
+print(server.getsockname()[1], flush=True)
+for number in itertools.count():
+    connection, _ = server.accept()
+    connection.sendall(b"banner")
+    if number % 2:
+        connection.settimeout(9)
+        connection.recv(9)
+    connection.close()
+"""
+ANSWERS_AT_LENGTH = """
+import socket
+server = socket.create_server(("127.0.0.1", 0))
+print(server.getsockname()[1], flush=True)
+while True:
+    connection, _ = server.accept()
+    while connection.recv(9):
+        pass
+    connection.sendall(bytes(4_000_000))
+    connection.close()
+"""
+
+
+@contextlib.asynccontextmanager
+async def program(source: str) -> AsyncIterator[tuple[str, int]]:
+    """Where a server in a process of its own is: in this one's loop it would never be the faster one."""
+    server = await asyncio.create_subprocess_exec(sys.executable, "-c", source, stdout=asyncio.subprocess.PIPE)
+    assert server.stdout is not None
+    try:
+        yield HERE, int(await server.stdout.readline())
+    finally:
+        server.kill()
+        await server.communicate()
+
+
+@pytest.mark.parametrize("begins", [True, False])
+async def test_what_a_target_says_before_it_is_asked_is_carried(*, begins: bool) -> None:
+    """All of it, also where it then ends at once: a banner, the time of day."""
+    async with program(SPEAKS_FIRST) as to:
+        wanted = [Forward((HERE, free_port()), to)]
+        async with carrying(*((wanted, []) if begins else ([], wanted))):
+            for _ in range(60):
+                reader, writer = await asyncio.open_connection(*wanted[0].listen)
+                assert await reader.readexactly(6) == b"banner"
+                writer.close()
+                await writer.wait_closed()
+
+
+@pytest.mark.parametrize("begins", [True, False])
+async def test_a_long_answer_to_one_that_has_ended_its_side_comes_whole(*, begins: bool) -> None:
+    """Though it is read more slowly than it is sent, and its sender has closed long before."""
+    async with program(ANSWERS_AT_LENGTH) as to:
+        wanted = [Forward((HERE, free_port()), to)]
+        async with carrying(*((wanted, []) if begins else ([], wanted))):
+            for _ in range(3):
+                reader, writer = await asyncio.open_connection(*wanted[0].listen, limit=2**12)
+                writer.write(b"?")
+                writer.write_eof()
+                size = 0
+                while piece := await reader.read(2**16):
+                    size += len(piece)
+                    await asyncio.sleep(0.001)
+                assert size == 4_000_000
+                writer.close()
+                await writer.wait_closed()
 
 
 @pytest.mark.parametrize("begins", [True, False])

@@ -1,0 +1,127 @@
+"""A TCP connection of this host and the SSH channel that carries it: each of the two writes what the other reads.
+
+Theory of operation: asyncssh's forwarders do it, but for what is lost at the beginning and at the end. What a
+connection says before it has a channel waits (uvloop reads before who connected hears that it has). A channel whose
+connection has ended is closed once all of that is sent, and the end as well: asyncssh would leave the end out. And a
+connection is reset, and not ended, where the other side's end has not come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import asyncssh
+
+from simopen.net import sockets
+
+
+class ChannelEnd(asyncssh.SSHForwarder):
+    """The channel's. `end`: the connection's."""
+
+    def __init__(self, end: End) -> None:
+        super().__init__(end)
+        self._end = end
+        self._has_ended = self._is_closing = False
+
+    def connection_made(self, transport: Any) -> None:
+        """As asyncio's; `transport` is the channel, and open."""
+        super().connection_made(transport)
+        self._end.begin(self)
+
+    def write_eof(self) -> None:
+        """As asyncssh's."""
+        self._has_ended = True
+        super().write_eof()
+
+    def close(self) -> None:
+        """As asyncssh's, once what was written is sent, where that has its end."""
+        channel: Any = self._transport
+        if channel is None or not self._has_ended or not channel.get_write_buffer_size():
+            super().close()
+        elif not self._is_closing:
+            self._is_closing = True
+            channel.set_write_buffer_limits(0)  # so that `resume_writing` comes when it is
+
+    def resume_writing(self) -> None:
+        """As asyncio's."""
+        super().resume_writing()
+        if self._is_closing:
+            asyncio.get_running_loop().call_soon(super().close)  # the channel's end is sent right after this
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """As asyncio's: there is no channel any more."""
+        self._has_ended = False
+        super().connection_lost(exc)
+
+
+class End(asyncssh.SSHForwarder, asyncio.BufferedProtocol):
+    """The connection's, read in pieces of a packet each. `room`: where all are read to, one at a time.
+
+    Until the other side has ended its direction, whatever closes this resets it: half of a file shall not look whole.
+    """
+
+    def __init__(self, room: bytearray) -> None:
+        super().__init__()
+        self._room = room
+        self._is_ended = self._begun = self._lost = False
+        self._early = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """As asyncio's."""
+        super().connection_made(transport)
+        self._when_closed(sockets.drop)
+
+    def begin(self, channel: ChannelEnd) -> None:
+        """There is a channel, with this at its end here."""
+        self._begun = True
+        if self._early:
+            channel.write(self._early)
+            self._early = b""
+            if not self._lost:
+                self.resume_reading()
+        if self.was_eof_received():
+            channel.write_eof()
+        if self._lost:
+            channel.close()
+
+    def data_received(self, data: bytes, datatype: int | None = None) -> None:
+        """As asyncio's."""
+        if self._begun:
+            super().data_received(data, datatype)
+        else:
+            self._early += data
+            self.pause_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """As asyncio's."""
+        self._lost = True
+        super().connection_lost(exc)
+
+    def write_eof(self) -> None:
+        """As asyncssh's."""
+        self._is_ended = True
+        self._when_closed(sockets.keep)
+        super().write_eof()
+
+    def close(self) -> None:
+        """As asyncssh's."""
+        if self._transport is not None and not self._is_ended:
+            self._transport.abort()
+        super().close()
+
+    def _when_closed(self, arrange: Callable[[socket.socket], None]) -> None:
+        if self._transport is not None:
+            with contextlib.suppress(OSError):  # it is gone already
+                arrange(self._transport.get_extra_info("socket"))
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        """As asyncio's."""
+        return self._room
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """As asyncio's."""
+        self.data_received(bytes(memoryview(self._room)[:nbytes]))
