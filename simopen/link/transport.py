@@ -47,6 +47,7 @@ class LinkTransport(asyncio.Transport):
     Attributes:
         report: what `get_extra_info("simopen")` is.
         gone: called as the lower transport lets go of the socket.
+        handed_over: the socket, once `detach` has given it away.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class LinkTransport(asyncio.Transport):
         self._channel = channel
         self._lower = lower
         self.gone: Callable[[], object] = lambda: None
+        self.handed_over: HandedOver | None = None
         self._loop = asyncio.get_running_loop()
         self._protocol: Any = asyncio.Protocol()  # by its methods, as to asyncio: its class is whichever
         self._started = False
@@ -115,7 +117,7 @@ class LinkTransport(asyncio.Transport):
         """Whether the peer's host sends no more: its FIN comes when its socket is closed, not with its stream's end."""
         return self._fin
 
-    def detach(self) -> PunchedSocket:
+    def detach(self) -> HandedOver:
         """End this transport, and have its socket: once both streams are ended, and all has left.
 
         Raises:
@@ -124,8 +126,10 @@ class LinkTransport(asyncio.Transport):
         if self._lower.is_closing():
             raise self._why or LinkBroken("the link ended before its socket could be handed over")
         sock: socket.socket = self._lower.get_extra_info("socket")
-        detached = PunchedSocket(sock.family, sock.type, sock.proto, fileno=os.dup(sock.fileno()))
+        detached = HandedOver(sock.family, sock.type, sock.proto, fileno=os.dup(sock.fileno()))
         detached.setblocking(False)
+        detached.closed = self._loop.create_future()
+        self.handed_over = detached
         self._closing = True
         self._lower.close()
         return detached
@@ -394,6 +398,18 @@ class LinkTransport(asyncio.Transport):
         if tls is not None and name in ("cipher", "peercert"):
             return tls.cipher() if name == "cipher" else tls.getpeercert()
         return default if name in ("sslcontext", "compression") else self._lower.get_extra_info(name, default)
+
+
+class HandedOver(PunchedSocket):
+    """A link's socket, which somebody else has now. `closed`: done once it is closed, in the loop of the link."""
+
+    closed: asyncio.Future[None]
+
+    def close(self) -> None:
+        """As a socket's."""
+        super().close()
+        if self.fileno() < 0 and not self.closed.done() and not self.closed.get_loop().is_closed():
+            self.closed.set_result(None)
 
 
 def _pieces(data: memoryview) -> Iterator[memoryview]:

@@ -79,36 +79,37 @@ class Patience:
     """A stream's user time-out, taken over from the kernel, so that a reader that pauses is not taken for one gone.
 
     Within the context; `is_over` is to be asked each second or two. Where the kernel has none, or a longer one than it
-    would give up after by itself, it stays with the kernel.
+    would give up after by itself, it stays with the kernel. `sock` may become another of the same stream's, once that
+    is handed over.
     """
 
     def __init__(self, sock: socket.socket | None) -> None:
-        self._sock = sock
+        self.sock = sock
         self._kernels_ms = 0
         self.timeout_s = 0.0
         self._since_s: float | None = None
 
     def __enter__(self) -> Self:
-        if self._sock is None:
+        if self.sock is None:
             return self
         with contextlib.suppress(*_CLOSED):
-            self._kernels_ms = _user_timeout_ms(self._sock)
+            self._kernels_ms = _user_timeout_ms(self.sock)
             if 0 < self._kernels_ms <= _LONGEST_TAKEN_OVER_MS:
-                _set(self._sock, ("TCP_USER_TIMEOUT",), 0)
-                _set(self._sock, ("TCP_KEEPCNT",), _MOST_PROBES)
+                _set(self.sock, ("TCP_USER_TIMEOUT",), 0)
+                _set(self.sock, ("TCP_KEEPCNT",), _MOST_PROBES)
                 self.timeout_s = self._kernels_ms / 1000
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._sock is not None and self.timeout_s:
+        if self.sock is not None and self.timeout_s:
             with contextlib.suppress(*_CLOSED):
-                _set(self._sock, ("TCP_USER_TIMEOUT",), self._kernels_ms)
+                _set(self.sock, ("TCP_USER_TIMEOUT",), self._kernels_ms)
 
     def is_over(self) -> bool:
         """Whether the peer's host has been silent for longer than that."""
-        if self._sock is None or not self.timeout_s:
+        if self.sock is None or not self.timeout_s:
             return False
-        waiting, now_s = unanswered(self._sock), time.monotonic()
+        waiting, now_s = unanswered(self.sock), time.monotonic()
         if waiting is None:
             self._since_s = None
             return False

@@ -17,10 +17,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import time
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
@@ -221,27 +223,39 @@ class Session:
     async def _watch(self, stream: _Stream) -> None:
         """Until it is closed. Told at once, though its user may notice later."""
         # Not awaited here: whoever cancels that cancels it for all.
-        lost, before = asyncio.ensure_future(stream.writer.wait_closed()), self._clock.read()
+        lost = asyncio.ensure_future(stream.writer.wait_closed())
         link: LinkTransport = stream.writer.get_extra_info("simopen_link")
         with Patience(stream.writer.get_extra_info("socket")) as patience:
-            while not (await asyncio.wait({lost}, timeout=self.LOOK_S))[0]:
-                now = self._clock.read()
-                if self._patience_s is not None and suspended_s(before, now) > self._patience_s:
-                    link.give_up("this computer slept for longer than the peer waits")
-                elif patience.is_over():
-                    link.give_up(f"nothing was acknowledged for {human(patience.timeout_s)}")
-                before = now
+            await self._look_after(lost, patience, link.give_up)
+            if (sock := link.handed_over) is not None:
+                patience.sock = sock
+                await self._look_after(sock.closed, patience, partial(_shut_down, sock))
         error = None if lost.cancelled() else lost.exception()
         stream.down_ns = _now_ns()
         self._backoff.over((stream.down_ns - stream.up_ns) / 1e9)
         why = None if error is None else reason(error) if isinstance(error, OSError) else str(error)
         self._tell(SessionDown(stream.down_ns, self.peer.name, why))
 
+    async def _look_after(
+        self, over: asyncio.Future[None], patience: Patience, give_up: Callable[[str], object]
+    ) -> None:
+        """Until it is over; which it is, too, where the peer cannot be there any more."""
+        before = self._clock.read()
+        while not (await asyncio.wait({over}, timeout=self.LOOK_S))[0]:
+            now = self._clock.read()
+            if self._patience_s is not None and suspended_s(before, now) > self._patience_s:
+                give_up("this computer slept for longer than the peer waits")
+            elif patience.is_over():
+                give_up(f"nothing was acknowledged for {human(patience.timeout_s)}")
+            before = now
+
     async def _end(self) -> None:
         """Close the stream that there is, and see that off."""
         if (stream := self._stream) is None or stream.watching is None:
             return
         stream.writer.close()
+        if (sock := stream.writer.get_extra_info("simopen_link").handed_over) is not None:
+            _shut_down(sock)
         try:
             await asyncio.wait({stream.watching}, timeout=_CLOSE_S)
         finally:
@@ -341,6 +355,12 @@ def changed(name: str) -> str:
 def suspended_s(before: Reading, now: Reading) -> float:
     """For how long the machine was suspended between two readings: only one of the two clocks goes on meanwhile."""
     return ((now.boottime_ns - before.boottime_ns) - (now.monotonic_ns - before.monotonic_ns)) / 1e9
+
+
+def _shut_down(sock: socket.socket, _: str = "") -> None:
+    """End a stream in somebody else's hands, who then meets its end."""
+    with contextlib.suppress(OSError):  # it has ended already
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 def _now_ns() -> MonoNs:

@@ -16,7 +16,15 @@ import pytest
 
 import simopen
 from simopen.clock.source import LocalClock
-from simopen.errors import LinkBroken, PeerChanged, PeerError, RendezvousUnreachable, RoomCrowded, WrongCode
+from simopen.errors import (
+    ForwardError,
+    LinkBroken,
+    PeerChanged,
+    PeerError,
+    RendezvousUnreachable,
+    RoomCrowded,
+    WrongCode,
+)
 from simopen.model.estimate import Reading
 from simopen.model.event import Event, SessionBack, SessionDown, SessionUp, SessionWaits
 from simopen.model.times import MonoNs
@@ -376,6 +384,24 @@ async def test_a_machine_that_was_suspended_for_longer_than_a_peer_waits_comes_b
 
 
 @pytest.mark.real_server
+async def test_a_stream_that_is_handed_over_is_the_sessions_until_its_new_owner_ends_it(site: Site) -> None:
+    """`simopen.forward` takes the socket: it is up for as long as that, and closing the session ends it."""
+    async with site.session("laptop") as one, site.session("desk") as other:
+        up = [asyncio.Event(), asyncio.Event()]
+        forwarding = [
+            asyncio.ensure_future(simopen.forward(each, ready=lambda _, is_up=is_up: is_up.set()))
+            for each, is_up in zip(await both(one, other), up, strict=True)
+        ]
+        await asyncio.gather(*(each.wait() for each in up))
+        assert not site.heard("laptop", SessionDown) + site.heard("desk", SessionDown)
+        await one.aclose()
+        await asyncio.wait(forwarding)
+        await asyncio.gather(*(site.until(name, SessionDown) for name in ("laptop", "desk")))
+        for each in forwarding:
+            with contextlib.suppress(ForwardError):
+                each.result()
+
+
 async def test_a_peer_that_takes_nothing_for_longer_than_the_time_out_is_not_gone(site: Site) -> None:
     """A film that was paused: its host acknowledges, and the kernel's own user time-out would cut it off."""
     film = bytes(24 * 2**20)  # more than two sockets and two transports hold
