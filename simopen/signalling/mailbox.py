@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from websockets.asyncio.client import ClientConnection
-from websockets.asyncio.client import connect as open_websocket
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.frames import CloseCode
 
@@ -31,6 +30,7 @@ from simopen.model.wording import human, quoted
 from simopen.signalling.base import APP_ID, BODY_MOST, Message, Mood, Welcome, visiting
 from simopen.signalling.hashcash import stamps
 from simopen.signalling.mailbox_session import Session
+from simopen.signalling.websocket import OpenWebSocket
 
 logger = _logs.logger("signalling.mailbox")
 
@@ -225,7 +225,7 @@ class Mailbox:
     async def _opened(self) -> ClientConnection:
         patience = self._patience
         async with asyncio.timeout(patience.open_s):
-            return await open_websocket(
+            return await OpenWebSocket(
                 self._url,
                 compression=None,
                 open_timeout=None,

@@ -21,6 +21,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
+from nats.errors import ProtocolError
+from nats.protocol.parser import CRLF_SIZE, Parser
 
 from simopen import _logs
 from simopen.errors import RendezvousUnreachable, SignallingError
@@ -30,6 +32,10 @@ logger = _logs.logger("signalling.nats")
 T = TypeVar("T")
 Heed: TypeAlias = Callable[[Msg], Awaitable[None]]
 
+_MOST_BYTES = 2**20
+"""Of one message, which is NATS' own limit where nobody has set another; a meeting's have a thousand."""
+LEAST_BYTES = 2_048
+"""What a node must let through: a meeting's message, with what names it."""
 OPEN_S, AGAIN_S = 10.0, 30.0
 """For the first connection; to be connected anew after a node's death."""
 _CANCELLED_S = 2.0
@@ -44,6 +50,7 @@ class NatsConnection:
 
     def __init__(self, where: str, needs: str, failed: Callable[[], None], returned: Callable[[], None]) -> None:
         self.client = Client()
+        self.client._ps = _BoundedParser(self.client)
         self.failure: SignallingError | None = None
         self._where, self._needs = where, needs
         self._failed, self._returned = failed, returned
@@ -53,6 +60,7 @@ class NatsConnection:
         self._tokens = itertools.count()
         self._answers: dict[str, asyncio.Future[bytes | None]] = {}
         self._said: str | None = None
+        self._is_alone = False
 
     async def open(
         self, servers: Sequence[str], *, tls: ssl.SSLContext | None, credentials: str | None, proxied: bool
@@ -65,25 +73,29 @@ class NatsConnection:
         options: dict[str, Any] = {} if tls is None else {"tls": tls}
         if credentials is not None:
             options["user_credentials"] = credentials
+        self._is_alone = len(servers) == 1
+        connecting = asyncio.create_task(
+            self.client.connect(
+                list(servers),
+                error_cb=self._heed,
+                closed_cb=self._lost,
+                disconnected_cb=self._cut_off,
+                reconnected_cb=self._found_again,
+                connect_timeout=3,
+                reconnect_time_wait=0,
+                max_reconnect_attempts=3,
+                ping_interval=10,
+                no_echo=True,
+                **options,
+            )
+        )
         try:
-            async with asyncio.timeout(OPEN_S):
-                await _apart(
-                    self.client.connect(
-                        list(servers),
-                        error_cb=self._heed,
-                        closed_cb=self._lost,
-                        disconnected_cb=self._cut_off,
-                        reconnected_cb=self._found_again,
-                        connect_timeout=3,
-                        reconnect_time_wait=0,
-                        max_reconnect_attempts=3,
-                        ping_interval=10,
-                        no_echo=True,
-                        **options,
-                    )
-                )
+            await _apart(self._first_of(connecting))
+        except SignallingError:
+            raise
         except (NatsError, OSError, ValueError, EOFError) as error:
-            why = f"no answer within {human(OPEN_S)}" if type(error) is TimeoutError else self._said or _why(error)
+            silent = f"no answer within {human(OPEN_S)}"
+            why = self._said or (silent if type(error) is TimeoutError else _why(error))
             if "authorization" in why.lower():
                 raise RendezvousUnreachable(
                     f"{self._where}: it does not let this user in ({why}): are the user and the password right?"
@@ -91,10 +103,28 @@ class NatsConnection:
             raise RendezvousUnreachable(
                 f"{self._where}: nobody can be reached: {why}. Is this host online, and is the URL right?"
             ) from None
+        if self.client.max_payload < LEAST_BYTES:
+            raise RendezvousUnreachable(
+                f"{self._where}: it takes messages of {self.client.max_payload} bytes (max_payload), and some of a "
+                f"meeting's have more: {LEAST_BYTES} are enough"
+            )
         await _apart(self.client.subscribe(f"{self._inbox}.*", cb=self._answered))
         self._online.set()
         self.client.options["max_reconnect_attempts"] = 60  # of a node that was there once
         self.client.options["reconnect_time_wait"] = 0.5
+
+    async def _first_of(self, connecting: asyncio.Task[None]) -> None:
+        """Until it is connected, or has failed for good, where nats-py would go on. Raises: as that; TimeoutError."""
+        try:
+            async with asyncio.timeout(OPEN_S):
+                either: set[asyncio.Future[Any]] = {connecting, self._ended}
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            self.check()
+            connecting.result()
+        finally:
+            connecting.cancel()
+            await asyncio.wait({connecting}, timeout=_CANCELLED_S)
+            connecting.cancelled() or (connecting.done() and connecting.exception())  # met above, or of no interest
 
     @property
     def has_nodes(self) -> bool:
@@ -191,6 +221,9 @@ class NatsConnection:
         if self._said is None or not isinstance(error, OSError):  # what a node has said tells more than how it hangs up
             self._said = why
         logger.info("%s: %s", self._where, why)
+        if isinstance(error, ssl.SSLCertVerificationError) and self._is_alone:
+            unbelieved = f"its certificate cannot be believed ({error.verify_message})"
+            self.fail(RendezvousUnreachable(f"{self._where}: nobody can be reached: {unbelieved}. Is the URL right?"))
         if "permissions violation" in why.lower():
             needed = f"{self._needs} are what it has to allow"
             self.fail(SignallingError(f"{self._where} does not let this user meet: it says {why}: {needed}"))
@@ -204,6 +237,16 @@ class NatsConnection:
     async def _found_again(self) -> None:
         self._online.set()
         self._returned()
+
+
+class _BoundedParser(Parser):
+    """nats-py's would keep whatever a node announces, and a line of any length."""
+
+    async def parse(self, data: bytes = b"") -> None:
+        """As its. Raises: ProtocolError for more than a message can have."""
+        await super().parse(data)
+        if max(self.needed, len(self.buf)) > _MOST_BYTES + CRLF_SIZE:
+            raise ProtocolError("nats: more than a message can have")
 
 
 async def _apart(asked: Coroutine[Any, Any, T]) -> T:

@@ -16,10 +16,11 @@ from typing import Literal
 from urllib.parse import ParseResult
 
 from nats.aio.transport import Transport
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from simopen import _logs
+from simopen.signalling.websocket import OpenWebSocket
 
 _MOST = 2**22
 """Bytes of one WebSocket message. A node puts as many of its own messages into one as have gathered."""
@@ -57,7 +58,7 @@ class WebSocket(Transport):
         host = uri.netloc.rpartition("@")[2]  # the login is for NATS, and not for the proxy or web server before it
         try:
             async with asyncio.timeout(limit_s):
-                self._connection = await connect(
+                self._connection = await OpenWebSocket(
                     f"{scheme}://{host}{uri.path}",
                     ssl=tls,
                     compression=None,
@@ -114,6 +115,8 @@ class WebSocket(Transport):
         except ConnectionClosed:
             return False
         self._came += data
+        if len(self._came) > _MOST:
+            raise ConnectionError("more came than a line can have")
         return True
 
     def close(self) -> None:

@@ -59,6 +59,7 @@ _COUNTED = {
     "not_kept": "Times that rooms could not be written to disk",
 }
 _OTHER_FILES = 64
+_FEW_GONE = 1_000
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -84,7 +85,7 @@ async def serve(
         motd: a line that clients show their users.
         stun_ports: two ports for STUN over TCP and UDP, 0 for free ones; None: no STUN.
         stun_addresses: this host's public addresses that STUN is served at, "203.0.113.7", or "203.0.113.7/10.0.0.5"
-            where it has another behind a NAT. Two tell a host all of its own NAT; none: any address.
+            where it has another behind a NAT. Two tell a host all of its own NAT; none: it is served where `host` says.
         state: a file that keeps the rooms through a restart (SQLite); None: they end with this.
         metrics: this host's (address, port) for Prometheus, which needs the extra `serve`; None: no numbers are told.
         limits: what one client, one address and all together may take.
@@ -102,7 +103,7 @@ async def serve(
         raise TypeError(f"limits are Limits, not {quoted(limits)}")
     hosts = [own_address(each) for each in ([host] if isinstance(host, str) else host)]
     at, limits = sites(stun_addresses), _as_far_as_descriptors_go(limits)
-    stun = None if stun_ports is None else StunService(limits, at, stun_ports)
+    stun = None if stun_ports is None else StunService(limits, at, stun_ports, hosts)
     with contextlib.ExitStack() as stack:
         store = None if state is None else stack.enter_context(contextlib.closing(Store(state)))
         server = RendezvousServer(limits, motd=motd, stun=stun, store=store)
@@ -231,6 +232,8 @@ class RendezvousServer:
         if line.counted:
             line.counted = False
             self._house.accounts.disconnect(line.whose)
+            if len(self._agenda) > 2 * self._house.accounts.connections + _FEW_GONE:
+                self._agenda.keep(lambda each: each.counted)
         if self._ending and not self._house.accounts.connections:
             self._empty.set()
 

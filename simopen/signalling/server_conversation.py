@@ -21,15 +21,20 @@ from simopen.signalling.server_messages import BadMessage, encode
 from simopen.signalling.server_rooms import Kept, Refusal, Room, Rooms
 
 DEFAULT_MOOD = "happy"
+ANEW = "this side has connected anew"
 
 
 @dataclass(frozen=True, slots=True)
 class Sending:
-    """Bytes of one message, for one client. `last`: the connection ends after it, for a reason in these words."""
+    """Bytes of one message, for one client. `last`: the connection ends after it, for a reason in these words.
+
+    `may_return`: though it may connect again. `data`: empty where there is nothing else to say.
+    """
 
     to: Conversation
     data: bytes
     last: str | None = None
+    may_return: bool = False
 
 
 class House:
@@ -113,6 +118,11 @@ class Conversation:
     def _tell(self, kind: str, at_s: float, **values: object) -> Sending:
         return Sending(self, encode(kind, **values, server_tx=at_s))
 
+    def _replaced(self, now: float) -> Sending:
+        """Its side has come by another connection: this one is lost, and its client does not know it yet."""
+        self.leave(now)
+        return Sending(self, b"", last=ANEW, may_return=True)
+
     def _last(self, why: str, at_s: float) -> Sending:
         return Sending(self, encode("error", error=why, orig={}, server_tx=at_s), last=why)
 
@@ -154,7 +164,9 @@ class Conversation:
         room = self._house.rooms.open(self._app, command.mailbox, self.side, self.whose, now)
         self._mailbox = command.mailbox
         self._be_in(room, now)
-        return [Sending(self, _message(kept, at_s)) for kept in self._house.rooms.listen(room, self)]
+        former = [each for each, side in room.members.items() if side == self.side and isinstance(each, Conversation)]
+        ended = [each._replaced(now) for each in former if each is not self]
+        return [*ended, *(Sending(self, _message(kept, at_s)) for kept in self._house.rooms.listen(room, self))]
 
     def _add(self, command: messages.Add, number: messages.Id, now: float, at_s: float) -> list[Sending]:
         if self.room is None or self._mailbox is None:

@@ -41,6 +41,8 @@ class Limits:
     room_bytes: int = 4_194_304
     kept_bytes: int = 268_435_456
     """Messages that are kept for peers, of all rooms."""
+    kept_bytes_an_address: int = 33_554_432
+    """Of the rooms that it began."""
     unread_bytes: int = 1_048_576
     """What may wait for a client that does not read."""
     bad_messages: int = 16
@@ -124,11 +126,12 @@ def owner(address: str) -> str:
 
 
 class _Account:
-    __slots__ = ("connections", "rooms", "spent", "tried")
+    __slots__ = ("connections", "kept", "rooms", "spent", "tried")
 
     def __init__(self) -> None:
         self.connections = 0
         self.rooms = 0
+        self.kept = 0
         self.tried: Bucket | None = None
         self.spent: Bucket | None = None
 
@@ -180,6 +183,14 @@ class Accounts:
         """Count one room less."""
         self._by_owner[whose].rooms -= 1
         self._forget(whose)
+
+    def keep(self, whose: str, count: int) -> bool:
+        """Count so many bytes more of messages in its rooms, or less; False, and nothing counted, for too many."""
+        account = self._by_owner[whose]
+        if count > 0 and account.kept + count > self._limits.kept_bytes_an_address:
+            return False
+        account.kept += count
+        return True
 
     def try_room(self, whose: str, now: float) -> float:
         """Count one room named without having been given; returns the seconds to wait where these are too many."""

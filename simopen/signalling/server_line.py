@@ -255,8 +255,10 @@ def lines_of(sendings: Iterable[Sending], by_conversation: dict[Conversation, Li
     for sending in sendings:
         if (line := by_conversation.get(sending.to)) is None:
             continue
-        line.send(sending.data)
+        if sending.data:
+            line.send(sending.data)
         found.add(line)
         if sending.last is not None:
-            line.close(CloseCode.POLICY_VIOLATION, sending.last)
+            code = CloseCode.GOING_AWAY if sending.may_return else CloseCode.POLICY_VIOLATION
+            line.close(code, sending.last)
     return found

@@ -223,8 +223,9 @@ class Rooms:
             raise Refusal("the mailbox is full")
         if self.size + message.size > self._limits.kept_bytes:
             raise Refusal("this server is full: try again later")
+        if not self._resize(room, message.size):
+            raise Refusal("too much is kept for this address: try again later")
         room.messages.append(message)
-        self._resize(room, message.size)
         room.touched_s = now
         self._changes.append(Change(room.key, room, message))
 
@@ -321,9 +322,13 @@ class Rooms:
     def _changed(self, room: Room) -> None:
         self._changes.append(Change(room.key, room))
 
-    def _resize(self, room: Room, by: int) -> None:
+    def _resize(self, room: Room, by: int) -> bool:
+        """Whether its address may have so much; nothing is changed where it may not."""
+        if room.whose and not self._accounts.keep(room.whose, by):  # what was restored is nobody's
+            return False
         room.size += by
         self.size += by
+        return True
 
     def _end(self, room: Room, mood: str) -> None:
         self._drop_nameplate(room)

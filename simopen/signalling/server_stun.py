@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import struct
 import time
@@ -71,11 +72,17 @@ def sites(addresses: Sequence[str]) -> tuple[Site, ...]:
 
 
 class StunService:
-    """The ends of one server. `ports`: two, 0 for free ones; `at`: its addresses, or none: any of this host's."""
+    """The ends of one server. `ports`: two, 0 for free ones; `at`: its addresses.
 
-    def __init__(self, limits: Limits, at: Sequence[Site], ports: tuple[int, int] = PORTS) -> None:
+    `hosts`: where to listen where it has none of its own; none: at any of this host's.
+    """
+
+    def __init__(
+        self, limits: Limits, at: Sequence[Site], ports: tuple[int, int] = PORTS, hosts: Sequence[str] = ()
+    ) -> None:
         self._limits = limits
         self._sites = tuple(at)
+        self._hosts = tuple(hosts)
         self._backs: dict[str, Bucket] = {}
         self._trying = 0
         bounded = replace(
@@ -132,7 +139,7 @@ class StunService:
         return next((each for each in self._sites if each.local != local.address), self._sites[0])
 
     def _local_addresses(self) -> tuple[str, ...]:
-        return tuple(each.local for each in self._sites)
+        return tuple(each.local for each in self._sites) or self._hosts
 
     async def _listen(self, port: int) -> int:
         socks, udp = at_a_free_port(port, self._bound)
@@ -146,7 +153,16 @@ class StunService:
 
     def _bound(self, port: int) -> tuple[list[socket.socket], list[socket.socket]]:
         """Sockets of both protocols at one port."""
-        socks, udp = listeners(self._local_addresses(), port), list[socket.socket]()
+        try:
+            socks, udp = listeners(self._local_addresses(), port), list[socket.socket]()
+        except LocalEndpointError as error:
+            if self._sites and error.errno == errno.EADDRNOTAVAIL:
+                named = ", ".join(each.local for each in self._sites)
+                raise LocalEndpointError(
+                    f"cannot serve STUN at {named}: not all of that is this host's. Where a NAT lies before it, name "
+                    f"both: PUBLIC/LOCAL, as 203.0.113.7/10.0.0.5"
+                ) from error
+            raise
         try:
             for each in socks:
                 udp.append(_bound_udp(normalise(each.getsockname())))
@@ -158,7 +174,7 @@ class StunService:
 
     def _admit(self, peer: Endpoint) -> _Asker | None:
         whose = owner(peer.address)
-        return None if self._accounts.connect(whose) is not None else _Asker(self, whose)
+        return None if self._accounts.connect(whose) is not None else _Asker(self, whose, peer)
 
     def _lost(self, asker: _Asker) -> None:
         if asker.counted:
@@ -232,10 +248,11 @@ async def _connects(local: tuple[str, int], seen: Endpoint, limit_s: float) -> B
 
 
 class _Asker(asyncio.Protocol):
-    """One TCP connection of who asks."""
+    """One TCP connection of who asks. `seen`: from where; its socket no longer tells where it was reset meanwhile."""
 
-    def __init__(self, service: StunService, whose: str) -> None:
+    def __init__(self, service: StunService, whose: str, seen: Endpoint) -> None:
         self._service = service
+        self._seen = seen
         self._data = b""
         self._asking: asyncio.Task[None] | None = None
         self._idle: asyncio.TimerHandle | None = None
@@ -244,7 +261,6 @@ class _Asker(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
-        self._seen = normalise(transport.get_extra_info("peername"))
         self._local = normalise(transport.get_extra_info("sockname"))
         self._wait()
 

@@ -95,6 +95,8 @@ def test_one_run_is_explained_and_drawn(tmp_path: Path) -> None:
         ("home", "home", []),
         ("open", "open", ["--apart", "200ms"]),
         ("home+cgn", "random,reset", ["--apart", "100ms"]),
+        ("cgn", "cgn", ["--seed", "2"]),  # from further addresses of their pools
+        ("home", "home,arbitrary,pool=3", []),
         ("firewall", "icmp", ["--apart", "100ms"]),
         ("endpoint-independent/endpoint-independent", "mobile", []),
         ("address-and-port-dependent,sequential", "home", []),

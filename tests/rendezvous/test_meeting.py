@@ -380,13 +380,16 @@ def test_a_peer_with_link_local_addresses_only_is_told_to_be_one() -> None:
         ("ws://[::1]:4000", ["127.0.0.1:1", "192.168.1.1:1", "198.51.100.1:1"]),
         ("wss://192.168.1.1/v1", ["192.168.1.1:1", "198.51.100.1:1"]),
         ("wss://rendezvous.example.org/v1", ["198.51.100.1:1"]),
+        ("wss://stun.example.org/v1", ["198.51.100.1:1", "STUN.example.org:1"]),
         (Rooms().side, ["198.51.100.1:1"]),
     ],
 )
 def test_of_stun_servers_that_are_recommended_those_nearer_than_the_rendezvous_are_left_out(
     via: object, kept: list[str]
 ) -> None:
-    told = tuple(Server(host, 1, 1) for host in ("127.0.0.1", "192.168.1.1", "198.51.100.1"))
+    """A name could lead to any of them: only the rendezvous' own is no news."""
+    hosts = "127.0.0.1", "192.168.1.1", "198.51.100.1", "STUN.example.org", "localhost."
+    told = tuple(Server(host, 1, 1) for host in hosts)
     assert api._announced(told, via) == tuple(kept)
 
 

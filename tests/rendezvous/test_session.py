@@ -9,6 +9,7 @@ import random
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -384,12 +385,16 @@ async def test_a_machine_that_was_suspended_for_longer_than_a_peer_waits_comes_b
 
 
 @pytest.mark.real_server
+def _set(event: asyncio.Event, _: object) -> None:
+    event.set()
+
+
 async def test_a_stream_that_is_handed_over_is_the_sessions_until_its_new_owner_ends_it(site: Site) -> None:
     """`simopen.forward` takes the socket: it is up for as long as that, and closing the session ends it."""
     async with site.session("laptop") as one, site.session("desk") as other:
         up = [asyncio.Event(), asyncio.Event()]
         forwarding = [
-            asyncio.ensure_future(simopen.forward(each, ready=lambda _, is_up=is_up: is_up.set()))
+            asyncio.ensure_future(simopen.forward(each, ready=partial(_set, is_up)))
             for each, is_up in zip(await both(one, other), up, strict=True)
         ]
         await asyncio.gather(*(each.wait() for each in up))

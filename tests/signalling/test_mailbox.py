@@ -79,6 +79,21 @@ async def test_who_says_something_else_is_no_rendezvous(said: str | bytes) -> No
         assert "is no rendezvous" in str(await refused(url))
 
 
+async def test_nobody_is_sent_on_to_another_host() -> None:
+    asked = asyncio.Event()
+
+    async def elsewhere(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        writer.close()
+
+    async with await asyncio.start_server(elsewhere, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()[:2]
+        head = f"HTTP/1.1 302 Found\r\nLocation: ws://{host}:{port}/admin\r\nContent-Length: 0\r\n\r\n"
+        async with talker(head.encode()) as url:
+            assert "302" in str(await refused(url, QUICK))
+    assert not asked.is_set()
+
+
 async def test_an_announced_gibibyte_takes_no_memory() -> None:
     async def handler(connection: ServerConnection) -> None:
         await connection.send(WELCOME)

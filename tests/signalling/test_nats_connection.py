@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import resource
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -13,7 +15,7 @@ from nats.aio.msg import Msg
 from simopen.errors import RendezvousUnreachable, SignallingError
 from simopen.signalling import connect
 from simopen.signalling.base import Message
-from simopen.signalling.nats_connection import NatsConnection
+from simopen.signalling.nats_connection import OPEN_S, NatsConnection
 from tests.signalling.places import NATS_SERVER, held_ports, nats_node, started
 
 __all__ = ["held_ports"]
@@ -68,6 +70,54 @@ async def test_closing_ends_whatever_a_lost_connection_says_to_what_is_written(
         monkeypatch.setattr(connection.client._transport, "writelines", Mock(side_effect=error))
         await connection.close()
     assert connection.client.is_closed
+
+
+INFO = b'INFO {"server_id":"x","version":"2.10.0","max_payload":1048576,"headers":true}\r\n'
+
+
+@pytest.mark.parametrize(
+    "said", [b"MSG said 1 1073741824\r\n", b"HMSG said 1 9 1073741824\r\n", b"INFO {"], ids=["MSG", "HMSG", "INFO"]
+)
+async def test_a_gibibyte_takes_no_memory(said: bytes) -> None:
+    async def evil(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            writer.write(INFO)
+            while b"PING" not in await reader.readline():
+                pass
+            writer.write(b"PONG\r\n" + said)
+            for _ in range(1024):
+                writer.write(bytes(2**20))
+                await writer.drain()
+        writer.close()
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    connection = NatsConnection("NATS", "", failed=lambda: None, returned=lambda: None)
+    async with await asyncio.start_server(evil, "127.0.0.1", 0) as server:
+        url = "nats://{}:{}".format(*server.sockets[0].getsockname()[:2])
+        await connection.open([url], tls=None, credentials=None, proxied=False)
+        reading = connection.client._reading_task
+        assert reading is not None
+        await asyncio.wait({reading})
+        await connection.close()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 128 << 10
+
+
+async def test_a_node_that_takes_short_messages_only_is_told_of(held_ports: list[int], tmp_path: Path) -> None:
+    (tmp_path / "it.conf").write_text("max_payload: 128")
+    with (
+        nats_node(tmp_path, held_ports[6], more=["-c", str(tmp_path / "it.conf")]),
+        pytest.raises(RendezvousUnreachable, match="128 bytes"),
+    ):
+        await enter(f"nats://127.0.0.1:{held_ports[6]}")
+
+
+async def test_a_certificate_that_cannot_be_believed_is_told_at_once(held_ports: list[int], tmp_path: Path) -> None:
+    pair = Path(__file__).parents[1] / "certificate.pem"
+    more = ["--tls", "--tlscert", str(pair), "--tlskey", str(pair)]
+    with nats_node(tmp_path, held_ports[6], more=more):
+        async with asyncio.timeout(OPEN_S / 2):
+            with pytest.raises(RendezvousUnreachable, match=r"certificate cannot be believed \(self.signed"):
+                await enter(f"tls://localhost:{held_ports[6]}")
 
 
 async def ignore(message: Msg) -> None:

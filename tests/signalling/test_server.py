@@ -8,6 +8,7 @@ import json
 import socket
 import sqlite3
 import ssl
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,27 @@ async def test_too_many_of_one_address_are_turned_away_and_those_of_another_are_
         assert (await client.ask("ping", "pong", ping=1))["pong"] == 1
 
 
+async def test_connections_that_have_ended_are_not_remembered() -> None:
+    async with served() as server:
+        for _ in range(1_500):
+            with socket.create_connection((HERE, server.port)) as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            await asyncio.sleep(0)
+        client = await bound(server.url, "one")
+        await client.enter("7")
+        assert len(server._agenda) < 1_100
+
+
+async def test_a_side_that_connects_anew_has_one_connection() -> None:
+    """The former is lost, and its client does not know: by many of them one address could fill the memory."""
+    async with served() as server:
+        former, anew, peer = [await bound(server.url, side) for side in ("one", "one", "peer")]
+        assert await former.enter("7") == await anew.enter("7") == await peer.enter("7")
+        assert await all_of(former) == []
+        await peer.say("add", phase="pake", body="00")
+        assert (await anew.hear("message"))["side"] == "peer"
+
+
 async def test_who_does_not_read_is_let_go() -> None:
     async with served(limits=Limits(unread_bytes=100_000, room_bytes=50_000_000, bytes_at_once=50_000_000)) as server:
         deaf, one = await bound(server.url, "deaf"), await bound(server.url, "one")
@@ -292,6 +314,19 @@ async def test_another_path_is_no_rendezvous() -> None:
     async with served() as server:
         with pytest.raises(InvalidStatus):
             await connect(server.url.replace("/v1", "/other"))
+
+
+async def test_stun_is_served_where_the_server_is_and_nowhere_else() -> None:
+    async with serve(HERE, 0, stun_ports=(0, 0)) as server:
+        assert server.stun_ports is not None
+        for port in server.stun_ports:
+            with socket.create_connection((HERE, port)):
+                pass
+            with pytest.raises(OSError, match="refused"):
+                socket.create_connection(("127.0.0.2", port))
+    with pytest.raises(LocalEndpointError, match=r"192\.0\.2\.1: not all of that is this host's.*PUBLIC/LOCAL"):
+        async with serve(HERE, 0, stun_ports=(0, 0), stun_addresses=["192.0.2.1"]):
+            pass
 
 
 async def test_a_port_that_is_taken_is_named() -> None:

@@ -37,6 +37,17 @@ def test_two_have_a_room_and_a_third_does_not() -> None:
     assert entered(house, "one")[0].sides.keys() == {"one", "other"}, "the two go on"
 
 
+def test_what_is_kept_for_one_address_keeps_no_other_out() -> None:
+    house = rooms(kept_bytes_an_address=3_000, kept_bytes=6_000)
+    room, _ = entered(house, "one")
+    house.add(room, message("one", "00" * 1000), 0.0)
+    with pytest.raises(Refusal, match="for this address"):
+        house.add(house.claim(APP, "8", "one", WHOSE, 0.0), message("one", "00" * 1000), 0.0)
+    house.add(house.claim(APP, "9", "honest", "198.51.100.1", 0.0), message("honest", "00" * 1000), 0.0)
+    house.close(room, "one", "happy", 0.0)
+    house.add(house.claim(APP, "8", "one", WHOSE, 0.0), message("one", "00" * 1000), 0.0)
+
+
 def test_another_apps_room_is_another() -> None:
     house = rooms()
     assert house.claim(APP, "7", "one", WHOSE, 0.0) is not house.claim("other app", "7", "one", WHOSE, 0.0)

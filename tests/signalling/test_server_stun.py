@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -37,6 +38,18 @@ async def served(*addresses: str, **limits: Any) -> AsyncIterator[tuple[StunServ
         yield service, Endpoint(ONE, service.ports[0])
     finally:
         await service.close()
+
+
+async def test_one_that_is_reset_at_once_is_no_fault() -> None:
+    """The loop's exception handler, which a guard of all tests looks at, hears of nothing."""
+    async with served() as (_, end):
+        for _ in range(20):
+            with socket.create_connection(end) as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        reader, writer = await asyncio.open_connection(*end)
+        writer.write(b"what is no question, but comes after the others")
+        await ended(reader)
+        writer.close()
 
 
 def test_a_port_that_is_free_is_looked_for_until_all_have_it_and_one_that_was_named_is_not() -> None:

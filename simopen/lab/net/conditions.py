@@ -15,7 +15,9 @@ from simopen.lab.nat.model import Nat, paired
 
 # RFC 5737 (TEST-NET-2, TEST-NET-3) and RFC 3849. The first host gets one range, the second the other: easy to tell.
 _PUBLIC_RANGES = ("198.51.100", "203.0.113")
-_POOL_RANGE = "198.18"  # RFC 2544: the further addresses of a pool
+# The further addresses of a pool. RFC 5737 has too few, and what RFC 2544 keeps for tests no peer may name: these are
+# somebody's, as nothing of the lab's ever leaves it.
+_POOL_RANGE = "198.52"
 _CARRIER_RANGE = 64  # RFC 6598: between a home's NAT and a carrier's lies 100.64.0.0/10
 MOST_HOSTS = 254
 MOST_NATS = 8
