@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import os
 import re
+import shlex
 import sys
 import time
 from asyncio import StreamReader, StreamWriter
@@ -129,7 +130,7 @@ def given(options: argparse.Namespace, typed: str | None, environment: Mapping[s
     if options.code_fd is not None:
         code = _read(options.code_fd)
     if code == ASKED:
-        code = asked()
+        code = asked(options)
     if code is not None and options.words is not None:
         raise UsageError("leave out --words: it is for a new code, and one is given")
     return code
@@ -148,15 +149,37 @@ def _read(descriptor: int) -> str:
     return text
 
 
-def asked(prompt: str = "Code: ") -> str:
-    """The code, typed at the terminal; Tab completes its words. Raises: UsageError where there is no terminal."""
+def asked(options: argparse.Namespace, prompt: str = "Code: ") -> str:
+    """The code, typed at the terminal; Tab completes its words. It may be the whole line that the peer's command shows.
+
+    Raises: UsageError where there is no terminal; or the line names another rendezvous than this command was given.
+    """
     if not sys.stdin.isatty():
         raise UsageError(
             f"there is no terminal to ask for the code at: give it as CODE, in {VARIABLE}, or by --code-fd"
         )
     with _completing():
-        words = _typed(prompt).split()
-    return words[-1] if "simopen" in words else " ".join(words)  # the whole line that the peer's command shows, too
+        typed = _typed(prompt)
+    words = typed.split()
+    return _of_line(typed, options) if "simopen" in words else " ".join(words)
+
+
+def _of_line(typed: str, options: argparse.Namespace) -> str:
+    """The code in the peer's line, of which the rest goes to the options. Raises: UsageError."""
+    try:
+        words = shlex.split(typed)
+    except ValueError:
+        words = typed.split()
+    if "--via" in words[:-2]:
+        via = words[words.index("--via") + 1]
+        if options.via not in (None, via):
+            raise UsageError(
+                f"that line names the rendezvous {quoted(via)}, and this command {quoted(options.via)}: leave out --via"
+            )
+        options.via = via
+    options.allow_plain |= "--allow-plain" in words
+    options.spray |= "--spray" in words
+    return words[-1]
 
 
 def _typed(prompt: str) -> str:
@@ -229,13 +252,15 @@ async def met(
     line: str,
     *,
     channel: str,
+    more: str = "",
     purpose: tuple[str, str] | None = None,
     limit: int | None = None,
 ) -> tuple[StreamReader, StreamWriter, Report]:
     """The streams of a meeting by a code, or by a new one, which is shown; and how they met.
 
     `options`: with what `add_arguments` and `add_punch` declare. `code`: as `given` gives it. `line`: what the peer has
-    to type, with `{}` for the code; empty where this side takes a code, and makes none: then it is asked for.
+    to type, with `{}` for the code; empty where this side takes a code, and makes none: then it is asked for. `more`:
+    what it has to put before the code by itself, in words.
     `channel`: what the streams are for, where a known peer is met. `purpose`: this command, and the peer's, where
     that is not the same.
 
@@ -246,14 +271,14 @@ async def met(
     from simopen.rendezvous.codes import WORDS
 
     if code is None and not line:
-        code = asked()
+        code = asked(options)
     fits = purpose or (f"simopen {channel}",) * 2
     if (peer := known.named(options, code)) is not None:
         return await _met_again(options, screen, peer, channel, fits=fits, limit=limit or STREAM_LIMIT)
     known.require_name(options)
     secret = _secret(options, screen, code)
     via = rendezvous(options, screen)
-    with screen.line("connecting to the rendezvous ...") as update, judged():
+    with connecting(screen) as update, judged():
         async with meeting(
             code,
             words=options.words or WORDS,
@@ -266,7 +291,7 @@ async def met(
             **punch(options),
         ) as found:
             if code is None:
-                _show(found.code, line, via, options, screen)
+                _show(found.code, line, via, options, screen, more=more)
             reader, writer = await found.streams()
     report = told(writer, screen, f"the one who has the same {'code' if secret is None else 'secret'}")
     await known.remembered(options, screen, writer, via)
@@ -299,7 +324,7 @@ async def _met_again(
     options: argparse.Namespace, screen: Screen, peer: KnownPeer, channel: str, *, fits: tuple[str, str], limit: int
 ) -> tuple[StreamReader, StreamWriter, Report]:
     where = known.place(options, peer, channel)
-    with screen.line("connecting to the rendezvous ...") as update, judged():
+    with connecting(screen) as update, judged():
         on_event = Told(update, screen, peer.name).on_event
         reader, writer = await where.meet(purpose=fits, limit=limit, on_event=on_event, **punch(options))
     return reader, writer, told(writer, screen, known.who(peer))
@@ -313,6 +338,14 @@ def told(writer: StreamWriter, screen: Screen, whom: str) -> Report:
     screen.say(report.summary())
     screen.say(f"simopen: proven: {whom}")
     return report
+
+
+@contextlib.contextmanager
+def connecting(screen: Screen, text: str = "connecting to the rendezvous ...") -> Iterator[Update]:
+    """A live line that begins so: a step of its own, so that the next one is said where nothing is redrawn."""
+    with screen.line(text) as update:
+        update(text, "connecting")
+        yield update
 
 
 class Told:
@@ -330,17 +363,20 @@ class Told:
             self._screen.say(f"simopen: {event}")
         elif event.step in {"in room", "peer here", "round", "up", "verified", "session waits"}:
             is_known = self._peer is not None and event.step == "peer here"
-            self.update(f"{f'{self._peer} is here' if is_known else event} ...", event.step)
+            step = f"{event.step} {getattr(event, 'number', '')}"  # each round is one
+            self.update(f"{f'{self._peer} is here' if is_known else event} ...", step)
 
 
-def _show(code: str, line: str, via: str, options: argparse.Namespace, screen: Screen) -> None:
-    more = " --allow-plain" * options.allow_plain
+def _show(code: str, line: str, via: str, options: argparse.Namespace, screen: Screen, *, more: str) -> None:
+    both = " --allow-plain" * options.allow_plain + " --spray" * options.spray
     secret = " --secret-file F" * (options.secret_file is not None)
-    whole = line.format(f"--via {via}{more}{secret} {code}")
+    whole = line.format(f"--via {shlex.quote(via)}{both}{secret} {code}")
     if options.json:
         print_json({"code": code, "line": whole})
-    anew = ", with --remember and a name for this computer before the code" * (options.remember is not None)
-    screen.say(f"The code is {code}. On the other computer, type this{anew}:\n")
+    named = "--remember and a name for this computer" * (options.remember is not None)
+    anew = " and ".join(filter(None, (more, named)))
+    put = f", with {anew} before the code" * bool(anew)
+    screen.say(f"The code is {code}. On the other computer, type this{put}:\n")
     screen.verbatim(whole)
     for row in qr(whole, sys.stderr.encoding or "ascii", _columns()):
         screen.verbatim(row)

@@ -8,6 +8,7 @@ a stream that breaks is no end: the two meet again, and go on with new connectio
 from __future__ import annotations
 
 import argparse
+import shlex
 import socket
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -90,7 +91,8 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
     if (peer := known.named(options, typed)) is not None:
         await _kept_up(options, screen, peer, carrying)
     else:
-        reader, writer, report = await code.met(options, screen, typed, "simopen forward {}", channel=_CHANNEL)
+        line, more = _peers_line(forwards, allow)
+        reader, writer, report = await code.met(options, screen, typed, line, channel=_CHANNEL, more=more)
         await carrying((reader, writer), report)
     screen.say("simopen: the peer has ended it")
     return 0
@@ -118,7 +120,7 @@ async def _kept_up(
         )
     async with session:
         while True:
-            with screen.line(f"meeting {peer.name} ...") as told.update:
+            with code.connecting(screen, f"meeting {peer.name} ...") as told.update:
                 streams = await session.connect()
             report = code.told(streams[1], screen, known.who(peer))
             try:
@@ -127,6 +129,13 @@ async def _kept_up(
                 if not error.is_broken:
                     raise
                 screen.say(f"simopen: {error}; {peer.name} is met again")
+
+
+def _peers_line(forwards: Sequence[Forward], allow: Sequence[Target]) -> tuple[str, str]:
+    """What the peer has to type for this side's forwards, with `{}` for the code; and what it has to add, in words."""
+    allowing = (f"--allow {shlex.quote(str(Target(*each.to)))} " for each in dict.fromkeys(forwards))
+    line = f"simopen forward {''.join(dict.fromkeys(allowing))}{{}}"
+    return line, "" if forwards or not allow else "--listen PORT --to HOST:PORT, which it wants,"
 
 
 def _ready(

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import os
+import shlex
 import sys
 from asyncio.subprocess import PIPE, Process
 from pathlib import Path
@@ -13,8 +14,8 @@ from pathlib import Path
 import pytest
 
 import simopen
-from simopen.cli import code
-from simopen.cli.arguments import UsageError
+from simopen.cli import code, forward
+from simopen.cli.arguments import UsageError, add_punch
 from simopen.cli.console import Screen
 from simopen.errors import CodeError
 from simopen.model.event import InRoom
@@ -32,6 +33,7 @@ def options(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("typed", nargs="?")
     code.add_arguments(parser)
+    add_punch(parser)
     return parser.parse_args(words)
 
 
@@ -223,3 +225,54 @@ async def test_what_cannot_be_meant_is_told_with_status_2(tmp_path: Path, words:
     assert command.returncode == 2, told.decode()
     assert said in told.decode()
     assert "Traceback" not in told.decode()
+
+
+def pasted(line: str, monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[str, argparse.Namespace]:
+    """The code of what is typed at its prompt, and the command's options then."""
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr(code, "_typed", lambda _: line)
+    found = options(*words)
+    return code.asked(found), found
+
+
+def test_a_whole_line_that_is_pasted_brings_its_rendezvous(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = "  simopen receive --via 'ws://192.0.2.1/v1?a=1&b=2' --allow-plain --spray 7-croissant-zucchini "
+    typed, found = pasted(line, monkeypatch)
+    assert (typed, found.via, found.allow_plain, found.spray) == (
+        "7-croissant-zucchini",
+        "ws://192.0.2.1/v1?a=1&b=2",
+        True,
+        True,
+    )
+    assert pasted("7 croissant  zucchini", monkeypatch)[0] == "7 croissant zucchini"
+    with pytest.raises(UsageError, match="leave out --via"):
+        pasted(line, monkeypatch, "--via", "wss://other.example/v1")
+
+
+@pytest.mark.parametrize(
+    ("words", "line", "more"),
+    [
+        (["--listen", "8080", "--to", "localhost:80"], "simopen forward --allow localhost:80 {}", ""),
+        (["--listen", "1", "--to", "[::1]:80"], "simopen forward --allow '[::1]:80' {}", ""),
+        (
+            ["--listen", "1", "--to", "a:80", "--listen", "2", "--to", "a:80", "--allow", "b"],
+            "simopen forward --allow a:80 {}",
+            "",
+        ),
+        (["--allow", "localhost"], "simopen forward {}", "--listen PORT --to HOST:PORT, which it wants,"),
+    ],
+)
+def test_the_peers_line_of_a_forward_is_a_command_that_it_can_type(words: list[str], line: str, more: str) -> None:
+    parser = argparse.ArgumentParser()
+    forward.add_arguments(parser)
+    told, added = forward._peers_line(*forward._meant(parser.parse_args(words)))
+    assert (told, added) == (line, more)
+    if not more:
+        forward._meant(parser.parse_args(shlex.split(told.format("7-x-y"))[2:]))
+
+
+def test_the_line_for_the_peer_is_one_that_a_shell_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    via = "ws://127.0.0.1:4000/v1?tenant=1&room=$x"
+    code._show("7-x-y", "simopen receive {}", via, options("--spray"), Screen(live=False), more="")
+    line = next(each for each in capsys.readouterr().err.splitlines() if each.startswith("simopen receive"))
+    assert shlex.split(line) == ["simopen", "receive", "--via", via, "--spray", "7-x-y"]
