@@ -22,8 +22,11 @@ from typing import TYPE_CHECKING, Any
 from simopen.cli import key, known
 from simopen.cli.arguments import UsageError, argument, judged
 from simopen.cli.carry import carry, ended
+from simopen.cli.code_prompt import VARIABLE, asked
+from simopen.cli.code_prompt import typed as typed_at
 from simopen.cli.console import Screen, print_json
 from simopen.cli.interrupts import Blocking
+from simopen.cli.qr import columns, qr
 from simopen.errors import CodeError
 from simopen.link.session import checked
 from simopen.model.wording import quoted
@@ -34,13 +37,11 @@ if TYPE_CHECKING:
     from simopen.model.report import Report
     from simopen.rendezvous.peers import KnownPeer
 
-VARIABLE = "SIMOPEN_CODE"
 ASKED = "-"
 """As the code: ask for it."""
 _LONGEST = 400
 _CODE = re.compile(r"[^\w]*[0-9０-９]{1,12}[^\w]*[^\W\d_]{2,14}([^\w]+[^\W\d_]{2,14}){0,23}[^\w]*")
 _WORDS = re.compile(r"[^\W\d_]{2,14}([-\u2010-\u2015 ]+[^\W\d_]{2,14})+")
-_QUIET = 4  # of a QR code's border, ISO/IEC 18004
 
 
 def _count(text: str) -> int:
@@ -149,76 +150,6 @@ def _read(descriptor: int) -> str:
     return text
 
 
-def asked(options: argparse.Namespace, prompt: str = "Code: ") -> str:
-    """The code, typed at the terminal; Tab completes its words. It may be the whole line that the peer's command shows.
-
-    Raises: UsageError where there is no terminal; or the line names another rendezvous than this command was given.
-    """
-    if not sys.stdin.isatty():
-        raise UsageError(
-            f"there is no terminal to ask for the code at: give it as CODE, in {VARIABLE}, or by --code-fd"
-        )
-    with _completing():
-        typed = _typed(prompt)
-    words = typed.split()
-    return _of_line(typed, options) if "simopen" in words else " ".join(words)
-
-
-def _of_line(typed: str, options: argparse.Namespace) -> str:
-    """The code in the peer's line, of which the rest goes to the options. Raises: UsageError."""
-    try:
-        words = shlex.split(typed)
-    except ValueError:
-        words = typed.split()
-    if "--via" in words[:-2]:
-        via = words[words.index("--via") + 1]
-        if options.via not in (None, via):
-            raise UsageError(
-                f"that line names the rendezvous {quoted(via)}, and this command {quoted(options.via)}: leave out --via"
-            )
-        options.via = via
-    options.allow_plain |= "--allow-plain" in words
-    options.spray |= "--spray" in words
-    return words[-1]
-
-
-def _typed(prompt: str) -> str:
-    try:
-        with Blocking():
-            if sys.stdout.isatty():
-                return input(prompt)
-            print(prompt, end="", file=sys.stderr, flush=True)  # standard output carries the data
-            return input()
-    except EOFError as error:
-        raise UsageError("nothing was typed") from error
-
-
-@contextlib.contextmanager
-def _completing() -> Iterator[None]:
-    try:
-        import readline
-    except ImportError:  # a Python without it: nothing is completed
-        yield
-        return
-    from simopen.rendezvous.codes import completed
-
-    def complete(text: str, state: int) -> str | None:
-        found = completed(text)
-        return found[state] if state < len(found) else None
-
-    before = readline.get_completer(), readline.get_completer_delims()
-    readline.set_completer(complete)
-    readline.set_completer_delims(" \t\n")
-    readline.set_auto_history(False)
-    readline.parse_and_bind("tab: complete")
-    try:
-        yield
-    finally:
-        readline.set_completer(before[0])
-        readline.set_completer_delims(before[1])
-        readline.set_auto_history(True)
-
-
 def rendezvous(options: argparse.Namespace, screen: Screen) -> str:
     """Its URL; where nobody has named one, it is asked for once, at a terminal, and remembered.
 
@@ -233,7 +164,7 @@ def rendezvous(options: argparse.Namespace, screen: Screen) -> str:
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError(where.WAYS)
     screen.say(where.WAYS)
-    via = _typed("The rendezvous (Enter: magic-wormhole's public server): ").strip() or where.PUBLIC
+    via = typed_at("The rendezvous (Enter: magic-wormhole's public server): ").strip() or where.PUBLIC
     from simopen.signalling.via import read_via
 
     with judged():
@@ -378,46 +309,9 @@ def _show(code: str, line: str, via: str, options: argparse.Namespace, screen: S
     put = f", with {anew} before the code" * bool(anew)
     screen.say(f"The code is {code}. On the other computer, type this{put}:\n")
     screen.verbatim(whole)
-    for row in qr(whole, sys.stderr.encoding or "ascii", _columns()):
+    for row in qr(whole, sys.stderr.encoding or "ascii", columns()):
         screen.verbatim(row)
     screen.say("")
-
-
-def _columns() -> int:
-    """Of the terminal; 0 where standard error is none."""
-    try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns if sys.stderr.isatty() else 0
-    except (OSError, ValueError):
-        return 0
-
-
-def qr(text: str, encoding: str, columns: int) -> tuple[str, ...]:
-    """The text as a QR code's lines, dark on light where the terminal's letters are light.
-
-    Two rows a line in half blocks, or two `#` for each module where the encoding has none. Nothing without the extra
-    `cli`, or where the terminal is too narrow.
-    """
-    try:
-        import segno
-    except ImportError:
-        return ()
-    rows = [list(row) for row in segno.make(text, micro=False).matrix_iter(scale=1, border=_QUIET)]
-    try:
-        "█▀▄".encode(encoding)
-    except (UnicodeEncodeError, LookupError):
-        return (
-            tuple("".join("  " if dark else "##" for dark in row) for row in rows) if 2 * len(rows) <= columns else ()
-        )
-    if len(rows) > columns:
-        return ()
-    rows += [[1] * len(rows[0])] * (len(rows) % 2)
-    return tuple(
-        "".join(_HALVES[not upper, not lower] for upper, lower in zip(*pair, strict=True))
-        for pair in zip(rows[::2], rows[1::2], strict=True)
-    )
-
-
-_HALVES = {(True, True): "█", (True, False): "▀", (False, True): "▄", (False, False): " "}
 
 
 async def run(options: argparse.Namespace, screen: Screen) -> int:

@@ -1,4 +1,4 @@
-"""What to do about a failure: the words that depend on how the two sides agreed, by tickets or by profiles.
+"""What to do about a failure: the words that depend on how the two sides agreed, by tickets, profiles or a code.
 
 Theory of operation: pure, words only. Which of them fits is `diagnosis`'s to say.
 """
@@ -37,4 +37,22 @@ BY_PROFILE = {
 SPRAY_BY_PROFILE = {
     False: f"Or let both sides spray (spray=True): {SPRAYING}",
     True: "This side sprayed: did the peer, too (spray=True)? Both sides must",
+}
+_AGAIN = "try again, both sides, with a new code"
+BY_CODE = {
+    Cause.NOT_FIRED: f"See that nothing stops this process or keeps it busy; then {_AGAIN}",
+    Cause.THIS_HOST: f"See that nothing stops this process or keeps it busy; then {_AGAIN}",
+    Cause.PORT_TAKEN: "Leave out --local-port (local= in a program), or wait a minute; then " + _AGAIN,
+    Cause.CLOCKS_APART: f"The peer's host was stopped, or busy, at the instant: {_AGAIN}",
+    Cause.WRONG_PORT: f"More than one punch here waits for that address: let one end first; then {_AGAIN}",
+    Cause.REFUSED: "A NAT or firewall answers for the peer, or it gives each connection another port: run `simopen "
+    f"doctor` on both sides, which says whose; then {_AGAIN}, from another network on that side",
+    Cause.EARLIER_STREAM: "A router on the way may still remember that stream, and let nothing of a new one in: wait "
+    f"two minutes; then {_AGAIN}",
+    Cause.SILENCE: "A NAT gives each connection another port, or a firewall drops this side's SYNs or the peer's: run "
+    f"`simopen doctor` on both sides, which says whose; then {_AGAIN}, from another network on that side",
+}
+SPRAY_BY_CODE = {
+    False: f"Or with --spray on both sides (spray=True in a program): {SPRAYING}",
+    True: "This side sprayed, as both allowed it: it may find the port the next time",
 }

@@ -23,7 +23,15 @@ import ipaddress
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from simopen.holepunch.advice import ALLOW_SPRAY, BY_PROFILE, NEW_TICKETS, SPRAY, SPRAY_BY_PROFILE
+from simopen.holepunch.advice import (
+    ALLOW_SPRAY,
+    BY_CODE,
+    BY_PROFILE,
+    NEW_TICKETS,
+    SPRAY,
+    SPRAY_BY_CODE,
+    SPRAY_BY_PROFILE,
+)
 from simopen.model.endpoint import Endpoint
 from simopen.model.outcome import Outcome
 from simopen.model.report import Attempt, Cause, Diagnosis, Report, Via, tally
@@ -192,9 +200,14 @@ def _elsewhere(report: Report) -> str:
 
 
 def _advice(case: _Case, report: Report) -> str:
-    if report.plan is None or case.by_ticket is None:
+    if case.by_ticket is None or (report.plan is None and not report.by_code):
         return case.advice
-    advice, spray = (case.by_ticket, SPRAY) if report.by_ticket else (BY_PROFILE[case.cause], SPRAY_BY_PROFILE)
+    if report.by_code:
+        advice, spray = BY_CODE[case.cause], SPRAY_BY_CODE
+    elif report.by_ticket:
+        advice, spray = case.by_ticket, SPRAY
+    else:
+        advice, spray = BY_PROFILE[case.cause], SPRAY_BY_PROFILE
     if report.spray is None or case.cause not in {Cause.REFUSED, Cause.SILENCE}:
         return advice
     return f"{advice}. {spray[report.spray]}"
@@ -205,7 +218,7 @@ class _Case:
     """When it applies, and its words. What they claim, `applies` has seen.
 
     `by_ticket`: the advice where two tickets decided what to fire, and so nobody agreed on an instant or a port. Where
-    two profiles did, in a program that knows of no tickets, `BY_PROFILE` has it.
+    two profiles did, in a program that knows of no tickets, `BY_PROFILE` has it; of a meeting by a code, `BY_CODE`.
     """
 
     cause: Cause

@@ -44,6 +44,7 @@ class Trace:
     verification: Verification | None = None
     stalled_ns: int = 0
     by_ticket: bool = False
+    by_code: bool = False
     scheduler: Scheduler = threads.shared
     pulse: Pulse = field(default_factory=Pulse)
     watched_from: Reading | None = None
@@ -115,6 +116,7 @@ class Trace:
             holder=self.runner.holder,
             plan=self.aim.plan,
             by_ticket=self.by_ticket,
+            by_code=self.by_code,
             spray=self.aim.spray,
             stalled_s=max(self.stalled_ns / 1e9, self.pulse.stalled_ns / 1e9, asleep_s),
             notes=self.aim.notes + self.of_clock + self.notes + self.runner.notes,

@@ -93,7 +93,7 @@ class Report:
     `instant_ns` is when the first shot was due, `fired_ns` when it was fired: never earlier; 0 where nothing was.
     `via`, `remote` and `established_ns` are None where no stream came up.
     `plan` says why these endpoints were fired at, where profiles decided that; then `peers` is the first few of them,
-    and `by_ticket` whether the profiles were two tickets'.
+    and `by_ticket` whether the profiles were two tickets', `by_code` whether they were told in a meeting by a code.
     `spray` is whether it fired at very many ports; None where that would not have helped.
     `strangers` counts the connections that came from elsewhere and were closed at once; `arrivals` are the first few of
     them, and of those from a peer's address. `stalled_s` is for how long this process was stopped, or busy, when it was
@@ -123,6 +123,7 @@ class Report:
     holder: str | None = None
     plan: str | None = None
     by_ticket: bool = False
+    by_code: bool = False
     spray: bool | None = None
     stalled_s: float = 0.0
     notes: tuple[str, ...] = ()

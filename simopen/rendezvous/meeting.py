@@ -18,23 +18,23 @@ from typing import Any, TypeVar
 
 from simopen import _logs
 from simopen.clock.source import MACHINE, LocalClock
-from simopen.errors import ClockError, ImpossiblePair, PeerLeft, PunchError, SimopenError, TicketError
+from simopen.errors import ImpossiblePair, PeerLeft, PunchError, SimopenError
 from simopen.holepunch import api
 from simopen.holepunch.options import Options
 from simopen.link.session import Kind, Session
 from simopen.model.endpoint import Local
-from simopen.model.estimate import Estimate, Reading, Source
+from simopen.model.estimate import Estimate, Source
 from simopen.model.event import PeerBegun, PeerClock, PeerHere, Round
 from simopen.model.times import MonoNs
-from simopen.model.wording import LONGEST, human, shown, span
+from simopen.model.wording import LONGEST, human, shown
 from simopen.nat.discovery import discovering
 from simopen.net.aside import aside
-from simopen.rendezvous import exchange, peer_clock, unseen
-from simopen.rendezvous.exchange import ROUNDS, Derive, Exchange, Go, Peer, Send
+from simopen.rendezvous import agreed, exchange, peer_clock, unseen
+from simopen.rendezvous.exchange import ROUNDS, Derive, Exchange, Peer, Send
 from simopen.rendezvous.outbox import Outbox
 from simopen.rendezvous.pake import BadMessage, Pake
 from simopen.signalling.base import Mood, Signaller
-from simopen.ticket.codec import END_S, Ticket, check_hosts, parse_ticket
+from simopen.ticket.codec import Ticket
 from simopen.ticket.hold import Held
 
 logger = _logs.logger("meeting")
@@ -44,14 +44,9 @@ PEER_S = 30.0
 """A peer that is here says something within this: it may have to ask STUN servers that do not answer, for 4 s."""
 WINDOWS_S = (5.0, 7.5, 10.0)
 """Of each round. The instant is known to some ms on both sides, so what is left is SYNs lost once, twice."""
-_FAR_NS = 15_000_000_000
-"""An instant is set for when both are ready: a second from now at most."""
 _APART_S = 0.001
 _ENOUGH_S = 0.25
 _LEAVING_S = 1.0
-_ARMING_NS = 30_000_000
-_PLANNING_NS = 300_000_000
-"""A row of ports takes so long to be foreseen."""
 _ANEW, _ELSEWHERE = "; the NATs are asked anew", "; from another local port"
 
 
@@ -284,16 +279,16 @@ class Meeting:
     async def _round(self, peer: Peer, number: int) -> tuple[StreamReader, StreamWriter]:
         self._tell(Round(MonoNs(time.monotonic_ns()), number, f"round {number} of {ROUNDS}{self._change(number)}"))
         found = await self._found(peer, number)
-        clock = _possible(await self._clock(peer))
+        clock = agreed.possible(await self._clock(peer))
         mine = found.ticket(clock.utc_at(MonoNs(time.monotonic_ns())) / 1e9, clock, spray=self._settings.options.spray)
         await self._say(exchange.hello(peer, number, mine.encode()))
         theirs = await self._until(lambda: peer.hellos.get(number), peer)
-        ticket = _parsed(theirs.ticket)
+        ticket = agreed.parsed(theirs.ticket)
         if peer.asks:
-            when = _soon(clock, (mine, ticket), self._own)
+            when = agreed.soon(clock, (mine, ticket), self._own)
             await self._say(exchange.go(peer, number, when))
         when = await self._until(lambda: peer.goes.get(number), peer)
-        _require_near(when.at_ns - clock.utc_at(MonoNs(time.monotonic_ns())))
+        agreed.require_near(when.at_ns - clock.utc_at(MonoNs(time.monotonic_ns())))
         difference_ns = when.difference_ns if peer.asks else -when.difference_ns
         if number == 1:
             self._tell(PeerClock(MonoNs(time.monotonic_ns()), difference_ns / 1e9, when.bound_ns / 1e9))
@@ -371,50 +366,12 @@ def _put_down(firing: asyncio.Task[tuple[StreamReader, StreamWriter]]) -> None:
         firing.result()[1].transport.abort()
 
 
-def _possible(clock: Estimate) -> Estimate:
-    """What tickets have room for. Raises: PeerLeft, ClockError."""
-    if 0 <= clock.utc_at(MonoNs(time.monotonic_ns())) < END_S * 10**9:
-        return clock
-    if clock.source is Source.PEER:
-        raise PeerLeft("the peer's time stamps cannot be: is its clock set?")
-    raise ClockError("this computer's clock is out of any century: set it, roughly, and try again")
-
-
-def _require_near(left_ns: int) -> None:
-    """Raises: PeerLeft for an instant that nobody has who is ready."""
-    if left_ns > _FAR_NS:
-        raise PeerLeft(f"the peer wants to fire in {span(left_ns / 1e9)}, though both are ready: make a new code")
-
-
-def _parsed(text: str) -> Ticket:
-    try:
-        ticket = parse_ticket(text)
-        check_hosts(ticket)
-    except TicketError as error:
-        raise PeerLeft(f"the peer's ticket cannot be used: {error}") from error
-    return ticket
-
-
 async def _connected(mine: Ticket, theirs: Ticket, options: Options, limit: int) -> tuple[StreamReader, StreamWriter]:
     try:
         options = replace(options, plan=unseen.plan(mine.profile, theirs.profile))
         return await api.connected(theirs.profile, mine.profile, options, limit)
     except ValueError as error:
         raise PeerLeft(f"what the peer says of its NATs cannot be: {error}") from error
-
-
-def _soon(clock: Estimate, tickets: tuple[Ticket, Ticket], own: Reading) -> Go:
-    """As soon as both can: what is said takes half of the least round trip, and a plan may take its time.
-
-    A side that hears of it late fires at once.
-    """
-    now_ns = clock.utc_at(MonoNs(time.monotonic_ns()))
-    bound_ns = clock.bound_ns or 0
-    walks = any(each.profile.step is not None or each.spray for each in tickets)
-    at_ns = now_ns + bound_ns + _ARMING_NS + walks * _PLANNING_NS
-    # By the wall clock as it stood at the beginning: nobody who steps it meanwhile moves what is told.
-    difference_ns = clock.utc_at(MonoNs(own.monotonic_ns)) - own.realtime_ns
-    return Go(at_ns, difference_ns, bound_ns)
 
 
 def _note(writer: StreamWriter, difference_s: float, bound_s: float, notes: tuple[str, ...]) -> None:

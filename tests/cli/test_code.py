@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 import simopen
-from simopen.cli import code, forward
+from simopen.cli import code, code_prompt, forward
 from simopen.cli.arguments import UsageError, add_punch
 from simopen.cli.console import Screen
+from simopen.cli.qr import qr
 from simopen.errors import CodeError
 from simopen.model.event import InRoom
 from simopen.model.times import MonoNs
@@ -34,6 +35,7 @@ def options(*words: str) -> argparse.Namespace:
     parser.add_argument("typed", nargs="?")
     code.add_arguments(parser)
     add_punch(parser)
+    parser.add_argument("--json", action="store_true")
     return parser.parse_args(words)
 
 
@@ -61,8 +63,8 @@ def test_a_code_comes_from_one_place() -> None:
     os.close(writing)
     assert code.given(options("--code-fd", str(reading)), None, {}) == "7-croissant-zucchini"
     os.close(reading)
-    assert code.given(options(), "7-cro-zuc", {code.VARIABLE: "8-cro-zuc"}) == "7-cro-zuc"
-    assert code.given(options(), None, {code.VARIABLE: "8-cro-zuc"}) == "8-cro-zuc"
+    assert code.given(options(), "7-cro-zuc", {code_prompt.VARIABLE: "8-cro-zuc"}) == "7-cro-zuc"
+    assert code.given(options(), None, {code_prompt.VARIABLE: "8-cro-zuc"}) == "8-cro-zuc"
     assert code.given(options(), None, {}) is None
 
 
@@ -101,7 +103,7 @@ def test_what_a_rendezvous_says_of_itself_is_one_line() -> None:
 
 def test_a_rendezvous_makes_it_a_meeting_by_code() -> None:
     assert code.is_meant(options("--via", "ws://127.0.0.1:4000/v1"), None, {})
-    assert code.is_meant(options(), None, {code.VARIABLE: "7-cro-zuc"})
+    assert code.is_meant(options(), None, {code_prompt.VARIABLE: "7-cro-zuc"})
     assert not code.is_meant(options("--via", "ws://127.0.0.1:4000/v1"), TICKET, {})
 
 
@@ -121,13 +123,13 @@ def test_where_a_rendezvous_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("encoding", "columns", "width"), [("utf-8", 80, 1), ("ascii", 200, 2), ("nonsense", 200, 2)])
 def test_a_qr_code_fits_or_is_left_out(encoding: str, columns: int, width: int) -> None:
-    rows = code.qr("simopen meet 7-croissant-zucchini", encoding, columns)
+    rows = qr("simopen meet 7-croissant-zucchini", encoding, columns)
     assert rows
     assert {len(row) for row in rows} == {len(rows[0])}
     assert len(rows[0]) <= columns
     assert "".join(rows).isascii() is (width == 2)
-    assert code.qr("simopen meet 7-croissant-zucchini", encoding, 20) == ()
-    assert code.qr("simopen meet 7-croissant-zucchini", encoding, 0) == ()
+    assert qr("simopen meet 7-croissant-zucchini", encoding, 20) == ()
+    assert qr("simopen meet 7-croissant-zucchini", encoding, 0) == ()
 
 
 def test_what_happens_is_a_line_that_is_redrawn_and_what_has_come_of_it_a_sentence(
@@ -230,9 +232,9 @@ async def test_what_cannot_be_meant_is_told_with_status_2(tmp_path: Path, words:
 def pasted(line: str, monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[str, argparse.Namespace]:
     """The code of what is typed at its prompt, and the command's options then."""
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
-    monkeypatch.setattr(code, "_typed", lambda _: line)
+    monkeypatch.setattr(code_prompt, "typed", lambda _: line)
     found = options(*words)
-    return code.asked(found), found
+    return code_prompt.asked(found), found
 
 
 def test_a_whole_line_that_is_pasted_brings_its_rendezvous(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,18 +61,23 @@ OTHERS = (
 UNPROVEN = tuple(case.reasons[0] for case in unproven._CASES)
 
 
-def said() -> Iterator[tuple[Diagnosis, Diagnosis | None]]:
-    """Each diagnosis; and the same where tickets made the plan, if it says something else then."""
-    yield from ((each, None) for each in OTHERS)
+def said() -> Iterator[tuple[Diagnosis, Diagnosis | None, Diagnosis | None]]:
+    """Each diagnosis; and the same by tickets, and by a code, where it says something else then."""
+    yield from ((each, None, None) for each in OTHERS)
     for reason in UNPROVEN:
         error = LinkError(
             f"one stream came up, and nobody proved the key; of who was there: {reason.value}", reasons=(reason,)
         )
         alone, planned = (unproven.unproven(_failed(0, by_ticket=by), error) for by in (False, True))
-        yield alone, planned if planned.advice != alone.advice else None
+        yield alone, planned if planned.advice != alone.advice else None, None
     for made in REPORTS:
         alone, planned = diagnose(made), diagnose(replace(made, plan="a plan", by_ticket=True, spray=False))
-        yield alone, planned if planned.sentence == alone.sentence and planned.advice != alone.advice else None
+        by_code = diagnose(replace(made, plan="a plan", by_code=True, spray=False))
+        yield alone, _if_other(planned, alone), _if_other(by_code, alone)
+
+
+def _if_other(told: Diagnosis, alone: Diagnosis) -> Diagnosis | None:
+    return told if told.sentence == alone.sentence and told.advice != alone.advice else None
 
 
 def rendered(text: str) -> str:
@@ -84,11 +89,13 @@ def _words(cause: Cause) -> str:
     return "\n\n".join("\n>\n".join(_quoted(*each)) for each in said() if each[0].cause is cause)
 
 
-def _quoted(alone: Diagnosis, planned: Diagnosis | None) -> Iterator[str]:
+def _quoted(alone: Diagnosis, planned: Diagnosis | None, by_code: Diagnosis | None) -> Iterator[str]:
     yield f"> **no stream: {alone.sentence}**"
     yield f"> to do: {alone.advice}"
     if planned is not None:
         yield f"> to do, with tickets: {planned.advice}"
+    if by_code is not None:
+        yield f"> to do, by a code: {by_code.advice}"
 
 
 def main(*options: str) -> int:

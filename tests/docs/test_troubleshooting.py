@@ -29,7 +29,7 @@ def test_its_words_are_the_programs() -> None:
 def test_each_case_of_a_diagnosis_is_among_them() -> None:
     first = [next(case for case in diagnosis._CASES if case.applies(made)) for made in said.REPORTS]
     assert first == list(diagnosis._CASES)
-    assert {alone.cause for alone, _ in said.said()} == set(Cause)
+    assert {alone.cause for alone, *_ in said.said()} == set(Cause)
 
 
 @pytest.mark.parametrize("cause", Cause)

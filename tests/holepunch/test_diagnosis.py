@@ -317,7 +317,7 @@ def traces(draw: st.DrawFn) -> Report:
         strangers=len(came),
         listening=draw(st.booleans()),
         plan=plan,
-        by_ticket=plan is not None and draw(st.booleans()),
+        **draw(st.sampled_from([{}, {"by_code": True}, {"by_ticket": plan is not None}])),
         spray=spray,
         peers=draw(st.sampled_from([(PEER,), (Endpoint("192.168.7.5", 9),), (PEER, OTHER)])),
     )
@@ -331,6 +331,8 @@ def test_no_word_claims_what_was_not_seen(made: Report) -> None:
         assert not re.search(word, told) or seen(made), word
     assert not re.search("ticket|simopen nat", found.advice) or made.by_ticket or "private" in found.sentence
     assert not re.search("spray", found.advice) or made.plan
+    if made.by_code:  # there is no ticket, no profile and no instant that anybody agreed on
+        assert not re.search("profile|simopen clock|later instant", found.advice)
 
 
 def test_silence_between_peers_without_tickets_names_none() -> None:

@@ -20,8 +20,9 @@ from simopen.model.event import Event
 from simopen.model.nat import Profile
 from simopen.model.server import Server
 from simopen.rendezvous import api, exchange
+from simopen.rendezvous.agreed import parsed
 from simopen.rendezvous.exchange import Exchange, Send
-from simopen.rendezvous.meeting import Nats, Settings, _parsed
+from simopen.rendezvous.meeting import Nats, Settings
 from simopen.rendezvous.pake import Pake
 from simopen.rendezvous.sealing import SEALED_BYTES
 from simopen.signalling.base import Message, Mood
@@ -370,7 +371,7 @@ def test_a_peer_with_link_local_addresses_only_is_told_to_be_one() -> None:
     """None of them is in its ticket."""
     scoped = Profile(mapped=Endpoint("fe80::1", 9), hosts=(Endpoint("fe80::1%2", 9),))
     with pytest.raises(PeerLeft, match="of a host that nobody can reach"):
-        _parsed(issued(scoped, 1.0, 9, ahead_ns=0).encode())
+        parsed(issued(scoped, 1.0, 9, ahead_ns=0).encode())
 
 
 @pytest.mark.parametrize(
