@@ -19,7 +19,8 @@ from typing import Any, TypeAlias
 
 import h11
 
-from simopen.apps.http.streams import CHUNK, IDEMPOTENT, Streams, copy, has_come
+from simopen.apps.http.pieces import Pieces
+from simopen.apps.http.streams import CHUNK, IDEMPOTENT, Streams, copy
 from simopen.net.os_errors import reason
 from simopen.net.streams import abort, close, require_open
 
@@ -61,7 +62,7 @@ async def carry(connect: Connect, reader: StreamReader, writer: StreamWriter) ->
 class _Side:
     """One side's connection: events instead of bytes."""
 
-    def __init__(self, role: Any, reader: StreamReader, writer: StreamWriter) -> None:
+    def __init__(self, role: Any, reader: StreamReader | Pieces, writer: StreamWriter) -> None:
         self.state = h11.Connection(role, max_incomplete_event_size=_MOST_HEAD)
         self.reader, self.writer = reader, writer
 
@@ -86,8 +87,9 @@ class _Side:
         return True
 
     def has_said_more(self) -> bool:
-        """Whether something came that nobody has asked for, or the end. If so, a byte of it may be gone."""
-        return bool(self.state.trailing_data[0]) or has_come(self.reader)
+        """Whether something came from the server that nobody has asked for, or the end."""
+        assert isinstance(self.reader, Pieces)
+        return bool(self.state.trailing_data[0]) or self.reader.has_come
 
     @property
     def is_switched(self) -> bool:
@@ -150,7 +152,9 @@ class _Gateway:
         """Raises: _Failed."""
         if self._server is None:
             try:
-                self._server = _Side(h11.CLIENT, *await self._connect())
+                reader, writer = await self._connect()
+                # What came before the connection broke counts: an answer to a request that was not read to its end.
+                self._server = _Side(h11.CLIENT, Pieces(reader, writer), writer)
             except OSError as error:
                 raise _Failed(reason(error), _NOBODY_THERE) from error
         sending = asyncio.ensure_future(self._send(self._server, request))
@@ -209,6 +213,8 @@ class _Gateway:
             elif isinstance(event, h11.Response):
                 self.begun = True
                 await self._respond(event.status_code, event.reason, _kept(event))
+            elif isinstance(event, h11.EndOfMessage) and self._peer.state.their_http_version == b"1.0":
+                await self._peer.send(h11.EndOfMessage())  # it has no word for trailers
             else:
                 await self._peer.send(event)
             if isinstance(event, h11.EndOfMessage):

@@ -11,21 +11,22 @@ import asyncio
 import contextlib
 import logging
 import tempfile
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import uvicorn
+from uvicorn.config import LOG_LEVELS
 
 from simopen.apps.http import gateway
+from simopen.apps.http.application import Application, keeping
 from simopen.apps.http.gateway import Connect
 from simopen.apps.http.streams import Streams, copy
 from simopen.model.endpoint import check_port, host_and_port
 from simopen.net.os_errors import connection_reason
 from simopen.net.streams import close
 
-Application: TypeAlias = Callable[..., Coroutine[Any, Any, None]]
 One: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 _KEPT_S = 10 * 365 * 86400  # uvicorn would end an idle connection after 5 s, and a punched one is precious
@@ -91,8 +92,8 @@ async def _running(application: Application, log_level: str) -> AsyncIterator[Co
     with tempfile.TemporaryDirectory(prefix="simopen-http-") as folder:
         path = str(Path(folder, "socket"))
         server = _Server(
-            uvicorn.Config(
-                application,
+            _Config(
+                keeping(application),
                 uds=path,
                 timeout_keep_alive=_KEPT_S,
                 timeout_graceful_shutdown=_TO_END_S,
@@ -101,16 +102,42 @@ async def _running(application: Application, log_level: str) -> AsyncIterator[Co
             )
         )
         running = asyncio.create_task(server.serve())
-        listening = asyncio.create_task(server.listening.wait())
-        await asyncio.wait({running, listening}, return_when=asyncio.FIRST_COMPLETED)
-        listening.cancel()
-        if running.done():
-            running.result()
         try:
+            listening = asyncio.create_task(server.listening.wait())
+            try:
+                await asyncio.wait({running, listening}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                listening.cancel()
+            if running.done():
+                running.result()
             yield lambda: asyncio.open_unix_connection(path)
         finally:
             server.should_exit = True
-            await running
+            await _seen_off(running)
+
+
+async def _seen_off(task: asyncio.Task[None]) -> None:
+    """Its end is waited for, however often this is cancelled meanwhile. Raises: what it does; CancelledError."""
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        task.cancelled() or task.exception()
+        raise asyncio.CancelledError
+    task.result()
+
+
+class _Config(uvicorn.Config):
+    """uvicorn's, which leaves the program's logging alone."""
+
+    def configure_logging(self) -> None:
+        """The level holds where the program has said none."""
+        log = logging.getLogger("uvicorn.error")
+        if log.level == logging.NOTSET and self.log_level is not None:
+            log.setLevel(LOG_LEVELS[self.log_level] if isinstance(self.log_level, str) else self.log_level)
 
 
 class _Server(uvicorn.Server):

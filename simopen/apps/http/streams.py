@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from simopen.net.streams import require_open
 
@@ -26,7 +26,14 @@ def has_come(reader: asyncio.StreamReader) -> bool:
     return False
 
 
-async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+class Reader(Protocol):
+    """What is read of a stream."""
+
+    async def read(self, n: int, /) -> bytes:
+        """As asyncio's reader's."""
+
+
+async def copy(reader: Reader, writer: asyncio.StreamWriter) -> None:
     """Until the reader's end, which is passed on. Raises: OSError."""
     while chunk := await reader.read(CHUNK):
         require_open(writer)

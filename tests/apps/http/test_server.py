@@ -84,6 +84,72 @@ async def shout(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         await send({"type": "websocket.send", "text": event["text"].upper()})
 
 
+async def fails(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    """In the ways that an application can."""
+    if scope["type"] == "lifespan":
+        await _lives(receive, send)
+    elif scope["path"] == "/raises":
+        raise RuntimeError("boom")
+    elif scope["path"] == "/closes":
+        closing = [(b"Connection", b"close"), (b"content-length", b"2")]
+        await send({"type": "http.response.start", "status": 200, "headers": closing})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+
+async def test_an_application_that_fails_or_would_close_ends_no_stream(caplog: pytest.LogCaptureFixture) -> None:
+    async with served(fails) as streams, client(streams) as asking:
+        told = [await asking.get(f"http://peer{path}") for path in ("/raises", "/says-nothing", "/closes") * 2]
+    assert [(each.status_code, "connection" in each.headers) for each in told] == [
+        (500, False),
+        (500, False),
+        (200, False),
+    ] * 2
+    assert "the application failed at GET /raises" in caplog.text
+    assert "the application did not answer GET /says-nothing" in caplog.text
+
+
+async def test_a_programs_own_uvicorn_goes_on_logging() -> None:
+    logs = [logging.getLogger(name) for name in ("uvicorn", "uvicorn.error", "uvicorn.access")]
+    handler = logging.NullHandler()
+    for log in logs:
+        log.addHandler(handler)
+    logs[1].setLevel(logging.INFO)
+    try:
+        async with served(application) as streams, client(streams) as asking:
+            assert (await asking.get("http://peer/")).status_code == 200
+        assert all(handler in log.handlers for log in logs)
+        assert logs[1].level == logging.INFO
+        assert logs[2].propagate
+    finally:
+        for log in logs:
+            log.removeHandler(handler)
+        logs[1].setLevel(logging.NOTSET)
+
+
+@pytest.mark.parametrize("cancels", [1, 2])
+async def test_cancelled_while_the_application_starts_nothing_of_it_is_left(cancels: int) -> None:
+    steps, begun, goes_on = list[str](), asyncio.Event(), asyncio.Event()
+
+    async def slow(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        await receive()
+        begun.set()
+        await goes_on.wait()
+        await send({"type": "lifespan.startup.complete"})
+        steps.append((await receive())["type"])
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async with meeting(good) as meet:
+        serving = asyncio.create_task(simopen.http.serve(slow, await meet()))
+        await begun.wait()
+        for _ in range(cancels):
+            serving.cancel()
+            await asyncio.sleep(0)
+        goes_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await serving
+    assert steps == ["lifespan.shutdown"]
+
+
 async def test_an_applications_websockets_pass() -> None:
     async with served(shout) as streams, websockets.connect("ws://peer/", sock=await simopen.bridge(streams)) as peer:
         await peer.send("hello")
