@@ -20,11 +20,14 @@ in ~/.config/fish/config.fish:    simopen completion fish | source
 """
 SHELLS = ("bash", "zsh", "fish")
 CODE = "code"
-_OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
+_OPTION = re.compile(r"^  (?:-\w(?: \S+)?, )?(--[a-z][\w-]*)", re.MULTILINE)
+"""At the beginning of its own line of the help: other commands' are spoken of, too."""
 _BASH = """\
 _simopen() {{
-    local cur=${{COMP_WORDS[COMP_CWORD]}} options=
+    local cur=${{COMP_WORDS[COMP_CWORD]}} options= at=
     COMPREPLY=()
+    # bash takes an @ for a word of its own, and completes what stands behind it
+    [ "$COMP_CWORD" -gt 1 ] && [ "${{COMP_WORDS[COMP_CWORD-1]}}" = @ ] && at=@
     if [ "$COMP_CWORD" -eq 1 ]; then
         COMPREPLY=($(compgen -W "{commands}" -- "$cur"))
         return
@@ -32,10 +35,11 @@ _simopen() {{
     case ${{COMP_WORDS[1]}} in
 {cases}
     esac
-    case $cur in
+    case $at$cur in
         -*) COMPREPLY=($(compgen -W "$options" -- "$cur")) ;;
-        [0-9]*-*|@*) COMPREPLY=($(simopen completion code "$cur" 2>/dev/null)) ;;
+        [0-9]*-*|@*) COMPREPLY=($(simopen completion code "$at$cur" 2>/dev/null)) ;;
     esac
+    COMPREPLY=("${{COMPREPLY[@]#$at}}")
 }}
 complete -o default -F _simopen simopen
 """

@@ -7,6 +7,7 @@ and nothing is overwritten; what came of a transfer that broke is kept, said so,
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import sys
 import time
@@ -117,6 +118,10 @@ async def _files(
             rate = moved(size, incoming.skipped, time.monotonic() - began_s)
             screen.say(f"simopen: received {where}: {amount(size)} in {rate}")
             return True
+    except asyncio.CancelledError:
+        if incoming.is_complete:
+            screen.say(f"simopen: received {where}, before it was interrupted; the sender is told")
+        raise
     finally:
         if (kept := incoming.kept) is not None:
             more = "; to go on from there, send the same again with a new code" * (offer.size is not None)

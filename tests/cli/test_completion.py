@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from simopen.cli import completion
 from simopen.cli.main import main
+from simopen.rendezvous import peers
 
 
 def printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -23,9 +25,22 @@ def printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["simopen", "meet", "--vi"], {"--via"}),
         (["simopen", "meet", "7-croissant-zu"], {"7-croissant-zucchini"}),
         (["simopen", "meet", "7-qqq"], set()),
+        (["simopen", "receive", "@", "bo"], {"bob"}),  # as bash takes it apart
+        (["simopen", "receive", "@"], {"@bob"}),
+        (["simopen", "receive", "@bo"], {"@bob"}),  # as zsh does not
+        (["simopen", "connect", "--ti"], set()),  # of which its help speaks, as nat's
+        (["simopen", "serve", "--vi"], set()),
     ],
 )
-def test_bash_completes(typed: list[str], offered: set[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_bash_completes(
+    typed: list[str],
+    offered: set[str],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    peers.keep(peers.derived("bob", bytes(32)))
     script = printed(capsys, "bash")
     words = " ".join(f"'{word}'" for word in typed)
     asks = f'simopen() {{ {sys.executable} -m simopen "$@"; }}'

@@ -177,7 +177,12 @@ async def receive(
         _say(writer, messages.record(Accepted()))
         done = 0
         if incoming is not None:
-            done = await _pull(reader, incoming, on_progress)
+            try:
+                done = await _pull(reader, incoming, on_progress)
+            except asyncio.CancelledError:
+                if incoming.is_complete:  # it was too late to stop
+                    _say(writer, messages.record(Received()))
+                raise
         elif not isinstance(await _said(reader), Complete):
             raise TransferError("the sender has sent something else than a text")
         _say(writer, messages.record(Received()))
@@ -202,7 +207,7 @@ async def _pull(reader: StreamReader, incoming: Incoming, on_progress: OnProgres
         while taken is not None:
             ahead = asyncio.ensure_future(anext(batches, None))
             try:
-                done += await _in_thread(incoming.take, taken)
+                done += await _in_thread(incoming.take, taken, stop=incoming.stop)
                 on_progress(done)
                 taken = await ahead
             finally:
@@ -229,12 +234,17 @@ async def _batches(reader: StreamReader) -> AsyncGenerator[list[Message | bytes]
     yield taken
 
 
-async def _in_thread(call: Callable[..., _T], *args: object) -> _T:
-    """As `asyncio.to_thread`, but who is cancelled, however often, waits for the thread's end: it has files open."""
+async def _in_thread(call: Callable[..., _T], *args: object, stop: Callable[[], None] = lambda: None) -> _T:
+    """As `asyncio.to_thread`, but who is cancelled, however often, waits for the thread's end: it has files open.
+
+    `stop`: has it end sooner.
+    """
     task = asyncio.ensure_future(asyncio.to_thread(call, *args))
     try:
         return await asyncio.shield(task)
     finally:
+        if not task.done():
+            stop()
         while not task.done():
             with contextlib.suppress(asyncio.CancelledError):  # the first one is on its way out already
                 await asyncio.wait([task])

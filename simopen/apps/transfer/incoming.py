@@ -57,6 +57,7 @@ class Incoming:
         self._files = self._folders = self._size = self._tops = 0
         self._came: set[tuple[str, ...]] | None = None if self._staging.is_new else set()
         self._open: _Open | None = None
+        self._is_stopped = False
         self.is_complete = False
         """Whether all of it has its final names."""
         self.skipped = 0
@@ -98,8 +99,12 @@ class Incoming:
                 self._digests[names] = (size, digest)
                 yield Has("/".join(names), size, digest.hexdigest())
         needed, free = (self.offer.size or 0) - found, self._staging.free()
-        if needed > free:
+        if free is not None and needed > free:
             raise TransferError(f"there is no room for it: {needed:,} bytes are to come, and {free:,} are free")
+
+    def stop(self) -> None:
+        """From another thread: what has no final name by now gets none."""
+        self._is_stopped = True
 
     def take(self, batch: Iterable[Message | bytes]) -> int:
         """Write them. Returns how many bytes of files are done with it. Raises: TransferError."""
@@ -107,7 +112,7 @@ class Incoming:
         try:
             for each in batch:
                 self._take(each)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # a name that the file system's encoding has no word for
             raise TransferError(f"cannot write {quoted(str(self._staging.path))}: {reason(error)}") from error
         return self._size - before
 
@@ -189,7 +194,7 @@ class Incoming:
             raise TransferError("the peer has sent less than it has offered")
         if self._came is not None:
             self._staging.prune(self._came)
-        self._staging.publish()
+        self._staging.publish(lambda: not self._is_stopped)
         self.is_complete = True
 
 

@@ -100,10 +100,10 @@ class Staging:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def free(self) -> int:
-        """Bytes that the file system has left for this user."""
+    def free(self) -> int | None:
+        """Bytes that the file system has left for this user; None where it does not say, as ramfs and some of FUSE."""
         found = os.fstatvfs(self._fd)
-        return found.f_bavail * found.f_frsize
+        return found.f_bavail * found.f_frsize if found.f_blocks else None
 
     def files(self) -> Iterator[tuple[str, ...]]:
         """What an earlier transfer has left."""
@@ -200,11 +200,17 @@ class Staging:
                     if (*above, name) not in keep:
                         os.rmdir(name, dir_fd=fd)
 
-    def publish(self) -> None:
-        """Have all on disk, and then under the final names. Raises: TransferError, also where one is taken by now."""
+    def publish(self, goes_on: Callable[[], bool] = lambda: True) -> None:
+        """Have all on disk, and then under the final names.
+
+        `goes_on`: asked in between, as the first may take long. Raises: TransferError, also where a name is taken by
+        now.
+        """
         self._forget_parent()
         with _told(self.path):
             _sync(self._fd)
+            if not goes_on():
+                raise TransferError("it was interrupted")
             self._refuse_taken()
             for name in self._names:
                 self._publish(name)
@@ -271,7 +277,7 @@ def _told(path: Path) -> Iterator[None]:
         yield
     except TransferError:
         raise
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # a name that the file system's encoding has no word for
         raise TransferError(f"cannot write {quoted(str(path))}: {reason(error)}") from error
 
 

@@ -132,6 +132,16 @@ async def test_what_came_with_an_answer_is_no_answer_to_the_next_request() -> No
         assert [(await http.post("/")).text for _ in range(3)] == ["ok"] * 3
 
 
+async def test_a_peer_that_speaks_http_1_0_is_spared_trailers() -> None:
+    async def trails(reader: StreamReader, writer: StreamWriter) -> None:
+        await request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx: y\r\n\r\n")
+
+    async with behind(trails) as (reader, writer):
+        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        assert (await reader.read()).endswith(b"\r\n\r\nok")
+
+
 @pytest.mark.parametrize("host", [b"", b"host: x\r\n"])
 async def test_a_peer_may_speak_http_1_0(host: bytes) -> None:
     """As `curl -0` and old clients do: the stream's end is the answer's."""

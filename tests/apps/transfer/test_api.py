@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from simopen.apps.transfer import messages
+from simopen.apps.transfer import messages, staging
 from simopen.apps.transfer.api import ending, offered, receive, refuse, send, telling, unless_gone
 from simopen.apps.transfer.incoming import Incoming
 from simopen.apps.transfer.messages import Accepted, Complete, Has, Message, Offer, Received
@@ -225,6 +225,35 @@ async def test_who_is_interrupted_at_any_moment_tells_the_other(tree: Path, tmp_
             assert isinstance(ends[1 - who], (TransferError, ConnectionError)), ends
         assert not (into / "top").exists()
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+async def test_who_is_interrupted_as_all_is_put_on_disk_knows_whether_it_is_there(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_late: bool
+) -> None:
+    """The disk may take long, and a name is given after that or not at all; the sender is told which."""
+    at, goes_on = asyncio.Event(), threading.Event()
+    loop, where = asyncio.get_running_loop(), "_renamed" if is_late else "_sync"
+    before = getattr(staging, where)
+
+    def slow(*arguments: Any) -> Any:
+        loop.call_soon_threadsafe(at.set)
+        assert goes_on.wait(10)
+        return before(*arguments)
+
+    monkeypatch.setattr(staging, where, slow)
+    async with stream() as (ours, theirs):
+        sending = asyncio.ensure_future(send(*ours, Outgoing([str(tree)])))
+        taking = asyncio.ensure_future(take(theirs, tmp_path / "into"))
+        await at.wait()
+        taking.cancel()
+        await asyncio.sleep(0)
+        goes_on.set()
+        ended = await asyncio.gather(sending, taking, return_exceptions=True)
+    assert isinstance(ended[1], asyncio.CancelledError)
+    assert (ended[0] is None) is is_late is (tmp_path / "into" / "top").exists()
+    if not is_late:
+        assert "interrupted" in str(ended[0])
 
 
 async def test_a_sender_that_leaves_while_the_person_thinks(tree: Path) -> None:

@@ -176,6 +176,14 @@ def test_a_stream_of_unknown_size_ends_when_it_ends(tmp_path: Path) -> None:
     assert taken(tmp_path, offer("x", size=None), said) == 4
 
 
+def test_a_file_system_that_does_not_say_what_is_free_has_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ramfs, a tmpfs without a limit, and what libfuse answers for who has no answer."""
+    says = os.statvfs_result((4096, 4096, *(0,) * 8))
+    monkeypatch.setattr(os, "fstatvfs", lambda _: says)
+    assert taken(tmp_path, X, GOOD) == 4
+    assert (tmp_path / "x").read_bytes() == b"data"
+
+
 def test_what_has_no_room_is_refused_before_it_comes(tmp_path: Path) -> None:
     with Incoming(offer("x", size=2**62), tmp_path) as incoming, pytest.raises(TransferError, match="no room"):
         list(incoming.has())
