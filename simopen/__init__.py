@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from simopen.rendezvous.peers import KnownPeer, remember
     from simopen.rendezvous.session import Session
     from simopen.signalling.server import serve
+    from simopen.signalling.server_limits import Limits
     from simopen.ticket.codec import Ticket, parse_ticket
     from simopen.ticket.hold import holding
 
@@ -104,6 +105,7 @@ __all__ = [
     "Instant",
     "KnownPeer",
     "LabError",
+    "Limits",
     "LinkBroken",
     "LinkError",
     "LocalEndpointError",
@@ -189,6 +191,7 @@ _HOMES = {
     "Instant": "clock.instant",
     "KnownPeer": "rendezvous.peers",
     "LabError": "errors",
+    "Limits": "signalling.server_limits",
     "LinkBroken": "errors",
     "LinkError": "errors",
     "LocalEndpointError": "errors",

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from simopen.apps.http.client import MOST_DRAINED, Meet, Transport
-from simopen.apps.http.server import serve
+try:
+    from simopen.apps.http.client import MOST_DRAINED, Meet, Transport
+    from simopen.apps.http.server import serve
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] == "simopen":
+        raise
+    raise ModuleNotFoundError(
+        f"{error.name} is missing, for HTTP over punched streams: pip install h11 httpcore2 httpx2 uvicorn",
+        name=error.name,
+    ) from error
 
 __all__ = ["MOST_DRAINED", "Meet", "Transport", "serve"]

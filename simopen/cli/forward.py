@@ -39,7 +39,6 @@ several in one, both ways:
             --listen 5433 --to db:5432 --allow localhost:22
 """
 _CHANNEL = "forward"
-_MISSING = "asyncssh is missing, which carries the connections: pip install asyncssh"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,6 +65,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="let the peer's connections go there from this host; may be repeated (default: nowhere)",
     )
+    parser.add_argument(
+        "--channel",
+        metavar="NAME",
+        help="with @NAME: tells this forward from others of the same two peers that run beside it; the same on both "
+        "sides",
+    )
     code.add_arguments(parser)
     add_punch(parser)
 
@@ -75,10 +80,12 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
 
     Raises: UsageError; LocalEndpointError for a port that is taken; ForwardError; and as `simopen.meet`.
     """
+    from simopen.apps.forward.api import carrier, forward
+
     try:
-        from simopen.apps.forward.api import forward
+        carrier()
     except ImportError as error:
-        raise UsageError(_MISSING) from error
+        raise UsageError(str(error)) from error
     forwards, allow = _meant(options)
     for each in forwards:
         _try(each.listen)
@@ -88,7 +95,10 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
         return forward(streams, forwards=forwards, allow=allow, ready=ready)
 
     typed = code.given(options, options.code)
-    if (peer := known.named(options, typed)) is not None:
+    peer = known.named(options, typed)
+    if peer is None and options.channel is not None:
+        raise UsageError("leave out --channel: it is for a peer that was met before, and a code leads to one forward")
+    if peer is not None:
         await _kept_up(options, screen, peer, carrying)
     else:
         line, more = _peers_line(forwards, allow)
@@ -107,18 +117,20 @@ async def _kept_up(
     """Carry until the peer ends it; over one stream after the other, where they break."""
     from simopen.rendezvous.session import Session
 
-    where = known.place(options, peer, _CHANNEL)
+    channel = _CHANNEL if options.channel is None else f"{_CHANNEL} {options.channel}"
+    where = known.place(options, peer, channel)
     told = code.Told(lambda *_: None, screen, peer.name)
     with judged():
         session = Session(
             peer.name,
-            channel=_CHANNEL,
+            channel=channel,
             via=where.via,
             allow_plain=where.allow_plain,
             on_event=told.on_event,
             **code.punch(options),
         )
     async with session:
+        has_carried = False
         while True:
             with code.connecting(screen, f"meeting {peer.name} ...") as told.update:
                 streams = await session.connect()
@@ -126,9 +138,11 @@ async def _kept_up(
             try:
                 return await carrying(streams, report)
             except ForwardError as error:
-                if not error.is_broken:
+                if not (error.is_broken or has_carried):
                     raise
-                screen.say(f"simopen: {error}; {peer.name} is met again")
+                hint = "; of several forwards of you two, each needs a --channel" * (not error.is_broken)
+                screen.say(f"simopen: {error}{hint}; {peer.name} is met again")
+                has_carried |= error.is_broken
 
 
 def _peers_line(forwards: Sequence[Forward], allow: Sequence[Target]) -> tuple[str, str]:

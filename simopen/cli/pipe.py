@@ -26,7 +26,7 @@ from simopen.errors import TransferError
 from simopen.model.wording import quoted
 from simopen.net import sockets
 from simopen.net.aside import in_thread
-from simopen.net.os_errors import connection_reason, reason
+from simopen.net.os_errors import connection_reason
 
 if TYPE_CHECKING:
     from simopen.apps.acknowledged import Frames
@@ -108,7 +108,8 @@ def _listening(number: int | None) -> Iterator[socket.socket | None]:
     try:
         listener = socket.create_server((_HERE, number), backlog=1)
     except OSError as error:
-        raise UsageError(f"cannot listen on {_HERE}:{number}: {reason(error)}") from error
+        why = os.strerror(error.errno or 0)  # since 3.13 the error's own words say more than a user asked for
+        raise UsageError(f"cannot listen on {_HERE}:{number}: {why}") from error
     with listener:
         listener.setblocking(False)
         yield listener

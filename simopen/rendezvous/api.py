@@ -14,21 +14,19 @@ import json
 import secrets
 import time
 from asyncio import StreamReader, StreamWriter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
-from urllib.parse import urlsplit
 
 from simopen import _logs
 from simopen.clock.instant import positive_s
 from simopen.clock.source import MACHINE, LocalClock
-from simopen.errors import CodeError, SignallingError, WrongCode
+from simopen.errors import CodeError, RoomCrowded, SignallingError, WrongCode
 from simopen.holepunch.options import Options
 from simopen.link.session import LEAST_KEY_BYTES
-from simopen.model.endpoint import Local, Reach, literal, local_endpoint, reach
+from simopen.model.endpoint import Local, local_endpoint
 from simopen.model.event import InRoom, OnEvent
-from simopen.model.server import Server
 from simopen.model.times import MonoNs
 from simopen.model.wording import quoted
 from simopen.nat.discovery import TIMEOUT_S
@@ -42,14 +40,13 @@ from simopen.rendezvous.exchange import Exchange
 from simopen.rendezvous.meeting import Meeting as _Side
 from simopen.rendezvous.meeting import Nats, Settings
 from simopen.rendezvous.pake import Pake
+from simopen.rendezvous.recommended import recommended
 from simopen.signalling.base import Mood, Signaller
 
 logger = _logs.logger("meeting")
 
 Via: TypeAlias = "str | Callable[[], AbstractAsyncContextManager[Signaller]] | None"
 """A rendezvous: its URL, or what opens a `Signaller` of the caller's own; None: see `where`."""
-MOST_SERVERS = 4
-"""STUN servers that are taken from a rendezvous's word."""
 _LABEL = b"simopen room 1\0"
 _ROOM_DIGITS = 15
 _SLOW_NS = 900_000_000
@@ -205,7 +202,7 @@ async def meeting(
         if nats is not None and not nats.has_found and time.monotonic_ns() - began_ns > _SLOW_NS:
             await nats.again(local)  # the network was not there yet
         if nats is None:
-            nats = Nats(local, _announced(signaller.welcome.stun, where_to) or DEFAULT_SERVERS, timeout_s)
+            nats = Nats(local, recommended(signaller.welcome.stun, where_to) or DEFAULT_SERVERS, timeout_s)
             stack.push_async_callback(nats.close)
         room = wanted.room or _nameable(await signaller.allocate())
         typed = wanted.typed or (room if secret is not None else str(new_code(room, words)))
@@ -216,7 +213,8 @@ async def meeting(
             secrets.token_hex(8), pake.message, began_ns, is_long=secret is not None, side=side, purpose=purpose
         )
         await signaller.send(said.first.phase, said.first.body)  # before, so that nobody waits for it
-        await signaller.enter(room)
+        with _told_crowded(is_secret=secret is not None):
+            await signaller.enter(room)
         the_side = _Side(signaller, pake, said, nats, Settings(told, limit, local_clock=local_clock))
         found = Meeting(typed, the_side)
         told.tell(InRoom(MonoNs(time.monotonic_ns()), room, signaller.welcome.motd))
@@ -231,6 +229,20 @@ async def meeting(
                 await _leave(the_side, stack.pop_all(), is_needed_again=secret is not None)
         if not found.is_met:
             await the_side.leave(Mood.LONELY, "it did not wait")
+
+
+@contextlib.contextmanager
+def _told_crowded(*, is_secret: bool) -> Iterator[None]:
+    """While inside: of a secret's room, which is met in again and again, nobody is told to make a new code."""
+    try:
+        yield
+    except RoomCrowded as error:
+        if not is_secret:
+            raise
+        raise RoomCrowded(
+            "two are in this secret's room already: another program meets by it just now, or who has left lost its "
+            "network: try again; programs side by side need a room each"
+        ) from error
 
 
 async def _loaded(early: asyncio.Task[Any]) -> None:
@@ -360,28 +372,3 @@ def _opened(
 
     read_via(via, allow_plain=allow_plain)
     return connect(via, allow_plain=allow_plain)
-
-
-def _announced(servers: tuple[Server, ...], via: object) -> tuple[str, ...]:
-    """Of the servers that a rendezvous recommends, those that are not nearer to this host than it is itself.
-
-    A name could lead anywhere: only the rendezvous's own is taken, as this host has gone there already.
-    """
-    host = urlsplit(via).hostname or "" if isinstance(via, str) else ""
-    nearest = _reach(host)
-    kept = [each for each in servers if each.host.lower() == host or _reach(each.host, Reach.NOBODY) >= nearest]
-    if len(kept) < len(servers):
-        logger.warning("the rendezvous recommends STUN servers by name, or of this host's own network: left out")
-    return tuple(f"[{each.host}]:{each.port}" if ":" in each.host else f"{each.host}:{each.port}" for each in kept)[
-        :MOST_SERVERS
-    ]
-
-
-def _reach(host: str, of_a_name: Reach = Reach.GLOBAL) -> Reach:
-    try:
-        address = literal(host)
-    except ValueError:
-        return Reach.NOBODY
-    if host in {"localhost", "ip6-localhost"}:
-        return Reach.HOST
-    return of_a_name if address is None else reach(address)

@@ -36,6 +36,13 @@ _THE_SAME = (
     "a copy of your side's secret: end that, and try again"
 )
 _ANEW = "make a new code, and give it to your peer"
+_OTHER_CODE = (
+    f"the two codes are not the same: one was mistyped, or somebody has guessed. It is of no more use: {_ANEW}"
+)
+_OTHER_SECRET = (
+    "the two secrets are not the same: the two sides have other keys, or somebody else came into the room, which "
+    "whoever knows its name can. Compare the two, and try again"
+)
 _GUESSED = (
     "somebody came into the room before the peer, and left it once it could be known whether the code was the same: "
     f"who has guessed, or the peer's own program, which ended just then. To be safe, {_ANEW}"
@@ -192,10 +199,7 @@ class Exchange:
         except Unopened:
             if peer.channel.is_confirmed:
                 return  # somebody else's: the peer's own is still to come
-            raise WrongCode(
-                f"the two codes are not the same: one was mistyped, or somebody has guessed. It is of no more use: "
-                f"{_ANEW}"
-            ) from None
+            raise WrongCode(_OTHER_SECRET if self._is_long else _OTHER_CODE) from None
         for record, sealed in ready:
             yield from self._record(peer, _read(record), sealed, at_ns, utc_ns)
 
@@ -238,7 +242,7 @@ class Exchange:
             fits = "as here" if mine == wanted else f"for {quoted(wanted)}"
             raise SignallingError(
                 f"the two do not fit: this side is there for {quoted(mine)}, and the other for {quoted(theirs)}. It "
-                f"has to be there {fits}: {_ANEW}"
+                f"has to be there {fits}: {'start that there, and try again' if self._is_long else _ANEW}"
             )
 
 

@@ -113,9 +113,11 @@ async def remember(
     Raises:
         PeerError: there is such a name already, it is none, or nothing can be written.
         LinkError: the stream was lost before the peer took it.
-        ValueError: nobody is proven at the other end of this stream.
+        TypeError: no writer. ValueError: nobody is proven at the other end of this stream.
     """
     require_free(name, folder)
+    if not isinstance(writer, StreamWriter):
+        raise TypeError(f"a writer is a stream's, not {quoted(writer)}")
     if (link := writer.get_extra_info("simopen_link")) is None:
         raise ValueError("nobody is proven at the other end of this stream: connect by a code, tickets or a key")
     await link.answered()

@@ -75,6 +75,31 @@ async def test_with_a_known_peer_it_comes_back_after_a_break(tmp_path: Path) -> 
 
 
 @ONE_LOOP
+async def test_several_of_two_known_peers_go_on_side_by_side(tmp_path: Path) -> None:
+    with kept_ports() as numbers:
+        async with rendezvous() as via, await asyncio.start_server(upper, "127.0.0.1", 0) as service:
+            to = f"127.0.0.1:{service.sockets[0].getsockname()[1]}"
+            for name in ("laptop", "desk"):
+                peers.keep(peers.derived(name, bytes(32), via), tmp_path / "simopen" / "peers")
+            home = {"XDG_DATA_HOME": str(tmp_path)}
+            commands = []
+            for channel, number in zip(("mail", "web"), numbers, strict=True):
+                words = ["--listen", str(number), "--to", to, "--channel", channel, "@laptop"]
+                commands.append(await started(tmp_path, "forward", *words, **home))
+                words = ["--allow", "127.0.0.1", "--channel", channel, "@desk"]
+                commands.append(await started(tmp_path, "forward", *words, **home))
+            for command in commands:
+                assert command.stderr is not None
+                while b"Ctrl-C" not in (line := await command.stderr.readline()):
+                    assert line
+            assert await asyncio.gather(*(asked(number) for number in numbers)) == [b"THROUGH"] * 2
+            for command in commands[::2]:
+                command.send_signal(signal.SIGINT)
+            ends = await asyncio.gather(*map(ended, commands))
+    assert [each[0] for each in ends] == [130, 0] * 2, ends
+
+
+@ONE_LOOP
 async def test_a_target_that_is_not_allowed_is_told_to_both(tmp_path: Path) -> None:
     with kept_ports() as (number, _):
         async with rendezvous() as via:

@@ -24,6 +24,7 @@ from simopen.rendezvous.agreed import parsed
 from simopen.rendezvous.exchange import Exchange, Send
 from simopen.rendezvous.meeting import Nats, Settings
 from simopen.rendezvous.pake import Pake
+from simopen.rendezvous.recommended import recommended
 from simopen.rendezvous.sealing import SEALED_BYTES
 from simopen.signalling.base import Message, Mood
 from simopen.ticket.hold import issued
@@ -391,7 +392,7 @@ def test_of_stun_servers_that_are_recommended_those_nearer_than_the_rendezvous_a
     """A name could lead to any of them: only the rendezvous' own is no news."""
     hosts = "127.0.0.1", "192.168.1.1", "198.51.100.1", "STUN.example.org", "localhost."
     told = tuple(Server(host, 1, 1) for host in hosts)
-    assert api._announced(told, via) == tuple(kept)
+    assert recommended(told, via) == tuple(kept)
 
 
 async def test_no_stun_server_and_no_address_that_a_peer_can_reach_ends_it_and_the_peer_hears_why(place: Place) -> None:

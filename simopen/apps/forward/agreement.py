@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from simopen.apps.forward.targets import MOST_FORWARDS, Forward, Target, named
 from simopen.errors import ForwardError
 from simopen.model.endpoint import check_port
 from simopen.model.wording import quoted
+from simopen.net.os_errors import reason
 
 T = TypeVar("T")
+Ready: TypeAlias = Callable[[Sequence[Forward]], object]
 VERSION = 2
 ANSWER_S = 30.0
 _LONGEST_NAME = 253
@@ -86,3 +88,9 @@ def _read_endpoint(said: Any) -> tuple[str, int]:
     if not isinstance(host, str) or not 0 < len(host) <= _LONGEST_NAME:
         raise ValueError
     return host, check_port(port, "the peer's port")
+
+
+def before(error: Exception) -> ForwardError:
+    """The stream broke while the two sides got ready."""
+    why = reason(error) or "the peer has been silent for too long"  # a time-out says nothing
+    return ForwardError(f"the stream broke before anything could be carried: {why}", is_broken=True)

@@ -8,14 +8,14 @@ has proven who they are. Then they hand over its socket, and SSH takes that, wit
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-from simopen.apps.forward.agreement import ANSWER_S, agreed
-from simopen.apps.forward.channels import Ready, before, carry
+from simopen.apps.forward.agreement import ANSWER_S, Ready, agreed, before
 from simopen.apps.forward.targets import MOST_FORWARDS, Forward, Target
 from simopen.link.handover import hand_over
 from simopen.link.session import Role
+from simopen.model.wording import quoted
 from simopen.net.streams import close
 
 if TYPE_CHECKING:
@@ -24,6 +24,15 @@ if TYPE_CHECKING:
 Streams: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 _CLOSE_S = 2.0
+
+
+def carrier() -> Callable[..., Awaitable[None]]:
+    """What carries the connections. Raises: ImportError where it is not installed."""
+    try:
+        from simopen.apps.forward.channels import carry
+    except ImportError as error:
+        raise ImportError("asyncssh is missing, which carries the connections: pip install asyncssh") from error
+    return carry
 
 
 async def forward(
@@ -44,10 +53,15 @@ async def forward(
     Raises:
         ForwardError: the peer does not allow a target, or speaks something else; the stream broke.
         LocalEndpointError: a port of this host cannot be listened on.
+        TypeError: no stream.
         ValueError: too many forwards, or nobody is proven at the stream's other end.
+        ImportError: asyncssh is missing, which is the extra `ssh`.
     """
+    carry = carrier()
     if len(forwards) > MOST_FORWARDS:
         raise ValueError(f"{len(forwards)} forwards: {MOST_FORWARDS} at most go over one stream")
+    if not (isinstance(stream, tuple) and len(stream) == 2 and isinstance(stream[1], asyncio.StreamWriter)):
+        raise TypeError(f"a stream is a (reader, writer) of connect's or meet's, not {quoted(stream)}")
     reader, writer = stream
     try:
         link: LinkTransport | None = writer.get_extra_info("simopen_link")

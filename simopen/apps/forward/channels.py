@@ -23,13 +23,13 @@ import hmac
 import os
 import socket
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
 import asyncssh
 
-from simopen.apps.forward.agreement import allows
+from simopen.apps.forward.agreement import Ready, allows, before
 from simopen.apps.forward.ends import ChannelEnd, End
 from simopen.apps.forward.proofs import proofs
 from simopen.apps.forward.targets import Forward, Target
@@ -39,7 +39,6 @@ from simopen.net.os_errors import local_error, reason
 from simopen.net.resolve import look_up
 
 Connection: TypeAlias = asyncssh.SSHClientConnection | asyncssh.SSHServerConnection
-Ready: TypeAlias = Callable[[Sequence[Forward]], object]
 
 _CLOSE_S = 2.0
 _LOGIN_S = 30.0
@@ -283,12 +282,6 @@ async def _linger(sock: socket.socket) -> None:
         async with asyncio.timeout(_CLOSE_S):
             while await asyncio.get_running_loop().sock_recv(sock, _PACKET):
                 pass
-
-
-def before(error: Exception) -> ForwardError:
-    """The stream broke while the two sides got ready."""
-    why = reason(error) or "the peer has been silent for too long"  # a time-out says nothing
-    return ForwardError(f"the stream broke before anything could be carried: {why}", is_broken=True)
 
 
 async def _speaking(sock: socket.socket, secret: bytes, side: _Side) -> Connection:

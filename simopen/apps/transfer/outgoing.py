@@ -104,6 +104,8 @@ class Outgoing:
             self._add(Entry(_STDIN_NAME, STDIN))
             return
         name = os.path.basename(os.path.abspath(path)) or os.path.basename(os.path.realpath(path))
+        if not name:
+            raise TransferError(f"{quoted(path)} has no name that it could arrive under: name what is in it")
         try:
             found = os.stat(path)
             if stat.S_ISDIR(found.st_mode):

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import asyncssh
 import pytest
 
+import simopen
 from simopen.apps.forward.agreement import VERSION
 from simopen.apps.forward.api import forward
 from simopen.apps.forward.proofs import proofs
@@ -561,6 +562,14 @@ async def test_a_stream_on_which_nobody_is_proven_is_refused() -> None:
     with pytest.raises(ValueError, match="nobody is proven"):
         await forward(await asyncio.open_connection(sock=one))
     _other.close()
+
+
+async def test_what_is_no_stream_is_refused() -> None:
+    for nothing in ((1, 2), None):
+        with pytest.raises(TypeError, match="a stream is a"):
+            await forward(nothing)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="a writer is"):
+            await simopen.remember("x", nothing)  # type: ignore[arg-type]
 
 
 async def test_too_many_are_refused() -> None:

@@ -113,6 +113,11 @@ def test_nothing_at_all(tmp_path: Path) -> None:
     assert Outgoing([str(tmp_path / "a")]).offer.folders == 1
 
 
+def test_what_has_no_name_is_told() -> None:
+    with pytest.raises(TransferError, match="no name that it could arrive under"):
+        Outgoing(["/"])
+
+
 def test_two_of_one_name(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
