@@ -14,7 +14,7 @@ import json
 import secrets
 import time
 from asyncio import StreamReader, StreamWriter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -213,8 +213,7 @@ async def meeting(
             secrets.token_hex(8), pake.message, began_ns, is_long=secret is not None, side=side, purpose=purpose
         )
         await signaller.send(said.first.phase, said.first.body)  # before, so that nobody waits for it
-        with _told_crowded(is_secret=secret is not None):
-            await signaller.enter(room)
+        await _enter(signaller, room, said, is_secret=secret is not None)
         the_side = _Side(signaller, pake, said, nats, Settings(told, limit, local_clock=local_clock))
         found = Meeting(typed, the_side)
         told.tell(InRoom(MonoNs(time.monotonic_ns()), room, signaller.welcome.motd))
@@ -231,11 +230,10 @@ async def meeting(
             await the_side.leave(Mood.LONELY, "it did not wait")
 
 
-@contextlib.contextmanager
-def _told_crowded(*, is_secret: bool) -> Iterator[None]:
-    """While inside: of a secret's room, which is met in again and again, nobody is told to make a new code."""
+async def _enter(signaller: Signaller, room: str, said: Exchange, *, is_secret: bool) -> None:
+    """Raises: as `Signaller.enter`. A secret's room is met in again and again: nobody is told to make a new code."""
     try:
-        yield
+        await signaller.enter(room)
     except RoomCrowded as error:
         if not is_secret:
             raise
@@ -243,6 +241,7 @@ def _told_crowded(*, is_secret: bool) -> Iterator[None]:
             "two are in this secret's room already: another program meets by it just now, or who has left lost its "
             "network: try again; programs side by side need a room each"
         ) from error
+    said.entered(time.monotonic_ns())
 
 
 async def _loaded(early: asyncio.Task[Any]) -> None:

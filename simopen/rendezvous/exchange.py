@@ -26,6 +26,7 @@ from simopen.rendezvous.sealing import BODY_BYTES, Channel, Unopened, pake_of, p
 
 SOON_NS = 1_000_000_000
 """Who meets a peer this soon after coming has probably come later, and asks for the time without waiting for `hi`."""
+_ROUND_TRIPS, _SLACK_NS = 3, 50_000_000
 ROUNDS = 3
 MOST_PEERS = 16
 """So many may begin in one room, one after the other: a program that is started anew a dozen times."""
@@ -94,8 +95,8 @@ class Over:
 class Peer:
     """One that has begun, and all that it has said. `waited_ms`: its own word, once it has confirmed.
 
-    `is_told`: this side has confirmed to it. Whoever guesses learns by that whether the guess was right, and may go
-    without a word.
+    `was_there`: it had begun before this side came. `is_told`: this side has confirmed to it. Whoever guesses learns by
+    that whether the guess was right, and may go without a word.
     """
 
     channel: Channel
@@ -108,6 +109,7 @@ class Peer:
     asked_ns: dict[int, int] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
     answered: int = 0
+    was_there: bool = False
     is_told: bool = False
     is_done: bool = False
     bye: str | None = None
@@ -115,7 +117,7 @@ class Peer:
     @property
     def may_have_guessed(self) -> bool:
         """Whether it knows more than it has said, and was not there first, as a side that was killed may have been."""
-        return self.is_told and self.waited_ms is None and self.own_waited_ms >= SOON_NS // 10**6
+        return self.is_told and self.waited_ms is None and not self.was_there
 
     @property
     def asks(self) -> bool:
@@ -157,8 +159,13 @@ class Exchange:
         """Those who have begun, and not yet confirmed; the latest last."""
         self.burnt: WrongCode | None = None
         self._began_ns = began_ns
+        self._there_ns = SOON_NS
         self._came_ns: dict[str, int] = {}
         self._early: list[tuple[str, bytes]] = []
+
+    def entered(self, at_ns: int) -> None:
+        """The room is entered: what was said there before comes within as many round trips again, about two."""
+        self._there_ns = min(SOON_NS, _ROUND_TRIPS * (at_ns - self._began_ns) + _SLACK_NS)
 
     def hear(self, phase: str, body: bytes, at_ns: int, utc_ns: int) -> list[Send | Derive]:
         """A message has come, from the peer or from whoever pretends to be.
@@ -184,9 +191,10 @@ class Exchange:
 
     def keyed(self, theirs: str, key: bytes, at_ns: int, utc_ns: int) -> list[Send | Derive]:
         """The key with `theirs` is there. Raises: as `hear`."""
-        waited_ms = max(0, self._came_ns[theirs] - self._began_ns) // 10**6  # not until now: the key's ms are luck
+        waited_ns = max(0, self._came_ns[theirs] - self._began_ns)  # not until now: the key's ms are luck
         is_told = self._is_long or not self.begun
-        self.begun[theirs] = begun = Peer(Channel(key, self.mine, theirs), waited_ms)
+        begun = Peer(Channel(key, self.mine, theirs), waited_ns // 10**6, was_there=waited_ns < self._there_ns)
+        self.begun[theirs] = begun
         actions: list[Send | Derive] = [self._hi(begun)] if is_told else []
         early, self._early = self._early, []
         for phase, body in early:
