@@ -43,8 +43,13 @@ class ChannelEnd(asyncssh.SSHForwarder):
         if channel is None or not self._has_ended or not channel.get_write_buffer_size():
             super().close()
         elif not self._is_closing:
-            self._is_closing = True
+            self._is_closing, self._peer = True, None  # which is gone
             channel.set_write_buffer_limits(0)  # so that `resume_writing` comes when it is
+
+    def data_received(self, data: bytes, datatype: int | None = None) -> None:
+        """As asyncio's."""
+        if not self._is_closing:
+            super().data_received(data, datatype)
 
     def resume_writing(self) -> None:
         """As asyncio's."""

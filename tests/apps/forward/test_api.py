@@ -146,6 +146,7 @@ while True:
     connection, _ = server.accept()
     while connection.recv(9):
         pass
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8_000_000)
     connection.sendall(bytes(4_000_000))
     connection.close()
 """
@@ -187,6 +188,7 @@ async def test_a_long_answer_to_one_that_has_ended_its_side_comes_whole(*, begin
                 writer.write(b"?")
                 writer.write_eof()
                 size = 0
+                await asyncio.sleep(0.1)  # its sender has gone by then, and a window's worth is on the way
                 while piece := await reader.read(2**16):
                     size += len(piece)
                     await asyncio.sleep(0.001)
