@@ -50,7 +50,7 @@ class NatsConnection:
 
     def __init__(self, where: str, needs: str, failed: Callable[[], None], returned: Callable[[], None]) -> None:
         self.client = Client()
-        self.client._ps = _BoundedParser(self.client)
+        self.client._ps = _BoundedParser(self.client, self._flooded)
         self.failure: SignallingError | None = None
         self._where, self._needs = where, needs
         self._failed, self._returned = failed, returned
@@ -207,6 +207,9 @@ class NatsConnection:
             self.client._pending_data_size = 0
             self.client._status = Client.DISCONNECTED
             await self.client.close()
+        if (task := self.client._reconnection_task) is not None and not task.done():  # it has swallowed that
+            task.cancel()
+            await asyncio.wait({task}, timeout=_CANCELLED_S)
 
     async def _connected(self) -> None:
         try:
@@ -228,6 +231,9 @@ class NatsConnection:
             needed = f"{self._needs} are what it has to allow"
             self.fail(SignallingError(f"{self._where} does not let this user meet: it says {why}: {needed}"))
 
+    def _flooded(self) -> None:
+        self.fail(RendezvousUnreachable(f"{self._where} is no rendezvous: it sent more than a message can have"))
+
     async def _lost(self) -> None:
         self.fail(RendezvousUnreachable(f"{self._where}: it was lost, and could not be reached again: try again"))
 
@@ -240,12 +246,17 @@ class NatsConnection:
 
 
 class _BoundedParser(Parser):
-    """nats-py's would keep whatever a node announces, and a line of any length."""
+    """nats-py's would keep whatever a node announces, and a line of any length. `flooded` is called in its place."""
+
+    def __init__(self, client: Client, flooded: Callable[[], None]) -> None:
+        super().__init__(client)
+        self._flooded = flooded
 
     async def parse(self, data: bytes = b"") -> None:
         """As its. Raises: ProtocolError for more than a message can have."""
         await super().parse(data)
         if max(self.needed, len(self.buf)) > _MOST_BYTES + CRLF_SIZE:
+            self._flooded()
             raise ProtocolError("nats: more than a message can have")
 
 

@@ -39,7 +39,7 @@ def conversation(chance: Random) -> None:
         talk, data = chance.choice(talks), json.dumps(chance.choice(_SAID)).encode()
         talk.now = now = now + chance.choice((0.0, 0.1, 100.0))
         for sending in talk.hear(altered(data, chance) if chance.random() < 0.5 else data):
-            json.loads(sending.data)
+            assert sending.last if not sending.data else json.loads(sending.data)
         if chance.random() < 0.1:
             talk.conversation.leave(now)
             house.rooms.expire(now)
