@@ -16,7 +16,8 @@ from typing import Any, Self
 from simopen.model.endpoint import Endpoint, normalise
 from simopen.nat.stun_answer import ERROR, ERROR_CODE, attribute, message, success
 
-TRIES = 5
+TRIES = 40
+_SOON_S = 0.05  # another program's question to a name or time server, from a number that the kernel gave it, is short
 Translation = Callable[[Endpoint, Endpoint], Endpoint]
 """(the endpoint that the server sees, its own) -> the one that it tells."""
 Wrong = Callable[[bytes, bytes], bytes]
@@ -78,8 +79,9 @@ class FakeStun:
             except OSError:  # another program has a free port's number for its datagrams
                 self._datagrams.close()
                 self._server.close()
-                if wanted.port or not tries_left:
+                if not tries_left:
                     raise
+                await asyncio.sleep(_SOON_S)
             else:
                 break
         if self._udp:
