@@ -13,6 +13,8 @@ from simopen.cli.interrupts import Blocking
 from simopen.model.wording import quoted
 
 VARIABLE = "SIMOPEN_CODE"
+_NOT_TAKEN = {"--allow", "--secret-file"}
+"""A permission is given by who types it; and whose file it is nobody else knows."""
 
 
 def asked(options: argparse.Namespace, prompt: str = "Code: ") -> str:
@@ -43,6 +45,8 @@ def _of_line(line: str, options: argparse.Namespace) -> str:
                 f"that line names the rendezvous {quoted(via)}, and this command {quoted(options.via)}: leave out --via"
             )
         options.via = via
+    if untaken := [each for each in words if each in _NOT_TAKEN]:
+        raise UsageError(f"that line has {untaken[0]}, which is not taken over from here: type all of it as a command")
     options.allow_plain |= "--allow-plain" in words
     options.spray |= "--spray" in words
     return words[-1]

@@ -39,7 +39,8 @@ _simopen() {{
         -*) COMPREPLY=($(compgen -W "$options" -- "$cur")) ;;
         [0-9]*-*|@*) COMPREPLY=($(simopen completion code "$at$cur" 2>/dev/null)) ;;
     esac
-    COMPREPLY=("${{COMPREPLY[@]#$at}}")
+    # and its readline takes the @ along where it completes hosts
+    shopt -q hostcomplete 2>/dev/null || COMPREPLY=("${{COMPREPLY[@]#$at}}")
 }}
 complete -o default -F _simopen simopen
 """

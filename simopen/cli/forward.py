@@ -147,8 +147,9 @@ async def _kept_up(
 
 def _peers_line(forwards: Sequence[Forward], allow: Sequence[Target]) -> tuple[str, str]:
     """What the peer has to type for this side's forwards, with `{}` for the code; and what it has to add, in words."""
-    allowing = (f"--allow {shlex.quote(str(Target(*each.to)))} " for each in dict.fromkeys(forwards))
-    line = f"simopen forward {''.join(dict.fromkeys(allowing))}{{}}"
+    targets = dict.fromkeys(shlex.quote(str(Target(*each.to))) for each in forwards)
+    allowing = "".join(f"--allow {each} " for each in targets).replace("{", "{{").replace("}", "}}")
+    line = f"simopen forward {allowing}{{}}"
     return line, "" if forwards or not allow else "--listen PORT --to HOST:PORT, which it wants,"
 
 

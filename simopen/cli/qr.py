@@ -26,7 +26,13 @@ def qr(text: str, encoding: str, columns: int) -> tuple[str, ...]:
         import segno
     except ImportError:
         return ()
-    rows = [list(row) for row in segno.make(text, micro=False).matrix_iter(scale=1, border=_QUIET)]
+    if not columns:
+        return ()
+    try:
+        made = segno.make(text, micro=False)
+    except segno.DataOverflowError:
+        return ()
+    rows = [list(row) for row in made.matrix_iter(scale=1, border=_QUIET)]
     try:
         "█▀▄".encode(encoding)
     except (UnicodeEncodeError, LookupError):

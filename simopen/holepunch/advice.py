@@ -38,7 +38,7 @@ SPRAY_BY_PROFILE = {
     False: f"Or let both sides spray (spray=True): {SPRAYING}",
     True: "This side sprayed: did the peer, too (spray=True)? Both sides must",
 }
-_AGAIN = "try again, both sides, with a new code"
+_AGAIN = "try again, both sides (a code is good for one meeting: make a new one)"
 BY_CODE = {
     Cause.NOT_FIRED: f"See that nothing stops this process or keeps it busy; then {_AGAIN}",
     Cause.THIS_HOST: f"See that nothing stops this process or keeps it busy; then {_AGAIN}",

@@ -165,7 +165,7 @@ class Exchange:
 
     def entered(self, at_ns: int) -> None:
         """The room is entered: what was said there before comes within as many round trips again, about two."""
-        self._there_ns = min(SOON_NS, _ROUND_TRIPS * (at_ns - self._began_ns) + _SLACK_NS)
+        self._there_ns = _ROUND_TRIPS * (at_ns - self._began_ns) + _SLACK_NS
 
     def hear(self, phase: str, body: bytes, at_ns: int, utc_ns: int) -> list[Send | Derive]:
         """A message has come, from the peer or from whoever pretends to be.

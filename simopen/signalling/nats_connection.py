@@ -49,7 +49,7 @@ class NatsConnection:
     """
 
     def __init__(self, where: str, needs: str, failed: Callable[[], None], returned: Callable[[], None]) -> None:
-        self.client = Client()
+        self.client = _Client()
         self.client._ps = _BoundedParser(self.client, self._flooded)
         self.failure: SignallingError | None = None
         self._where, self._needs = where, needs
@@ -73,7 +73,7 @@ class NatsConnection:
         options: dict[str, Any] = {} if tls is None else {"tls": tls}
         if credentials is not None:
             options["user_credentials"] = credentials
-        self._is_alone = len(servers) == 1
+        self._is_alone = len(servers) == 1  # else another may do
         connecting = asyncio.create_task(
             self.client.connect(
                 list(servers),
@@ -109,6 +109,7 @@ class NatsConnection:
                 f"meeting's have more: {LEAST_BYTES} are enough"
             )
         await _apart(self.client.subscribe(f"{self._inbox}.*", cb=self._answered))
+        self._is_alone = False  # it was there once, and may be again
         self._online.set()
         self.client.options["max_reconnect_attempts"] = 60  # of a node that was there once
         self.client.options["reconnect_time_wait"] = 0.5
@@ -224,9 +225,11 @@ class NatsConnection:
         if self._said is None or not isinstance(error, OSError):  # what a node has said tells more than how it hangs up
             self._said = why
         logger.info("%s: %s", self._where, why)
-        if isinstance(error, ssl.SSLCertVerificationError) and self._is_alone:
-            unbelieved = f"its certificate cannot be believed ({error.verify_message})"
-            self.fail(RendezvousUnreachable(f"{self._where}: nobody can be reached: {unbelieved}. Is the URL right?"))
+        if isinstance(error, ssl.SSLError) and self._is_alone:
+            no_tls = f"it speaks no TLS that this host does ({error.reason or why})"
+            if isinstance(error, ssl.SSLCertVerificationError):
+                no_tls = f"its certificate cannot be believed ({error.verify_message})"
+            self.fail(RendezvousUnreachable(f"{self._where}: nobody can be reached: {no_tls}. Is the URL right?"))
         if "permissions violation" in why.lower():
             needed = f"{self._needs} are what it has to allow"
             self.fail(SignallingError(f"{self._where} does not let this user meet: it says {why}: {needed}"))
@@ -243,6 +246,16 @@ class NatsConnection:
     async def _found_again(self) -> None:
         self._online.set()
         self._returned()
+
+
+class _Client(Client):
+    """nats-py's begins TLS where the node asks for it, in the clear: anybody on the way could leave that out."""
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        """What a URL says is what is done: before anything is said to the node."""
+        if self._current_server is not None and self._current_server.uri.scheme == "tls":
+            self._server_info["tls_required"] = True
+        await super()._process_info(info, initial_connection)
 
 
 class _BoundedParser(Parser):

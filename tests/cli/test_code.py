@@ -132,6 +132,10 @@ def test_a_qr_code_fits_or_is_left_out(encoding: str, columns: int, width: int) 
     assert qr("simopen meet 7-croissant-zucchini", encoding, 0) == ()
 
 
+def test_what_no_qr_code_can_hold_has_none() -> None:
+    assert qr("x" * 5000, "utf-8", 500) == ()
+
+
 def test_what_happens_is_a_line_that_is_redrawn_and_what_has_come_of_it_a_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -249,6 +253,8 @@ def test_a_whole_line_that_is_pasted_brings_its_rendezvous(monkeypatch: pytest.M
     assert pasted("7 croissant  zucchini", monkeypatch)[0] == "7 croissant zucchini"
     with pytest.raises(UsageError, match="leave out --via"):
         pasted(line, monkeypatch, "--via", "wss://other.example/v1")
+    with pytest.raises(UsageError, match="type all of it as a command"):
+        pasted("simopen forward --allow a:80 --via ws://127.0.0.1:4000/v1 7-a-b", monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -256,6 +262,7 @@ def test_a_whole_line_that_is_pasted_brings_its_rendezvous(monkeypatch: pytest.M
     [
         (["--listen", "8080", "--to", "localhost:80"], "simopen forward --allow localhost:80 {}", ""),
         (["--listen", "1", "--to", "[::1]:80"], "simopen forward --allow '[::1]:80' {}", ""),
+        (["--listen", "1", "--to", "{a}:80"], "simopen forward --allow '{{a}}:80' {}", ""),
         (
             ["--listen", "1", "--to", "a:80", "--listen", "2", "--to", "a:80", "--allow", "b"],
             "simopen forward --allow a:80 {}",

@@ -25,7 +25,8 @@ def printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["simopen", "meet", "--vi"], {"--via"}),
         (["simopen", "meet", "7-croissant-zu"], {"7-croissant-zucchini"}),
         (["simopen", "meet", "7-qqq"], set()),
-        (["simopen", "receive", "@", "bo"], {"bob"}),  # as bash takes it apart
+        (["simopen", "receive", "@", "bo"], {"@bob"}),  # as bash takes it apart; it replaces the @, too
+        (["shopt -u hostcomplete", "simopen", "receive", "@", "bo"], {"bob"}),  # then it does not
         (["simopen", "receive", "@"], {"@bob"}),
         (["simopen", "receive", "@bo"], {"@bob"}),  # as zsh does not
         (["simopen", "connect", "--ti"], set()),  # of which its help speaks, as nat's
@@ -42,10 +43,13 @@ def test_bash_completes(
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     peers.keep(peers.derived("bob", bytes(32)))
     script = printed(capsys, "bash")
+    how = typed.pop(0) if typed[0].startswith("shopt") else "true"
     words = " ".join(f"'{word}'" for word in typed)
     asks = f'simopen() {{ {sys.executable} -m simopen "$@"; }}'
     ends = f'COMP_WORDS=({words}); COMP_CWORD={len(typed) - 1}; _simopen; printf "%s\\n" "${{COMPREPLY[@]}}"'
-    done = subprocess.run(["bash", "-c", f"{asks}\n{script}\n{ends}"], capture_output=True, check=True, text=True)
+    done = subprocess.run(
+        ["bash", "-c", f"{how}\n{asks}\n{script}\n{ends}"], capture_output=True, check=True, text=True
+    )
     assert set(done.stdout.split()) == offered, done.stderr
 
 

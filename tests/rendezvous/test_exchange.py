@@ -154,6 +154,16 @@ def test_who_was_told_and_left_without_a_word_has_had_the_one_guess() -> None:
     assert "guessed" in str(comes.peer.bye)
 
 
+def test_over_a_slow_rendezvous_who_was_there_before_has_not_guessed() -> None:
+    one, dead, comes = Side(A), Side(B), Side(C)
+    one.said.entered(exchange.SOON_NS)  # a round trip
+    one.now_ns = 2 * exchange.SOON_NS
+    one.hear(dead.said.first.phase, dead.said.first.body)
+    settle(one, comes)
+    assert one.said.burnt is None
+    assert one.peer.channel.theirs == C
+
+
 @pytest.mark.parametrize("is_first", [True, False])
 def test_what_a_dead_side_has_left_in_the_room_misleads_nobody(is_first: bool) -> None:
     one, dead, comes = Side(A), Side(B), Side(C)

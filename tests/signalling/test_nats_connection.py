@@ -114,6 +114,28 @@ async def test_a_node_that_takes_short_messages_only_is_told_of(held_ports: list
         await enter(f"nats://127.0.0.1:{held_ports[6]}")
 
 
+async def test_what_was_to_be_sealed_is_never_said_in_the_clear() -> None:
+    """A node says before TLS that it wants that; who is on the way may leave it out."""
+    heard = b""
+
+    async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal heard
+        writer.write(INFO)
+        with contextlib.suppress(OSError):
+            while said := await reader.read(4096):
+                heard += said
+                writer.write(b"PONG\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(plain, "127.0.0.1", 0) as server, asyncio.timeout(OPEN_S / 2):
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(RendezvousUnreachable, match="speaks no TLS"):
+            await enter(f"tls://u:hunter2@localhost:{port}")
+    assert heard
+    assert b"CONNECT" not in heard
+    assert b"hunter2" not in heard
+
+
 async def test_a_certificate_that_cannot_be_believed_is_told_at_once(held_ports: list[int], tmp_path: Path) -> None:
     pair = Path(__file__).parents[1] / "certificate.pem"
     more = ["--tls", "--tlscert", str(pair), "--tlskey", str(pair)]
