@@ -43,7 +43,8 @@ class ChannelEnd(asyncssh.SSHForwarder):
         if channel is None or not self._has_ended or not channel.get_write_buffer_size():
             super().close()
         elif not self._is_closing:
-            self._is_closing, self._peer = True, None  # which is gone
+            self._is_closing, self._peer = True, None  # which is gone, and may have had the channel pause
+            channel.resume_reading()
             channel.set_write_buffer_limits(0)  # so that `resume_writing` comes when it is
 
     def data_received(self, data: bytes, datatype: int | None = None) -> None:

@@ -7,6 +7,7 @@ Half an answer cannot be told otherwise: then it ends.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeAlias
@@ -30,20 +31,23 @@ def keeping(application: Application) -> Application:
 
 
 async def _answer(application: Application, scope: dict[str, Any], receive: Any, send: Any) -> None:
-    begun = False
+    begun = whole = False
 
     async def sending(message: dict[str, Any]) -> None:
-        nonlocal begun
+        nonlocal begun, whole
         if message["type"] == "http.response.start":
-            begun = True
             headers = [each for each in message.get("headers", ()) if bytes(each[0]).lower() != b"connection"]
             message = {**message, "headers": headers}
+            begun = True
         await send(message)
+        whole = whole or (message["type"] == "http.response.body" and not message.get("more_body", False))
 
     try:
         await application(scope, receive, sending)
-    except Exception:
-        if begun:
+    except (Exception, asyncio.CancelledError) as error:
+        if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+            raise
+        if begun and not whole:
             raise
         logger.exception("the application failed at %s %s", scope["method"], scope["path"])
     else:
@@ -53,3 +57,9 @@ async def _answer(application: Application, scope: dict[str, Any], receive: Any,
         headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(_FAILED))]
         await send({"type": "http.response.start", "status": 500, "headers": headers})
         await send({"type": "http.response.body", "body": _FAILED})
+
+
+def _is_cancelled() -> bool:
+    """Whether this very task is to end, and not only what it has waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -67,6 +67,7 @@ async def test_a_channel_is_closed_once_its_end_is_sent(ends: tuple[End, Channel
     channel.waiting = 10
     end.connection_lost(None)
     assert "close" not in channel.asked
+    assert "resume_reading" in channel.asked, "else the other host's end would wait for a window for ever"
     channel_end.data_received(b"for nobody")
     channel.waiting = 0
     channel_end.resume_writing()

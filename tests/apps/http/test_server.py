@@ -84,12 +84,26 @@ async def shout(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         await send({"type": "websocket.send", "text": event["text"].upper()})
 
 
+FAILING = "raises", "says-nothing", "is-cancelled", "headers-of-text"
+ANSWERING = "closes", "raises-afterwards"
+
+
 async def fails(scope: dict[str, Any], receive: Receive, send: Send) -> None:
     """In the ways that an application can."""
     if scope["type"] == "lifespan":
         await _lives(receive, send)
     elif scope["path"] == "/raises":
         raise RuntimeError("boom")
+    elif scope["path"] == "/is-cancelled":
+        task = asyncio.ensure_future(asyncio.Event().wait())
+        task.cancel()
+        await task
+    elif scope["path"] == "/headers-of-text":
+        await send({"type": "http.response.start", "status": 200, "headers": [("x", "y")]})
+    elif scope["path"] == "/raises-afterwards":
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+        raise RuntimeError("a task in the background")
     elif scope["path"] == "/closes":
         closing = [(b"Connection", b"close"), (b"content-length", b"2")]
         await send({"type": "http.response.start", "status": 200, "headers": closing})
@@ -98,11 +112,10 @@ async def fails(scope: dict[str, Any], receive: Receive, send: Send) -> None:
 
 async def test_an_application_that_fails_or_would_close_ends_no_stream(caplog: pytest.LogCaptureFixture) -> None:
     async with served(fails) as streams, client(streams) as asking:
-        told = [await asking.get(f"http://peer{path}") for path in ("/raises", "/says-nothing", "/closes") * 2]
+        told = [await asking.get(f"http://peer/{path}") for path in (*FAILING, *ANSWERING) * 2]
+    statuses = [500] * len(FAILING) + [200] * len(ANSWERING)
     assert [(each.status_code, "connection" in each.headers) for each in told] == [
-        (500, False),
-        (500, False),
-        (200, False),
+        (each, False) for each in statuses
     ] * 2
     assert "the application failed at GET /raises" in caplog.text
     assert "the application did not answer GET /says-nothing" in caplog.text
