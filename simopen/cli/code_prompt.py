@@ -27,17 +27,17 @@ def asked(options: argparse.Namespace, prompt: str = "Code: ") -> str:
             f"there is no terminal to ask for the code at: give it as CODE, in {VARIABLE}, or by --code-fd"
         )
     with _completing():
-        line = typed(prompt)
-    words = line.split()
-    return _of_line(line, options) if "simopen" in words else " ".join(words)
+        return meant(typed(prompt), options)
 
 
-def _of_line(line: str, options: argparse.Namespace) -> str:
-    """The code in the peer's line, of which the rest goes to the options. Raises: UsageError."""
+def meant(line: str, options: argparse.Namespace) -> str:
+    """The code that is typed; of the peer's whole line, the rest goes to the options. Raises: UsageError."""
     try:
         words = shlex.split(line)
     except ValueError:
         words = line.split()
+    if "simopen" not in words:
+        return " ".join(line.split())
     if "--via" in words[:-2]:
         via = words[words.index("--via") + 1]
         if options.via not in (None, via):

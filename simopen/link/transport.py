@@ -25,9 +25,9 @@ from typing import Any
 from simopen.errors import LinkBroken, LinkError
 from simopen.link.channel import Channel, Refused
 from simopen.link.frames import Bytes
+from simopen.link.handed_over import HandedOver
 from simopen.link.session import Role
 from simopen.model.proof import Reason
-from simopen.net.delayed_close import PunchedSocket
 
 _PIECE = 2**18  # of one write: a sealed copy of all of a large one would take its size again
 _HIGH_WATER = 2**19  # asyncio's own for TLS; with a socket's 64 KiB, each write of that size would wait for the kernel
@@ -398,18 +398,6 @@ class LinkTransport(asyncio.Transport):
         if tls is not None and name in ("cipher", "peercert"):
             return tls.cipher() if name == "cipher" else tls.getpeercert()
         return default if name in ("sslcontext", "compression") else self._lower.get_extra_info(name, default)
-
-
-class HandedOver(PunchedSocket):
-    """A link's socket, which somebody else has now. `closed`: done once it is closed, in the loop of the link."""
-
-    closed: asyncio.Future[None]
-
-    def close(self) -> None:
-        """As a socket's."""
-        super().close()
-        if self.fileno() < 0 and not self.closed.done() and not self.closed.get_loop().is_closed():
-            self.closed.set_result(None)
 
 
 def _pieces(data: memoryview) -> Iterator[memoryview]:

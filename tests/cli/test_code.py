@@ -233,28 +233,16 @@ async def test_what_cannot_be_meant_is_told_with_status_2(tmp_path: Path, words:
     assert "Traceback" not in told.decode()
 
 
-def pasted(line: str, monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[str, argparse.Namespace]:
-    """The code of what is typed at its prompt, and the command's options then."""
-    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
-    monkeypatch.setattr(code_prompt, "typed", lambda _: line)
-    found = options(*words)
-    return code_prompt.asked(found), found
-
-
-def test_a_whole_line_that_is_pasted_brings_its_rendezvous(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_whole_line_that_is_pasted_brings_its_rendezvous() -> None:
     line = "  simopen receive --via 'ws://192.0.2.1/v1?a=1&b=2' --allow-plain --spray 7-croissant-zucchini "
-    typed, found = pasted(line, monkeypatch)
-    assert (typed, found.via, found.allow_plain, found.spray) == (
-        "7-croissant-zucchini",
-        "ws://192.0.2.1/v1?a=1&b=2",
-        True,
-        True,
-    )
-    assert pasted("7 croissant  zucchini", monkeypatch)[0] == "7 croissant zucchini"
+    found = options()
+    assert code_prompt.meant(line, found) == "7-croissant-zucchini"
+    assert (found.via, found.allow_plain, found.spray) == ("ws://192.0.2.1/v1?a=1&b=2", True, True)
+    assert code_prompt.meant("7 croissant  zucchini", options()) == "7 croissant zucchini"
     with pytest.raises(UsageError, match="leave out --via"):
-        pasted(line, monkeypatch, "--via", "wss://other.example/v1")
+        code_prompt.meant(line, options("--via", "wss://other.example/v1"))
     with pytest.raises(UsageError, match="type all of it as a command"):
-        pasted("simopen forward --allow a:80 --via ws://127.0.0.1:4000/v1 7-a-b", monkeypatch)
+        code_prompt.meant("simopen forward --allow a:80 --via ws://127.0.0.1:4000/v1 7-a-b", options())
 
 
 @pytest.mark.parametrize(
