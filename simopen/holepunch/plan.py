@@ -99,7 +99,8 @@ def _named(one: Profile, other: Profile, *, six: bool, unseen: bool) -> tuple[Sh
     are tried, as ICE does with host candidates (RFC 8445 §6.1.2).
     """
     beside = unseen or seen_at_one_address(one, other)
-    known = {*one.hosts} if unseen else {*one.hosts, other.mapped}
+    crosses = not unseen and None not in (one.mapped, other.mapped) and public(one).family == public(other).family
+    known = {*one.hosts, other.mapped} if crosses else {*one.hosts}
     ends = [other.mapped, *other.hosts] if unseen and other.mapped else other.hosts
     hosts = (host for host in dict.fromkeys(ends) if host not in known and refusal(host, Reach.SITE) is None)
     wanted = [host for host in hosts if beside or (six and _is_global6(host))]

@@ -64,6 +64,9 @@ SPRAY_AFTER_NS = 500_000_000
 """What the listener gets first: most filters let it catch the stream in 1.5 round trips, with one SYN."""
 GUESS_LASTS_NS = 700_000_000
 """A guess is given up before the kernel sends it again, after 1 s, though this process be late by some of that."""
+AWAITED_NS = SPRAY_SHOTS * SPRAY_INTERVAL_NS + GUESS_LASTS_NS
+"""What awaits the random shots is kept until the last of them: a NAT that has seen its SYN (Linux's connection tracking)
+lets no SYN-ACK pass but the same socket's, as a listener's has another sequence number."""
 DISCARD = 9
 """A port that no NAT gives out (RFC 863's), to open one's own filter for an address: at a port that the peer's NAT once
 gave out, a lenient one would let this SYN in, in the middle of the peer's."""
@@ -362,13 +365,14 @@ def _sprayed(trier: Candidate, other: Candidate, source: _Source, after_ns: int)
     shots = ((port, Endpoint(other.address, each)) for each in draws.sample(_PORTS, SPRAY_SHOTS))
     waiting = ((each, at) for at in endpoints for each in _ports_of(other.port, 1, SPRAY_PORTS))
     chance = _sure(trier, other) * (1 - (1 - SPRAY_PORTS / len(_PORTS)) ** SPRAY_SHOTS)
-    return Proposal(_paced(shots, after_ns), _paced(waiting, after_ns), _odds(source), chance, sprays=True)
+    awaiting = _paced(waiting, after_ns, AWAITED_NS)
+    return Proposal(_paced(shots, after_ns, GUESS_LASTS_NS), awaiting, _odds(source), chance, sprays=True)
 
 
-def _paced(flows: Iterable[tuple[int, Endpoint]], after_ns: int) -> tuple[Shot, ...]:
-    return tuple(_guess(*flow, after_ns + number * SPRAY_INTERVAL_NS) for number, flow in enumerate(flows))
+def _paced(flows: Iterable[tuple[int, Endpoint]], after_ns: int, lasts_ns: int) -> tuple[Shot, ...]:
+    return tuple(_guess(*flow, after_ns + number * SPRAY_INTERVAL_NS, lasts_ns) for number, flow in enumerate(flows))
 
 
-def _guess(local_port: int, remote: Endpoint, after_ns: int = 0) -> Shot:
-    """None is sent twice: what awaits the peer's SYN is the mapping, and the listener behind it."""
-    return Shot(local_port, remote, after_ns, once=True, lasts_ns=GUESS_LASTS_NS)
+def _guess(local_port: int, remote: Endpoint, after_ns: int = 0, lasts_ns: int = GUESS_LASTS_NS) -> Shot:
+    """No RST makes it go again."""
+    return Shot(local_port, remote, after_ns, once=True, lasts_ns=lasts_ns)

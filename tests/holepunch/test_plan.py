@@ -91,6 +91,14 @@ def test_ipv6_comes_first_where_both_have_it() -> None:
     assert [shot.remote for shot in alone.shots] == [B]
 
 
+def test_a_side_that_has_ipv6_alone_is_met_over_it() -> None:
+    """Nothing translates it, so its public endpoint is one of its own; across, there would be no way."""
+    six, other = Endpoint("2a0f:3::1", 1314), Endpoint("2a0f:4::2", 2718)
+    ours, theirs = both(profile(six, six, mapping=Mapping.NONE), profile(THEIRS, B, hosts=(THEIRS, other)))
+    assert [shot.remote for shot in ours.shots] == [other]
+    assert [shot.remote for shot in theirs.shots] == [six]
+
+
 @pytest.mark.parametrize(
     "address",
     ["127.0.0.1", "fe80::1%2", "::1", "169.254.1.1", "224.0.0.1", "ff02::1", "255.255.255.255", "0.0.0.0", "::"],
@@ -257,6 +265,12 @@ def test_the_spray_needs_leave_and_comes_after_the_listener() -> None:
     assert (len(ours.shots), len(theirs.shots)) == (1 + SPRAY_PORTS, 1 + SPRAY_SHOTS)
     assert len({shot.local_port for shot in theirs.shots}) == 1
     assert most_at_once(theirs.shots) < 1000
+
+
+def test_what_awaits_the_spray_is_there_until_its_last_shot() -> None:
+    ours, theirs = both(profile(OURS, A, **RANDOM_NAT), profile(THEIRS, B), spray=True)
+    last_ns = max(shot.after_ns for shot in theirs.shots)
+    assert min(shot.after_ns + (shot.lasts_ns or 0) for shot in ours.shots[1:]) > last_ns
 
 
 def test_a_filter_known_to_ask_for_the_port_leaves_only_the_spray() -> None:

@@ -11,19 +11,21 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
 from simopen import lab
 from simopen.holepunch.budget import MOST_SYNS
-from simopen.lab import Allocation, Filtering, Mapping, Nat, Unsolicited
+from simopen.lab import Allocation, Filtering, LinuxRouter, Mapping, Nat, Unsolicited
 from simopen.lab.trial import stun_server
 from tests.loops import this_loop
 
 pytestmark = pytest.mark.lab
 
 ROOT = Path(__file__).parents[2]
+Router: TypeAlias = Nat | LinuxRouter | None
+
 PORT = 1314
 LEAD_NS = 1_500_000_000  # what a plan takes to work out, on a busy machine
 
@@ -67,7 +69,7 @@ async def site() -> AsyncIterator[tuple[lab.Network, list[str]]]:
         yield net, [each.address for each in servers]
 
 
-async def meet(left: Nat | None, right: Nat | None, *, beside: bool = False, **options: Any) -> Ended:
+async def meet(left: Router, right: Router, *, beside: bool = False, **options: Any) -> Ended:
     async with site() as (net, servers):
         return await met(net, servers, "", (left, right), beside=beside, **options)
 
@@ -76,7 +78,7 @@ async def met(
     net: lab.Network,
     servers: list[str],
     name: str,
-    nats: tuple[Nat | None, Nat | None],
+    nats: tuple[Router, Router],
     *,
     beside: bool = False,
     **options: Any,
@@ -162,6 +164,13 @@ async def test_what_this_program_asks_meanwhile_takes_no_port_from_the_punch() -
 )
 async def test_the_spray_meets_random_ports_and_leaves_one_stream(left: Nat, right: Nat) -> None:
     ended = await meet(left, right, spray=True)
+    assert ended.met, ended.story
+
+
+@pytest.mark.lab(router=True)
+async def test_the_spray_meets_a_real_routers_random_ports_however_late() -> None:
+    """It lets no other socket's SYN-ACK pass than that one's whose SYN it has seen: the sockets have to be there still."""
+    ended = await meet(LinuxRouter(random=True), LinuxRouter(), spray=True)
     assert ended.met, ended.story
 
 
