@@ -124,6 +124,11 @@ class Channel:
         return self._tls
 
     @property
+    def has_begun(self) -> bool:
+        """Whether the other side has begun TLS's handshake, and not ended it."""
+        return self.state is State.HELLO and len(self._hello) == _HELLO_BYTES
+
+    @property
     def ended(self) -> bool:
         """Whether the peer has ended its stream, and all of it has been read."""
         return self._decoder.ended

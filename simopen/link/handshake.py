@@ -34,6 +34,9 @@ from simopen.model.times import MonoNs
 
 HANDSHAKE_S = 1.8
 """From a stream's coming up to its being chosen. It takes 2.1 round trips, and the longest are 0.6 s."""
+BEGUN_S = 6.0
+"""The same where whoever is there has begun to shake hands. What a path loses is sent again, ever later, and where that is
+the initiator's proof, it takes the link to be up: to refuse the stream now would break it."""
 MOST_AT_ONCE = 128
 """Streams that are verified at a time: some 50 KiB each. Beyond, who has been mute longest is closed."""
 _ENOUGH = 2
@@ -257,7 +260,7 @@ class _Candidate(asyncio.Protocol):
         self._up_ns = up_ns
         self._nonce_ns = self._proven_ns = 0
         self._transport: asyncio.Transport | None = None
-        self._done = self._lost = False
+        self._done = self._lost = self._has_more_time = False
 
     async def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Have the loop read the socket."""
@@ -348,6 +351,10 @@ class _Candidate(asyncio.Protocol):
 
     def time_is_up(self) -> None:
         """Nothing has come of it; or it does not take in why it was refused."""
+        if self.channel.has_begun and not (self._done or self._has_more_time):
+            self._has_more_time = True
+            self.timer = asyncio.get_running_loop().call_later(BEGUN_S - HANDSHAKE_S, self.time_is_up)
+            return
         if self._done and self._transport is not None:
             self._transport.abort()
         self.refuse(Reason.NOT_CHOSEN if self.channel.state is State.PROVEN else Reason.SILENT)

@@ -31,8 +31,9 @@ from simopen.model.proof import Reason
 
 _PIECE = 2**18  # of one write: a sealed copy of all of a large one would take its size again
 _HIGH_WATER = 2**19  # asyncio's own for TLS; with a socket's 64 KiB, each write of that size would wait for the kernel
-ANSWER_S = 1.8
-"""For the responder's answer, one round trip after the choice: as long as for all that came before it."""
+ANSWER_S = 10.0
+"""For the responder's answer, one round trip after the choice, and more where the path loses what is said: a peer that
+waits for no choice any more closes the stream, which is told at once."""
 _LAST_WORDS_S = 2.0  # for the kernel to take an alert: a peer that reads nothing shall not keep the socket longer
 
 

@@ -32,7 +32,7 @@ VECTORS = json.loads((ROOT / "tests" / "vectors" / "link_keys.json").read_text(e
         f"less than {session.LEAST_KEY_BYTES} bytes are refused",
         f"`simopen.new_key()` makes {session.KEY_BYTES}",
         f"| ALPN | `{contexts.ALPN}`",
-        f"within {handshake.HANDSHAKE_S} s of its coming up",
+        f"within {handshake.HANDSHAKE_S} s of its coming up, or within {handshake.BEGUN_S} s",
         f"within {transport.ANSWER_S} s of the choice",
         f"{channel.MOST_HANDSHAKE:,} bytes before it has proven anything",
         f"Of {handshake.MOST_AT_ONCE} streams at a time",
