@@ -270,7 +270,7 @@ async def _opened(
         options.window_s,
         hops,
         by_ticket=isinstance(peer, Ticket),
-        by_code=options.session is not None and options.session.role is not None,
+        by_code=not isinstance(peer, Ticket) and options.session is not None and options.session.role is not None,
         tell=tell,
         scheduler=options.scheduler,
     )

@@ -28,6 +28,7 @@ from simopen.holepunch.advice import (
     BY_CODE,
     BY_PROFILE,
     NEW_TICKETS,
+    REFUSING,
     SPRAY,
     SPRAY_BY_CODE,
     SPRAY_BY_PROFILE,
@@ -270,6 +271,7 @@ _CASES = (
         lambda report: _shut(report) and Outcome.NO_ROUTE in _outcomes(report),
         lambda _: "nothing left this host: it has no route to the peer",
         "Check the address, and this host's connection",
+        "Check this host's connection; then make new tickets on both sides",
     ),
     _Case(
         Cause.THIS_HOST,
@@ -318,6 +320,7 @@ _CASES = (
         lambda report: Outcome.ICMP in _outcomes(report),
         lambda _: "a router on the way, or this host's own network, says that it cannot, or must not, get there",
         "Check the address and this host's connection; a firewall may answer so, too, until the peer has fired",
+        f"{REFUSING}; then make new tickets on both sides",
     ),
     _Case(
         Cause.EARLIER_STREAM,

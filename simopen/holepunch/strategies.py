@@ -65,8 +65,8 @@ SPRAY_AFTER_NS = 500_000_000
 GUESS_LASTS_NS = 700_000_000
 """A guess is given up before the kernel sends it again, after 1 s, though this process be late by some of that."""
 AWAITED_NS = SPRAY_SHOTS * SPRAY_INTERVAL_NS + GUESS_LASTS_NS
-"""What awaits the random shots is kept until the last of them: a NAT that has seen its SYN (Linux's connection tracking)
-lets no SYN-ACK pass but the same socket's, as a listener's has another sequence number."""
+"""What awaits the random shots is kept until the last of them: a NAT that tracks connections, as Linux does, lets no
+SYN-ACK pass but the same socket's, since a listener's has another sequence number."""
 DISCARD = 9
 """A port that no NAT gives out (RFC 863's), to open one's own filter for an address: at a port that the peer's NAT once
 gave out, a lenient one would let this SYN in, in the middle of the peer's."""

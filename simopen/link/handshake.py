@@ -35,8 +35,8 @@ from simopen.model.times import MonoNs
 HANDSHAKE_S = 1.8
 """From a stream's coming up to its being chosen. It takes 2.1 round trips, and the longest are 0.6 s."""
 BEGUN_S = 6.0
-"""The same where whoever is there has begun to shake hands. What a path loses is sent again, ever later, and where that is
-the initiator's proof, it takes the link to be up: to refuse the stream now would break it."""
+"""The same where whoever is there has begun to shake hands. What a path loses is sent again, ever later; and where that
+is the initiator's proof, it takes the link to be up: to refuse the stream now would break it."""
 MOST_AT_ONCE = 128
 """Streams that are verified at a time: some 50 KiB each. Beyond, who has been mute longest is closed."""
 _ENOUGH = 2

@@ -166,7 +166,7 @@ def _mapped(attributes: dict[str, Any], server: Endpoint) -> Endpoint:
         raise StunError("its answer names no mapped address")
     mapped = _canonical(found)
     if mapped.family != server.family:
-        raise StunError(f"its answer names an address of another family, {mapped}")
+        raise StunError(f"its answer names an address of another family, {mapped.address} (by a NAT64?)")
     if not mapped.port or reach(mapped.address) is Reach.NOBODY:
         raise StunError(f"its answer names {mapped}, which is nobody's")
     if (why := refusal(mapped, reach(server.address))) is not None:

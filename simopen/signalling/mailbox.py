@@ -30,7 +30,7 @@ from simopen.model.wording import human, quoted
 from simopen.signalling.base import APP_ID, BODY_MOST, Message, Mood, Welcome, visiting
 from simopen.signalling.hashcash import stamps
 from simopen.signalling.mailbox_session import Session
-from simopen.signalling.websocket import OpenWebSocket
+from simopen.signalling.websocket import OpenWebSocket, through
 
 logger = _logs.logger("signalling.mailbox")
 
@@ -40,6 +40,9 @@ _REFUSED = {CloseCode.POLICY_VIOLATION, CloseCode.MESSAGE_TOO_BIG}
 """What a server closes a connection for, and would again."""
 _MEANT = {CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_DATA, CloseCode.MESSAGE_TOO_BIG}
 """What this side closes a connection for is no accident: there is no sense in connecting again."""
+_STALLED = (
+    "short messages may pass here, and long ones not, as where the path's MTU is less than a VPN on it takes it to be"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +100,7 @@ class Mailbox:
         self._written = asyncio.Event()
         self._limit: asyncio.Timeout | None = None
         self._answers = -1
+        self._was_of_use = False  # of this connection, whether all that was asked on it was answered at some time
         self._task: asyncio.Task[None]
 
     async def begin(self) -> None:
@@ -188,15 +192,16 @@ class Mailbox:
         loop, patience, session = asyncio.get_running_loop(), self._patience, self._session
         lost_s, tries = loop.time(), 0
         while not session.is_closed:
-            began_s, answers = loop.time(), session.answers
+            began_s = loop.time()
+            self._was_of_use = False
             why = await self._one_connection()
             now = loop.time()
-            if session.answers > answers:
+            if self._was_of_use:
                 lost_s = now
-            tries = tries + 1 if now - began_s < patience.delay_most_s else 0
+            tries = 0 if self._was_of_use and now - began_s >= patience.delay_most_s else tries + 1
             delay_s = patience.delay(tries - 1) if tries else 0.0
             if not session.welcomes or now + delay_s - lost_s > patience.gone_s:
-                raise RendezvousUnreachable(_gone(session, why))
+                raise RendezvousUnreachable(_gone(session, why, through(self._url) if self._proxy else ""))
             logger.info("%s: %s; connecting again in %s", session.where, why, human(delay_s))
             await asyncio.sleep(delay_s)
 
@@ -244,7 +249,7 @@ class Mailbox:
                 while not self._session.is_closed:
                     await self._hear(await connection.recv())
         except TimeoutError:
-            return f"no answer within {human(answer_s)}, though something was asked"
+            return f"no answer within {human(answer_s)}, though something was asked ({_STALLED})"
         except ConnectionClosed as closed:
             return self._closed(closed)
         finally:
@@ -256,6 +261,7 @@ class Mailbox:
         session.hear(data)
         if session.challenge is not None:
             session.permit(await self._stamp())
+        self._was_of_use = self._was_of_use or session.owes_nothing
         self._wait_for_answer()
         self._told()
         self._tell()
@@ -311,9 +317,9 @@ def _why(error: Exception) -> str:
     return quoted(text) if text else type(error).__name__
 
 
-def _gone(session: Session, why: str) -> str:
+def _gone(session: Session, why: str, through: str) -> str:
     said = "nobody can be reached" if not session.welcomes else "it was lost, and could not be reached again"
-    return f"{session.where}: {said}: {why}. Is this host online, and is the URL right?"
+    return f"{session.where}{through}: {said}: {why}. Is this host online, and is the URL right?"
 
 
 _QUIET = _logs.logger("signalling.websocket")

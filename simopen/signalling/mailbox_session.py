@@ -122,6 +122,11 @@ class Session:
         wants_room = self._is_entering and not self._has_all
         return self._wants_number or wants_room or (self._has_all and len(self._echoed) < len(self._sent))
 
+    @property
+    def owes_nothing(self) -> bool:
+        """Whether the server has answered all that was asked of it on this connection, as far as anything was."""
+        return self._is_bound and not self.expects
+
     def hear(self, data: str | bytes) -> None:
         """Take one message.
 

@@ -68,8 +68,10 @@ def said() -> Iterator[tuple[Diagnosis, Diagnosis | None, Diagnosis | None]]:
         error = LinkError(
             f"one stream came up, and nobody proved the key; of who was there: {reason.value}", reasons=(reason,)
         )
-        alone, planned = (unproven.unproven(_failed(0, by_ticket=by), error) for by in (False, True))
-        yield alone, planned if planned.advice != alone.advice else None, None
+        alone, planned, by_code = (
+            unproven.unproven(_failed(0, **how), error) for how in ({}, {"by_ticket": True}, {"by_code": True})
+        )
+        yield alone, _if_other(planned, alone), _if_other(by_code, alone)
     for made in REPORTS:
         alone, planned = diagnose(made), diagnose(replace(made, plan="a plan", by_ticket=True, spray=False))
         by_code = diagnose(replace(made, plan="a plan", by_code=True, spray=False))

@@ -169,7 +169,7 @@ async def test_the_spray_meets_random_ports_and_leaves_one_stream(left: Nat, rig
 
 @pytest.mark.lab(router=True)
 async def test_the_spray_meets_a_real_routers_random_ports_however_late() -> None:
-    """It lets no other socket's SYN-ACK pass than that one's whose SYN it has seen: the sockets have to be there still."""
+    """It lets no SYN-ACK pass but that of the socket whose SYN it has seen, so that has to be there still."""
     ended = await meet(LinuxRouter(random=True), LinuxRouter(), spray=True)
     assert ended.met, ended.story
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from simopen import Cause, LinkError
@@ -11,9 +13,9 @@ from simopen.model.report import Diagnosis
 from tests.model.test_report import FAILED, report
 
 
-def diagnosed(*reasons: Reason, by_ticket: bool = False) -> Diagnosis:
+def diagnosed(*reasons: Reason, by_ticket: bool = False, by_code: bool = False) -> Diagnosis:
     error = LinkError("nobody proved the key", reasons=reasons)
-    return unproven(report(**{**FAILED, "by_ticket": by_ticket}), error)
+    return unproven(report(**{**FAILED, "by_ticket": by_ticket, "by_code": by_code}), error)
 
 
 @pytest.mark.parametrize("reason", Reason)
@@ -22,10 +24,12 @@ def test_each_reason_has_one_case(reason: Reason) -> None:
 
 
 @pytest.mark.parametrize("reason", [reason for reason in Reason if reason is not Reason.NO_ROOM])
-def test_whoever_has_tickets_is_told_of_no_key_and_the_other_way_round(reason: Reason) -> None:
-    by_key, by_ticket = diagnosed(reason), diagnosed(reason, by_ticket=True)
-    assert by_key.cause is by_ticket.cause is Cause.UNPROVEN
-    assert by_key.sentence == by_ticket.sentence == "nobody proved the key"
+def test_each_is_told_of_what_it_has_and_of_nothing_else(reason: Reason) -> None:
+    by_key, by_ticket, by_code = diagnosed(reason), diagnosed(reason, by_ticket=True), diagnosed(reason, by_code=True)
+    assert by_key.cause is by_ticket.cause is by_code.cause is Cause.UNPROVEN
+    assert by_key.sentence == by_ticket.sentence == by_code.sentence == "nobody proved the key"
+    assert "make a new one" in by_code.advice
+    assert not re.search("ticket|key", by_code.advice)
     assert "ticket" not in by_key.advice.replace("and no tickets", "")
     assert "key" not in by_ticket.advice.replace("and no key", "")
 

@@ -49,6 +49,19 @@ async def test_nobody_there(ports: tuple[int, int]) -> None:
     error = await refused(f"ws://127.0.0.1:{ports[0]}/v1", FICKLE)
     assert isinstance(error, RendezvousUnreachable)
     assert "Connection refused" in str(error)
+    assert "proxy" not in str(error)
+
+
+async def test_a_proxy_that_the_environment_names_is_told_without_its_password(
+    ports: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("http_proxy", f"http://alice:secret@127.0.0.1:{ports[0]}")
+    error = str(await refused("ws://203.0.113.1:4000/v1", FICKLE))
+    assert f"ws://203.0.113.1:4000/v1 through the proxy http://127.0.0.1:{ports[0]}, which the environment" in error
+    assert "secret" not in error
+    monkeypatch.setenv("http_proxy", "none")
+    assert "a proxy, which the environment names and which is none" in str(await refused("ws://203.0.113.1/v1", FICKLE))
 
 
 @pytest.mark.parametrize(
@@ -240,6 +253,21 @@ async def test_what_comes_twice_or_not_at_all_comes_once(kind: type[Replays | Do
         assert await one.receive() == Message("end", b"")
         await one.send("end", b"")
         assert await other.receive() == Message("end", b"")
+
+
+async def test_a_server_that_lets_in_and_takes_no_message_is_given_up() -> None:
+    """As over a path that loses all long packets: each connection comes up, and what it is for never gets there."""
+    middle = Middle(lambda message: [] if message["type"] == "message" else [message])
+    async with (
+        serve("127.0.0.1", 0, stun_ports=None) as server,
+        middle.before(server.url) as url,
+        mailbox(url, url, patience=QUICK) as one,
+    ):
+        await one.enter(await one.allocate())
+        await one.send("first", b"")
+        with pytest.raises(RendezvousUnreachable, match=r"no answer within 200 ms, though something was asked \(short"):
+            await one.receive()
+    assert middle.connections > 2
 
 
 async def test_a_stamp_is_made_where_it_is_asked_for() -> None:
