@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from collections import deque
 from typing import Any
 
@@ -42,6 +44,17 @@ class Pieces(asyncio.Protocol):
                 return
             finally:
                 reading.close()
+
+    def _take_last(self) -> None:
+        """What the kernel has: who writes to a peer that has closed hears of that, and of no word that was said before.
+
+        Of TLS, and so of a link, it has nothing that could be read here.
+        """
+        if self._transport.get_extra_info("ssl_object") is not None:
+            return
+        with contextlib.suppress(OSError):
+            while data := os.read(self._transport.get_extra_info("socket").fileno(), _MOST):
+                self._add(data)
 
     @property
     def has_come(self) -> bool:
@@ -87,7 +100,9 @@ class Pieces(asyncio.Protocol):
         return self._before.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """As asyncio's."""
+        """As asyncio's; both loops close the descriptor right after."""
+        if isinstance(exc, OSError):
+            self._take_last()
         self._ended, self._error = True, exc
         self._changed.set()
         self._before.connection_lost(exc)

@@ -116,6 +116,25 @@ async def test_a_break_is_an_error_once_all_has_been_read(kind: Callable[[], Awa
             await writer.wait_closed()
 
 
+async def test_what_the_peer_said_before_it_closed_comes_though_writing_to_it_failed_first() -> None:
+    async with pair(plain) as ((reader, writer), (_, peer)):
+        writer.write(b"a question")
+        await writer.drain()
+        pieces = Pieces(reader, writer)
+        writer.transport.pause_reading()  # as a loop that comes to the writing first
+        peer.write(b"an answer" * 3000)
+        drop(peer.get_extra_info("socket"))
+        peer.close()
+        await peer.wait_closed()
+        with pytest.raises(ConnectionError):  # noqa: PT012 - however soon
+            while True:
+                writer.write(bytes(2**16))
+                await writer.drain()
+        assert await pieces.read(MOST) == b"an answer" * 3000
+        with pytest.raises(ConnectionError):
+            await pieces.read(MOST)
+
+
 @both_kinds
 async def test_whoever_waits_hears_of_the_end(kind: Callable[[], Awaitable[Both]]) -> None:
     async with pair(kind) as ((reader, writer), (_, peer)):
