@@ -14,7 +14,7 @@ from typing import Any
 
 from simopen.model.endpoint import normalise
 from simopen.net.sockets import connect, drop
-from simopen.net.streams import abort, pass_on, streams_over
+from simopen.net.streams import cut, pass_on, streams_over
 
 _BACKLOG = 128
 Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -40,7 +40,7 @@ async def bridge(stream: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> s
     except BaseException:
         theirs.close()
         raise
-    task = asyncio.get_running_loop().create_task(_carry(stream, inner, mine))
+    task = asyncio.get_running_loop().create_task(_carry(stream, inner))
     _running.add(task)
     task.add_done_callback(_running.discard)
     return theirs
@@ -103,7 +103,7 @@ async def _admitted(server: socket.socket, client: object) -> socket.socket:
             sock.close()
 
 
-async def _carry(outer: Pair, inner: Pair, sock: socket.socket) -> None:
+async def _carry(outer: Pair, inner: Pair) -> None:
     """Both directions, until both have ended; or until one fails, and the other with it."""
     ways = [asyncio.ensure_future(pass_on(outer[0], inner[1])), asyncio.ensure_future(pass_on(inner[0], outer[1]))]
     try:
@@ -112,10 +112,8 @@ async def _carry(outer: Pair, inner: Pair, sock: socket.socket) -> None:
         for way in ways:
             way.cancel()
         await asyncio.gather(*ways, return_exceptions=True)
-        with contextlib.suppress(OSError):
-            drop(sock)  # a FIN would be taken for the end
-        abort(inner[1])
-        abort(outer[1])
+        cut(inner[1])
+        cut(outer[1])
         if not isinstance(error, OSError):
             raise
     finally:

@@ -16,6 +16,7 @@ from functools import partial
 from simopen.net.delayed_close import PunchedSocket
 from simopen.net.memory import keep_blocks
 from simopen.net.os_errors import of_a_stream
+from simopen.net.sockets import drop
 from simopen.net.start_tls import Writer
 
 STREAM_LIMIT = 2**16  # asyncio's own default
@@ -55,6 +56,17 @@ def abort(writer: asyncio.StreamWriter) -> None:
     unsent, and have ended when that had left."""
     with contextlib.suppress(AttributeError):
         writer.transport.abort()
+
+
+def cut(writer: asyncio.StreamWriter) -> None:
+    """`abort`, and so that the peer meets an error where a FIN would pass for the end: a plain stream is reset, and a
+    link says so by itself."""
+    sock = writer.get_extra_info("socket")
+    # uvloop's, of a writer that is closed, has a number that may be another's by now.
+    if sock is not None and not writer.is_closing() and writer.get_extra_info("simopen_link") is None:
+        with contextlib.suppress(OSError):  # macOS's where it has been reset meanwhile
+            drop(sock)
+    abort(writer)
 
 
 async def close(writer: asyncio.StreamWriter, limit_s: float = CLOSE_S) -> None:

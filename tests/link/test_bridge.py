@@ -13,7 +13,8 @@ import pytest
 import simopen
 from simopen.errors import LinkBroken
 from simopen.link.bridge import pair_by
-from tests.link.peers import Pair, stream_pair
+from simopen.net.sockets import drop
+from tests.link.peers import Pair, connected, stream_pair
 
 
 @contextlib.asynccontextmanager
@@ -68,10 +69,21 @@ async def test_a_cut_is_an_error_at_the_socket_too() -> None:
 
 async def test_a_socket_that_is_reset_cuts_the_stream() -> None:
     async with bridged() as (sock, (reader, _)):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        drop(sock)
         sock.close()
         with pytest.raises(LinkBroken):
             await reader.read()
+
+
+async def test_a_socket_that_is_reset_cuts_a_plain_stream_too() -> None:
+    one, other = connected()
+    reader, writer = await asyncio.open_connection(sock=other)
+    sock = await simopen.bridge(await asyncio.open_connection(sock=one))
+    drop(sock)
+    sock.close()
+    with pytest.raises(ConnectionResetError):
+        await reader.read()
+    writer.close()
 
 
 async def test_a_peer_that_writes_to_a_socket_that_is_closed_is_told() -> None:

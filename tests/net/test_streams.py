@@ -17,7 +17,7 @@ import simopen
 from simopen.holepunch import api
 from simopen.net import delayed_close
 from simopen.net.sockets import drop
-from simopen.net.streams import StreamProtocol, abort, pass_on, streams_over
+from simopen.net.streams import StreamProtocol, abort, cut, pass_on, streams_over
 from tests.link.peers import connected
 from tests.loopback import HERE
 
@@ -102,7 +102,17 @@ async def test_a_stream_that_is_lost_as_not_connected_was_reset() -> None:
         await reader.read()
 
 
-async def test_a_stream_that_has_ended_can_be_aborted() -> None:
+async def test_a_stream_that_is_cut_does_not_look_like_one_that_has_ended() -> None:
+    one, other = await stream_pair()
+    one[1].write(b"half of it")
+    assert await other[0].readexactly(10) == b"half of it"
+    cut(one[1])
+    with pytest.raises(ConnectionResetError):
+        await other[0].read()
+    other[1].close()
+
+
+async def test_a_stream_that_has_ended_can_be_aborted_and_cut() -> None:
     """Closed with something unsent, and ended since: asyncio's transport has no loop any more."""
     one, other = await stream_pair()
     one[1].write(bytes(20_000_000))
@@ -110,5 +120,6 @@ async def test_a_stream_that_has_ended_can_be_aborted() -> None:
     await other[0].read()
     await one[1].wait_closed()
     abort(one[1])
+    cut(one[1])
     abort(other[1])
     abort(other[1])
