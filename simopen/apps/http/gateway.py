@@ -20,15 +20,16 @@ from typing import Any, TypeAlias
 import h11
 
 from simopen.apps.http.pieces import Pieces
-from simopen.apps.http.streams import CHUNK, IDEMPOTENT, Streams, copy
+from simopen.apps.http.streams import CHUNK, IDEMPOTENT, Streams, copy, end, linger
 from simopen.net.os_errors import reason
-from simopen.net.streams import abort, close, require_open
+from simopen.net.streams import abort, close, cut, require_open
 
 Connect: TypeAlias = Callable[[], Awaitable[Streams]]
 Fields: TypeAlias = list[tuple[bytes, bytes]]
 
 _MOST_HEAD = 100 * 1024  # as httpcore's: servers refuse much less
 _OF_ONE_CONNECTION = frozenset({b"connection", b"keep-alive", b"proxy-connection"})
+_OF_THE_MESSAGE = frozenset({b"content-length", b"transfer-encoding", b"host"})
 _NOBODY_THERE = b"the server behind this peer is not there\n"
 _NO_ANSWER = b"the server behind this peer has not answered\n"
 _BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
@@ -52,11 +53,13 @@ async def carry(connect: Connect, reader: StreamReader, writer: StreamWriter) ->
     except h11.RemoteProtocolError as error:
         logger.debug("the peer asks what makes no sense: %s", error)
         if not gateway.begun:
+            require_open(writer)
             writer.write(_BAD_REQUEST)
     finally:
         if gateway.begun:
-            abort(writer)  # half an answer shall not look like one that has ended
+            cut(writer)  # half an answer shall not look like one that has ended
         await gateway.leave()
+    await linger(reader, writer)
 
 
 class _Side:
@@ -199,8 +202,10 @@ class _Gateway:
             data = await self._peer.reader.read(CHUNK)
             self._peer.state.receive_data(data)
             if not data:
-                if not server.writer.is_closing():
-                    server.writer.write_eof()
+                # Where the two may be about to change to another protocol, the end is passed on in that.
+                if self._peer.state.their_state in (h11.DONE, h11.MUST_CLOSE):
+                    with contextlib.suppress(OSError):  # who receives from it is told
+                        end(server.writer)
                 return
 
     async def _receive(self, server: _Side) -> None:
@@ -244,19 +249,30 @@ class _Gateway:
         await self._peer.send(h11.EndOfMessage())
 
     async def _pass_on(self, server: _Side) -> None:
-        """Both ways, as it comes."""
-        for one, other in ((self._peer, server), (server, self._peer)):
-            other.writer.write(one.state.trailing_data[0])
-        with contextlib.suppress(OSError):
+        """Both ways, as it comes. Where one side breaks, so does the other: there, that shall not look like an end."""
+        ways = (self._peer, server), (server, self._peer)
+        try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(copy(self._peer.reader, server.writer))
-                group.create_task(copy(server.reader, self._peer.writer))
+                for one, other in ways:
+                    group.create_task(_pass_on(one, other.writer))
+        except* OSError as broken:
+            logger.debug("what the two had changed to broke: %s", broken.exceptions[0])
+            for one, _ in ways:
+                cut(one.writer)
 
     async def leave(self) -> None:
         """Close the server's connection."""
         server, self._server = self._server, None
         if server is not None:
             await close(server.writer)
+
+
+async def _pass_on(one: _Side, writer: StreamWriter) -> None:
+    """What this side has said after its head, and says. Raises: OSError."""
+    if early := one.state.trailing_data[0]:
+        require_open(writer)
+        writer.write(early)
+    await copy(one.reader, writer)
 
 
 @contextlib.contextmanager
@@ -286,6 +302,6 @@ def _kept(message: h11.Request | h11.Response) -> Fields:
 
 
 def _options(message: h11.Request | h11.Response) -> set[bytes]:
-    """What `Connection` names."""
+    """What `Connection` names, but for what is the message's own, whatever is said of it."""
     named = [value for name, value in message.headers if name == b"connection"]
-    return {each.strip().lower() for value in named for each in value.split(b",")}
+    return {each.strip().lower() for value in named for each in value.split(b",")} - _OF_THE_MESSAGE

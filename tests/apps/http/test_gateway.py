@@ -15,6 +15,7 @@ import websockets
 import simopen
 import simopen.http
 from simopen.apps.http import gateway
+from simopen.net.streams import cut
 from tests.apps.http.test_client import (
     OK,
     Peer,
@@ -111,6 +112,13 @@ async def test_half_an_answer_never_looks_like_a_whole_one() -> None:
             await http.get("/")
 
 
+async def test_nor_does_it_to_a_peer_to_whom_a_streams_end_is_the_answers() -> None:
+    async with behind(breaks_off_in_the_body) as (reader, writer):
+        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+
+
 async def test_nonsense_of_a_servers_is_not_passed_on() -> None:
     async def talks_nonsense(reader: StreamReader, writer: StreamWriter) -> None:
         await request(reader)
@@ -190,6 +198,30 @@ async def test_what_a_connection_says_of_itself_is_not_passed_on() -> None:
     assert answer == b"HTTP/1.1 200 OK\r\nd: 4\r\ncontent-length: 2\r\n\r\n"
 
 
+OWN = {
+    "its length": b"connection: content-length, host\r\ncontent-length: 2\r\n\r\nit",
+    "its chunks": b"connection: transfer-encoding\r\ntransfer-encoding: chunked\r\n\r\n2\r\nit\r\n0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("said", OWN.values(), ids=OWN)
+async def test_what_a_message_says_of_itself_is_no_connections(said: bytes) -> None:
+    """A server that is not told where a request ends takes its body for the next one."""
+    fields, _, body = said.partition(b"\r\n\r\n")
+    own = fields.partition(b"\r\n")[2]
+
+    async def tells(reader: StreamReader, writer: StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head == b"POST / HTTP/1.1\r\nhost: x\r\n" + own + b"\r\n\r\n"
+        assert await reader.readexactly(len(body)) == body
+        writer.write(OK)
+        await reader.read()
+
+    async with behind(tells) as (reader, writer):
+        writer.write(b"POST / HTTP/1.1\r\nhost: x\r\n" + said)
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
 @pytest.mark.parametrize("is_there", [False, True])
 async def test_who_waits_to_be_told_to_go_on_and_is_refused_is_told_that(*, is_there: bool) -> None:
     """Whether its body comes after that nobody knows, so the stream ends."""
@@ -230,6 +262,13 @@ async def test_nonsense_of_the_peers_is_refused(said: bytes) -> None:
         writer.write(said)
         assert (await reader.readline()) == b"HTTP/1.1 400 Bad Request\r\n"
         await reader.read()
+
+
+async def test_who_is_refused_while_it_still_speaks_hears_that() -> None:
+    """A stream that is closed with something unread is reset, and what was said last is lost."""
+    async with behind(good) as (reader, writer):
+        writer.write(b"GET what\r\n\r\n" + bytes(1_000_000))
+        assert (await reader.read()).startswith(b"HTTP/1.1 400 Bad Request\r\n")
 
 
 async def test_large_bodies_go_both_ways() -> None:
@@ -282,18 +321,68 @@ async def test_a_peer_that_goes_in_the_middle_of_an_answer_ends_the_servers_conn
         await gone.wait()
 
 
+CHANGE = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: upper\r\n\r\n"
+CHANGES = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: upper\r\n\r\n"
+
+
 async def test_what_the_two_change_to_passes_and_half_closes_travel() -> None:
     async def upper(reader: StreamReader, writer: StreamWriter) -> None:
         await request(reader)
-        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: upper\r\n\r\nready: ")
+        writer.write(CHANGES + b"ready: ")
         writer.write((await reader.read()).upper())
 
     async with behind(upper) as (reader, writer):
-        writer.write(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: upper\r\n\r\n" + b"early ")
+        writer.write(CHANGE + b"early ")
         writer.write(b"words" * 100_000)
         writer.write_eof()
         assert b"upgrade: upper\r\n" in await reader.readuntil(b"\r\n\r\n")
         assert await reader.read() == b"ready: EARLY " + b"WORDS" * 100_000
+
+
+async def test_who_has_ended_its_direction_by_the_change_hears_what_comes_after_it() -> None:
+    async def speaks(reader: StreamReader, writer: StreamWriter) -> None:
+        await request(reader)
+        writer.write(CHANGES + b"words")
+        assert await reader.read() == b""
+
+    async with behind(speaks) as (reader, writer):
+        writer.write(CHANGE)
+        writer.write_eof()
+        assert await reader.read() == CHANGES + b"words"
+
+
+async def test_what_breaks_after_the_change_does_not_look_ended_to_the_peer() -> None:
+    async def breaks(reader: StreamReader, writer: StreamWriter) -> None:
+        await request(reader)
+        writer.write(CHANGES + b"half")
+        assert await reader.readexactly(3) == b"got"
+        cut(writer)
+
+    async with behind(breaks) as (reader, writer):
+        writer.write(CHANGE)
+        await reader.readuntil(b"half")
+        writer.write(b"got")
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+
+
+async def test_nor_does_it_to_the_server() -> None:
+    heard: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def hears(reader: StreamReader, writer: StreamWriter) -> None:
+        await request(reader)
+        writer.write(CHANGES)
+        try:
+            heard.set_result(await reader.read())
+        except ConnectionResetError as error:
+            heard.set_exception(error)
+
+    async with behind(hears) as (reader, writer):
+        writer.write(CHANGE)
+        await reader.readuntil(b"\r\n\r\n")
+        cut(writer)
+        with pytest.raises(ConnectionResetError):
+            await heard
 
 
 async def test_websockets_pass() -> None:

@@ -121,7 +121,7 @@ async def test_what_the_peer_said_before_it_closed_comes_though_writing_to_it_fa
         writer.write(b"a question")
         await writer.drain()
         pieces = Pieces(reader, writer)
-        writer.transport.pause_reading()  # as a loop that comes to the writing first
+        writer.transport.pause_reading()  # type: ignore[attr-defined]  # as a loop that comes to the writing first
         peer.write(b"an answer" * 3000)
         drop(peer.get_extra_info("socket"))
         peer.close()
