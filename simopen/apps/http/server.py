@@ -1,31 +1,31 @@
 """Serving HTTP to a peer: an ASGI application, or a server that runs on this host already, over punched streams.
 
 Theory of operation: servers accept connections, and take no streams. So the bytes of each stream go to a connection of
-its own, by a Unix socket in a folder that only this user may enter, where uvicorn runs the application and keeps it. A
-server that was named has a will of its own of when a connection ends: `gateway` asks it, request for request.
+its own, a pair of sockets of which uvicorn has one, and runs the application and keeps it; it listens nowhere. A server
+that was named has a will of its own of when a connection ends: `gateway` asks it, request for request.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import logging
-import tempfile
+import socket
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import uvicorn
 from uvicorn.config import LOG_LEVELS
 
 from simopen.apps.http import gateway
-from simopen.apps.http.application import Application, keeping
-from simopen.apps.http.gateway import Connect
-from simopen.apps.http.streams import Streams, copy
+from simopen.apps.http.application import Address, Application, Kept, Lived
+from simopen.apps.http.pieces import Pieces
+from simopen.apps.http.streams import CHUNK, Streams, end, linger, pour
 from simopen.model.endpoint import check_port, host_and_port
 from simopen.net.os_errors import connection_reason
-from simopen.net.streams import close
+from simopen.net.streams import close, cut, require_open, streams_over
 
 One: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -53,12 +53,12 @@ async def serve(
 
     Where the server that was named cannot be reached, or does not answer, the peer is told so by an answer, 502, and
     that is logged; the stream goes on. What an application still does 5 s after all streams have ended, or after this
-    was cancelled, is cancelled.
+    was cancelled, is cancelled; its lifespan, where that has not ended 5 s later.
     """
     if callable(served):
         try:
-            async with _running(served, log_level) as connect:
-                await _carry(partial(_connected, connect), streams)
+            async with _running(served, log_level) as server:
+                await _carry(partial(_connected, server), streams)
         finally:
             if isinstance(streams, tuple):
                 await close(streams[1])
@@ -87,33 +87,37 @@ async def _open(host: str, port: int) -> Streams:
 
 
 @contextlib.asynccontextmanager
-async def _running(application: Application, log_level: str) -> AsyncIterator[Connect]:
-    """The application behind a Unix socket of its own; how to connect to it."""
-    with tempfile.TemporaryDirectory(prefix="simopen-http-") as folder:
-        path = str(Path(folder, "socket"))
-        server = _Server(
-            _Config(
-                keeping(application),
-                uds=path,
-                timeout_keep_alive=_KEPT_S,
-                timeout_graceful_shutdown=_TO_END_S,
-                log_level=log_level,
-                access_log=False,
-            )
+async def _running(application: Application, log_level: str, limit_s: float = 2 * _TO_END_S) -> AsyncIterator[_Server]:
+    """What connects to the application; `limit_s`: for it to end, before its lifespan is cancelled."""
+    lived = Lived(application)
+    server = _Server(
+        _Config(
+            lived,
+            http="h11",  # as what the application says is judged before
+            proxy_headers=False,
+            timeout_keep_alive=_KEPT_S,
+            timeout_graceful_shutdown=_TO_END_S,
+            log_level=log_level,
+            access_log=False,
         )
-        running = asyncio.create_task(server.serve())
+    )
+    running = asyncio.create_task(server.serve(sockets=[]))
+    try:
+        starting = asyncio.create_task(server.up.wait())
         try:
-            listening = asyncio.create_task(server.listening.wait())
-            try:
-                await asyncio.wait({running, listening}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                listening.cancel()
-            if running.done():
-                running.result()
-            yield lambda: asyncio.open_unix_connection(path)
+            await asyncio.wait({running, starting}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            server.should_exit = True
+            starting.cancel()
+        if running.done():
+            running.result()
+        yield server
+    finally:
+        server.should_exit = True
+        ending = asyncio.get_running_loop().call_later(limit_s, lived.end)
+        try:
             await _seen_off(running)
+        finally:
+            ending.cancel()
 
 
 async def _seen_off(task: asyncio.Task[None]) -> None:
@@ -141,21 +145,33 @@ class _Config(uvicorn.Config):
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's, which leaves the program's signals alone, and tells when it listens."""
+    """uvicorn's, which leaves the program's signals alone, tells when it is up, and is given connections."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
-        self.listening = asyncio.Event()
+        self.up = asyncio.Event()
 
     async def startup(self, *arguments: Any, **options: Any) -> None:
-        try:
+        with contextlib.suppress(SystemExit):  # it is made to be a program's main thing
             await super().startup(*arguments, **options)
-        except SystemExit:  # it is made to be a program's main thing
-            raise RuntimeError(
-                "the application did not start: its lifespan failed, and uvicorn has logged why"
-            ) from None
-        if self.started:
-            self.listening.set()
+        if not self.started:
+            raise RuntimeError("the application did not start: its lifespan failed, and uvicorn has logged why")
+        self.up.set()
+
+    async def connect(self, application: Kept) -> Streams:
+        """To this one, by a connection of its own. Raises: OSError."""
+        config = copy.copy(self.config)
+        config.loaded_app = application
+        kind: Any = config.http_protocol_class
+        make = partial(kind, config=config, server_state=self.server_state, app_state=self.lifespan.state)
+        theirs, ours = socket.socketpair()
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(make, theirs)
+        except BaseException:
+            for each in (theirs, ours):
+                each.close()
+            raise
+        return await streams_over(ours)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -194,12 +210,54 @@ async def _carry_one(one: One, reader: asyncio.StreamReader, writer: asyncio.Str
         await close(writer)
 
 
-async def _connected(connect: Connect, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """To one connection, until one of the two has broken, or both have ended."""
-    inner_reader, inner_writer = await connect()
+async def _connected(server: _Server, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """To a connection of its own, until that has ended; or until the peer's stream has broken. Raises: OSError."""
+    ends = (_address_of(writer, name) for name in ("peername", "sockname"))
+    application = Kept(server.config.loaded_app, *ends)
+    inner_reader, inner_writer = await server.connect(application)
     try:
         async with asyncio.TaskGroup() as group:
-            group.create_task(copy(reader, inner_writer))
-            group.create_task(copy(inner_reader, writer))
+            asking = group.create_task(_ask(reader, inner_writer))
+            await pour(_Answers(Pieces(inner_reader, inner_writer)), writer)
+            asking.cancel()
     finally:
         await close(inner_writer)
+    if application.is_in_an_answer:
+        cut(writer)  # half of one shall not look like one that has ended
+    else:
+        await linger(reader, writer)
+
+
+def _address_of(writer: asyncio.StreamWriter, name: str) -> Address | None:
+    address = writer.get_extra_info(name)
+    return address[:2] if isinstance(address, tuple) else None
+
+
+async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """What the peer says, until its end, or the connection's: whoever has answered need not have read it all.
+
+    Raises: OSError, the peer's.
+    """
+    while chunk := await reader.read(CHUNK):
+        try:
+            require_open(writer)
+            writer.write(chunk)
+            await writer.drain()
+        except OSError:
+            return
+    with contextlib.suppress(OSError):
+        end(writer)
+
+
+class _Answers:
+    """What a connection says until it ends: one that was closed with something unread seems to have broken."""
+
+    def __init__(self, pieces: Pieces) -> None:
+        self._pieces = pieces
+
+    async def read(self, most: int, /) -> bytes:
+        """As asyncio's reader's."""
+        try:
+            return await self._pieces.read(most)
+        except OSError:
+            return b""

@@ -56,14 +56,14 @@ def end(writer: asyncio.StreamWriter) -> None:
         writer.write_eof()
 
 
-async def linger(reader: Reader, writer: asyncio.StreamWriter) -> None:
-    """End the stream in this direction, and let the peer come to its end of it, for `LINGER_S` at most.
+async def linger(reader: Reader, writer: asyncio.StreamWriter, limit_s: float = LINGER_S) -> None:
+    """End the stream in this direction, and let the peer come to its end of it, for so long at most.
 
     What it still sends is read: a kernel that closes a socket with something unread resets it, and what was said last
     is lost on the way.
     """
     with contextlib.suppress(OSError):  # a time-out, too
         end(writer)
-        async with asyncio.timeout(LINGER_S):
+        async with asyncio.timeout(limit_s):
             while await reader.read(CHUNK):
                 pass

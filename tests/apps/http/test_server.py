@@ -24,7 +24,7 @@ Receive: TypeAlias = Callable[[], Awaitable[dict[str, Any]]]
 async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
     """Says what was asked for, and how long the body was."""
     if scope["type"] == "lifespan":
-        await _lives(receive, send)
+        await lives(receive, send)
         return
     length, more = 0, True
     while more:
@@ -34,7 +34,7 @@ async def application(scope: dict[str, Any], receive: Receive, send: Send) -> No
     await send({"type": "http.response.body", "body": f"{scope['method']} {scope['path']} {length}".encode()})
 
 
-async def _lives(receive: Receive, send: Send) -> None:
+async def lives(receive: Receive, send: Send) -> None:
     for what in ("startup", "shutdown"):
         assert (await receive())["type"] == f"lifespan.{what}"
         await send({"type": f"lifespan.{what}.complete"})
@@ -84,43 +84,6 @@ async def shout(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         await send({"type": "websocket.send", "text": event["text"].upper()})
 
 
-FAILING = "raises", "says-nothing", "is-cancelled", "headers-of-text"
-ANSWERING = "closes", "raises-afterwards"
-
-
-async def fails(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-    """In the ways that an application can."""
-    if scope["type"] == "lifespan":
-        await _lives(receive, send)
-    elif scope["path"] == "/raises":
-        raise RuntimeError("boom")
-    elif scope["path"] == "/is-cancelled":
-        task = asyncio.ensure_future(asyncio.Event().wait())
-        task.cancel()
-        await task
-    elif scope["path"] == "/headers-of-text":
-        await send({"type": "http.response.start", "status": 200, "headers": [("x", "y")]})
-    elif scope["path"] == "/raises-afterwards":
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
-        await send({"type": "http.response.body", "body": b"ok"})
-        raise RuntimeError("a task in the background")
-    elif scope["path"] == "/closes":
-        closing = [(b"Connection", b"close"), (b"content-length", b"2")]
-        await send({"type": "http.response.start", "status": 200, "headers": closing})
-        await send({"type": "http.response.body", "body": b"ok"})
-
-
-async def test_an_application_that_fails_or_would_close_ends_no_stream(caplog: pytest.LogCaptureFixture) -> None:
-    async with served(fails) as streams, client(streams) as asking:
-        told = [await asking.get(f"http://peer/{path}") for path in (*FAILING, *ANSWERING) * 2]
-    statuses = [500] * len(FAILING) + [200] * len(ANSWERING)
-    assert [(each.status_code, "connection" in each.headers) for each in told] == [
-        (each, False) for each in statuses
-    ] * 2
-    assert "the application failed at GET /raises" in caplog.text
-    assert "the application did not answer GET /says-nothing" in caplog.text
-
-
 async def test_a_programs_own_uvicorn_goes_on_logging() -> None:
     logs = [logging.getLogger(name) for name in ("uvicorn", "uvicorn.error", "uvicorn.access")]
     handler = logging.NullHandler()
@@ -137,30 +100,6 @@ async def test_a_programs_own_uvicorn_goes_on_logging() -> None:
         for log in logs:
             log.removeHandler(handler)
         logs[1].setLevel(logging.NOTSET)
-
-
-@pytest.mark.parametrize("cancels", [1, 2])
-async def test_cancelled_while_the_application_starts_nothing_of_it_is_left(cancels: int) -> None:
-    steps, begun, goes_on = list[str](), asyncio.Event(), asyncio.Event()
-
-    async def slow(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        await receive()
-        begun.set()
-        await goes_on.wait()
-        await send({"type": "lifespan.startup.complete"})
-        steps.append((await receive())["type"])
-        await send({"type": "lifespan.shutdown.complete"})
-
-    async with meeting(good) as meet:
-        serving = asyncio.create_task(simopen.http.serve(slow, await meet()))
-        await begun.wait()
-        for _ in range(cancels):
-            serving.cancel()
-            await asyncio.sleep(0)
-        goes_on.set()
-        with pytest.raises(asyncio.CancelledError):
-            await serving
-    assert steps == ["lifespan.shutdown"]
 
 
 async def test_an_applications_websockets_pass() -> None:
@@ -253,41 +192,6 @@ async def test_a_stream_that_breaks_ends_the_serving_quietly() -> None:
         await writer.drain()
         writer.transport.abort()
         await ended.wait()
-
-
-async def test_an_application_that_does_not_end_is_ended_once_nobody_is_there() -> None:
-    stopped, begun = list[str](), {"/streams": asyncio.Event(), "/waits": asyncio.Event()}
-
-    async def endless(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await _lives(receive, send)
-            return
-        try:
-            begun[scope["path"]].set()
-            await send({"type": "http.response.start", "status": 200, "headers": []})
-            while scope["path"] == "/streams":
-                await send({"type": "http.response.body", "body": b"more", "more_body": True})
-                await asyncio.sleep(0.01)
-            await asyncio.Event().wait()
-        finally:
-            stopped.append(scope["path"])
-
-    async def asked(path: str) -> None:
-        done = asyncio.Event()
-
-        async def serve(*arguments: Any) -> None:
-            await simopen.http.serve(*arguments, log_level="critical")
-            done.set()
-
-        async with served(endless, serve) as (_, writer):
-            writer.write(b"GET %s HTTP/1.1\r\nhost: x\r\n\r\n" % path.encode())
-            await begun[path].wait()
-            writer.transport.abort()
-            await done.wait()
-
-    async with asyncio.timeout(20):
-        await asyncio.gather(asked("/streams"), asked("/waits"))
-    assert sorted(stopped) == ["/streams", "/waits"]
 
 
 async def test_a_fault_of_one_stream_is_logged_and_harms_no_other(caplog: pytest.LogCaptureFixture) -> None:
