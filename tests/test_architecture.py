@@ -117,6 +117,7 @@ TESTS = Path(__file__).parent
 CONTRIBUTING = TESTS.parent / "CONTRIBUTING.md"
 SCENARIOS = {
     "apps/http/test_broken_anywhere": "HTTP over streams that break after each byte of a request or its answer",
+    "apps/http/test_one_stream": "what requests are told once the one stream of their transport has ended",
     "apps/http/test_over_session": "HTTP over a session whose streams are cut",
     "apps/transfer/test_full_disk": "a transfer onto a disk that becomes full meanwhile",
     "cli/test_meet_in_lab": "`simopen meet` with wrong clocks, where it sprays, and where it is killed, in the lab",

@@ -5,6 +5,7 @@ what becomes of the stream:
 
 - There is one connection, which never expires. Requests take turns, in the order of their coming: httpx's limits and
   its time-outs for a pool and for connecting have no say, as there is no pool, and a meeting has a window of its own.
+  Only a task that holds a response, and so waits for itself, does so for the pool's time-out.
 - A response that is closed before its end is read on, up to a limit, so that the stream can be kept.
 - Where the stream has broken, whoever comes next meets again. A request that had been sent by then is sent again only
   if doing it twice is as good as once (RFC 9110 §9.2.2), nothing of the answer has come, and its body is still there.
@@ -38,7 +39,11 @@ MOST_DRAINED = 2**20
 DRAINED_S = 2.0
 """For how long at most."""
 _TRIES = 3
+_PIECE = 2**18
+"""Bytes that the time-out for writing holds for: of all of a large body nobody could tell."""
 _CLOSED = "this transport is closed"
+_UNASKED = "what the peer says as an answer was there before the request"
+_NAMES = {"client_addr": "sockname", "server_addr": "peername"}  # httpcore's, and asyncio's
 _FAILURES = (
     *(httpcore2.TimeoutException, httpcore2.NetworkError),
     *(httpcore2.ProtocolError, httpcore2.UnsupportedProtocol),
@@ -65,6 +70,7 @@ class Transport(httpx2.AsyncBaseTransport):
         self._meet = meet
         self._most_drained = most_drained
         self._turn = asyncio.Lock()
+        self._holder: asyncio.Task[Any] | None = None
         self._connection: httpcore2.AsyncHTTP11Connection | None = None
         self._stream: _Stream | None = None
         self._closed = False
@@ -85,17 +91,38 @@ class Transport(httpx2.AsyncBaseTransport):
                 raise httpcore2.UnsupportedProtocol(
                     f"{request.url.scheme}:// is not spoken over a punched stream: use http://, and a key or a ticket"
                 )
-            await self._turn.acquire()
+            await self._take_turn(request)
             try:
                 answer = await self._ask(request, library)
             except BaseException:
-                self._turn.release()
+                self._end_turn()
                 raise
-        body = _body_class(library)(answer.stream, self._finish, functools.partial(_raising, library, request))
+        body = _body_class(library)(answer.stream, self, functools.partial(_raising, library, request))
         response: httpx2.Response = library.Response(
             status_code=answer.status, headers=answer.headers, stream=body, extensions=answer.extensions
         )
         return response
+
+    async def _take_turn(self, request: httpx2.Request) -> None:
+        """Raises: httpcore2.PoolTimeout where this very task has the turn, and does not end it meanwhile."""
+        own = self._holder is asyncio.current_task()
+        try:
+            async with asyncio.timeout(request.extensions.get("timeout", {}).get("pool") if own else None):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise httpcore2.PoolTimeout(
+                "this task holds a response that it has not closed, and the next request waits for that: "
+                "read it to its end, or close it, first"
+            ) from None
+        self._hold()
+
+    def _hold(self) -> None:
+        """The turn is this task's: it has asked, or reads the answer."""
+        self._holder = asyncio.current_task()
+
+    def _end_turn(self) -> None:
+        self._holder = None
+        self._turn.release()
 
     async def _ask(self, request: httpx2.Request, library: Any) -> httpcore2.Response:
         url = httpcore2.URL(scheme=b"http", host=b"peer", port=80, target=request.url.raw_path)
@@ -112,6 +139,7 @@ class Transport(httpx2.AsyncBaseTransport):
             try:
                 return await self._answered(connection, stream, asked)
             except (httpcore2.NetworkError, httpcore2.RemoteProtocolError) as error:
+                stream.note(str(error))
                 if not stream.broken or stream.answered or isinstance(self._meet, _Once):
                     raise
                 if not repeatable:
@@ -131,7 +159,7 @@ class Transport(httpx2.AsyncBaseTransport):
         if not stream.answered:
             stream.broken = True
             await connection.aclose()
-            raise httpcore2.RemoteProtocolError("what the peer says as an answer was there before the request")
+            raise httpcore2.RemoteProtocolError(_UNASKED)
         return answer
 
     async def _connected(self) -> tuple[httpcore2.AsyncHTTP11Connection, _Stream]:
@@ -139,13 +167,17 @@ class Transport(httpx2.AsyncBaseTransport):
         if self._closed:
             raise httpcore2.ConnectError(_CLOSED)
         if self._connection is not None and not self._connection.is_closed() and self._connection.has_expired():
+            if self._stream is not None:
+                await self._stream.look()
             await self._connection.aclose()
         if self._connection is None or self._connection.is_closed() or self._stream is None:
             self._connection = None
+            if isinstance(self._meet, _Once) and self._stream is not None:
+                self._meet.ended_by = self._stream.why
             try:
                 reader, writer = await self._meet()
             except (SimopenError, OSError) as error:
-                raise httpcore2.ConnectError(reason(error) if isinstance(error, OSError) else str(error)) from error
+                raise httpcore2.ConnectError(_words(error)) from error
             if self._closed:  # while they met
                 await close(writer)
                 raise httpcore2.ConnectError(_CLOSED)
@@ -164,10 +196,10 @@ class Transport(httpx2.AsyncBaseTransport):
         except RuntimeError:  # another task is reading it, which only the stream's end can tell that it is over
             if self._connection is None or self._connection.is_closed():
                 raise
-            self._ended("a response was closed while another task read it, and so the stream was closed with it")
+            self._note("a response was closed while another task read it, and so the stream was closed with it")
             await self._connection.aclose()
         finally:
-            self._turn.release()
+            self._end_turn()
 
     async def _drain(self, rest: AsyncIterator[bytes]) -> None:
         left = self._most_drained
@@ -179,15 +211,15 @@ class Transport(httpx2.AsyncBaseTransport):
                         break
                 else:
                     return
-        self._ended(
+        self._note(
             f"a response was closed before its end, {self._most_drained:,} bytes and {DRAINED_S:g} s more did not "
             "reach that, and so the stream was closed with it: read responses to their end, or give `most_drained`"
         )
 
-    def _ended(self, why: str) -> None:
+    def _note(self, why: str) -> None:
         """Why there is no stream any more, for whoever asks next where no other is met for."""
-        if isinstance(self._meet, _Once):
-            self._meet.ended_by = why
+        if self._stream is not None:
+            self._stream.why = why
 
     async def aclose(self) -> None:
         """Close the stream; requests that are under way fail."""
@@ -219,21 +251,36 @@ class _Once:
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.streams: Streams | None = (reader, writer)
-        self.ended_by = "the stream has ended, and this transport has no other"
+        self.ended_by = ""
 
     async def __call__(self) -> Streams:
         streams, self.streams = self.streams, None
         if streams is None:
-            raise ConnectionResetError(self.ended_by)
+            said = ("the stream has ended, and this transport has no other", self.ended_by)
+            raise ConnectionResetError(": ".join(filter(None, said)))
         return streams
 
 
 class _Stream(httpcore2.AsyncNetworkStream):
-    """What httpcore reads and writes. `broken`: it has ended, in order or not; `answered`: something has come."""
+    """What httpcore reads and writes. `broken`: it has ended, in order or not; `answered`: something has come.
+
+    `why`: what has ended it, where that is known.
+    """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._pieces, self._writer = Pieces(reader, writer), writer
         self.broken = self.answered = False
+        self.why = ""
+
+    def note(self, why: str) -> None:
+        """What has ended it: the first that is said counts."""
+        self.why = self.why or why
+
+    async def look(self) -> None:
+        """Note what has ended it between two requests: it has been lost by now, or there is something to read."""
+        with contextlib.suppress(*_FAILURES):
+            if await self.read(1, DRAINED_S):
+                self.note(_UNASKED)
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         with self._noting(httpcore2.ReadError):
@@ -245,21 +292,27 @@ class _Stream(httpcore2.AsyncNetworkStream):
                     raise httpcore2.ReadTimeout(f"the peer sent nothing for {timeout:g} s") from None
                 raise
         self.answered = self.answered or bool(data)
-        self.broken = self.broken or not data
+        if not data:
+            self.broken = True
+            self.note("the peer has ended it")
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         with self._noting(httpcore2.WriteError):
-            if self._writer.is_closing():
-                raise ConnectionResetError("the stream has ended")
-            try:
-                async with asyncio.timeout(timeout):
-                    self._writer.write(buffer)
-                    await self._writer.drain()
-            except TimeoutError as error:
-                if error.errno is None:
-                    raise httpcore2.WriteTimeout(f"the peer took nothing for {timeout:g} s") from None
-                raise
+            for begin in range(0, len(buffer), _PIECE):
+                await self._write(memoryview(buffer)[begin : begin + _PIECE], timeout)
+
+    async def _write(self, piece: memoryview, timeout: float | None) -> None:
+        if self._writer.is_closing():
+            raise ConnectionResetError("the stream has ended")
+        try:
+            async with asyncio.timeout(timeout):
+                self._writer.write(piece)
+                await self._writer.drain()
+        except TimeoutError as error:
+            if error.errno is None:
+                raise httpcore2.WriteTimeout(f"the peer took nothing for {timeout:g} s") from None
+            raise
 
     @contextlib.contextmanager
     def _noting(self, kind: type[Exception]) -> Iterator[None]:
@@ -267,7 +320,14 @@ class _Stream(httpcore2.AsyncNetworkStream):
             yield
         except OSError as error:
             self.broken = True
-            raise kind(reason(error)) from error
+            self.note(_words(error))
+            raise kind(_words(error)) from error
+        except httpcore2.TimeoutException as error:
+            self.note(str(error))
+            raise
+        except asyncio.CancelledError:
+            self.note("a request was cancelled before its answer was whole")
+            raise
 
     async def aclose(self) -> None:
         self._writer.close()
@@ -279,15 +339,20 @@ class _Stream(httpcore2.AsyncNetworkStream):
     def get_extra_info(self, info: str) -> Any:
         if info == "is_readable":  # asked of an idle connection: the peer has ended it, or said what nobody has asked
             return self._writer.is_closing() or self._pieces.has_come
-        return self._writer.get_extra_info(info)
+        return self._writer.get_extra_info(_NAMES.get(info, info))
+
+
+def _words(error: Exception) -> str:
+    return reason(error) or type(error).__name__  # a time-out may have no words
 
 
 # --- httpx2 and httpx alike
 
 
 def _library_of(request: object) -> Any:
-    """What this request's class is from: httpx2, or httpx."""
-    return sys.modules[type(request).__module__.partition(".")[0]]
+    """What this request's class is from, or what that is derived from: httpx2, or httpx."""
+    of = (each.__module__.partition(".")[0] for each in type(request).__mro__)
+    return sys.modules[next((name for name in of if name in ("httpx2", "httpx")), "httpx2")]
 
 
 @contextlib.contextmanager
@@ -306,12 +371,13 @@ def _body_class(library: Any) -> Any:
     """The class of a response's body, for the library that asks whether it is of its own."""
 
     class Body(library.AsyncByteStream):  # type: ignore[misc]
-        def __init__(self, body: Any, finish: Callable[..., Awaitable[None]], raising: Callable[[], Any]) -> None:
-            self._body, self._finish, self._raising = body, finish, raising
+        def __init__(self, body: Any, transport: Transport, raising: Callable[[], Any]) -> None:
+            self._body, self._transport, self._raising = body, transport, raising
             self._pieces: AsyncIterator[bytes] | None = None
             self._over = False
 
         async def __aiter__(self) -> AsyncIterator[bytes]:
+            self._transport._hold()
             self._pieces = aiter(self._body)
             with self._raising():
                 async for piece in self._pieces:
@@ -321,6 +387,6 @@ def _body_class(library: Any) -> Any:
             if self._over:
                 return
             self._over = True
-            await self._finish(self._body, self._pieces or aiter(self._body))
+            await self._transport._finish(self._body, self._pieces or aiter(self._body))
 
     return Body

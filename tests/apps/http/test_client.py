@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeAlias
 
@@ -300,36 +301,19 @@ async def test_a_body_that_is_left_is_read_on_up_to_a_limit(size: int, connectio
         assert transport.connections == connections
 
 
-async def test_over_one_stream_alone_the_requests_after_its_end_say_why() -> None:
-    async with meeting(long(9_000_000)) as meet:
-        transport = simopen.http.Transport.over(*await meet())
-        async with client(httpx2, transport) as http:
-            async with http.stream("GET", "/"):
-                pass
-            with pytest.raises(httpx2.ConnectError, match=r"closed before its end, 1,048,576 bytes .* read responses"):
-                await http.get("/")
-
-
-async def test_over_one_stream_alone_nothing_is_repeated() -> None:
-    async with meeting(leaves) as meet, client(httpx2, simopen.http.Transport.over(*await meet())) as http:
-        with pytest.raises(httpx2.RemoteProtocolError):
-            await http.get("/")
-        with pytest.raises(httpx2.ConnectError, match="this transport has no other"):
-            await http.get("/")
-
-
 @pytest.mark.parametrize("library", LIBRARIES)
 async def test_a_meeting_that_fails_is_httpx_s_error_and_the_next_request_tries_again(library: Any) -> None:
     async with meeting(good) as meet:
-        tries = iter([WindowClosed("no stream within 10 s: silence"), OSError(101, "Network is unreachable")])
+        known = WindowClosed("no stream within 10 s: silence"), OSError(101, "Network is unreachable")
+        tries = iter([*known, TimeoutError()])  # as asyncio raises it: without words
 
-        async def fails_twice() -> Streams:
+        async def fails_thrice() -> Streams:
             if (error := next(tries, None)) is not None:
                 raise error
             return await meet()
 
-        async with client(library, simopen.http.Transport(fails_twice)) as http:
-            for words in ("no stream within 10 s: silence", "Network is unreachable"):
+        async with client(library, simopen.http.Transport(fails_thrice)) as http:
+            for words in ("no stream within 10 s: silence", "Network is unreachable", "TimeoutError"):
                 with pytest.raises(library.ConnectError, match=words):
                     await http.get("/")
             assert (await http.get("/")).text == "ok"
@@ -361,6 +345,85 @@ async def test_a_time_out_is_told_in_httpx_s_words() -> None:
     async with meeting(mute) as meet, client(httpx2, simopen.http.Transport(meet)) as http:
         with pytest.raises(httpx2.ReadTimeout, match=r"the peer sent nothing for 0\.02 s"):
             await http.get("/", timeout=httpx2.Timeout(None, read=0.02))
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("reads", [False, True])
+async def test_a_task_that_holds_a_response_and_asks_again_is_told_so(library: Any, *, reads: bool) -> None:
+    """It waits for itself: what others do not heed holds for that, the pool's time-out."""
+    limit = library.Timeout(None, pool=0.05)
+    async with meeting(long(9_000_000), good) as meet, client(library, simopen.http.Transport(meet)) as http:
+        response = await http.send(http.build_request("GET", "/"), stream=True)
+        pieces = response.aiter_raw()
+        if reads:
+            await anext(pieces)
+        with pytest.raises(library.PoolTimeout, match="holds a response that it has not closed"):
+            await http.get("/", timeout=limit)
+        other = asyncio.create_task(http.get("/", timeout=limit))
+        _, waiting = await asyncio.wait({other}, timeout=0.1)
+        assert waiting
+        await response.aclose()
+        assert (await other).text == "ok"
+
+
+async def test_whoever_reads_a_response_is_who_holds_it() -> None:
+    limit = httpx2.Timeout(None, pool=0.05)
+    async with (
+        meeting(long(9_000_000), good) as meet,
+        client(httpx2, transport := simopen.http.Transport(meet)) as http,
+    ):
+        response = await http.send(http.build_request("GET", "/"), stream=True)
+
+        async def reads() -> None:
+            pieces = response.aiter_raw()
+            await anext(pieces)
+            with pytest.raises(httpx2.PoolTimeout):
+                await http.get("/", timeout=limit)
+            await response.aclose()
+            await pieces.aclose()
+
+        reading = asyncio.create_task(reads())
+        while transport._holder is not reading:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        assert (await http.get("/", timeout=limit)).text == "ok"
+        await reading
+
+
+async def test_a_body_is_sent_for_as_long_as_the_peer_takes_some_of_it() -> None:
+    async def takes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
+        await reader.readuntil(b"\r\n\r\n")
+        for _ in range(3 * 2**20 // 2**16):
+            await reader.readexactly(2**16)
+            await asyncio.sleep(0.02)
+        writer.write(OK)
+
+    async with meeting(takes) as meet:
+        reader, writer = await meet()
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**16)
+        http = client(httpx2, simopen.http.Transport.over(reader, writer))
+        limit = httpx2.Timeout(None, write=0.4)
+        assert (await http.post("/", content=bytes(3 * 2**20), timeout=limit)).text == "ok"
+        await http.aclose()
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+async def test_a_request_may_be_of_a_class_of_the_programs(library: Any) -> None:
+    class Signed(library.Request):  # type: ignore[misc]
+        pass
+
+    async with meeting(good) as meet, client(library, simopen.http.Transport(meet)) as http:
+        answer = await http.send(Signed("GET", "http://peer/"))
+        assert (type(answer), answer.text) == (library.Response, "ok")
+
+
+async def test_an_answers_stream_tells_its_two_ends() -> None:
+    async with meeting(good) as meet:
+        reader, writer = await meet()
+        async with client(httpx2, simopen.http.Transport.over(reader, writer)) as http:
+            stream = (await http.get("/")).extensions["network_stream"]
+            for name, own in (("client_addr", "sockname"), ("server_addr", "peername")):
+                assert stream.get_extra_info(name) == writer.get_extra_info(own)
 
 
 @pytest.mark.parametrize("url", ["https://peer/", "ftp://peer/"])
