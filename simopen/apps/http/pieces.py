@@ -50,10 +50,11 @@ class Pieces(asyncio.Protocol):
 
         Of TLS, and so of a link, it has nothing that could be read here.
         """
-        if self._transport.get_extra_info("ssl_object") is not None:
+        sock = self._transport.get_extra_info("socket")
+        if sock is None or self._transport.get_extra_info("ssl_object") is not None:
             return
         with contextlib.suppress(OSError):
-            while data := os.read(self._transport.get_extra_info("socket").fileno(), _MOST):
+            while data := os.read(sock.fileno(), _MOST):
                 self._add(data)
 
     @property
