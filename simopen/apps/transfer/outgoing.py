@@ -5,7 +5,8 @@ other. A folder is walked before anything is sent, so that what cannot be read i
 are sent as it had: what has grown since ends there, which is told, and one that has shrunk, or was replaced or written
 anew with another size before its turn, is an error. (One written anew and longer is told from one that has grown by
 what is where its last bytes were.) Links inside of folders are not followed, as they may lead anywhere, and neither are
-sockets, pipes and devices read.
+sockets, pipes and devices read. That holds for what takes a folder's place meanwhile, too, so each one is opened below
+the one before it, for the walk and anew for its files; what was named itself may be a link, as its user chose it.
 
 What is sent of a file is what it was at one moment. Where its inode tells of a change meanwhile, which may be one of
 its name or mode only, or more at its end, it is read once more: reads that are alike, one after the other, saw what
@@ -15,6 +16,7 @@ clock (4 to 10 ms) after the one before, nor at once of one by a memory map; wha
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fnmatch
 import hashlib
@@ -41,14 +43,17 @@ _BATCH_S = 0.1
 _FEW = 3
 _LAST = 64
 """So many of a file's last bytes are looked at: less than a line of a log, or a record, is alike in two by chance."""
-_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_NO_FOLDER = {errno.ENOTDIR, errno.ELOOP}  # of a link: Linux's errno, and POSIX's
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One file or folder.
 
-    `where`: its path on this host; `size` in bytes, None of a folder and of a stream; `last`: the last of these bytes.
+    `where`: its path on this host, for messages; `size` in bytes, None of a folder and of a stream; `last`: the last of
+    these bytes.
     """
 
     path: str
@@ -86,9 +91,11 @@ class Outgoing:
         self._exclude = [each.removeprefix("./").rstrip("/") for each in exclude]
         self._stdin = stdin
         self._names = Names()
+        self._named: dict[str, str] = {}
         self.entries: list[Entry] = []
-        for each in dict.fromkeys(paths):
-            self._add_named(each)
+        with contextlib.closing(_Opener(self._named)) as opener:
+            for each in dict.fromkeys(paths):
+                self._add_named(each, opener)
         tops = tuple(entry.path for entry in self.entries if "/" not in entry.path)
         if not tops:
             raise TransferError("there is nothing to send")
@@ -99,61 +106,59 @@ class Outgoing:
         size = None if None in sizes else sum(each or 0 for each in sizes)
         self.offer = Offer(messages.VERSION, tops, len(sizes), folders, size)
 
-    def _add_named(self, path: str) -> None:
+    def _add_named(self, path: str, opener: _Opener) -> None:
         if path == STDIN:
             self._add(Entry(_STDIN_NAME, STDIN))
             return
         name = os.path.basename(os.path.abspath(path)) or os.path.basename(os.path.realpath(path))
         if not name:
             raise TransferError(f"{quoted(path)} has no name that it could arrive under: name what is in it")
-        try:
-            found = os.stat(path)
-            if stat.S_ISDIR(found.st_mode):
-                self._add_folder(path, name)
-            elif stat.S_ISREG(found.st_mode):
-                self._add_file(path, name, found)
-            else:
-                raise TransferError(f"{quoted(path)} is no file and no folder; to send what comes out of it: -")
-        except (OSError, ValueError) as error:
-            if isinstance(error, TransferError):
-                raise
-            where = getattr(error, "filename", None) or path
-            raise _unreadable(where, reason(error)) from error
+        with _reading(path):
+            mode = os.stat(path).st_mode
+        self._named[name] = path
+        if stat.S_ISDIR(mode):
+            self._add_folder(path, name, opener)
+        elif stat.S_ISREG(mode):
+            self._add_file(path, name, opener)
+        else:
+            raise TransferError(f"{quoted(path)} is no file and no folder; to send what comes out of it: -")
 
     def _add(self, entry: Entry) -> None:
         self._names.add(entry.path, is_folder=entry.is_folder)
         self.entries.append(entry)
 
-    def _add_file(self, where: str, path: str, found: os.stat_result) -> None:
-        fd = _opened(where, path)  # whoever may not read it hears of that now
-        try:
-            last = _last(fd, found.st_size)
-            if not found.st_size and os.read(fd, 1):
-                raise TransferError(
-                    f"{quoted(where)} says that it has 0 bytes, and has more, as files of /proc do: send it by -"
-                )
-        finally:
-            os.close(fd)
+    def _add_file(self, where: str, path: str, opener: _Opener) -> None:
+        with _reading(where):
+            fd = opener.file(path)  # whoever may not read it hears of that now
+            try:
+                found = os.fstat(fd)
+                last = _last(fd, found.st_size)
+                if not found.st_size and os.read(fd, 1):
+                    raise TransferError(
+                        f"{quoted(where)} says that it has 0 bytes, and has more, as files of /proc do: send it by -"
+                    )
+            finally:
+                os.close(fd)
         executable = bool(found.st_mode & stat.S_IXUSR)
         self._add(Entry(path, where, size=found.st_size, inode=found.st_ino, last=last, executable=executable))
 
-    def _add_folder(self, where: str, path: str) -> None:
+    def _add_folder(self, where: str, path: str, opener: _Opener) -> None:
         """By a stack of its own: a deep tree is no reason to end."""
         waiting = [(where, path)]
         while waiting:
             where, path = waiting.pop()
             self._add(Entry(path, where, is_folder=True))
-            with os.scandir(where) as found:
+            with _reading(where), os.scandir(opener.folder(path)) as found:
                 inside = sorted(found, key=lambda each: each.name)
             folders = []
             for each in inside:
-                below = f"{path}/{each.name}"
+                here, below = os.path.join(where, each.name), f"{path}/{each.name}"
                 if self._is_excluded(below):
                     continue
                 if each.is_dir(follow_symlinks=False):
-                    folders.append((each.path, below))
+                    folders.append((here, below))
                 elif each.is_file(follow_symlinks=False):
-                    self._add_file(each.path, below, each.stat(follow_symlinks=False))
+                    self._add_file(here, below, opener)
                 else:
                     kind = "a link" if each.is_symlink() else "no file"
                     self.left_out.append(f"{quoted(below)} is left out: it is {kind}")
@@ -172,16 +177,17 @@ class Outgoing:
 
         Raises: TransferError where a file cannot be read, is another by now, or was changed meanwhile.
         """
-        for entry in self.entries:
-            if entry.is_folder:
-                yield messages.record(Folder(entry.path)), 0
-            else:
-                yield from self._file(entry, has.get(entry.path))
+        with contextlib.closing(_Opener(self._named)) as opener:
+            for entry in self.entries:
+                if entry.is_folder:
+                    yield messages.record(Folder(entry.path)), 0
+                else:
+                    yield from self._file(entry, has.get(entry.path), opener)
         yield messages.record(Complete()), 0
 
-    def _file(self, entry: Entry, has: Has | None) -> Iterator[tuple[bytes, int]]:
+    def _file(self, entry: Entry, has: Has | None, opener: _Opener) -> Iterator[tuple[bytes, int]]:
         try:
-            with self._opened(entry) as file:
+            with self._opened(entry, opener) as file:
                 digest = hashlib.sha256()
                 start, before = 0, _changes(file)
                 if has is not None and entry.size is not None and 0 < has.start <= entry.size:
@@ -206,20 +212,60 @@ class Outgoing:
         except OSError as error:
             raise TransferError(f"cannot read {quoted(entry.where)}: {reason(error)}") from error
 
-    def _opened(self, entry: Entry) -> FileIO:
+    def _opened(self, entry: Entry, opener: _Opener) -> FileIO:
         if entry.where == STDIN:
             return FileIO(os.dup(self._stdin))
-        fd = _opened(entry.where, entry.path)
+        fd = opener.file(entry.path)
         if _is_same(fd, entry):
             return FileIO(fd)
         os.close(fd)
-        raise TransferError(f"{quoted(entry.where)} has changed since this began: send it again")
+        raise _changed(entry.where)
 
 
-def _opened(where: str, path: str) -> int:
-    """Its descriptor; a link is followed only where it is what was named."""
-    below = os.O_NOFOLLOW if "/" in path and hasattr(os, "O_NOFOLLOW") else 0
-    return os.open(where, _FLAGS | below)
+class _Opener:
+    """Opens what is sent by the path that the peer gets; a link is followed only where it is what was named.
+
+    `named`: where that is, by its name. The last folder stays open until another is asked for: most files lie beside
+    the last one.
+    """
+
+    def __init__(self, named: Mapping[str, str]) -> None:
+        self._named = named
+        self._path, self._fd = "", -1
+
+    def close(self) -> None:
+        """Let go of the last folder."""
+        if self._path:
+            os.close(self._fd)
+            self._path = ""
+
+    def file(self, path: str) -> int:
+        """A descriptor, which is the caller's. Raises: OSError; TransferError, as `folder`."""
+        above, _, name = path.rpartition("/")
+        if not above:
+            return os.open(self._named[name], _FILE)
+        return os.open(name, _FILE | os.O_NOFOLLOW, dir_fd=self.folder(above))
+
+    def folder(self, path: str) -> int:
+        """A descriptor, for now. Raises: OSError; TransferError where something else has taken its place."""
+        if not f"{path}/".startswith(f"{self._path}/"):
+            self.close()
+            name = path.partition("/")[0]
+            self._fd = self._below(self._named[name], _FOLDER)
+            self._path = name
+        for name in path[len(self._path) + 1 :].split("/") if path != self._path else ():
+            fd = self._below(name, _FOLDER | os.O_NOFOLLOW, self._fd)
+            os.close(self._fd)
+            self._path, self._fd = f"{self._path}/{name}", fd
+        return self._fd
+
+    def _below(self, name: str, flags: int, above: int | None = None) -> int:
+        try:
+            return os.open(name, flags, dir_fd=above)
+        except OSError as error:
+            if error.errno not in _NO_FOLDER:
+                raise
+            raise _changed(os.path.join(self._path, name)) from error
 
 
 def _is_same(fd: int, entry: Entry) -> bool:
@@ -243,6 +289,20 @@ def _last(fd: int, size: int) -> bytes:
 
 def _grown(where: str, size: int) -> str:
     return f"{quoted(where)} has grown since this began: its first {size:,} bytes are sent"
+
+
+def _changed(where: str) -> TransferError:
+    return TransferError(f"{quoted(where)} has changed since this began: send it again")
+
+
+@contextlib.contextmanager
+def _reading(where: str) -> Iterator[None]:
+    try:
+        yield
+    except TransferError:
+        raise
+    except (OSError, ValueError) as error:
+        raise _unreadable(where, reason(error)) from error
 
 
 def _unreadable(where: str, why: str) -> TransferError:

@@ -88,7 +88,10 @@ def test_links_sockets_and_pipes_inside_are_left_out_and_said_so(tree: Path) -> 
 
 def test_a_link_that_is_named_is_followed(tmp_path: Path, tree: Path) -> None:
     (tmp_path / "short").symlink_to(tree)
-    assert Outgoing([str(tmp_path / "short")]).offer.names == ("short",)
+    (tmp_path / "note").symlink_to(tree / "docs" / "a.txt")
+    out = Outgoing([str(tmp_path / "short"), str(tmp_path / "note")])
+    assert out.offer.names == ("short", "note")
+    assert sum(each for each in said(out) if isinstance(each, int)) == 5
 
 
 def test_a_folder_named_by_dots_has_its_name(tree: Path) -> None:
@@ -291,6 +294,68 @@ def test_a_link_that_takes_a_files_place_is_not_followed(tree: Path) -> None:
     (tree / "docs" / "a.txt").symlink_to("/etc/hostname")
     with pytest.raises(TransferError, match="cannot read"):
         said(out)
+
+
+def is_swapped(folder: Path, secrets: Path) -> None:
+    """For a link to another one, where a file of the same name is as long."""
+    folder.rename(folder.with_name("moved"))
+    folder.symlink_to(secrets)
+
+
+@pytest.fixture
+def secrets(tmp_path: Path) -> Path:
+    (tmp_path / "secrets").mkdir()
+    for name in ("a.txt", "x.o"):
+        (tmp_path / "secrets" / name).write_bytes(b"!")
+    return tmp_path / "secrets"
+
+
+@pytest.mark.parametrize("folder", ["build", "docs"])
+def test_a_link_that_takes_a_folders_place_is_not_followed(tree: Path, secrets: Path, folder: str) -> None:
+    out = Outgoing([str(tree)])
+    is_swapped(tree / folder, secrets)
+    with pytest.raises(TransferError, match=f"'top/{folder}' has changed since this began: send it again"):
+        said(out)
+
+
+def test_a_link_that_takes_a_folders_place_is_not_followed_while_its_files_are_sent(tree: Path, secrets: Path) -> None:
+    (tree / "docs" / "b.txt").write_bytes(b"b")
+    (secrets / "b.txt").write_bytes(b"!")
+    frames = Outgoing([str(tree)]).frames({})
+    found = b""
+    while b"a.txt" not in found:
+        found = next(frames)[0]
+    is_swapped(tree / "docs", secrets)
+    assert messages.data(b"b") in [frame for frame, _ in frames], "what is open is what it was"
+
+
+class SwappedWhileWalked(Outgoing):
+    """As soon as `docs` has been found to be a folder, it is a link to what `exclude` names."""
+
+    def _is_excluded(self, path: str) -> bool:
+        if path == "top/docs":
+            is_swapped(Path(self._named["top"]) / "docs", Path(self._exclude[0]))
+        return False
+
+
+def test_a_link_that_takes_a_folders_place_is_not_followed_by_the_walk(tree: Path, secrets: Path) -> None:
+    with pytest.raises(TransferError, match="'top/docs' has changed since this began"):
+        SwappedWhileWalked([str(tree)], exclude=[str(secrets)])
+
+
+def test_of_all_folders_one_is_open_at_a_time_and_none_in_the_end(tmp_path: Path) -> None:
+    for number in range(20):
+        (tmp_path / "top" / "x" / f"{number}" / "y" / "z").mkdir(parents=True)
+        (tmp_path / "top" / "x" / f"{number}" / "y" / "z" / "file").write_bytes(b"%d" % number)
+    before = len(os.listdir("/proc/self/fd"))
+    out, most, sent = Outgoing([str(tmp_path / "top")]), 0, b""
+    assert len(os.listdir("/proc/self/fd")) == before
+    for frame, size in out.frames({}):
+        sent += frame[5:] * bool(size)
+        most = max(most, len(os.listdir("/proc/self/fd")))
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert most == before + 2, "a folder and its file"
+    assert sorted(sent) == sorted(b"".join(b"%d" % number for number in range(20)))
 
 
 def test_standard_input_is_a_file_of_unknown_size() -> None:
