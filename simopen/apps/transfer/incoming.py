@@ -37,6 +37,15 @@ def check(offer: Offer) -> None:
         raise TransferError("the peer offers nothing")
 
 
+def _is_text(path: str) -> bool:
+    """Whether a peer could have sent it: names that are no UTF-8, which others put there, come with surrogates."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class _Open:
     """The file that is being written."""
 
@@ -83,8 +92,8 @@ class Incoming:
         """
         found = 0
         for names in self._staging.files():
-            fd = self._staging.read(names)
-            if fd is None:
+            path = "/".join(names)
+            if not _is_text(path) or (fd := self._staging.read(names)) is None:
                 continue
             try:
                 size, digest = 0, hashlib.sha256()
@@ -97,7 +106,7 @@ class Incoming:
             if size:
                 found += size
                 self._digests[names] = (size, digest)
-                yield Has("/".join(names), size, digest.hexdigest())
+                yield Has(path, size, digest.hexdigest())
         needed, free = (self.offer.size or 0) - found, self._staging.free()
         if free is not None and needed > free:
             raise TransferError(f"there is no room for it: {needed:,} bytes are to come, and {free:,} are free")

@@ -198,7 +198,7 @@ class Staging:
                         os.unlink(name, dir_fd=fd)
                 for name in folders:
                     if (*above, name) not in keep:
-                        os.rmdir(name, dir_fd=fd)
+                        _remove_folder(name, fd)
 
     def publish(self, goes_on: Callable[[], bool] = lambda: True) -> None:
         """Have all on disk, and then under the final names.
@@ -255,6 +255,14 @@ class Staging:
 
 
 _OF_FILES = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+def _remove_folder(name: str, above: int) -> None:
+    """An empty one, or a link to one, which `os.fwalk` takes for a folder."""
+    try:
+        os.rmdir(name, dir_fd=above)
+    except NotADirectoryError:
+        os.unlink(name, dir_fd=above)
 
 
 def _hidden(names: Sequence[str]) -> str:

@@ -92,6 +92,24 @@ def test_what_an_earlier_transfer_left_and_this_one_lacks_goes(tmp_path: Path) -
     assert os.listdir(tmp_path / "d") == ["y"]
 
 
+def test_what_others_put_beside_what_was_left_goes_too(tmp_path: Path) -> None:
+    """Names that are no UTF-8, of which no peer can be told, and links, which nobody follows."""
+    with Incoming(X, tmp_path) as incoming:
+        incoming.take(GOOD[:2])
+        left = incoming.kept
+    assert left is not None
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "mine").write_bytes(b"")
+    (left / os.fsdecode(b"\xff")).write_bytes(b"other")
+    (left / "folder").symlink_to(tmp_path / "elsewhere")
+    (left / "file").symlink_to(tmp_path / "elsewhere" / "mine")
+    with Incoming(X, tmp_path) as again:
+        assert [each for each in again.has() if each] == [Has("x", 2, SHA[b"da"])]
+        again.take([file("x", start=2), b"ta", End(SHA[b"data"]), Complete()])
+    assert sorted(os.listdir(tmp_path)) == ["elsewhere", "x"]
+    assert os.listdir(tmp_path / "elsewhere") == ["mine"]
+
+
 def test_an_empty_folder_that_an_earlier_transfer_left_and_this_one_lacks_goes(tmp_path: Path) -> None:
     with Incoming(offer("d", folders=2), tmp_path) as incoming:
         list(incoming.has())
