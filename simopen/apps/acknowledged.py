@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import StreamReader, StreamWriter
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -17,6 +18,11 @@ from simopen.apps.transfer.messages import Failed, Received
 from simopen.errors import TransferError
 from simopen.model.wording import shown
 from simopen.net.os_errors import reason
+
+_MOST_AHEAD = 2**20
+"""Bytes that are read before anything is carried; with more unread, a peer that leaves is not noticed before that."""
+_OF_A_FRAME = 64
+"""Bytes that a frame takes beside its data, so that there is an end of small ones, too."""
 
 _T = TypeVar("_T")
 
@@ -78,18 +84,22 @@ class Frames:
         self._reader = reader
         self._is_acknowledged = False
         self._ahead: asyncio.Future[object] | None = None
+        self._kept: deque[bytes] = deque()
+        self._room = _MOST_AHEAD
 
     async def unless_gone(self, waiting: Coroutine[Any, Any, _T]) -> _T:
-        """What is waited for before anything is carried; what the peer says meanwhile is read after that.
+        """What is waited for before anything is carried; what the peer says meanwhile is kept for `read`.
 
         Raises: OSError where the peer leaves first.
         """
-        self._ahead = asyncio.ensure_future(self._next())
         task = asyncio.ensure_future(waiting)
         try:
-            await asyncio.wait({self._ahead, task}, return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                self._ahead.result()
+            while not task.done() and self._room > 0:
+                self._ahead = self._ahead or asyncio.ensure_future(self._next())
+                await asyncio.wait({self._ahead, task}, return_when=asyncio.FIRST_COMPLETED)
+                if not task.done():
+                    self._keep(self._ahead.result())
+                    self._ahead = None
             return await task
         except BaseException:
             await self.stop()
@@ -102,17 +112,27 @@ class Frames:
         if self._ahead is not None:
             await _stopped(self._ahead)
 
+    def _keep(self, said: object) -> None:
+        if isinstance(said, bytes):
+            self._kept.append(said)
+            self._room -= len(said) + _OF_A_FRAME
+
     async def read(self, _: int) -> bytes:
         while True:
-            ahead, self._ahead = self._ahead, None
-            said = await (ahead or self._next())
+            said = await self._following()
             if isinstance(said, bytes):
                 return said
 
     async def acknowledged(self) -> None:
         """Wait until the peer has all. Raises: OSError."""
         while not self._is_acknowledged:
-            await self._next()
+            await self._following()
+
+    async def _following(self) -> object:
+        if self._kept:
+            return self._kept.popleft()
+        ahead, self._ahead = self._ahead, None
+        return await (ahead or self._next())
 
     async def _next(self) -> object:
         try:

@@ -142,6 +142,60 @@ async def test_a_peer_that_leaves_before_anything_is_carried(said: bytes) -> Non
             await frames.unless_gone(asyncio.Event().wait())
 
 
+@pytest.mark.parametrize("said", [messages.failed("it was interrupted"), b""])
+async def test_a_peer_that_greets_and_leaves_before_anything_is_carried(said: bytes) -> None:
+    async with stream() as (ours, theirs):
+        theirs[1].write(messages.data(b"SSH-2.0-") + messages.data(b"x") + messages.data(b""))
+        theirs[1].write(said)
+        theirs[1].write_eof()
+        frames = Frames(ours[0])
+        with pytest.raises(ConnectionResetError, match="interrupted" if said else "left"):
+            await frames.unless_gone(asyncio.Event().wait())
+
+
+async def test_all_that_the_peer_says_before_anything_is_carried_is_carried(pipes: list[tuple[int, int]]) -> None:
+    (in_one, put_one), (get_one, out_one) = pipes[:2]
+    os.close(put_one)
+    async with stream() as (ours, theirs):
+        frames, connected = Frames(ours[0]), asyncio.Event()
+        waiting = asyncio.ensure_future(frames.unless_gone(connected.wait()))
+        theirs[1].write(b"".join(map(messages.data, (b"one ", b"two ", b"three", b""))))
+        while len(frames._kept) < 4:  # noqa: ASYNC110 - nobody tells of it
+            await asyncio.sleep(0)
+        connected.set()
+        assert await waiting
+        carrying = asyncio.ensure_future(both(carried(ours, in_one, out_one, frames), read(get_one)))
+        assert await messages.read(theirs[0]) == b"", "this side's end"
+        assert isinstance(await messages.read(theirs[0]), messages.Received)
+        theirs[1].write(messages.record(messages.Received()))
+        assert await carrying == [Carried(0, 13), b"one two three"]
+
+
+@pytest.mark.parametrize("piece", [b"", bytes(messages.MOST_DATA)])
+async def test_what_is_kept_before_anything_is_carried_has_an_end(piece: bytes) -> None:
+    frame, at_once = messages.data(piece), 1 + 2**16 * (not piece)
+
+    async def gives(writer: asyncio.StreamWriter) -> None:
+        while True:
+            writer.write(frame * at_once)
+            await writer.drain()
+
+    async with stream() as (ours, theirs):
+        frames, connected = Frames(ours[0]), asyncio.Event()
+        giving = asyncio.ensure_future(gives(theirs[1]))
+        waiting = asyncio.ensure_future(frames.unless_gone(connected.wait()))
+        while frames._room > 0:  # noqa: ASYNC110 - nobody tells of it
+            await asyncio.sleep(0)
+        kept = len(frames._kept)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert len(frames._kept) == kept
+        assert kept * (len(piece) + 64) < 2**20 + len(frame) + 64
+        connected.set()
+        assert await waiting
+        giving.cancel()
+
+
 async def test_who_is_interrupted_before_anything_is_carried_reads_no_more() -> None:
     async with stream() as (ours, theirs):
         frames = Frames(ours[0])

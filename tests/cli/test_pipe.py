@@ -62,15 +62,27 @@ async def test_a_service_that_refuses_is_told_to_both(tmp_path: Path) -> None:
 
 
 @ONE_LOOP
-async def test_a_peer_that_leaves_before_a_local_program_comes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("greeting", [b"", b"SSH-2.0-OpenSSH_9.6\r\n"])
+async def test_a_peer_that_leaves_before_a_local_program_comes(tmp_path: Path, greeting: bytes) -> None:
+    """Also one whose service has greeted."""
+
+    async def greets(reader: StreamReader, writer: StreamWriter) -> None:
+        writer.write(greeting)
+        has_greeted.set()
+        await reader.read()
+        writer.close()
+
+    has_greeted = asyncio.Event()
     with kept_ports() as (number, _):
-        async with rendezvous() as via:
-            one = await started(tmp_path, "pipe", "--json", "--via", via)
+        async with rendezvous() as via, await asyncio.start_server(greets, "127.0.0.1", 0) as service:
+            to = f"127.0.0.1:{service.sockets[0].getsockname()[1]}"
+            one = await started(tmp_path, "pipe", "--json", "--to", to, "--via", via)
             code = await code_of(one)
             other = await started(tmp_path, "pipe", "--listen", str(number), "--via", via, code)
             assert other.stderr is not None
             while b"one connection is let in" not in await other.stderr.readline():
                 pass
+            await has_greeted.wait()
             one.terminate()
             assert (await ended(other, b""))[0] == 1
             await ended(one, b"")
