@@ -95,7 +95,7 @@ class Frames:
         task = asyncio.ensure_future(waiting)
         try:
             while not task.done() and self._room > 0:
-                self._ahead = self._ahead or asyncio.ensure_future(self._next())
+                self._ahead = asyncio.ensure_future(self._next())
                 await asyncio.wait({self._ahead, task}, return_when=asyncio.FIRST_COMPLETED)
                 if not task.done():
                     self._keep(self._ahead.result())
@@ -103,9 +103,8 @@ class Frames:
             return await task
         except BaseException:
             await self.stop()
-            raise
-        finally:
             await _stopped(task)
+            raise
 
     async def stop(self) -> None:
         """Read nothing any more."""

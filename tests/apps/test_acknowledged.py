@@ -208,6 +208,23 @@ async def test_who_is_interrupted_before_anything_is_carried_reads_no_more() -> 
         assert await ours[0].readexactly(1) == b"x"
 
 
+@pytest.mark.parametrize("steps", range(5))
+async def test_who_is_interrupted_as_the_waiting_ends_reads_no_more(steps: int) -> None:
+    async with stream() as (ours, theirs):
+        frames, connected = Frames(ours[0]), asyncio.Event()
+        waiting = asyncio.ensure_future(frames.unless_gone(connected.wait()))
+        await asyncio.sleep(0)
+        connected.set()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        if not waiting.cancelled():
+            await frames.stop()
+        theirs[1].write(b"x")
+        assert await ours[0].readexactly(1) == b"x"
+
+
 @pytest.mark.parametrize("said", [messages.failed("cannot write to standard output"), b""])
 async def test_a_peer_that_goes_after_its_end_is_told_at_once_though_nothing_is_to_be_sent(
     pipes: list[tuple[int, int]], said: bytes
