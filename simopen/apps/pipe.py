@@ -31,6 +31,7 @@ from simopen.net.streams import require_open
 from simopen.net.tcp_keepalive import Patience
 
 CHUNK = 2**16
+_STANDARD = {0: "standard input", 1: "standard output"}
 _CHUNKS = 16
 _LOOK_S = 1.0
 """How often it is looked whether the peer is still there."""
@@ -318,8 +319,8 @@ class _Watched:
 
 
 def _failure(error: OSError, what: str, fd: int) -> OSError:
-    name = {0: "standard input", 1: "standard output"}.get(fd, f"descriptor {fd}")
+    name = _STANDARD.get(fd, f"descriptor {fd}")
     with contextlib.suppress(OSError):
-        if stat.S_ISSOCK(os.fstat(fd).st_mode):
+        if fd not in _STANDARD and stat.S_ISSOCK(os.fstat(fd).st_mode):
             name = "the local connection"
     return OSError(error.errno, f"cannot {what} {name}: {error.strerror}")

@@ -26,7 +26,7 @@ from simopen.errors import TransferError
 from simopen.model.wording import quoted
 from simopen.net import sockets
 from simopen.net.aside import in_thread
-from simopen.net.os_errors import connection_reason
+from simopen.net.os_errors import connection_reason, reason
 
 if TYPE_CHECKING:
     from simopen.apps.acknowledged import Frames
@@ -130,7 +130,10 @@ async def _ends(
     connecting = _connected(options.to) if listener is None else _accepted(listener, screen)
     with await frames.unless_gone(connecting) as local:
         sockets.drop(local)  # whatever breaks shall not look to it like an end
-        yield _Ends(local.fileno(), local.fileno(), lambda: _shut(local, carried))
+        try:
+            yield _Ends(local.fileno(), local.fileno(), lambda: _shut(local, carried))
+        except BrokenPipeError as error:  # which is said of standard output elsewhere
+            raise TransferError(reason(error)) from error
         if not carried.error:
             sockets.keep(local)
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import re
+import socket
 import sys
 from asyncio import StreamReader, StreamWriter
 from asyncio.subprocess import PIPE, Process
@@ -59,6 +60,24 @@ async def test_a_service_that_refuses_is_told_to_both(tmp_path: Path) -> None:
             ends = await asyncio.gather(ended(one, b"x"), ended(other))
     assert [each[0] for each in ends] == [1, 1], ends
     assert all("refused" in each[2] for each in ends), ends
+
+
+@ONE_LOOP
+async def test_a_service_that_closes_what_it_is_sent_is_told_as_that(tmp_path: Path) -> None:
+    """And not as standard output, which nobody has closed."""
+    with socket.create_server(("127.0.0.1", 0)) as service:
+        to = f"127.0.0.1:{service.getsockname()[1]}"
+        async with rendezvous() as via:
+            one = await started(tmp_path, "pipe", "--json", "--via", via)
+            other = await started(tmp_path, "pipe", "--to", to, "--via", via, await code_of(one))
+            service.setblocking(False)
+            came, _ = await asyncio.get_running_loop().sock_accept(service)
+            came.close()  # before anything is sent: what is written then meets EPIPE
+            ends = await asyncio.gather(ended(one, DATA), ended(other, b""))
+    assert [each[0] for each in ends] == [1, 1], ends
+    for _, _, said in ends:
+        assert "cannot write to the local connection: Broken pipe" in said
+        assert "standard output" not in said
 
 
 @ONE_LOOP
