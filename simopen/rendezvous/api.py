@@ -13,6 +13,7 @@ import hashlib
 import json
 import secrets
 import time
+import unicodedata
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -313,14 +314,7 @@ class _Wanted:
                 return cls(None, None, None, None)
             read = parse_code(code)
             return cls(read, read.room, str(read), None)
-        if not isinstance(secret, (bytes, bytearray, memoryview)):
-            raise TypeError(f"a secret is bytes, not {type(secret).__name__}")
-        if len(secret) < LEAST_KEY_BYTES:
-            raise ValueError(
-                f"a secret is at least {LEAST_KEY_BYTES} random bytes, not {len(secret)}: whoever comes into the room "
-                f"may guess again and again; simopen.new_key() makes one"
-            )
-        return cls(None, None if code is None else room_named(code), code, bytes(secret))
+        return cls(None, None if code is None else room_named(code), code, checked_secret(secret))
 
     def password(self, typed: str) -> bytes:
         """What the PAKE is given, once the code is known."""
@@ -342,18 +336,34 @@ def _nameable(room: str) -> str:
     return room
 
 
+def checked_secret(secret: object) -> bytes:
+    """What stands in place of a code's words. Raises: TypeError; ValueError for one that can be guessed."""
+    if not isinstance(secret, (bytes, bytearray, memoryview)):
+        raise TypeError(f"a secret is bytes, not {type(secret).__name__}")
+    if len(secret) < LEAST_KEY_BYTES:
+        raise ValueError(
+            f"a secret is at least {LEAST_KEY_BYTES} random bytes, not {len(secret)}: whoever comes into the room "
+            f"may guess again and again; simopen.new_key() makes one"
+        )
+    return bytes(secret)
+
+
 def room_named(name: str) -> str:
     """The room's number for the name that two sides agreed on; a number names itself.
 
-    Never from the secret: who runs a rendezvous could try secrets on it.
+    Never from the secret: who runs a rendezvous could try secrets on it. Capitals, spaces around and wide digits do not
+    matter, nor whether an accent is a character of its own, as the names of macOS's files have it.
 
-    Raises: TypeError; CodeError where there is no name.
+    Raises: TypeError; CodeError where there is no name, or one that is not UTF-8.
     """
     if not isinstance(name, str):
         raise TypeError(f"a room's name is a string, not {type(name).__name__}")
-    plain = " ".join(name.split()).casefold()
+    words = unicodedata.normalize("NFKC", name).split()
+    plain = unicodedata.normalize("NFC", " ".join(words).casefold())
     if not plain:
         raise CodeError("with a secret, the code is the name of a room, and it is empty")
+    if any(unicodedata.category(each) == "Cs" for each in plain):  # bytes of a command line that are no text
+        raise CodeError("the room's name is not UTF-8")
     if plain.isascii() and plain.isdecimal() and len(plain) < _ROOM_DIGITS:
         return str(int(plain))
     number = int.from_bytes(hashlib.sha256(_LABEL + plain.encode()).digest()) % 9 * 10 ** (_ROOM_DIGITS - 1)

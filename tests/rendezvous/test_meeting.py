@@ -442,6 +442,7 @@ async def test_clocks_an_hour_apart_change_nothing_and_are_told(place: Place, of
         ({"code": CODE, "secret": b"short"}, ValueError),
         ({"code": CODE, "secret": "text" * 8}, TypeError),
         ({"code": " ", "secret": bytes(32)}, simopen.CodeError),
+        ({"code": "caf\udce9", "secret": bytes(32)}, simopen.CodeError),
         ({"code": CODE, "via": ""}, ValueError),
         ({"code": CODE, "via": 7}, TypeError),
         ({"code": CODE, "timeout": 0}, ValueError),
@@ -469,6 +470,23 @@ def test_a_rooms_number_is_never_made_of_a_secret_and_has_at_most_forty_digits()
     assert len(names) == 5
     assert all(each.isdecimal() and len(each) <= 40 for each in names)
     assert api.room_named("007") == "7"
+
+
+@pytest.mark.parametrize(
+    "spellings",
+    [
+        ("Ren\u00e9", "Rene\u0301", "REN\u00c9", "  rene\u0301 "),
+        ("12", "\uff11\uff12", "012"),
+        ("a b", "A\u00a0 B"),
+        ("stra\u00dfe", "STRASSE"),
+    ],
+)
+def test_a_rooms_name_is_one_however_a_keyboard_or_a_file_system_spells_it(spellings: tuple[str, ...]) -> None:
+    assert len({api.room_named(each) for each in spellings}) == 1
+
+
+def test_a_plain_room_is_the_one_that_it_was_in_earlier_versions() -> None:
+    assert api.room_named("Backup  of Anna") == "129678354273927"
 
 
 def test_how_to_meet_is_one_value() -> None:
