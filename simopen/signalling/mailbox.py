@@ -29,7 +29,7 @@ from simopen.errors import RendezvousUnreachable, SignallingError
 from simopen.model.wording import human, quoted
 from simopen.signalling.base import APP_ID, BODY_MOST, Message, Mood, Welcome, visiting
 from simopen.signalling.hashcash import stamps
-from simopen.signalling.mailbox_session import Session
+from simopen.signalling.mailbox_session import Session, words_of
 from simopen.signalling.websocket import OpenWebSocket, through
 
 logger = _logs.logger("signalling.mailbox")
@@ -293,7 +293,7 @@ class Mailbox:
             what = "more than a message can have" if sent.code == CloseCode.MESSAGE_TOO_BIG else "garbage"
             raise RendezvousUnreachable(f"{where} is no rendezvous: it sent {what}. Is the URL right?")
         if received is not None and received.code in _REFUSED:
-            raise SignallingError(f"{where} ended the connection: it says {words or quoted(received.reason)}")
+            raise SignallingError(f"{where} ended the connection: it says {words or words_of(received.reason)}")
         return f"the connection was lost{'' if words is None else f' after it said {words}'}"
 
     async def _write(self, connection: ClientConnection) -> None:

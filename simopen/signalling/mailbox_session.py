@@ -170,7 +170,7 @@ class Session:
         if not isinstance(about := said.get("welcome"), dict):
             raise self._stranger("a welcome that says nothing")
         if (error := about.get("error")) is not None:
-            raise SignallingError(f"{self.where} turns everybody away: it says {quoted(error)}")
+            raise SignallingError(f"{self.where} turns everybody away: it says {words_of(error)}")
         motd = about.get("motd")
         self.welcome = Welcome(motd[:2_000] if isinstance(motd, str) else None, _servers(about.get("stun")))
         self.welcomes += 1
@@ -283,7 +283,7 @@ class Session:
         if self._mood is not None:
             self.is_closed = True
         elif asked is None:
-            self.last_words = quoted(why)
+            self.last_words = words_of(why)
         elif asked == "ping":
             self._take_pong(said)
         elif why == "crowded":
@@ -292,7 +292,7 @@ class Session:
                 "is guessing: make a new code"
             )
         elif asked != "submit-permissions":  # a server need not know it
-            raise SignallingError(f"{self.where} refuses {quoted(asked)}: it says {quoted(why)}")
+            raise SignallingError(f"{self.where} refuses {quoted(asked)}: it says {words_of(why)}")
 
     def _say_if_bound(self, kind: str, **values: object) -> None:
         """Else it is said once the connection is there."""
@@ -301,6 +301,11 @@ class Session:
 
     def _say(self, kind: str, **values: object) -> None:
         self.to_say.append(json.dumps({"type": kind, **values}))
+
+
+def words_of(why: object) -> str:
+    """A server's reason, as errors tell it: it may be missing, or no text."""
+    return quoted(why) if isinstance(why, str) and why.strip() else "no reason"
 
 
 def _servers(said: object) -> tuple[Server, ...]:

@@ -138,11 +138,17 @@ def _host(name: str) -> str:
     """
     try:
         parts = urlsplit(f"//{name}")
-        is_one = bool(parts.hostname) and parts.netloc == name and (parts.port is None or parts.port > 0)
+        is_one = bool(parts.hostname) and parts.netloc == name
     except ValueError:
         is_one = False
     if not is_one or any(each.isspace() or not each.isprintable() or each == ";" for each in name):
         raise ValueError(f"no host in via: {quoted(name)}")
+    try:
+        has_port = parts.port != 0
+    except ValueError:
+        has_port = False
+    if not has_port:
+        raise ValueError(f"the port must lie between 1 and 65535 (in via: {quoted(name)})")
     return name.lower()
 
 

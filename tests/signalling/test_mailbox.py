@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from websockets.asyncio.server import ServerConnection
+from websockets.frames import CloseCode
 
 from simopen.errors import RendezvousUnreachable, SignallingError
 from simopen.signalling.base import Message, Mood
@@ -117,6 +118,18 @@ async def test_an_announced_gibibyte_takes_no_memory() -> None:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         assert "more than a message can have" in str(await refused(url))
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10
+
+
+@pytest.mark.parametrize("last", [None, {"type": "error"}, {"type": "error", "error": None}])
+async def test_a_server_that_ends_it_without_a_reason_is_told_as_that(last: dict[str, object] | None) -> None:
+    async def handler(connection: ServerConnection) -> None:
+        await connection.send(WELCOME)
+        if last is not None:
+            await connection.send(json.dumps(last))
+        await connection.close(CloseCode.POLICY_VIOLATION)
+
+    async with mailbox_of(handler) as url:
+        assert str(await refused(url)).endswith("ended the connection: it says no reason")
 
 
 async def test_parts_without_end_are_ended() -> None:

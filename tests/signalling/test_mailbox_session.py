@@ -135,6 +135,15 @@ def test_any_other_refusal_is_said() -> None:
         hear(opened(), "error", error="the mailbox is full", orig={"type": "add"})
 
 
+@pytest.mark.parametrize("why", [{}, {"error": None}, {"error": ""}, {"error": ["x"]}])
+def test_a_server_that_gives_no_reason_is_not_said_to_give_one(why: dict[str, object]) -> None:
+    with pytest.raises(SignallingError, match=r"refuses 'add': it says no reason$"):
+        hear(opened(), "error", orig={"type": "add"}, **why)
+    made = opened()
+    hear(made, "error", **why)
+    assert made.last_words == "no reason"
+
+
 def test_a_room_is_left_whenever_it_is_known() -> None:
     made = session()
     hear(made, "welcome", welcome={})

@@ -102,6 +102,13 @@ def test_nothing_that_is_shown_tells_a_password() -> None:
     assert "hunter2" not in f"{via} {via!r}"
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1:99999", "a.example:0", "[::1]:http", "a.example:-1"])
+def test_a_port_that_is_none_is_told_as_the_port(host: str) -> None:
+    with pytest.raises(ValueError, match=r"the port must lie between 1 and 65535 \(in via: ") as refused:
+        read_via(f"wss://{host}/v1")
+    assert repr(host) in str(refused.value)
+
+
 async def test_a_bad_url_is_refused_before_anything_is_sent() -> None:
     with pytest.raises(ValueError, match="via"):
         async with connect("http://a.example"):
