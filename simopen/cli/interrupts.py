@@ -57,7 +57,7 @@ class Blocking:
     def __enter__(self) -> None:
         try:
             for number in _heeded():
-                self._before[number] = signal.signal(number, _cut_short)
+                self._before[number] = signal.signal(number, self._cut_short)
         except ValueError:  # not the main thread
             self._before.clear()
 
@@ -65,13 +65,15 @@ class Blocking:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
+    def _cut_short(self, number: int, frame: FrameType | None) -> NoReturn:
+        ending = getattr(self._before.get(number), "__self__", None)
+        if isinstance(ending, Ending):
+            ending.number = number  # what the program's status is made of
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        from asyncio import CancelledError
 
-def _cut_short(number: int, frame: FrameType | None) -> NoReturn:
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt
-    from asyncio import CancelledError
-
-    raise CancelledError
+        raise CancelledError
 
 
 class Ending:

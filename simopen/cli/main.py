@@ -40,7 +40,7 @@ from simopen.cli import (
 from simopen.cli.arguments import UsageError, argument, judged
 from simopen.cli.carry import carry, ended
 from simopen.cli.console import USUAL_WIDTH, Screen, answer, print_json, wrapped, write_in_any_encoding
-from simopen.cli.interrupts import Ending
+from simopen.cli.interrupts import WORDS, Ending
 from simopen.cli.live_line import Waiting, drawn
 from simopen.cli.parser import Parser, Version
 from simopen.clock.instant import parse_duration
@@ -53,7 +53,7 @@ from simopen.net.os_errors import reason
 from simopen.net.sockets import make_room
 
 _LONGEST_BUG = 300  # characters
-_STATUS = "exit status: 0 done, 1 {}, 2 bad usage, 130 interrupted, 143 terminated"
+_STATUS = "exit status: 0 done, 1 {}, 2 bad usage, 129 hung up, 130 interrupted, 143 terminated"
 _NO_STREAM = "no stream or a broken one"
 # What status 1 means.
 _FAILURES = {
@@ -161,15 +161,14 @@ def _let_go_of_full_streams() -> None:
 def _run(command: Coroutine[object, object, int]) -> int:
     """The command's status. Ctrl-C and SIGTERM cancel it, so that a terminal gets its cursor back, and hosts end.
 
-    Raises: KeyboardInterrupt and CancelledError where one of them came.
+    Raises: KeyboardInterrupt for Ctrl-C, and CancelledError for another signal, each with its number.
     """
     with Ending() as ending:
         try:
             return _runner()(_watched(command, ending))
-        except asyncio.CancelledError:
-            if ending.number == signal.SIGINT:
-                raise KeyboardInterrupt from None
-            raise
+        except (KeyboardInterrupt, asyncio.CancelledError) as error:
+            number = ending.number or _number(error)
+            raise (KeyboardInterrupt if number == signal.SIGINT else asyncio.CancelledError)(number) from None
 
 
 def _runner() -> Callable[[Coroutine[object, object, int]], int]:
@@ -187,11 +186,16 @@ async def _watched(command: Coroutine[object, object, int], ending: Ending) -> i
     return await command
 
 
-_EXPECTED = (Exception, KeyboardInterrupt, asyncio.CancelledError)
+def _number(error: BaseException) -> int:
+    """The signal that ended the command."""
+    usual = signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM
+    return error.args[0] if error.args and isinstance(error.args[0], int) else usual
+
+
+_ENDED = (KeyboardInterrupt, asyncio.CancelledError)
+_EXPECTED = (Exception, *_ENDED)
 # The first that fits. Without words: the error's own. What fits none is nobody's doing but this program's.
 _ENDINGS: tuple[tuple[type[BaseException], int, str], ...] = (
-    (KeyboardInterrupt, 130, "interrupted; everything is closed"),
-    (asyncio.CancelledError, 143, "terminated; everything is closed"),
     (BrokenPipeError, 1, "standard output is closed: nobody reads it any more"),  # the stream's own is in `Carried`
     (UsageError, 2, ""),
     (TicketError, 2, ""),
@@ -210,10 +214,16 @@ def _bug(error: BaseException) -> str:
     return f"this is a bug in simopen, not in what you typed: {said} ({where}); please report it, with what -vv shows"
 
 
+def _told(error: BaseException) -> tuple[int, str]:
+    """The status for it, and what is said."""
+    if isinstance(error, _ENDED):
+        return 128 + _number(error), f"{WORDS[signal.Signals(_number(error))]}; everything is closed"
+    fitting = [(status, words or reason(error)) for kind, status, words in _ENDINGS if isinstance(error, kind)]
+    return fitting[0] if fitting else (1, _bug(error))
+
+
 def _failed(options: argparse.Namespace, screen: Screen, error: BaseException) -> int:
-    fitting = [(status, words) for kind, status, words in _ENDINGS if isinstance(error, kind)]
-    status, words = fitting[0] if fitting else (1, _bug(error))
-    message = words or reason(error)
+    status, message = _told(error)
     report = error.report if isinstance(error, PunchError) else None
     diagnosis = error.diagnosis if isinstance(error, PunchError) else None
     for detail in getattr(error, "__notes__", ()):

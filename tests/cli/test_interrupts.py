@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pytest
 
-SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
 # Signals itself when the module named is looked for, then goes on as `simopen ARGUMENTS`.
 WHILE_LOADING = """
 import os, sys

@@ -17,6 +17,7 @@ import pytest
 
 import simopen
 from simopen.apps.transfer.messages import VERSION, Offer
+from simopen.cli import interrupts
 from simopen.cli.main import main
 from simopen.cli.receive import _told_first
 from simopen.cli.send import described, moved
@@ -95,10 +96,10 @@ async def test_one_signal_ends_who_waits_for_a_pipe(tmp_path: Path, words: list[
     await waits(command.pid)
     command.send_signal(number)
     async with asyncio.timeout(10):
-        assert await command.wait() == (130 if number == signal.SIGINT else 143)
+        assert await command.wait() == 128 + number
     assert command.stdin is not None
     command.stdin.close()
-    await ended(command)
+    assert (await ended(command))[2] == f"simopen: {interrupts.WORDS[number]}; everything is closed\n"
 
 
 @ONE_LOOP
