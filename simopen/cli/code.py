@@ -28,7 +28,6 @@ from simopen.cli.console import Screen, print_json
 from simopen.cli.interrupts import Blocking
 from simopen.cli.qr import columns, qr
 from simopen.errors import CodeError
-from simopen.link.session import checked
 from simopen.model.wording import quoted
 
 if TYPE_CHECKING:
@@ -120,6 +119,12 @@ def is_meant(options: argparse.Namespace, typed: str | None, environment: Mappin
         return any(each is not None for each in named_ways) or VARIABLE in environment or named(options.via) is not None
 
 
+def require_input(options: argparse.Namespace) -> None:
+    """Raises: UsageError where the code or the secret would be read from standard input, which carries the data."""
+    key.require_input(options.code_fd, "code")
+    key.require_input(options.secret_file, "secret")
+
+
 def given(options: argparse.Namespace, typed: str | None, environment: Mapping[str, str] = os.environ) -> str | None:
     """The code, or with a secret the room's name; None where a new one is to be made.
 
@@ -150,16 +155,25 @@ def _read(descriptor: int) -> str:
     return text
 
 
+def named_rendezvous(options: argparse.Namespace) -> str | None:
+    """Its URL; None where nobody has named one. Raises: UsageError for what is none, before anything takes its time."""
+    from simopen.rendezvous.where import named
+    from simopen.signalling.via import read_via
+
+    with judged():
+        if (found := named(options.via)) is not None:
+            read_via(found, allow_plain=options.allow_plain)
+    return found
+
+
 def rendezvous(options: argparse.Namespace, screen: Screen) -> str:
     """Its URL; where nobody has named one, it is asked for once, at a terminal, and remembered.
 
-    Raises: UsageError, which names the ways, where there is nobody to ask.
+    Raises: UsageError for what is none, and, with the ways to name one, where there is nobody to ask.
     """
     from simopen.rendezvous import where
 
-    with judged():
-        found = where.named(options.via)
-    if found is not None:
+    if (found := named_rendezvous(options)) is not None:
         return found
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError(where.WAYS)
@@ -240,11 +254,14 @@ def punch(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _secret(options: argparse.Namespace, screen: Screen, code: str | None) -> bytes | None:
+    from simopen.rendezvous.api import checked_secret, room_named
     from simopen.rendezvous.codes import parse_code, unlisted
 
     with judged():
         if options.secret_file is not None:
-            return checked(key.key_of(key.in_file(options.secret_file, screen)))
+            if code is not None:
+                room_named(code)
+            return checked_secret(key.key_of(key.in_file(options.secret_file, screen)))
         for wrong, meant in () if code is None else unlisted(parse_code(code)):
             hint = f"; is it {quoted(meant)}?" if meant else ""
             screen.note(f"{quoted(wrong)} is no word of the list that codes are made of{hint}")
@@ -318,6 +335,7 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
     """`simopen meet` by a code. Returns the exit status. Raises: as `met`."""
     if options.stdio is not None:
         raise UsageError("leave out --stdio FILE: it is for a ticket, and this meets by a code")
+    require_input(options)
     began_s = time.monotonic()
     reader, writer, report = await met(
         options, screen, given(options, options.ticket), "simopen meet {}", channel="meet"

@@ -72,8 +72,20 @@ def told(options: argparse.Namespace, screen: Screen, environment: Mapping[str, 
     """
     if not is_given(options):
         return None
+    require_input(options.key_file, "key")
     with judged():
         return checked(key_of(_given(options, screen, environment)))
+
+
+def require_input(source: str | int | None, what: str) -> None:
+    """Raises: UsageError where this file, or descriptor, is standard input, which carries the data."""
+    try:
+        given = os.fstat(0)
+        is_same = source is not None and os.path.samestat(os.stat(source), given)
+    except (OSError, ValueError):  # which is told where it is read
+        return
+    if is_same and not stat.S_ISCHR(given.st_mode):  # a terminal gives both, one after the other, and /dev/null none
+        raise UsageError(f"standard input cannot be both the {what} and the data")
 
 
 def key_of(given: bytes) -> bytes:

@@ -87,6 +87,8 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
     from simopen.apps.acknowledged import Frames, carry_to_the_end
     from simopen.apps.transfer.api import ending
 
+    if options.to is None and options.listen is None and not options.recv_only:
+        code.require_input(options)
     with _listening(options.listen) as listener:
         typed = code.given(options, options.code)
         reader, writer, report = await code.met(options, screen, typed, "simopen pipe {}", channel="pipe")

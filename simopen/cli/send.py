@@ -66,6 +66,10 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
     paths, peer = _addressed(options.paths)
     if (options.text is None) == (not paths):
         raise UsageError("name a file or a folder, or give --text, and not both")
+    if options.text == "-" or "-" in paths:
+        code.require_input(options)
+    if peer is None:
+        code.named_rendezvous(options)
     outgoing: Outgoing | Offer
     if options.text is not None:
         outgoing = offer = text(_text(options.text))

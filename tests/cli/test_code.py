@@ -221,6 +221,7 @@ async def test_two_commands_meet_by_a_code_and_carry_what_is_typed(tmp_path: Pat
         (["7-croissant-zucchini"], "--via"),
         (["7-croissant-zucchini", "--via", "ws://192.0.2.1/v1"], "in the clear"),
         (["7-croissant-zucchini", "--via", "nonsense"], "via"),
+        (["7-croissant-zucchini", "--via", "ws://127.0.0.1:99999/v1"], "the port must lie between"),
         (["-", "--via", "ws://127.0.0.1:1/v1"], "terminal"),
         (["room", "--via", "ws://127.0.0.1:1/v1", "--secret-file", "/nonexistent"], "cannot be read"),
     ],
@@ -231,6 +232,56 @@ async def test_what_cannot_be_meant_is_told_with_status_2(tmp_path: Path, words:
     assert command.returncode == 2, told.decode()
     assert said in told.decode()
     assert "Traceback" not in told.decode()
+    assert "connecting" not in told.decode()
+
+
+@ONE_LOOP
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["send", "-", "--code-fd", "0"], "code"),
+        (["send", "--text", "-", "--code-fd", "3"], "code"),
+        (["pipe", "--code-fd", "0"], "code"),
+        (["meet", "--code-fd", "3"], "code"),
+        (["pipe", "--secret-file", "/dev/stdin", "room"], "secret"),
+        (["send", "-", "--secret-file", "/dev/fd/3"], "secret"),
+    ],
+)
+async def test_standard_input_is_the_code_or_the_data(tmp_path: Path, words: list[str], what: str) -> None:
+    """Descriptor 3 is a copy of it."""
+    command = await asyncio.create_subprocess_exec(
+        *["sh", "-c", 'exec 3<&0 "$@"', "sh", *SIMOPEN, *words, "--via", "ws://127.0.0.1:1/v1"],
+        stdin=PIPE,
+        stderr=PIPE,
+        env={**os.environ, "XDG_CONFIG_HOME": str(tmp_path)},
+        cwd=ROOT,
+    )
+    _, told = await command.communicate(b"7-croissant-zucchini\nthe data")
+    assert command.returncode == 2
+    assert told.decode() == f"simopen: standard input cannot be both the {what} and the data\n"
+
+
+@ONE_LOOP
+@pytest.mark.parametrize(
+    "words", [["send", "x"], ["pipe", "--recv-only"], ["pipe", "--to", "127.0.0.1:1"], ["receive", "--yes"]]
+)
+async def test_a_code_comes_by_standard_input_where_no_data_does(tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / "x").write_bytes(b"")
+    command = await asyncio.create_subprocess_exec(
+        *SIMOPEN, *words, "--code-fd", "0", "--via", "ws://127.0.0.1:1/v1", stdin=PIPE, stderr=PIPE, cwd=tmp_path
+    )
+    _, told = await command.communicate(b" ")
+    assert (command.returncode, told.decode().splitlines()[-1]) == (2, "simopen: there is no code in file descriptor 0")
+
+
+def test_a_secret_that_is_too_short_is_told_as_one(tmp_path: Path) -> None:
+    (tmp_path / "short").touch(mode=0o600)
+    (tmp_path / "short").write_text("00" * 15)
+    found = options("--secret-file", str(tmp_path / "short"))
+    with pytest.raises(UsageError, match="whoever comes into the room may guess again and again"):
+        code._secret(found, Screen(), "room")
+    with pytest.raises(CodeError, match="the room's name is not UTF-8"):
+        code._secret(found, Screen(), "caf\udce9")
 
 
 def test_a_whole_line_that_is_pasted_brings_its_rendezvous() -> None:

@@ -140,3 +140,9 @@ def test_without_a_terminal_nobody_is_asked() -> None:
         [sys.executable, "-c", ASKING], input=b"no\n", capture_output=True, start_new_session=True, check=False
     )
     assert b"UsageError: there is no terminal to ask for the key at: use --key-file or --key-env" in done.stderr
+
+
+def test_standard_input_is_the_key_or_the_data() -> None:
+    command = [sys.executable, "-m", "simopen", "connect", "127.0.0.2", "9", "--key-file", "/dev/stdin"]
+    done = subprocess.run(command, input=KEY + b"the data", capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (2, b"simopen: standard input cannot be both the key and the data\n")
