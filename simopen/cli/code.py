@@ -119,10 +119,14 @@ def is_meant(options: argparse.Namespace, typed: str | None, environment: Mappin
         return any(each is not None for each in named_ways) or VARIABLE in environment or named(options.via) is not None
 
 
-def require_input(options: argparse.Namespace) -> None:
-    """Raises: UsageError where the code or the secret would be read from standard input, which carries the data."""
-    key.require_input(options.code_fd, "code")
+def require_input(options: argparse.Namespace, *, sends: bool = False) -> None:
+    """Raises: UsageError where the secret would be read from standard input, which carries the data.
+
+    The code may be, and then there is nothing to send: where there is to be something (`sends`), it may not either.
+    """
     key.require_input(options.secret_file, "secret")
+    if sends:
+        key.require_input(options.code_fd, "code")
 
 
 def given(options: argparse.Namespace, typed: str | None, environment: Mapping[str, str] = os.environ) -> str | None:

@@ -67,7 +67,7 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
     if (options.text is None) == (not paths):
         raise UsageError("name a file or a folder, or give --text, and not both")
     if options.text == "-" or "-" in paths:
-        code.require_input(options)
+        code.require_input(options, sends=True)
     if peer is None:
         code.named_rendezvous(options)
     outgoing: Outgoing | Offer

@@ -241,8 +241,6 @@ async def test_what_cannot_be_meant_is_told_with_status_2(tmp_path: Path, words:
     [
         (["send", "-", "--code-fd", "0"], "code"),
         (["send", "--text", "-", "--code-fd", "3"], "code"),
-        (["pipe", "--code-fd", "0"], "code"),
-        (["meet", "--code-fd", "3"], "code"),
         (["pipe", "--secret-file", "/dev/stdin", "room"], "secret"),
         (["send", "-", "--secret-file", "/dev/fd/3"], "secret"),
     ],
@@ -263,7 +261,7 @@ async def test_standard_input_is_the_code_or_the_data(tmp_path: Path, words: lis
 
 @ONE_LOOP
 @pytest.mark.parametrize(
-    "words", [["send", "x"], ["pipe", "--recv-only"], ["pipe", "--to", "127.0.0.1:1"], ["receive", "--yes"]]
+    "words", [["send", "x"], ["meet"], ["pipe"], ["pipe", "--to", "127.0.0.1:1"], ["receive", "--yes"]]
 )
 async def test_a_code_comes_by_standard_input_where_no_data_does(tmp_path: Path, words: list[str]) -> None:
     (tmp_path / "x").write_bytes(b"")
