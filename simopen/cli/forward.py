@@ -8,20 +8,23 @@ a stream that breaks is no end: the two meet again, and go on with new connectio
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import shlex
-import socket
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from simopen.apps.forward.targets import MOST_FORWARDS, Forward, Target
+from simopen import _logs
+from simopen.apps.forward.ports import listening
+from simopen.apps.forward.targets import MOST_FORWARDS, Forward, Target, named
 from simopen.cli import code, known
 from simopen.cli.arguments import UsageError, add_punch, judged
 from simopen.cli.console import Screen, print_json
-from simopen.errors import ForwardError
+from simopen.cli.warned import warned
+from simopen.errors import ForwardError, LocalEndpointError
 from simopen.model.wording import quoted
-from simopen.net.os_errors import local_error
 
 if TYPE_CHECKING:
     from simopen.model.report import Report
@@ -87,8 +90,7 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
     except ImportError as error:
         raise UsageError(str(error)) from error
     forwards, allow = _meant(options)
-    for each in forwards:
-        _try(each.listen)
+    await _try([each.listen for each in forwards])
 
     def carrying(streams: tuple[StreamReader, StreamWriter], report: Report) -> Coroutine[Any, Any, None]:
         ready = partial(_ready, options, screen, report, allow)
@@ -98,12 +100,13 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
     peer = known.named(options, typed)
     if peer is None and options.channel is not None:
         raise UsageError("leave out --channel: it is for a peer that was met before, and a code leads to one forward")
-    if peer is not None:
-        await _kept_up(options, screen, peer, carrying)
-    else:
-        line, more = _peers_line(forwards, allow)
-        reader, writer, report = await code.met(options, screen, typed, line, channel=_CHANNEL, more=more)
-        await carrying((reader, writer), report)
+    with warned(options, screen, _logs.logger("forward")):
+        if peer is not None:
+            await _kept_up(options, screen, peer, carrying)
+        else:
+            line, more = _peers_line(forwards, allow)
+            reader, writer, report = await code.met(options, screen, typed, line, channel=_CHANNEL, more=more)
+            await carrying((reader, writer), report)
     screen.say("simopen: the peer has ended it")
     return 0
 
@@ -184,9 +187,15 @@ def _meant(options: argparse.Namespace) -> tuple[list[Forward], list[Target]]:
     return forwards, allow
 
 
-def _try(listen: tuple[str, int]) -> None:
-    """Raises: LocalEndpointError where the port cannot be had now."""
-    try:
-        socket.create_server(listen, family=socket.AF_INET6 if ":" in listen[0] else socket.AF_INET).close()
-    except OSError as error:
-        raise local_error(error, listen) from error
+async def _try(listens: Sequence[tuple[str, int]]) -> None:
+    """Raises: LocalEndpointError where a port cannot be had now, or one is named twice, by names of two spellings."""
+    with contextlib.ExitStack() as tried:
+        for number, each in enumerate(listens):
+            try:
+                for sock in await listening(*each):
+                    tried.enter_context(sock)
+            except LocalEndpointError as error:
+                alike = next((other for other in listens[:number] if other[1] == each[1]), None)
+                if alike is None or error.errno != errno.EADDRINUSE:
+                    raise
+                raise LocalEndpointError(f"{error}; or --listen {named(*alike)} has it") from error

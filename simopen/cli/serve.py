@@ -11,9 +11,7 @@ import asyncio
 import contextlib
 import ctypes
 import json
-import logging
 import ssl
-from collections.abc import AsyncIterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +19,7 @@ from typing import TYPE_CHECKING
 from simopen import _logs
 from simopen.cli.arguments import UsageError, argument, count, judged
 from simopen.cli.console import Screen, answer
+from simopen.cli.warned import warned
 from simopen.model.endpoint import host_and_port, own_address
 from simopen.net.os_errors import reason
 
@@ -145,41 +144,19 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
     )
     if tls is not None:
         _leave_buffers_untouched()
-    async with _warning(options, screen), serving as server:
-        stun = "" if server.stun_ports is None else "; STUN on ports {} and {}".format(*server.stun_ports)
-        screen.say(f"simopen: serving at {', '.join(map(str, server.addresses))}{stun}")
-        if tls is None:
-            screen.say("simopen: without TLS: for this host alone, or behind what speaks TLS (--certificate)")
-        if server.metrics_address is not None:
-            screen.say(f"simopen: numbers for Prometheus at http://{server.metrics_address}/metrics")
-        told = {"url": server.url, "addresses": list(map(str, server.addresses)), "stun_ports": server.stun_ports}
-        told["metrics"] = None if server.metrics_address is None else str(server.metrics_address)
-        answer(json.dumps(told) if options.json else server.url)
-        await asyncio.get_running_loop().create_future()
+    with warned(options, screen, _logs.PACKAGE):
+        async with serving as server:
+            stun = "" if server.stun_ports is None else "; STUN on ports {} and {}".format(*server.stun_ports)
+            screen.say(f"simopen: serving at {', '.join(map(str, server.addresses))}{stun}")
+            if tls is None:
+                screen.say("simopen: without TLS: for this host alone, or behind what speaks TLS (--certificate)")
+            if server.metrics_address is not None:
+                screen.say(f"simopen: numbers for Prometheus at http://{server.metrics_address}/metrics")
+            told = {"url": server.url, "addresses": list(map(str, server.addresses)), "stun_ports": server.stun_ports}
+            told["metrics"] = None if server.metrics_address is None else str(server.metrics_address)
+            answer(json.dumps(told) if options.json else server.url)
+            await asyncio.get_running_loop().create_future()
     raise AssertionError("it serves until it is cancelled")
-
-
-@contextlib.asynccontextmanager
-async def _warning(options: argparse.Namespace, screen: Screen) -> AsyncIterator[None]:
-    """While inside: whoever runs this is told what goes wrong, though `-v` was not asked for."""
-    if options.verbose:
-        yield
-        return
-    handler = _Said(screen)
-    _logs.PACKAGE.addHandler(handler)
-    try:
-        yield
-    finally:
-        _logs.PACKAGE.removeHandler(handler)
-
-
-class _Said(logging.Handler):
-    def __init__(self, screen: Screen) -> None:
-        super().__init__(logging.WARNING)
-        self._screen = screen
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._screen.say(f"simopen: warning: {record.getMessage()}")
 
 
 def _tls(certificate: str | None, key: str | None) -> ssl.SSLContext | None:

@@ -27,6 +27,7 @@ _OF_A_CONNECTION = {
     errno.ECONNREFUSED: "it refused the connection",
     errno.ECONNRESET: "it reset the connection",
     errno.ENETUNREACH: "there is no route to it",
+    errno.ETIMEDOUT: "it has not answered",
     errno.EADDRNOTAVAIL: "this port has a connection to it already, or had one in the last minute (TIME_WAIT)",
 }
 
@@ -66,4 +67,5 @@ def _is_elsewhere(address: str) -> bool:
 
 def connection_reason(error: OSError) -> str:
     """Why a connection to a server is of no use, said of the server."""
-    return _OF_A_CONNECTION.get(error.errno or 0) or reason(error)
+    number = 0 if isinstance(error, socket.gaierror) else error.errno or 0  # whose numbers are others, some positive
+    return _OF_A_CONNECTION.get(number) or (os.strerror(number) if number > 0 else reason(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 import socket
@@ -124,6 +125,41 @@ async def test_a_port_that_is_taken_uses_up_no_code(tmp_path: Path) -> None:
     assert "The code is" not in told
 
 
+@ONE_LOOP
+async def test_one_port_under_two_names_uses_up_no_code(tmp_path: Path) -> None:
+    with kept_ports() as (number, _):
+        words = ["--listen", str(number), "--to", "a:1", "--listen", f"localhost:{number}", "--to", "a:2"]
+        status, _, told = await ended(await started(tmp_path, "forward", *words, "--via", "ws://127.0.0.1:1/v1"))
+    assert status == 1
+    assert f"cannot use localhost:{number}" in told
+    assert f"or --listen 127.0.0.1:{number} has it" in told
+    assert "The code is" not in told
+
+
+@ONE_LOOP
+async def test_a_target_that_nobody_serves_is_told_to_both_once(tmp_path: Path) -> None:
+    with kept_ports() as (number, dead):
+        async with rendezvous() as via:
+            for name in ("laptop", "desk"):
+                peers.keep(peers.derived(name, bytes(32), via), tmp_path / "simopen" / "peers")
+            home, to = {"XDG_DATA_HOME": str(tmp_path)}, f"127.0.0.1:{dead}"
+            one = await started(tmp_path, "forward", "--listen", str(number), "--to", to, "@laptop", **home)
+            other = await started(tmp_path, "forward", "--allow", to, "@desk", **home)
+            for command in (one, other):
+                assert command.stderr is not None
+                while b"Ctrl-C" not in (line := await command.stderr.readline()):
+                    assert line
+            for _ in range(2):
+                with contextlib.suppress(ConnectionError):
+                    assert await asked(number) == b""
+            one.send_signal(signal.SIGINT)
+            ends = await asyncio.gather(ended(one), ended(other))
+    for (_, _, told), who in zip(
+        ends, ("the peer cannot connect to {}", "cannot connect to {} for the peer"), strict=True
+    ):
+        assert told.count(f"{who.format(to)}: it refused the connection") == told.count("warning") == 1, told
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -134,7 +170,10 @@ async def test_a_port_that_is_taken_uses_up_no_code(tmp_path: Path) -> None:
         (["--listen", "99999", "--to", "a:1"], "port"),
         (["--listen", "8080", "--to", "a:1", "--listen", "8080", "--to", "a:2"], "twice"),
         (["--allow", "a:0"], "port"),
-        (["--allow", ""], ""),
+        (["--allow", ""], "there is no host"),
+        (["--allow", "*"], "name each host"),
+        (["--listen", "*:8080", "--to", "a:1"], "0.0.0.0 or [::] is for all addresses"),
+        (["--listen", "8080", "--to", "x" * 254 + ":1"], "253 characters at most"),
     ],
 )
 def test_what_cannot_be_meant(

@@ -59,3 +59,11 @@ def test_whatever_the_errno_a_servers_refusal_has_words(number: int) -> None:
 
 def test_a_servers_refusal_is_said_of_the_server() -> None:
     assert connection_reason(ConnectionRefusedError(errno.ECONNREFUSED, "x")) == "it refused the connection"
+
+
+def test_asyncio_s_own_words_of_a_connection_are_not_told() -> None:
+    error = OSError(errno.EHOSTUNREACH, "Connect call failed ('192.0.2.1', 80)")
+    assert connection_reason(error) == os.strerror(errno.EHOSTUNREACH)
+    assert connection_reason(socket.gaierror(socket.EAI_NONAME, "Name or service not known")) == (
+        "Name or service not known"
+    )

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
-from simopen.apps.forward.targets import MOST_FORWARDS, Forward, Target, named
+from simopen.apps.forward.targets import LONGEST_NAME, MOST_FORWARDS, Forward, Target, named
 from simopen.errors import ForwardError
 from simopen.model.endpoint import check_port
 from simopen.model.wording import quoted
@@ -21,7 +21,6 @@ T = TypeVar("T")
 Ready: TypeAlias = Callable[[Sequence[Forward]], object]
 VERSION = 2
 ANSWER_S = 30.0
-_LONGEST_NAME = 253
 
 
 async def agreed(
@@ -85,7 +84,7 @@ def _read_refusals(said: Any) -> list[tuple[str, int]]:
 
 def _read_endpoint(said: Any) -> tuple[str, int]:
     host, port = said
-    if not isinstance(host, str) or not 0 < len(host) <= _LONGEST_NAME:
+    if not isinstance(host, str) or not 0 < len(host) <= LONGEST_NAME:
         raise ValueError
     return host, check_port(port, "the peer's port")
 

@@ -44,6 +44,9 @@ async def forward(
 ) -> None:
     """Carry connections until the peer ends it, or this is cancelled. The stream is closed with it.
 
+    A target that cannot be reached ends its own connections alone. The logger `simopen.forward` warns of it on both
+    sides, once until it can be.
+
     Args:
         stream: a (reader, writer) of `connect`'s or `meet`'s, with both ends proven, to a peer that calls this, too.
         forwards: what this side listens for, 64 at most.

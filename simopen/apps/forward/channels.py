@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import hmac
 import os
 import socket
@@ -29,14 +28,20 @@ from typing import Any, TypeAlias
 
 import asyncssh
 
+from simopen import _logs
+from simopen.apps.forward import dialling
 from simopen.apps.forward.agreement import Ready, allows, before
 from simopen.apps.forward.ends import ChannelEnd, End
+from simopen.apps.forward.ports import listening
 from simopen.apps.forward.proofs import proofs
-from simopen.apps.forward.targets import Forward, Target
+from simopen.apps.forward.targets import MOST_FORWARDS, Forward, Target, named
 from simopen.errors import ForwardError, LocalEndpointError
 from simopen.model.endpoint import literal
-from simopen.net.os_errors import local_error, reason
+from simopen.model.wording import shown
+from simopen.net.os_errors import connection_reason, reason
 from simopen.net.resolve import look_up
+
+logger = _logs.logger("forward")
 
 Connection: TypeAlias = asyncssh.SSHClientConnection | asyncssh.SSHServerConnection
 
@@ -60,10 +65,11 @@ class _Side:
         self.broke: Exception | None = None
         self.listening = asyncio.Event()
         self.failed: LocalEndpointError | None = None
-        self._open: dict[Forward, asyncio.Server] = {}
+        self._open: dict[Forward, list[asyncio.Server]] = {}
         self.connection: Any = None
         self._underway: set[asyncio.Task[Any]] = set()
         self._asked: dict[str, asyncio.Future[list[Any]]] = {}
+        self._failing: dict[str, str] = {}
         self._is_over = False
         self._ends: weakref.WeakSet[End] = weakref.WeakSet()
         self.room = bytearray(_PACKET)
@@ -82,70 +88,80 @@ class _Side:
 
     async def listen(self, wanted: Forward) -> bool:
         """Have connections to this port carried; False where it cannot be had, and then `failed` says why."""
-        # SSH's server names its own port: its client knows where that leads.
-        to = wanted.to if isinstance(self, asyncssh.SSHClient) else _lower(*wanted.listen)
         try:
-            server = await asyncio.get_running_loop().create_server(lambda: _Accepted(self, to), *wanted.listen)
-        except OSError as error:
-            self.failed = self.failed or local_error(error, wanted.listen)
+            sockets = await listening(*wanted.listen)
+        except LocalEndpointError as error:
+            self.failed = self.failed or error
             self.listening.set()
             return False
         if self._is_over:
-            server.close()
+            for sock in sockets:
+                sock.close()
             return False
-        self._open[wanted] = server
-        return True
+        begun = partial(asyncio.get_running_loop().create_server, partial(_Accepted, self, wanted), start_serving=False)
+        self._open[wanted] = [await begun(sock=sock) for sock in sockets]
+        for server in self._open[wanted]:
+            if not self._is_over:
+                await server.start_serving()
+        return not self._is_over
 
     @property
     def are_open(self) -> bool:
         """Whether all ports are."""
         return set(self._open) == set(self.forwards)
 
-    def carry(self, accepted: _Accepted, to: tuple[str, int], by: tuple[str, int]) -> None:
+    def carry(self, accepted: _Accepted, wanted: Forward, by: tuple[str, int]) -> None:
         """Have a channel for a connection to one of these ports, which waits until the peer can take it."""
         self._ends.add(accepted)
-        task = asyncio.get_running_loop().create_task(self._carry(accepted, to, by))
+        task = asyncio.get_running_loop().create_task(self._carry(accepted, wanted, by))
         self._underway.add(task)
         task.add_done_callback(self._underway.discard)
 
-    async def _carry(self, accepted: _Accepted, to: tuple[str, int], by: tuple[str, int]) -> None:
+    async def _carry(self, accepted: _Accepted, wanted: Forward, by: tuple[str, int]) -> None:
+        # SSH's server names its own port: its client knows where that leads.
+        to = wanted.to if isinstance(self, asyncssh.SSHClient) else _lower(*wanted.listen)
+        what = f"{named(*wanted.listen)} leads nowhere: the peer cannot connect to {named(*wanted.to)}"
         try:
             await self.listening.wait()
             if self.are_open:
                 await self.connection.create_connection(partial(ChannelEnd, accepted), *to, *by, **self.sizes)
+                self._failing.pop(what, None)
                 return
-        except asyncssh.Error:
-            pass
+        except asyncssh.Error as error:
+            if not self.connection.is_closed():  # else it is told that the stream broke
+                self._tell(what, error.reason)
         except BaseException:
             accepted.close()
             raise
         accepted.close()
+
+    def _tell(self, what: str, why: str) -> None:
+        """Warn of what fails; of the same again once it has gone well, or fails otherwise.
+
+        Of so many things at most: a peer may ask for any port of a host that it is allowed.
+        """
+        is_new = self._failing.get(what) != why
+        if is_new and (what in self._failing or len(self._failing) < MOST_FORWARDS):
+            self._failing[what] = why
+            logger.warning("%s: %s", what, shown(why))
 
     async def connect(self, host: str, port: int) -> Any:
         """For a channel of the peer's, whose task this is. Raises: asyncssh.ChannelOpenError."""
         task = asyncio.current_task()
         assert task is not None
         self._underway.add(task)
+        what = f"cannot connect to {named(shown(host), port)} for the peer"
         try:
-            end = await self._connected(host, port)
-            self._ends.add(end)
-            return ChannelEnd(end)
+            end = await dialling.connected(await self._addresses(host), port, lambda: End(self.room))
         except (OSError, ValueError, RuntimeError) as error:  # no such name can be; no thread can be had
-            raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, reason(error)) from None
+            why = connection_reason(error) if isinstance(error, OSError) else reason(error)
+            self._tell(what, why)
+            raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, why) from None
         finally:
             self._underway.discard(task)
-
-    async def _connected(self, host: str, port: int) -> End:
-        """Raises: OSError of the last address that was tried."""
-        error: OSError = OSError(errno.EADDRNOTAVAIL, "it has no address")
-        for address in await self._addresses(host):
-            try:
-                _, end = await asyncio.get_running_loop().create_connection(lambda: End(self.room), address, port)
-            except OSError as refused:
-                error = refused
-            else:
-                return end
-        raise error
+        self._failing.pop(what, None)
+        self._ends.add(end)
+        return ChannelEnd(end)
 
     async def _addresses(self, host: str) -> list[str]:
         """Of a name there is one look-up at a time, in a thread of its own: a silent name server holds up no others."""
@@ -162,7 +178,7 @@ class _Side:
         """Listen no more, and stop connecting: asyncssh leaves targets that do not answer to the kernel, which goes on
         for two minutes."""
         self._is_over = True
-        for server in self._open.values():
+        for server in (each for servers in self._open.values() for each in servers):
             server.close()
         for asked in self._asked.values():
             asked.cancel()
@@ -211,15 +227,15 @@ class _Server(_Side, asyncssh.SSHServer):
 class _Accepted(End):
     """A connection to one of this side's ports."""
 
-    def __init__(self, side: _Side, to: tuple[str, int]) -> None:
+    def __init__(self, side: _Side, wanted: Forward) -> None:
         super().__init__(side.room)
-        self._side, self._to = side, to
+        self._side, self._wanted = side, wanted
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """As asyncio's."""
         super().connection_made(transport)
         host, port, *_ = transport.get_extra_info("peername") or ("", 0)  # it may be gone already
-        self._side.carry(self, self._to, (host, port))
+        self._side.carry(self, self._wanted, (host, port))
 
 
 def _lower(host: str, port: int) -> tuple[str, int]:

@@ -74,7 +74,7 @@ class End(asyncssh.SSHForwarder, asyncio.BufferedProtocol):
         super().__init__()
         self._room = room
         self._is_ended = self._begun = self._lost = False
-        self._early = b""
+        self._early = bytearray()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """As asyncio's."""
@@ -85,8 +85,8 @@ class End(asyncssh.SSHForwarder, asyncio.BufferedProtocol):
         """There is a channel, with this at its end here."""
         self._begun = True
         if self._early:
-            channel.write(self._early)
-            self._early = b""
+            channel.write(bytes(self._early))
+            self._early.clear()
             if not self._lost:
                 self.resume_reading()
         if self.was_eof_received():
@@ -100,7 +100,8 @@ class End(asyncssh.SSHForwarder, asyncio.BufferedProtocol):
             super().data_received(data, datatype)
         else:
             self._early += data
-            self.pause_reading()
+            if len(self._early) >= len(self._room):  # until then it is read, so that a reset is noticed
+                self.pause_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """As asyncio's."""

@@ -8,6 +8,8 @@ from simopen.model.endpoint import check_port, host_and_port
 from simopen.model.wording import quoted
 
 MOST_FORWARDS = 64
+LONGEST_NAME = 253
+"""Characters of a host's name, and no address has more: RFC 1035 §2.3.4 has it as 255 bytes on the wire."""
 _HERE = "127.0.0.1"
 
 
@@ -17,6 +19,9 @@ class Target:
 
     host: str
     port: int | None = None
+
+    def __post_init__(self) -> None:
+        _require_host(self.host, "name each host: there is no word for all")
 
     @classmethod
     def read(cls, text: str) -> Target:
@@ -39,6 +44,10 @@ class Forward:
     listen: tuple[str, int]
     to: tuple[str, int]
 
+    def __post_init__(self) -> None:
+        _require_host(self.listen[0], "0.0.0.0 or [::] is for all addresses")
+        _require_host(self.to[0], "name the host")
+
     @classmethod
     def read(cls, listen: str, to: str) -> Forward:
         """From PORT or HOST:PORT, of this host, and HOST:PORT as the peer sees it. Raises: ValueError."""
@@ -59,3 +68,13 @@ class Forward:
 def named(host: str, port: int) -> str:
     """The endpoint as it is typed."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _require_host(host: str, instead: str) -> None:
+    """Raises: ValueError. `instead`: what to say for a `*`."""
+    if not host:
+        raise ValueError("there is no host: it is wanted before the port")
+    if "*" in host:
+        raise ValueError(f"{quoted(host)} is no host: {instead}")
+    if len(host) > LONGEST_NAME:
+        raise ValueError(f"{quoted(host)} is no host: a name has {LONGEST_NAME} characters at most, not {len(host)}")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -17,8 +18,9 @@ import pytest
 import simopen
 from simopen.apps.forward.agreement import VERSION
 from simopen.apps.forward.api import forward
+from simopen.apps.forward.dialling import WITHIN_S
 from simopen.apps.forward.proofs import proofs
-from simopen.apps.forward.targets import MOST_FORWARDS, Forward, Target
+from simopen.apps.forward.targets import LONGEST_NAME, MOST_FORWARDS, Forward, Target, named
 from simopen.errors import ForwardError, LocalEndpointError
 from simopen.link.handover import hand_over
 from simopen.net.sockets import drop
@@ -28,6 +30,7 @@ from tests.loopback import kept_ports
 Serve: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 HERE = "127.0.0.1"
 LONG_S = 20
+LONG_NAME = "x" * (LONGEST_NAME + 1)
 
 
 @contextlib.asynccontextmanager
@@ -68,6 +71,12 @@ async def target(serve: Serve) -> AsyncIterator[tuple[str, int]]:
 async def upper(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Answers once its peer has ended, so that half-closes have to travel."""
     writer.write((await reader.read()).upper())
+
+
+async def upper_and_close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """As `upper`, for a server of its own."""
+    await upper(reader, writer)
+    writer.close()
 
 
 _kept = contextlib.ExitStack()
@@ -214,6 +223,13 @@ def is_listened_at(port: int) -> bool:
         except OSError:
             return True
         return False
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    while True:
+        if is_so():
+            return
+        await asyncio.sleep(0)
 
 
 async def asked_at_once(port: int, words: bytes) -> bytes:
@@ -412,6 +428,61 @@ async def test_a_target_that_cannot_be_reached_in_time_holds_up_no_other_and_no_
                 await asyncio.wait(left)
 
 
+@pytest.mark.parametrize("begins", [True, False])
+async def test_who_resets_while_a_target_is_silent_keeps_no_descriptor(*, begins: bool) -> None:
+    wanted = Forward((HERE, free_port()), dead_end())
+    async with carrying(*(([wanted], []) if begins else ([], [wanted]))):
+        before = len(os.listdir("/dev/fd"))
+        _, writer = await asyncio.open_connection(*wanted.listen)
+        writer.write(b"words")
+        async with asyncio.timeout(LONG_S):
+            await until(lambda: len(os.listdir("/dev/fd")) >= before + 3)  # both ends of it; the peer's to the target
+        drop(writer.get_extra_info("socket"))
+        writer.transport.abort()
+        async with asyncio.timeout(WITHIN_S / 2):
+            await until(lambda: len(os.listdir("/dev/fd")) <= before + 1)
+
+
+@pytest.mark.parametrize("begins", [True, False])
+async def test_a_target_that_fails_is_told_on_both_sides_once(
+    *, begins: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And once more, where it was up meanwhile."""
+
+    async def tried() -> bytes:
+        with contextlib.suppress(ConnectionError):
+            return await asked(wanted.listen[1], b"words")
+        return b""
+
+    to = HERE, free_port()
+    wanted = Forward((HERE, free_port()), to)
+    here = f"{named(*wanted.listen)} leads nowhere: the peer cannot connect to {named(*to)}: it refused the connection"
+    there = f"cannot connect to {named(*to)} for the peer: it refused the connection"
+    async with carrying(*(([wanted], []) if begins else ([], [wanted]))):
+        for _ in range(3):
+            assert await tried() == b""
+        assert sorted(each.message for each in caplog.records) == sorted([here, there])
+        async with await asyncio.start_server(upper_and_close, *to):
+            assert await tried() == b"WORDS"
+        assert await tried() == b""
+    assert sorted(each.message for each in caplog.records) == sorted([here, there] * 2)
+    assert {(each.name, each.levelname) for each in caplog.records} == {("simopen.forward", "WARNING")}
+
+
+async def test_a_peer_that_tries_port_after_port_has_few_of_them_told(caplog: pytest.LogCaptureFixture) -> None:
+    async with stream() as (theirs, ours):
+        side = asyncio.ensure_future(forward(ours, allow=[Target(HERE)]))
+        ssh = await as_client(theirs)
+        for port in range(1, 2 * MOST_FORWARDS):
+            with contextlib.suppress(asyncssh.ChannelOpenError):
+                _, writer = await ssh.open_connection(HERE, port)
+                writer.close()
+        ssh.close()
+        await ssh.wait_closed()
+        await side
+    assert len([each for each in caplog.records if each.name == "simopen.forward"]) <= MOST_FORWARDS
+
+
 async def agreeing(stream: Pair) -> socket.socket:
     """A peer's side until SSH begins: it wants nothing."""
     reader, writer = stream
@@ -594,11 +665,33 @@ def test_what_is_typed_is_read(listen: str, to: str, found: Forward) -> None:
 
 @pytest.mark.parametrize(
     ("listen", "to"),
-    [("0", "h:1"), ("8080", "h"), ("h", "h:1"), ("70000", "h:1"), ("", "h:1"), (":80", "h:1"), ("80", ":1")],
+    [
+        *[("0", "h:1"), ("8080", "h"), ("h", "h:1"), ("70000", "h:1"), ("", "h:1"), (":80", "h:1"), ("80", ":1")],
+        *[("*:80", "h:1"), ("80", "*:1"), ("80", f"{LONG_NAME}:1"), (f"{LONG_NAME}:80", "h:1")],
+    ],
 )
 def test_what_cannot_be_read_is_refused(listen: str, to: str) -> None:
     with pytest.raises(ValueError, match=r"port|host|address"):
         Forward.read(listen, to)
+
+
+@pytest.mark.parametrize(
+    ("allow", "why"),
+    [
+        ("", "there is no host"),
+        (":80", "there is no host"),
+        ("*", "there is no word for all"),
+        ("*.example.org:80", "there is no word for all"),
+        (LONG_NAME, "253 characters at most"),
+    ],
+)
+def test_what_is_no_single_host_is_not_allowed(allow: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        Target.read(allow)
+
+
+def test_the_longest_name_there_is_may_be_named() -> None:
+    assert Forward.read("80", f"{LONG_NAME[1:]}:80").to[0] == Target.read(LONG_NAME[1:]).host == LONG_NAME[1:]
 
 
 def test_a_target_covers_what_it_says() -> None:

@@ -41,9 +41,12 @@ def ends() -> tuple[End, ChannelEnd, Paper, Paper]:
 async def test_what_is_said_before_there_is_a_channel_waits_for_it(ends: tuple[End, ChannelEnd, Paper, Paper]) -> None:
     end, channel_end, socket, channel = ends
     end.data_received(b"early")
+    assert socket.asked == [], "a reset is noticed while it is read"
+    end.data_received(b" words")
+    assert socket.asked == ["pause_reading"]
     assert end.eof_received()
     channel_end.connection_made(channel)
-    assert channel.asked == [b"early", "write_eof"]
+    assert channel.asked == [b"early words", "write_eof"]
     assert socket.asked == ["pause_reading", "resume_reading"]
 
 
