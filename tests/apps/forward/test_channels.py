@@ -8,7 +8,7 @@ import contextlib
 import asyncssh
 import pytest
 
-from simopen.apps.forward.channels import carry
+from simopen.apps.forward.channels import _Client, _Server, _speaking, carry
 from simopen.apps.forward.proofs import proofs
 from simopen.apps.forward.targets import Forward
 from simopen.errors import ForwardError
@@ -52,3 +52,16 @@ async def test_neither_secret_is_in_what_asyncssh_logs(caplog: pytest.LogCapture
     assert password[:16] not in caplog.text
     assert SECRET.hex() not in caplog.text
     assert str(key.export_private_key()) not in caplog.text
+
+
+async def test_neither_side_asks_ssh_whether_the_peer_is_there() -> None:
+    """Behind what the channels have to send, its answer would come too late on a slow path."""
+    ends, sides = connected(), (_Client((), ()), _Server((), ()))
+    both = await asyncio.gather(*(_speaking(sock, SECRET, side) for sock, side in zip(ends, sides, strict=True)))
+    try:
+        assert [each._keepalive_interval for each in both] == [0, 0]
+    finally:
+        for connection, sock in zip(both, ends, strict=True):
+            connection.abort()
+            await connection.wait_closed()
+            sock.close()
