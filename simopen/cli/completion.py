@@ -7,11 +7,13 @@ are completed by asking this program, which has them. zsh takes bash's script.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 
 from simopen.cli import known
 from simopen.cli.console import Screen, answer
+from simopen.errors import PeerError
 
 EXAMPLE = """\
 in ~/.bashrc:                     eval "$(simopen completion bash)"
@@ -69,7 +71,9 @@ def _completed(begun: str) -> Sequence[str]:
     if begun.startswith(known.AT):
         from simopen.rendezvous.peers import names
 
-        return [each for each in (f"{known.AT}{name}" for name in names()) if each.startswith(begun.casefold())]
+        with contextlib.suppress(PeerError):
+            return [each for each in (f"{known.AT}{name}" for name in names()) if each.startswith(begun.casefold())]
+        return []
     from simopen.rendezvous.codes import completed
 
     return completed(begun)

@@ -76,9 +76,4 @@ def _without_login(via: str | None) -> str | None:
     """A URL as it may be shown."""
     from simopen.signalling.via import read_via
 
-    if via is None:
-        return None
-    try:
-        return str(read_via(via, allow_plain=True))
-    except ValueError:
-        return None
+    return None if via is None else str(read_via(via, allow_plain=True))

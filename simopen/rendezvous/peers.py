@@ -33,6 +33,7 @@ from typing import Any
 
 from simopen.errors import PeerError
 from simopen.model.wording import quoted
+from simopen.signalling.via import read_via
 from simopen.ticket.store import opened
 
 AT = "@"
@@ -113,9 +114,12 @@ async def remember(
     Raises:
         PeerError: there is such a name already, it is none, or nothing can be written.
         LinkError: the stream was lost before the peer took it.
-        TypeError: no writer. ValueError: nobody is proven at the other end of this stream.
+        TypeError: no writer.
+        ValueError: nobody is proven at the other end of this stream, or that is no rendezvous's URL.
     """
     require_free(name, folder)
+    if via is not None:
+        read_via(via, allow_plain=True)
     if not isinstance(writer, StreamWriter):
         raise TypeError(f"a writer is a stream's, not {quoted(writer)}")
     if (link := writer.get_extra_info("simopen_link")) is None:
@@ -141,10 +145,13 @@ def checked_name(name: object) -> str:
 
 
 def directory() -> Path:
-    """Where they are kept. It need not be there."""
+    """Where they are kept. It need not be there. Raises: PeerError where this user has no home."""
     from platformdirs import user_data_path
 
-    return user_data_path("simopen", appauthor=False) / "peers"
+    try:
+        return user_data_path("simopen", appauthor=False) / "peers"
+    except RuntimeError as error:
+        raise PeerError("this user has no home to keep peers in: set HOME, or XDG_DATA_HOME") from error
 
 
 def _path(name: object, folder: Path | None) -> Path:
@@ -152,8 +159,10 @@ def _path(name: object, folder: Path | None) -> Path:
 
 
 def require_free(name: str, folder: Path | None = None) -> None:
-    """Raises: TypeError; PeerError where somebody has that name already, or it is none."""
-    if os.path.lexists(_path(name, folder)):
+    """Raises: TypeError; PeerError where somebody has that name already, it is none, or the folder cannot be read."""
+    path = _path(name, folder)
+    with _translated(f"read {path.parent}"), contextlib.suppress(FileNotFoundError):
+        path.lstat()
         raise _taken(checked_name(name))
 
 
@@ -185,13 +194,14 @@ def keep(known: KnownPeer, folder: Path | None = None) -> Path:
 
 def known_peer(name: str, folder: Path | None = None) -> KnownPeer:
     """The peer of that name, with or without an @. Raises: TypeError; PeerError where there is none to be used."""
-    path, name = _path(name, folder), checked_name(name)
+    path, name, others = _path(name, folder), checked_name(name), list[str]()
     try:
         with opened(path) as file:
             _require_private(name, path, os.fstat(file.fileno()))
             return _read(name, file.read(_MOST + 1))
     except FileNotFoundError:
-        others = names(folder)
+        with contextlib.suppress(PeerError):
+            others = names(folder)
         there_are = f"you know {', '.join(others[:9])}" if others else "you know none yet"
         raise PeerError(
             f"no peer is known here as {name} ({there_are}): meet it by a code, with --remember {name} here, and "
@@ -221,10 +231,12 @@ def _require_private(name: str, path: Path, found: os.stat_result) -> None:
 
 
 def names(folder: Path | None = None) -> list[str]:
-    """All names, in alphabetical order."""
+    """All names, in alphabetical order. Raises: PeerError where the folder cannot be read."""
     where = directory() if folder is None else folder
-    with contextlib.suppress(OSError):
-        return sorted(each.name.removesuffix(_SUFFIX) for each in where.glob(f"[!.]*{_SUFFIX}"))
+    with _translated(f"read {where}"), contextlib.suppress(FileNotFoundError):
+        return sorted(  # unlike `Path.glob`, `listdir` says what is wrong
+            each.removesuffix(_SUFFIX) for each in os.listdir(where) if each.endswith(_SUFFIX) and each[0] != "."
+        )
     return []
 
 
@@ -245,6 +257,8 @@ def rename(old: str, new: str, folder: Path | None = None) -> None:
         try:
             os.link(before, after)
         except FileExistsError:
+            if before == after:
+                raise PeerError(f"{checked_name(old)} is called that already") from None
             raise _taken(checked_name(new)) from None
         except FileNotFoundError:
             raise PeerError(f"no peer is known here as {checked_name(old)}") from None
@@ -270,10 +284,15 @@ def _read(name: str, text: str) -> KnownPeer:
         raise ValueError
     said: dict[str, Any] = json.loads(text)
     if said[_FORMAT] != _VERSION:
-        raise PeerError(f"what is kept of {name} is of another version of simopen")
+        raise PeerError(
+            f"what is kept of {name} is of another version of simopen: use that one, or a newer one; or `simopen peers "
+            f"--forget {name}`, and {_ANEW}"
+        )
     key, room, via, since = bytes.fromhex(said["key"]), said["room"], said["via"], said["since"]
     if len(key) != KEY_BYTES or not isinstance(via, str | None) or not _SINCE.fullmatch(since):
         raise ValueError
     if len(bytes.fromhex(room)) != KEY_BYTES or not isinstance(side := said.get("side"), str | None):
         raise ValueError
+    if via is not None:
+        read_via(via, allow_plain=True)
     return KnownPeer(name, key, room, via, said["plain"] is True, since, side)

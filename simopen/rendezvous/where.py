@@ -6,6 +6,7 @@ Both sides must name the same one. The file is `via` in the user's configuration
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,10 +29,13 @@ _MOST_BYTES = 2048
 
 
 def path() -> Path:
-    """The file that remembers it."""
+    """The file that remembers it. Raises: OSError where this user has no home."""
     from platformdirs import user_config_path
 
-    return user_config_path("simopen", appauthor=False) / "via"
+    try:
+        return user_config_path("simopen", appauthor=False) / "via"
+    except RuntimeError as error:
+        raise FileNotFoundError(errno.ENOENT, "this user has no home: set HOME, or XDG_CONFIG_HOME") from error
 
 
 def named(via: str | None = None, environment: Mapping[str, str] = os.environ, file: Path | None = None) -> str | None:
@@ -47,7 +51,7 @@ def named(via: str | None = None, environment: Mapping[str, str] = os.environ, f
         return via.strip()
     if VARIABLE in environment:  # empty: none, whatever is remembered
         return environment[VARIABLE].strip() or None
-    return _remembered(path() if file is None else file)
+    return _remembered(file)
 
 
 def required(via: str | None = None, environment: Mapping[str, str] = os.environ, file: Path | None = None) -> str:
@@ -67,7 +71,7 @@ def remember(via: str, file: Path | None = None) -> Path:
     return kept
 
 
-def _remembered(file: Path) -> str | None:
-    with contextlib.suppress(OSError, UnicodeDecodeError), file.open(encoding="utf-8") as lines:
+def _remembered(file: Path | None) -> str | None:
+    with contextlib.suppress(OSError, UnicodeDecodeError), (file or path()).open(encoding="utf-8") as lines:
         return lines.read(_MOST_BYTES).partition("\n")[0].strip() or None
     return None

@@ -62,7 +62,8 @@ def test_a_peer_is_renamed_and_forgotten(folder: Path, capsys: pytest.CaptureFix
         (["--forget", "nobody"], "no peer is known here as nobody"),
         (["--forget", "../laptop"], "no name for a peer"),
         (["--rename", "nobody", "x"], "no peer is known here as nobody"),
-        (["--rename", "laptop", "desk"], "already"),
+        (["--rename", "laptop", "desk"], "--forget desk"),
+        (["--rename", "laptop", "Laptop"], "laptop is called that already"),
         (["--rename", "laptop", "x", "--forget", "laptop"], "one at a time"),
     ],
 )
@@ -82,3 +83,14 @@ def test_names_are_completed(folder: Path, capsys: pytest.CaptureFixture[str]) -
         peers.keep(peers.derived(name, SEED), folder)
     assert main(["completion", "code", "@La"]) == 0
     assert capsys.readouterr().out == "@lamp\n@laptop\n"
+
+
+def test_a_folder_that_cannot_be_read_is_told_and_completes_nothing(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder.parent.write_text("")
+    status, _, said = typed(capsys)
+    assert status == 2
+    assert "cannot read" in said
+    assert main(["completion", "code", "@La"]) == 0
+    assert not "".join(capsys.readouterr()).strip()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -116,6 +118,7 @@ def spoil(path: Path, what: str) -> None:
             "no room": text.replace(PEER.room, "").encode(),
             "a room of another kind": text.replace(f'"{PEER.room}"', "7").encode(),
             "a side of another kind": text.replace('"initiator"', "7").encode(),
+            "no rendezvous": text.replace("nats://", "gopher://").encode(),
             "deep": b"[" * 4000,
             "long": text.encode() + b" " * 10_000 + b"x",
         }[what]
@@ -126,7 +129,7 @@ def spoil(path: Path, what: str) -> None:
     "what",
     [
         *("nothing", "half", "no text", "no object", "a short key", "a key of no bytes", "no room"),
-        *("a room of another kind", "a side of another kind", "deep", "long"),
+        *("a room of another kind", "a side of another kind", "no rendezvous", "deep", "long"),
     ],
 )
 def test_a_spoilt_file_is_told_with_what_to_do(tmp_path: Path, what: str) -> None:
@@ -148,7 +151,7 @@ def test_one_that_was_kept_before_sides_had_names_is_read(tmp_path: Path) -> Non
 def test_another_versions_file_is_told_to_be_one(tmp_path: Path) -> None:
     path = kept(tmp_path)
     path.write_text(path.read_text().replace('"simopen peer": 1', '"simopen peer": 2'))
-    with pytest.raises(PeerError, match="another version"):
+    with pytest.raises(PeerError, match=r"another version.* a newer one; or `simopen peers --forget laptop`"):
         peers.known_peer("laptop", tmp_path)
 
 
@@ -179,6 +182,8 @@ def test_names_are_changed_and_forgotten(tmp_path: Path) -> None:
     peers.rename("@laptop", "Old-Laptop", tmp_path)
     assert peers.names(tmp_path) == ["old-laptop"]
     assert peers.known_peer("old-laptop", tmp_path).key == PEER.key
+    with pytest.raises(PeerError, match="old-laptop is called that already"):
+        peers.rename("old-laptop", "Old-Laptop", tmp_path)
     peers.forget("old-laptop", tmp_path)
     assert peers.names(tmp_path) == []
     for call in (peers.forget, lambda name, folder: peers.rename(name, "x", folder)):
@@ -212,7 +217,43 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(PeerError, match="cannot write"):
         kept(tmp_path / "file" / "peers")
-    assert peers.names(tmp_path / "file" / "peers") == []
+
+
+def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "file" / "peers"
+    (tmp_path / "file").write_text("")
+    for call in (peers.names, lambda folder: peers.require_free("laptop", folder)):
+        with pytest.raises(PeerError, match=r"cannot read .*file/peers: Not a directory"):
+            call(folder)
+    with pytest.raises(PeerError, match=r"cannot be read .*Not a directory"):
+        peers.known_peer("laptop", folder)
+    assert peers.names(tmp_path / "none") == []
+
+
+WITHOUT_A_HOME = """
+import os
+import platformdirs
+from simopen.rendezvous import peers, where
+for name in ("HOME", "SIMOPEN_VIA", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+    os.environ.pop(name, None)
+os.setresuid(12345, 12345, 12345)
+assert where.named() is None
+calls = (peers.names,), (peers.require_free, "laptop"), (peers.known_peer, "laptop"), (where.remember, "wss://host")
+for call, *words in calls:
+    try:
+        call(*words)
+    except (peers.PeerError, OSError) as error:
+        print(getattr(error, "strerror", error))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_user_without_a_home_is_told_what_to_set() -> None:
+    """One that the system does not know, as a container's may be."""
+    process = subprocess.run([sys.executable, "-c", WITHOUT_A_HOME], capture_output=True, text=True, check=True)
+    told = process.stdout.splitlines()
+    assert told[:3] == ["this user has no home to keep peers in: set HOME, or XDG_DATA_HOME"] * 3
+    assert told[3:] == ["this user has no home: set HOME, or XDG_CONFIG_HOME"]
 
 
 async def test_both_ends_of_a_stream_remember_the_same(tmp_path: Path) -> None:
@@ -239,6 +280,8 @@ async def test_a_stream_of_anybodys_is_not_remembered(tmp_path: Path) -> None:
         _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         with pytest.raises(ValueError, match="nobody is proven"):
             await simopen.remember("peer", writer, folder=tmp_path)
+        with pytest.raises(ValueError, match="via must begin with"):
+            await simopen.remember("peer", writer, folder=tmp_path, via="gopher://example.org")
         writer.close()
         await writer.wait_closed()
     assert peers.names(tmp_path) == []
