@@ -365,7 +365,8 @@ def _sprayed(trier: Candidate, other: Candidate, source: _Source, after_ns: int)
     shots = ((port, Endpoint(other.address, each)) for each in draws.sample(_PORTS, SPRAY_SHOTS))
     waiting = ((each, at) for at in endpoints for each in _ports_of(other.port, 1, SPRAY_PORTS))
     chance = _sure(trier, other) * (1 - (1 - SPRAY_PORTS / len(_PORTS)) ** SPRAY_SHOTS)
-    awaiting = _paced(waiting, after_ns, AWAITED_NS)
+    # A kernel sends each again every second: those at one endpoint are few enough for that.
+    awaiting = _paced(waiting, after_ns, AWAITED_NS if len(endpoints) == 1 else GUESS_LASTS_NS)
     return Proposal(_paced(shots, after_ns, GUESS_LASTS_NS), awaiting, _odds(source), chance, sprays=True)
 
 
