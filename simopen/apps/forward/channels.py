@@ -31,7 +31,7 @@ import asyncssh
 from simopen import _logs
 from simopen.apps.forward import dialling
 from simopen.apps.forward.agreement import Ready, allows, before
-from simopen.apps.forward.ends import ChannelEnd, End
+from simopen.apps.forward.ends import ChannelEnd, End, noting
 from simopen.apps.forward.ports import listening
 from simopen.apps.forward.proofs import proofs
 from simopen.apps.forward.targets import MOST_FORWARDS, Forward, Target, named
@@ -76,6 +76,7 @@ class _Side:
 
     def connection_made(self, conn: Any) -> None:
         self.connection = conn
+        conn.create_tcp_channel = noting(conn.create_tcp_channel)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.broke = exc

@@ -2,8 +2,9 @@
 
 Theory of operation: asyncssh's forwarders do it, but for what is lost at the beginning and at the end. What a
 connection says before it has a channel waits (uvloop reads before who connected hears that it has). A channel whose
-connection has ended is closed once all of that is sent, and the end as well: asyncssh would leave the end out. And a
-connection is reset, and not ended, where the other side's end has not come.
+connection has ended is closed once all of that is sent, and the end as well: asyncssh would leave the end out; and it
+forgets an end that has come where the channel's close has come, too, before all was read. Whoever hears of the second
+end closes both. And a connection is reset, and not ended, where the other side's end has not come.
 """
 
 from __future__ import annotations
@@ -12,11 +13,39 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import asyncssh
+from asyncssh.constants import MSG_CHANNEL_EOF
 
 from simopen.net import sockets
+
+
+class Channel(asyncssh.SSHTCPChannel[bytes]):
+    """asyncssh's, that knows whether the other side's end has come, however much is unread."""
+
+    end_has_come = False
+
+    def process_packet(self, pkttype: int, pktid: int, packet: Any) -> Any:
+        """As asyncssh's."""
+        self.end_has_come = self.end_has_come or pkttype == MSG_CHANNEL_EOF
+        return super().process_packet(pkttype, pktid, packet)
+
+    def process_connection_close(self, exc: Exception | None) -> None:
+        """As asyncssh's: what is unread is lost, and the end with it."""
+        self.end_has_come = False
+        super().process_connection_close(exc)
+
+
+def noting(create: Callable[..., Any]) -> Callable[..., Channel]:
+    """`create_tcp_channel` of an SSH connection, which has no word for the class of what it makes."""
+
+    def created(*sizes: Any, **options: Any) -> Channel:
+        channel = create(*sizes, **options)
+        channel.__class__ = Channel
+        return cast(Channel, channel)
+
+    return created
 
 
 class ChannelEnd(asyncssh.SSHForwarder):
@@ -25,11 +54,13 @@ class ChannelEnd(asyncssh.SSHForwarder):
     def __init__(self, end: End) -> None:
         super().__init__(end)
         self._end = end
+        self._channel: Channel | None = None
         self._has_ended = self._is_closing = False
 
     def connection_made(self, transport: Any) -> None:
         """As asyncio's; `transport` is the channel, and open."""
         super().connection_made(transport)
+        self._channel = transport
         self._end.begin(self)
 
     def write_eof(self) -> None:
@@ -58,8 +89,17 @@ class ChannelEnd(asyncssh.SSHForwarder):
         if self._is_closing:
             asyncio.get_running_loop().call_soon(super().close)  # the channel's end is sent right after this
 
+    def eof_received(self) -> bool:
+        """As asyncio's."""
+        goes_on = super().eof_received()
+        if not goes_on:
+            self._end.close()  # and this with it
+        return goes_on
+
     def connection_lost(self, exc: Exception | None) -> None:
         """As asyncio's: there is no channel any more."""
+        if self._channel is not None and self._channel.end_has_come and not self.was_eof_received():
+            self.eof_received()
         self._has_ended = False
         super().connection_lost(exc)
 

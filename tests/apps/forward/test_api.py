@@ -153,10 +153,11 @@ server = socket.create_server(("127.0.0.1", 0))
 print(server.getsockname()[1], flush=True)
 while True:
     connection, _ = server.accept()
+    asked = connection.recv(9)
     while connection.recv(9):
         pass
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8_000_000)
-    connection.sendall(bytes(4_000_000))
+    connection.sendall(bytes(int(asked)))
     connection.close()
 """
 
@@ -186,22 +187,24 @@ async def test_what_a_target_says_before_it_is_asked_is_carried(*, begins: bool)
                 await writer.wait_closed()
 
 
+@pytest.mark.parametrize("size", [3_000_000, 4_000_000])
 @pytest.mark.parametrize("begins", [True, False])
-async def test_a_long_answer_to_one_that_has_ended_its_side_comes_whole(*, begins: bool) -> None:
-    """Though it is read more slowly than it is sent, and its sender has closed long before."""
+async def test_a_long_answer_to_one_that_has_ended_its_side_comes_whole(size: int, *, begins: bool) -> None:
+    """Though it is read more slowly than it is sent, and its sender has closed long before; less than a window, too."""
     async with program(ANSWERS_AT_LENGTH) as to:
         wanted = [Forward((HERE, free_port()), to)]
         async with carrying(*((wanted, []) if begins else ([], wanted))):
             for _ in range(3):
                 reader, writer = await asyncio.open_connection(*wanted[0].listen, limit=2**12)
-                writer.write(b"?")
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**14)
+                writer.write(b"%d" % size)
                 writer.write_eof()
-                size = 0
+                got = 0
                 await asyncio.sleep(0.1)  # its sender has gone by then, and a window's worth is on the way
                 while piece := await reader.read(2**16):
-                    size += len(piece)
+                    got += len(piece)
                     await asyncio.sleep(0.001)
-                assert size == 4_000_000
+                assert got == size
                 writer.close()
                 await writer.wait_closed()
 
@@ -396,6 +399,31 @@ async def test_a_target_that_takes_a_connection_and_never_answers_holds_up_no_ot
             assert await asked(alive.listen[1], b"words") == b"WORDS"
             waiting.transport.abort()  # its user gives up, and the target hears of it
             await gone.wait()
+
+
+async def test_where_both_end_at_once_nothing_is_left() -> None:
+    """Neither side had heard of the other's end when it sent its own."""
+    theirs = asyncio.Queue[asyncio.StreamWriter]()
+
+    async def ends(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.readexactly(1))
+        theirs.put_nowait(writer)
+        await reader.read()
+
+    async with target(ends) as to:
+        wanted = Forward((HERE, free_port()), to)
+        async with carrying([wanted]):
+            before = len(os.listdir("/dev/fd"))
+            for _ in range(20):
+                reader, writer = await asyncio.open_connection(*wanted.listen)
+                writer.write(b"?")
+                await reader.readexactly(1)
+                for each in (writer, await theirs.get()):
+                    each.write_eof()
+                assert await reader.read() == b""
+                writer.close()
+            async with asyncio.timeout(LONG_S):
+                await until(lambda: len(os.listdir("/dev/fd")) <= before)
 
 
 def dead_end() -> tuple[str, int]:

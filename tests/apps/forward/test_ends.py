@@ -13,6 +13,8 @@ from simopen.apps.forward.ends import ChannelEnd, End
 class Paper:
     """A transport, or a channel: what is asked of it, in order. `waiting`: bytes that it has not sent yet."""
 
+    end_has_come = False
+
     def __init__(self) -> None:
         self.asked: list[object] = []
         self.waiting = 0
@@ -101,5 +103,30 @@ async def test_a_channel_that_ends_ends_the_connection(ends: tuple[End, ChannelE
     channel_end.connection_made(channel)
     channel_end.data_received(b"last")
     channel_end.eof_received()
+    channel_end.connection_lost(None)
+    assert socket.asked == [b"last", "write_eof", "close"]
+
+
+async def test_whoever_hears_of_the_second_end_closes_both(ends: tuple[End, ChannelEnd, Paper, Paper]) -> None:
+    """Where the two ends cross, both sides are that one; and the channel's own end is sent before its close."""
+    end, channel_end, socket, channel = ends
+    channel_end.connection_made(channel)
+    assert end.eof_received()
+    channel.waiting = 10
+    assert not channel_end.eof_received()
+    assert socket.asked == ["write_eof", "close"]
+    assert "close" not in channel.asked
+    channel.waiting = 0
+    channel_end.resume_writing()
+    await asyncio.sleep(0)
+    assert channel.asked[-1] == "close"
+
+
+async def test_an_end_that_its_close_overtakes_is_one(ends: tuple[End, ChannelEnd, Paper, Paper]) -> None:
+    """asyncssh forgets it where the connection takes what has come more slowly."""
+    _, channel_end, socket, channel = ends
+    channel_end.connection_made(channel)
+    channel_end.data_received(b"last")
+    channel.end_has_come = True
     channel_end.connection_lost(None)
     assert socket.asked == [b"last", "write_eof", "close"]
