@@ -161,12 +161,17 @@ def _read(descriptor: int) -> str:
 
 def named_rendezvous(options: argparse.Namespace) -> str | None:
     """Its URL; None where nobody has named one. Raises: UsageError for what is none, before anything takes its time."""
-    from simopen.rendezvous.where import named
+    from simopen.rendezvous import where
     from simopen.signalling.via import read_via
 
     with judged():
-        if (found := named(options.via)) is not None:
+        found = where.named(options.via)
+    try:
+        if found is not None:
             read_via(found, allow_plain=options.allow_plain)
+    except ValueError as error:
+        who = "" if options.via is not None else f"{where.VARIABLE if where.VARIABLE in os.environ else where.path()}: "
+        raise UsageError(f"{who}{error}") from error
     return found
 
 

@@ -68,7 +68,8 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
         raise UsageError("name a file or a folder, or give --text, and not both")
     if options.text == "-" or "-" in paths:
         code.require_input(options, sends=True)
-    if peer is None:
+    if known.named(options, peer) is None:
+        known.require_name(options)
         code.named_rendezvous(options)
     outgoing: Outgoing | Offer
     if options.text is not None:

@@ -176,6 +176,7 @@ async def test_nothing_is_overwritten_and_both_are_told(tmp_path: Path) -> None:
         (["send", "x", "--text", "y"], 2, "not both"),
         (["send", "nothing-there"], 1, "cannot read"),
         (["send", "nothing-there", "--via", "ws://127.0.0.1:99999/v1"], 2, "the port must lie between"),
+        (["send", "nothing-there", "@nobody"], 2, "no peer is known here as nobody"),
         (["send", "/dev/null"], 1, "no file and no folder"),
         (["send", "--words", "99", "x"], 2, "words"),
         (["receive", "7-croissant-zucchini"], 2, "--yes"),

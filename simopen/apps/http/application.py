@@ -51,11 +51,18 @@ class Kept:
         self._application = application
         self._ends = {"client": client, "server": server}
         self._answer: _Answer | None = None
+        self._broke_off: bool | None = None
 
     @property
     def is_in_an_answer(self) -> bool:
-        """Whether the peer has half an answer: where the connection ends now, it has broken off."""
+        """Whether the peer has half an answer: where the connection ends now, or has ended, that has broken off."""
+        if self._broke_off is not None:
+            return self._broke_off
         return self._answer is not None and self._answer.is_half
+
+    def lost(self) -> None:
+        """The connection has ended: uvicorn drops what the application says from now on."""
+        self._broke_off = self.is_in_an_answer
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """As ASGI's."""

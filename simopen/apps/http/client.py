@@ -105,15 +105,18 @@ class Transport(httpx2.AsyncBaseTransport):
 
     async def _take_turn(self, request: httpx2.Request) -> None:
         """Raises: httpcore2.PoolTimeout where this very task has the turn, and does not end it meanwhile."""
-        own = self._holder is asyncio.current_task()
+        task = asyncio.current_task()
+        limit_s = request.extensions.get("timeout", {}).get("pool") if self._holder is task else None
         try:
-            async with asyncio.timeout(request.extensions.get("timeout", {}).get("pool") if own else None):
+            async with asyncio.timeout(limit_s):
                 await self._turn.acquire()
         except TimeoutError:
-            raise httpcore2.PoolTimeout(
-                "this task holds a response that it has not closed, and the next request waits for that: "
-                "read it to its end, or close it, first"
-            ) from None
+            if self._holder is task:
+                raise httpcore2.PoolTimeout(
+                    "this task holds a response that it has not closed, and the next request waits for that: "
+                    "read it to its end, or close it, first"
+                ) from None
+            await self._turn.acquire()  # another task has begun to read it since
         self._hold()
 
     def _hold(self) -> None:

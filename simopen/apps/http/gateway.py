@@ -202,8 +202,9 @@ class _Gateway:
             data = await self._peer.reader.read(CHUNK)
             self._peer.state.receive_data(data)
             if not data:
-                # Where the two may be about to change to another protocol, the end is passed on in that.
-                if self._peer.state.their_state in (h11.DONE, h11.MUST_CLOSE):
+                # What was said for the protocol that the two may be about to change to goes before the end.
+                may_change = self._peer.state.their_state not in (h11.DONE, h11.MUST_CLOSE)
+                if not (may_change and self._peer.state.trailing_data[0]):
                     with contextlib.suppress(OSError):  # who receives from it is told
                         end(server.writer)
                 return

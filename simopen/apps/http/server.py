@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 
 import uvicorn
 from uvicorn.config import LOG_LEVELS
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from simopen.apps.http import gateway
 from simopen.apps.http.application import Address, Application, Kept, Lived
@@ -93,7 +94,7 @@ async def _running(application: Application, log_level: str, limit_s: float = 2 
     server = _Server(
         _Config(
             lived,
-            http="h11",  # as what the application says is judged before
+            http=_Protocol,
             proxy_headers=False,
             timeout_keep_alive=_KEPT_S,
             timeout_graceful_shutdown=_TO_END_S,
@@ -134,6 +135,15 @@ async def _seen_off(task: asyncio.Task[None]) -> None:
     task.result()
 
 
+class _Protocol(H11Protocol):
+    """uvicorn's, by the library that what the application says is judged with; it tells of its end."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        application: Any = self.app
+        application.lost()
+        super().connection_lost(exc)
+
+
 class _Config(uvicorn.Config):
     """uvicorn's, which leaves the program's logging alone."""
 
@@ -162,8 +172,7 @@ class _Server(uvicorn.Server):
         """To this one, by a connection of its own. Raises: OSError."""
         config = copy.copy(self.config)
         config.loaded_app = application
-        kind: Any = config.http_protocol_class
-        make = partial(kind, config=config, server_state=self.server_state, app_state=self.lifespan.state)
+        make = partial(_Protocol, config, self.server_state, self.lifespan.state)
         theirs, ours = socket.socketpair()
         try:
             await asyncio.get_running_loop().connect_accepted_socket(make, theirs)
@@ -221,11 +230,10 @@ async def _connected(server: _Server, reader: asyncio.StreamReader, writer: asyn
             await pour(_Answers(Pieces(inner_reader, inner_writer)), writer)
             asking.cancel()
     finally:
+        if application.is_in_an_answer:
+            cut(writer)  # half of one shall not look like one that has ended
         await close(inner_writer)
-    if application.is_in_an_answer:
-        cut(writer)  # half of one shall not look like one that has ended
-    else:
-        await linger(reader, writer)
+    await linger(reader, writer)
 
 
 def _address_of(writer: asyncio.StreamWriter, name: str) -> Address | None:

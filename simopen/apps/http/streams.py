@@ -60,8 +60,10 @@ async def linger(reader: Reader, writer: asyncio.StreamWriter, limit_s: float = 
     """End the stream in this direction, and let the peer come to its end of it, for so long at most.
 
     What it still sends is read: a kernel that closes a socket with something unread resets it, and what was said last
-    is lost on the way.
+    is lost on the way. Where only closing ends a direction, as of asyncio's own TLS, there is nothing to wait for.
     """
+    if not writer.can_write_eof():
+        return
     with contextlib.suppress(OSError):  # a time-out, too
         end(writer)
         async with asyncio.timeout(limit_s):

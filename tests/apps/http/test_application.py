@@ -110,6 +110,68 @@ async def test_half_an_answer_never_looks_whole(kind: Callable[[], Awaitable[Bot
         await serving
 
 
+@pytest.mark.parametrize("kind", [plain, stream_pair])
+async def test_nor_does_one_that_is_cancelled(kind: Callable[[], Awaitable[Both]]) -> None:
+    async def waits(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await lives(receive, send)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        await receive()
+
+    async with pair(kind) as ((reader, writer), theirs):
+        serving = asyncio.create_task(simopen.http.serve(waits, theirs, log_level="critical"))
+        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        await reader.readuntil(b"half")
+        serving.cancel()
+        with pytest.raises((ConnectionResetError, simopen.LinkBroken)):
+            await reader.read()
+        writer.close()
+        await asyncio.wait({serving})
+
+
+@pytest.mark.parametrize(
+    ("begins", "said", "ends"),
+    [
+        (True, b"GET / HTTP/1.0\r\n\r\n", False),
+        (False, b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", True),
+    ],
+    ids=["half an answer", "refused by uvicorn"],
+)
+async def test_what_an_application_says_after_its_connection_counts_for_nothing(
+    begins: bool, said: bytes, ends: bool
+) -> None:
+    """Half an answer is not made whole by it, nor one of uvicorn's own half."""
+    parts: list[dict[str, Any]] = [
+        {"type": "http.response.start", "status": 200, "headers": []},
+        {"type": "http.response.body", "body": b"half", "more_body": True},
+        {"type": "http.response.body", "body": b"the rest"},
+    ]
+
+    async def goes_on(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await lives(receive, send)
+            return
+        for part in parts[:2] if begins else ():
+            await send(part)
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        for part in parts[2:] if begins else parts:
+            await send(part)
+
+    async with served(goes_on) as (reader, writer):
+        writer.write(said)
+        if begins:
+            await reader.readuntil(b"half")
+            writer.write_eof()
+        if ends:
+            assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+        else:
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+
+
 async def test_an_application_is_told_who_asks() -> None:
     ends = list[tuple[Any, Any]]()
 

@@ -366,6 +366,21 @@ async def test_a_task_that_holds_a_response_and_asks_again_is_told_so(library: A
         assert (await other).text == "ok"
 
 
+async def test_one_that_another_task_has_begun_to_read_meanwhile_is_waited_for() -> None:
+    async def slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        writer.write(OK[:-1])
+        await asyncio.sleep(0.2)
+        writer.write(OK[-1:])
+        await good(reader, writer)
+
+    async with meeting(slowly) as meet, client(httpx2, simopen.http.Transport(meet)) as http:
+        response = await http.send(http.build_request("GET", "/"), stream=True)
+        reading = asyncio.create_task(response.aread())
+        assert (await http.get("/", timeout=httpx2.Timeout(None, pool=0.05))).text == "ok"
+        assert await reading == b"ok"
+
+
 async def test_whoever_reads_a_response_is_who_holds_it() -> None:
     limit = httpx2.Timeout(None, pool=0.05)
     async with (

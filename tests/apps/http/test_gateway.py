@@ -321,6 +321,21 @@ async def test_a_peer_that_goes_in_the_middle_of_an_answer_ends_the_servers_conn
         await gone.wait()
 
 
+@pytest.mark.parametrize("change", [b"", b"connection: upgrade\r\nupgrade: h2c\r\n"], ids=["", "to change"])
+async def test_a_peer_that_goes_before_it_is_answered_is_told_to_the_server(change: bytes) -> None:
+    gone = asyncio.Event()
+
+    async def waits(reader: StreamReader, writer: StreamWriter) -> None:
+        await request(reader)
+        assert await reader.read() == b""
+        gone.set()
+
+    async with behind(waits) as (_, writer):
+        writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n" + change + b"\r\n")
+        writer.close()
+        await gone.wait()
+
+
 CHANGE = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: upper\r\n\r\n"
 CHANGES = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: upper\r\n\r\n"
 
