@@ -119,6 +119,7 @@ class End(asyncssh.SSHForwarder, asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """As asyncio's."""
         super().connection_made(transport)
+        self._connection: Any = transport  # asyncssh forgets it as it is closed, and before all has left
         self._when_closed(sockets.drop)
 
     def begin(self, channel: ChannelEnd) -> None:
@@ -149,10 +150,19 @@ class End(asyncssh.SSHForwarder, asyncio.BufferedProtocol):
         super().connection_lost(exc)
 
     def write_eof(self) -> None:
-        """As asyncssh's."""
+        """As asyncssh's. Where something is unsent, this program may end before that and the end are."""
         self._is_ended = True
-        self._when_closed(sockets.keep)
         super().write_eof()
+        if self._transport is None or not self._transport.get_write_buffer_size():
+            self._when_closed(sockets.keep)
+        else:
+            self._transport.set_write_buffer_limits(0)  # so that `resume_writing` comes when it is
+
+    def resume_writing(self) -> None:
+        """As asyncio's."""
+        if self._is_ended:
+            self._when_closed(sockets.keep)
+        super().resume_writing()
 
     def close(self) -> None:
         """As asyncssh's."""
@@ -161,9 +171,8 @@ class End(asyncssh.SSHForwarder, asyncio.BufferedProtocol):
         super().close()
 
     def _when_closed(self, arrange: Callable[[socket.socket], None]) -> None:
-        if self._transport is not None:
-            with contextlib.suppress(OSError):  # it is gone already
-                arrange(self._transport.get_extra_info("socket"))
+        with contextlib.suppress(OSError):  # it is gone already
+            arrange(self._connection.get_extra_info("socket"))
 
     def get_buffer(self, sizehint: int) -> bytearray:
         """As asyncio's."""

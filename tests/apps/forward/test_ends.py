@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ class Paper:
     def __init__(self) -> None:
         self.asked: list[object] = []
         self.waiting = 0
+        self.options: list[tuple[object, ...]] = []
 
     def write(self, data: bytes) -> None:
         self.asked.append(bytes(data))
@@ -26,7 +29,16 @@ class Paper:
         return self.waiting
 
     def get_extra_info(self, name: str) -> Any:
-        return Paper()  # a socket's
+        return self  # a socket's
+
+    def setsockopt(self, *option: object) -> None:
+        self.options.append(option)
+
+    @property
+    def resets(self) -> bool:
+        """Whether closing it resets the connection."""
+        option = (socket.SOL_SOCKET, socket.SO_LINGER)
+        return [each[2] for each in self.options if each[:2] == option][-1] == struct.pack("ii", 1, 0)
 
     def __getattr__(self, name: str) -> Any:
         return lambda *_: self.asked.append(name)
@@ -130,3 +142,20 @@ async def test_an_end_that_its_close_overtakes_is_one(ends: tuple[End, ChannelEn
     channel.end_has_come = True
     channel_end.connection_lost(None)
     assert socket.asked == [b"last", "write_eof", "close"]
+
+
+@pytest.mark.parametrize("closes", [False, True])
+async def test_a_connection_is_reset_by_this_programs_end_until_all_has_left(
+    ends: tuple[End, ChannelEnd, Paper, Paper], closes: bool
+) -> None:
+    """Whatever its loop has not given to the kernel by then is lost, and a FIN would pass for the end."""
+    end, channel_end, connection, channel = ends
+    channel_end.connection_made(channel)
+    if closes:
+        end.eof_received()
+    connection.waiting = 10
+    channel_end.eof_received()
+    assert connection.resets
+    assert connection.asked == ["write_eof", "set_write_buffer_limits", *["close"] * closes]
+    end.resume_writing()
+    assert not connection.resets
