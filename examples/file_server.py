@@ -14,10 +14,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import httpx2
-
 import simopen
-import simopen.http
+
+try:
+    import httpx2
+
+    import simopen.http
+except ImportError as missing:
+    sys.exit(f"{missing}; this example needs what HTTP takes: pip install '.[http]'")
 
 PIECE = 2**18
 

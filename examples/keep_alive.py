@@ -14,10 +14,14 @@ import time
 from functools import partial
 from typing import Any
 
-import httpx2
-
 import simopen
-import simopen.http
+
+try:
+    import httpx2
+
+    import simopen.http
+except ImportError as missing:
+    sys.exit(f"{missing}; this example needs what HTTP takes: pip install '.[http]'")
 
 REQUESTS = 100
 

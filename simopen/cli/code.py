@@ -9,6 +9,7 @@ and its QR code where the terminal has room. In a code's place may stand `@NAME`
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import os
 import re
@@ -17,7 +18,7 @@ import sys
 import time
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from simopen.cli import key, known
 from simopen.cli.arguments import UsageError, argument, judged
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 ASKED = "-"
 """As the code: ask for it."""
+_PATIENCE_S = 20.0
+_NOBODY = "nobody is there yet: is the code right, and not used before, and does the peer's command still run?"
 _LONGEST = 400
 _CODE = re.compile(r"[^\w]*[0-9０-９]{1,12}[^\w]*[^\W\d_]{2,14}([^\w]+[^\W\d_]{2,14}){0,23}[^\w]*")
 _WORDS = re.compile(r"[^\W\d_]{2,14}([-\u2010-\u2015 ]+[^\W\d_]{2,14})+")
@@ -222,17 +225,21 @@ async def met(
     """
     from simopen.net.streams import STREAM_LIMIT
     from simopen.rendezvous.api import meeting
-    from simopen.rendezvous.codes import WORDS
+    from simopen.rendezvous.codes import WORDS, parse_code, unlisted
 
-    if code is None and not line:
+    is_typed = code is None and not line
+    if is_typed:
         code = asked(options)
     fits = purpose or (f"simopen {channel}",) * 2
     if (peer := known.named(options, code)) is not None:
         return await _met_again(options, screen, peer, channel, fits=fits, limit=limit or STREAM_LIMIT)
     known.require_name(options)
     secret = _secret(options, screen, code)
+    if is_typed and code and secret is None and unlisted(parse_code(code)):  # a slip would cost both sides the code
+        code = asked(options, "Code (Enter: as it is): ") or code
+        secret = _secret(options, screen, code)
     via = rendezvous(options, screen)
-    with connecting(screen) as update, judged():
+    with connecting(screen) as update, judged(), Told(update, screen, has_code=bool(code) and secret is None) as events:
         async with meeting(
             code,
             words=options.words or WORDS,
@@ -241,7 +248,7 @@ async def met(
             purpose=fits,
             allow_plain=options.allow_plain,
             limit=limit or STREAM_LIMIT,
-            on_event=Told(update, screen).on_event,
+            on_event=events.on_event,
             **punch(options),
         ) as found:
             if code is None:
@@ -306,12 +313,37 @@ def connecting(screen: Screen, text: str = "connecting to the rendezvous ...") -
 
 
 class Told:
-    """The live line, made of what happens. `peer`: the name of a known one that is waited for."""
+    """The live line, made of what happens. `peer`: the name of a known one that is waited for.
 
-    def __init__(self, update: Update, screen: Screen, peer: str | None = None) -> None:
+    `has_code`: whether this side was given the code, so that its peer is there as a rule. Whoever has waited for
+    `patience_s` then, and has not left this, is told what may be the matter.
+    """
+
+    def __init__(
+        self,
+        update: Update,
+        screen: Screen,
+        peer: str | None = None,
+        *,
+        has_code: bool = False,
+        patience_s: float = _PATIENCE_S,
+    ) -> None:
         self.update, self._screen, self._peer = update, screen, peer
+        self._has_code, self._patience_s = has_code, patience_s
+        self._hint: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._hint is not None:
+            self._hint.cancel()
 
     def on_event(self, event: Event) -> None:
+        if self._hint is not None and event.step != "in room":
+            self._hint.cancel()
+        if event.step == "in room" and self._has_code and self._hint is None:
+            self._hint = asyncio.get_running_loop().call_later(self._patience_s, self._screen.note, _NOBODY)
         if (motd := getattr(event, "motd", None)) is not None:
             self._screen.say(f"the rendezvous says: {' '.join(motd.split())}")  # one line, in nobody else's voice
         if event.step == "in room" and self._peer is not None:

@@ -55,13 +55,24 @@ def meant(line: str, options: argparse.Namespace) -> str:
 def typed(prompt: str) -> str:
     """A line. Raises: UsageError where there is none."""
     try:
-        with Blocking():
+        with Blocking(), _on_a_line_of_its_own():
             if sys.stdout.isatty():
                 return input(prompt)
             print(prompt, end="", file=sys.stderr, flush=True)  # standard output carries the data
             return input()
     except EOFError as error:
         raise UsageError("nothing was typed") from error
+
+
+@contextlib.contextmanager
+def _on_a_line_of_its_own() -> Iterator[None]:
+    """What is said after a prompt that nobody has answered does not stand behind it."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # the terminal was closed
+            print(file=sys.stderr, flush=True)
+        raise
 
 
 @contextlib.contextmanager

@@ -73,7 +73,9 @@ def remarks(report: Report) -> tuple[str, ...]:
     if report.plan is None and report.remote is not None and report.remote not in report.peers:
         told.append(f"the peer came from {report.remote}, which was not named: its NAT chose another port, or it did")
     if report.early_ns is not None:
-        told.append(f"the peer fired {_early(report)} before this side's instant: {_CLOCKS}")
+        # By tickets both may try in rounds, of which the earlier one's first need not be this side's.
+        earlier = "it began earlier, or " if report.by_ticket else ""
+        told.append(f"the peer fired {_early(report)} before this side's instant: {earlier}{_CLOCKS}")
     late_ns = _late_ns(report)
     if late_ns is not None and late_ns > APART_NS:
         about = f"the peer fired about {late_ns / 1e9:.1f} s after this side's instant"

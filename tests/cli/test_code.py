@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import os
+import re
 import shlex
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -23,6 +24,7 @@ from simopen.model.event import InRoom
 from simopen.model.times import MonoNs
 from simopen.rendezvous import where
 from tests.loops import ONE_LOOP
+from tests.terminal import Terminal, at_terminal
 
 ROOT = Path(__file__).parents[2]
 SIMOPEN = [sys.executable, "-m", "simopen"]
@@ -161,6 +163,47 @@ def test_what_happens_is_a_line_that_is_redrawn_and_what_has_come_of_it_a_senten
     assert "the rendezvous says: be kind" in said
     assert said.count("waiting for laptop, which comes only if it has remembered this computer, too") == 1
     assert "simopen: laptop is back, after 3.0 s" in said
+
+
+@ONE_LOOP
+@pytest.mark.parametrize(("then", "told"), [(None, True), ("peer begun", False), ("left", False)])
+async def test_who_was_given_a_code_and_waits_is_told_what_may_be_the_matter(
+    then: str | None, told: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at_ns = MonoNs(0)
+    with code.Told(lambda *_: None, Screen(), has_code=True, patience_s=0.01) as events:
+        events.on_event(InRoom(at_ns, "7"))
+        if then == "peer begun":
+            events.on_event(simopen.PeerBegun(at_ns))
+        if then != "left":
+            await asyncio.sleep(0.05)
+    await asyncio.sleep(0.05)
+    assert capsys.readouterr().err.count("nobody is there yet: is the code right") == told
+
+
+@ONE_LOOP
+async def test_a_slip_in_a_code_is_asked_about_before_it_costs_the_code(tmp_path: Path) -> None:
+    """And what is said after a prompt that nobody has answered has a line of its own."""
+    with Terminal() as terminal:
+        command = await asyncio.create_subprocess_exec(
+            *at_terminal([*SIMOPEN, "receive", "--via", "ws://127.0.0.1:1/v1"]),
+            stdin=terminal.fd,
+            stdout=terminal.fd,
+            stderr=terminal.fd,
+            env={**os.environ, "XDG_CONFIG_HOME": str(tmp_path)},
+            cwd=ROOT,
+            start_new_session=True,
+        )
+        terminal.given()
+        await asyncio.to_thread(terminal.wait_for, "Code:")
+        terminal.type("7-croissant-zucchiniq\n")
+        await asyncio.to_thread(terminal.wait_for, "Code (Enter: as it is):")
+        terminal.type("\x04")
+        seen = await asyncio.to_thread(terminal.read_to_the_end)
+        assert await command.wait() == 2
+    assert "'zucchiniq' is no word of the list that codes are made of; is it 'zucchini'?" in " ".join(seen.split())
+    assert re.search(r"\): *\nsimopen: nothing was typed", seen), seen
+    assert "connecting" not in seen
 
 
 async def started(home: Path, *words: str, command: str = "meet", **more: str) -> Process:

@@ -244,6 +244,10 @@ def connected(*attempts: Attempt, after_ms: int, **changes: Any) -> Report:
             connected(shot(0), after_ms=80, early_ns=START - 2300 * MS, early_doubt_ns=600 * MS),
             "the peer fired 1.7 to 2.9 s before this side's instant",
         ),
+        (
+            connected(shot(0), after_ms=80, early_ns=START - 2300 * MS, plan="why", by_ticket=True),
+            "before this side's instant: it began earlier, or one of the two clocks",
+        ),
         (connected(shot(0), after_ms=80, remote=MOVED), f"the peer came from {MOVED}"),
         (connected(shot(0), after_ms=80, remote=MOVED, plan="why"), None),
         (connected(shot(0), after_ms=80, peers=(PEER, OTHER), remote=OTHER), None),
