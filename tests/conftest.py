@@ -10,6 +10,7 @@ import importlib
 import inspect
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,11 +29,17 @@ NO_SKIP = bool(os.environ.get("SIMOPEN_NO_SKIP"))
 NEVER_SKIPPED = ("lab", "real_server")
 # What is told to close does so within some turns of the loop, or when its thread next looks: this long at most.
 TURNS, TURN_S, COLLECTED = 200, 0.005, 20
-# What the tests start, a thousand interpreters, compiles the package once and not each time anew; and it hears Ctrl-C,
-# which a shell's job in the background is made to ignore, with all that it starts.
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# What the tests start, a thousand interpreters, compiles the package once and not each time anew; finds no rendezvous
+# and no peers of whoever runs the suite; and hears Ctrl-C and a terminal's end, which a shell's job in the background,
+# or nohup's, is made to ignore, with all that it starts.
+for name in ("PYTHONDONTWRITEBYTECODE", "SIMOPEN_VIA", "SIMOPEN_CODE"):
+    os.environ.pop(name, None)
+_homes = tempfile.TemporaryDirectory(prefix="simopen-tests-")
+os.environ["XDG_CONFIG_HOME"] = os.environ["XDG_DATA_HOME"] = _homes.name
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 # An example that takes long says that the machine is busy.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")

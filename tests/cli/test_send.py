@@ -88,11 +88,7 @@ async def test_a_file_and_a_folder_cross(tmp_path: Path) -> None:
 )
 async def test_one_signal_ends_who_waits_for_a_pipe(tmp_path: Path, words: list[str], number: signal.Signals) -> None:
     os.mkfifo(tmp_path / "fifo")
-    before = signal.signal(number, lambda *_: None)  # else it stays ignored, where this suite was started so (nohup)
-    try:
-        command = await started(tmp_path, *words, "--via", "ws://127.0.0.1:1/v1")
-    finally:
-        signal.signal(number, before)
+    command = await started(tmp_path, *words, "--via", "ws://127.0.0.1:1/v1")
     await waits(command.pid)
     command.send_signal(number)
     async with asyncio.timeout(10):
