@@ -170,21 +170,27 @@ async def test_a_mute_peer_is_refused_when_its_time_is_up(way: str, side: int) -
         mute.close()
 
 
+async def passes(source: socket.socket, sink: socket.socket, pause_s: float) -> None:
+    """What comes goes on, with a pause after each piece."""
+    loop = asyncio.get_running_loop()
+    while said := await loop.sock_recv(source, 65536):
+        await loop.sock_sendall(sink, said)
+        await asyncio.sleep(pause_s)
+
+
 async def test_a_proof_that_the_path_delays_is_waited_for() -> None:
     """The initiator takes it that the link is up."""
-    loop = asyncio.get_running_loop()
     async with handshakes(*sessions(), limit_s=0.05) as (one, other):
         (ours, near), (far, theirs) = connected(), connected()
         one.offer(ours)
         other.offer(theirs)
         with near, far:
-            for source, sink, delay_s in ((near, far, 0.0), (far, near, 0.0), (near, far, 0.2)):
-                said = await loop.sock_recv(source, 65536)
-                await asyncio.sleep(delay_s)
-                await loop.sock_sendall(sink, said)
+            path = asyncio.gather(passes(near, far, 0.2), passes(far, near, 0.0))
             links = await asyncio.gather(one.link(), other.link())
-            for link in links:
-                link.transport.abort()
+            path.cancel()
+            await asyncio.wait({path})
+        for link in links:
+            link.transport.abort()
     assert not other.reasons
 
 
