@@ -170,28 +170,48 @@ async def test_a_mute_peer_is_refused_when_its_time_is_up(way: str, side: int) -
         mute.close()
 
 
-async def passes(source: socket.socket, sink: socket.socket, pause_s: float) -> None:
-    """What comes goes on, with a pause after each piece."""
+async def passes(source: socket.socket, sink: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     while said := await loop.sock_recv(source, 65536):
         await loop.sock_sendall(sink, said)
-        await asyncio.sleep(pause_s)
 
 
 async def test_a_proof_that_the_path_delays_is_waited_for() -> None:
-    """The initiator takes it that the link is up."""
-    async with handshakes(*sessions(), limit_s=0.05) as (one, other):
+    """The initiator takes it that the link is up. More time is given once."""
+    loop = asyncio.get_running_loop()
+    async with handshakes(*sessions()) as (one, other):
         (ours, near), (far, theirs) = connected(), connected()
         one.offer(ours)
         other.offer(theirs)
         with near, far:
-            path = asyncio.gather(passes(near, far, 0.2), passes(far, near, 0.0))
+            (candidate,) = other._open
+            while not candidate.channel.has_begun:
+                await loop.sock_sendall(far, await loop.sock_recv(near, 1))
+                await asyncio.sleep(0)
+            candidate.time_is_up()
+            assert other.pending
+            path = asyncio.gather(passes(near, far), passes(far, near))
             links = await asyncio.gather(one.link(), other.link())
             path.cancel()
             await asyncio.wait({path})
         for link in links:
             link.transport.abort()
-    assert not other.reasons
+
+
+async def test_who_begins_and_goes_on_saying_nothing_is_refused() -> None:
+    loop = asyncio.get_running_loop()
+    async with handshakes(sessions()[1]) as (mine,):
+        sock, mute = connected()
+        mine.offer(sock)
+        (candidate,) = mine._open
+        await loop.sock_sendall(mute, b"\x16\x03\x01")
+        while not candidate.channel.has_begun:  # noqa: ASYNC110 - nobody tells of it
+            await asyncio.sleep(0)
+        for is_pending in (True, False):
+            candidate.time_is_up()
+            assert mine.pending is is_pending
+        assert mine.reasons == {Reason.SILENT: 1}
+        mute.close()
 
 
 async def test_two_responders_are_refused_when_their_time_is_up() -> None:
