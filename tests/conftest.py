@@ -71,6 +71,12 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
         gc.enable()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long ones first, a lab's and those of whole commands: at the end nobody shall wait for one of them."""
+    commands = ROOT / "tests" / "cli"
+    items.sort(key=lambda item: not (item.get_closest_marker("lab") or item.path.is_relative_to(commands)))
+
+
 def load_from_anywhere(arguments: Sequence[str]) -> None:
     """Load the test files in a turn of one's own: each of pytest's processes begins at another one.
 
