@@ -18,6 +18,7 @@ import sys
 import time
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from simopen.cli import key, known
@@ -162,19 +163,21 @@ def _read(descriptor: int) -> str:
     return text
 
 
-def named_rendezvous(options: argparse.Namespace) -> str | None:
+def named_rendezvous(
+    options: argparse.Namespace, environment: Mapping[str, str] = os.environ, file: Path | None = None
+) -> str | None:
     """Its URL; None where nobody has named one. Raises: UsageError for what is none, before anything takes its time."""
     from simopen.rendezvous import where
     from simopen.signalling.via import read_via
 
     with judged():
-        found = where.named(options.via)
+        found = where.named(options.via, environment, file)
     try:
         if found is not None:
             read_via(found, allow_plain=options.allow_plain)
     except ValueError as error:
-        who = "" if options.via is not None else f"{where.VARIABLE if where.VARIABLE in os.environ else where.path()}: "
-        raise UsageError(f"{who}{error}") from error
+        who = where.VARIABLE if where.VARIABLE in environment else file or where.path()
+        raise UsageError(str(error) if options.via is not None else f"{who}: {error}") from error
     return found
 
 

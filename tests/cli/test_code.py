@@ -256,17 +256,14 @@ async def test_two_commands_meet_by_a_code_and_carry_what_is_typed(tmp_path: Pat
         assert one.returncode == 0
 
 
-def test_a_rendezvous_that_is_none_is_told_with_who_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    monkeypatch.delenv(where.VARIABLE, raising=False)
-    kept = where.remember("nonsense")
+def test_a_rendezvous_that_is_none_is_told_with_who_names_it(tmp_path: Path) -> None:
+    kept = where.remember("nonsense", tmp_path / "via")
     with pytest.raises(UsageError, match=rf"^{kept}: via must begin with"):
-        code.named_rendezvous(options())
-    monkeypatch.setenv(where.VARIABLE, "nonsense")
+        code.named_rendezvous(options(), {}, kept)
     with pytest.raises(UsageError, match=r"^SIMOPEN_VIA: via must begin with"):
-        code.named_rendezvous(options())
+        code.named_rendezvous(options(), {where.VARIABLE: "nonsense"}, kept)
     with pytest.raises(UsageError, match=r"^via must begin with"):
-        code.named_rendezvous(options("--via", "nonsense"))
+        code.named_rendezvous(options("--via", "nonsense"), {}, kept)
 
 
 @ONE_LOOP
