@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,6 +29,7 @@ _OWN_NETWORK = "/proc/thread-self/ns/net"
 _QUEUE_PACKETS = 10_000  # a burst of a host's waits in its own queue rather than be lost unseen
 _IFA_F_NODAD = 0x02
 _SCOPE_LINK = 253
+_SETTLE_S = 10
 _NO_LINK_LOCAL = {"attrs": [["AF_INET6", {"attrs": [["IFLA_INET6_ADDR_GEN_MODE", 1]]}]]}
 
 
@@ -51,13 +53,15 @@ def make_host(number: int, addresses: Addresses, *, tun: bool) -> tuple[int, Lin
 
     Raises: OSError; pyroute2's NetlinkError.
     """
-    with _network_namespace() as (host, lab):
+    far_end, mac = f"host{number}", _mac(number)
+    with IPRoute() as outside, _network_namespace() as (host, lab), IPRoute() as netlink:
         link = TunLink() if tun else None
-        with IPRoute() as netlink:
-            if link is None:
-                _add_veth(netlink, number, lab, {"ifname": _far_end(number)})
-            _configure(netlink, addresses)
-    return host, link or _hold_far_end(number)
+        if link is None:
+            _add_veth(netlink, mac, outside, lab, {"ifname": far_end})
+        _configure(netlink, addresses)
+        if link is None:
+            _settle(outside, far_end)
+    return host, link or VethLink(far_end, mac)
 
 
 def make_joined_host(number: int, addresses: Addresses, far_end: str, router: str) -> int:
@@ -67,19 +71,19 @@ def make_joined_host(number: int, addresses: Addresses, far_end: str, router: st
 
     Returns the host's namespace. Raises: OSError; pyroute2's NetlinkError.
     """
-    with _network_namespace() as (host, home), IPRoute() as netlink:
+    mac = _mac(number)
+    with IPRoute() as outside, _network_namespace() as (host, home), IPRoute() as netlink:
         # One MAC for both: an interface without ARP sends to its own, and the other end must know that as its own.
-        _add_veth(netlink, number, home, {"ifname": far_end, "address": _mac(number).hex(":")})
+        _add_veth(netlink, mac, outside, home, {"ifname": far_end, "address": mac.hex(":")})
         _configure(netlink, addresses, router)
+        _settle(outside, far_end)
     return host
 
 
 def join(netlink: Any, interface: str, addresses: Addresses, own: str) -> None:
-    """Bring up the far end of a joined host's link, with an IPv4 address of its own and the routes to that host."""
+    """Give the far end of a joined host's link an IPv4 address of its own, and the routes to that host."""
     index = _index(netlink, interface)
-    netlink.link("set", index=index, arp=False)
     turn_offloads_off(interface)
-    _bring_up(netlink, index)
     netlink.addr("add", index=index, address=own, prefixlen=32)
     netlink.route("add", dst=f"{addresses.private}/32", oif=index, scope=_SCOPE_LINK)
     netlink.route("add", dst=f"{addresses.private6}/128", oif=index)
@@ -135,25 +139,31 @@ def _network_namespace() -> Iterator[tuple[int, int]]:
         os.close(home)
 
 
-def _far_end(number: int) -> str:
-    return f"host{number}"
-
-
 def _mac(number: int) -> bytes:
     return bytes((0x02, 0, 0, 0, number >> 8, number & 0xFF))  # locally administered
 
 
-def _add_veth(netlink: Any, number: int, home: int, far_end: dict[str, str]) -> None:
-    peer = {**far_end, "net_ns_fd": home}
-    netlink.link("add", ifname=INTERFACE, kind="veth", address=_mac(number).hex(":"), peer=peer)
+def _add_veth(netlink: Any, mac: bytes, outside: Any, home: int, far_end: dict[str, str]) -> None:
+    """Make a host's interface, and its far end in the namespace `home`, which `outside` speaks to and which is up."""
+    netlink.link("add", ifname=INTERFACE, kind="veth", address=mac.hex(":"), peer={**far_end, "net_ns_fd": home})
     netlink.link("set", index=_index(netlink, INTERFACE), arp=False)
     turn_offloads_off(INTERFACE)
+    index = _index(outside, far_end["ifname"])
+    outside.link("set", index=index, arp=False)
+    _bring_up(outside, index)
 
 
-def _hold_far_end(number: int) -> Link:
-    with IPRoute() as netlink:
-        _bring_up(netlink, _index(netlink, _far_end(number)))
-    return VethLink(_far_end(number), _mac(number))
+def _settle(netlink: Any, far_end: str) -> None:
+    """Wait until the far end of a veth sends, too.
+
+    It was up before its peer, and drops what it is to send until the kernel has seen to it that this is up as well. A
+    machine that is busy puts that off; since Linux 6.8 it is done before it answers.
+    """
+    until = time.monotonic() + _SETTLE_S
+    while netlink.get_links(_index(netlink, far_end))[0].get_attr("IFLA_OPERSTATE") != "UP":
+        if time.monotonic() > until:
+            raise TimeoutError(f"the link {far_end} has not come up within {_SETTLE_S} s")
+        time.sleep(0.001)
 
 
 def _index(netlink: Any, interface: str) -> int:
