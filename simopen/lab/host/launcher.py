@@ -7,6 +7,9 @@ thread may hold any lock.
 
 The lab closes its end of the lifeline, a pipe, before it looks for what runs in its hosts, to end it. So who is in a
 host and then finds the other end open will be found.
+
+What runs on a host must never speak to the real network, so the descriptor is not trusted: setns(2) takes others, too,
+a process's for one, and one of the network outside would be entered without a word.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import sys
 
 _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWNET = 0x40000000
+_OWN_NETWORK = "/proc/self/ns/net"
 _NOT_FOUND = 127  # what a shell says of a program that is not there
 
 
@@ -42,7 +46,10 @@ def main(arguments: list[str]) -> None:
     user, network, lifeline = (int(argument) for argument in arguments[:3])
     program = arguments[3:]
     _enter(user, _CLONE_NEWUSER)
+    outside = os.stat(_OWN_NETWORK).st_ino
     _enter(network, _CLONE_NEWNET)
+    if os.stat(_OWN_NETWORK).st_ino == outside:
+        sys.exit("this is no host's network, but the one outside of the lab")
     if _is_cut(lifeline):
         sys.exit("the lab is gone")
     os.close(lifeline)
