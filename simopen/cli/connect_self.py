@@ -7,7 +7,6 @@ import argparse
 from simopen.cli.arguments import argument, port
 from simopen.cli.carry import carry, ended
 from simopen.cli.console import Screen
-from simopen.holepunch import api
 from simopen.model.endpoint import Endpoint
 
 _PORT = 1314
@@ -22,6 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 async def run(options: argparse.Namespace, screen: Screen) -> int:
     """The whole command. Returns the exit status. Raises: PunchError where the port cannot be had."""
+    from simopen.holepunch import api  # all that punches, which other commands need not load
+
     reader, writer = await api.connect_self(options.port)
     sock = writer.get_extra_info("socket")
     ours, theirs = (Endpoint(*name[:2]) for name in (sock.getsockname(), sock.getpeername()))

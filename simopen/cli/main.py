@@ -27,7 +27,6 @@ from simopen.cli import (
     connect_self,
     doctor,
     forward,
-    key,
     lab,
     meet,
     nat,
@@ -37,16 +36,13 @@ from simopen.cli import (
     send,
     serve,
 )
-from simopen.cli.arguments import UsageError, argument, judged
-from simopen.cli.carry import carry, ended
+from simopen.cli.arguments import UsageError, argument
 from simopen.cli.console import USUAL_WIDTH, Screen, answer, print_json, wrapped, write_in_any_encoding
 from simopen.cli.interrupts import WORDS, Ending
-from simopen.cli.live_line import Waiting, drawn
 from simopen.cli.parser import Parser, Version
 from simopen.clock.instant import parse_duration
-from simopen.clock.source import TimeSource, chosen
 from simopen.errors import ClockError, CodeError, PeerError, PunchError, SimopenError, TicketError
-from simopen.model.report import Diagnosis, Report
+from simopen.model.report import Diagnosis
 from simopen.model.server import Heard
 from simopen.model.wording import shortened
 from simopen.net.os_errors import reason
@@ -231,7 +227,8 @@ def _failed(options: argparse.Namespace, screen: Screen, error: BaseException) -
     if options.verbose > 1:
         _logs.PACKAGE.debug("where it happened:", exc_info=error)
     _let_go_of_full_streams()
-    _tell_notes(screen, report)
+    for note in report.notes if report else ():
+        screen.note(note)
     screen.say("\n".join(_diagnosed(diagnosis)) if diagnosis else f"simopen: {message}")
     if isinstance(error, ClockError) and not error.has_advice:
         firewall = "does a firewall drop UDP port 123? " if Heard.NOTHING in error.heard else ""
@@ -247,11 +244,6 @@ def _diagnosed(diagnosis: Diagnosis) -> Iterator[str]:
     yield f"simopen: no stream: {diagnosis.sentence}"
     yield from (f"  seen: {fact}" for fact in diagnosis.evidence)
     yield f"  to do: {diagnosis.advice}"
-
-
-def _tell_notes(screen: Screen, report: Report | None) -> None:
-    for note in report.notes if report else ():
-        screen.note(note)
 
 
 def _status(not_done: str) -> str:
@@ -274,7 +266,7 @@ def _parser() -> argparse.ArgumentParser:
         commands, "meet", meet.run, "meet a peer who runs it, too: each gives the other one line to type"
     )
     meet.add_arguments(meeting)
-    dialling = _command(commands, "connect", _connect, "open a stream and connect it to stdin and stdout, like nc")
+    dialling = _command(commands, "connect", connect.run, "open a stream and connect it to stdin and stdout, like nc")
     connect.add_arguments(dialling)
     piping = _command(
         commands, "pipe", pipe.run, "carry stdin and stdout, or a local port, to the peer, and to the end"
@@ -347,32 +339,6 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
         "--delay", metavar="S", type=delay, default=0.04, help="one way between the hosts (default: 40ms)"
     )
     parser.add_argument("--loopback", action="store_true", help="two processes on loopback instead of the lab")
-
-
-async def _connect(options: argparse.Namespace, screen: Screen) -> int:
-    with judged():
-        source = chosen(options.ntp, ask=not options.no_ntp)
-    with connect.called(options, source, screen=screen) as meant:
-        call = await connect.by_true_time(meant, source, options.window, screen)
-        for line in call.told:
-            screen.say(f"simopen: {line}")
-        reader, writer = await _with_countdown(call, options.window, source, screen)
-    report: Report = writer.get_extra_info("simopen")
-    _tell_notes(screen, report)
-    screen.say(f"{report.summary()}; the clock: {report.clock}")
-    screen.say(f"simopen: {key.PLAIN if report.proof is None else f'proven: {call.proves}'}")
-    carried = await carry(reader, writer, screen)
-    return ended(options, screen, {"report": report.as_dict()}, carried)
-
-
-async def _with_countdown(
-    call: connect.Call, window_s: float, source: TimeSource, screen: Screen
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Make the call while a line shows what it is waiting for."""
-    estimate = source.now_estimate()
-    waiting = Waiting(call.whom, window_s, call.by_time(estimate), estimate.utc_ns / 1e9, estimate)
-    with drawn(waiting, screen) as on_event:
-        return await call.streams(on_event)
 
 
 async def _demo(options: argparse.Namespace, screen: Screen) -> int:

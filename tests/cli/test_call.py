@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from simopen.cli import call as calls
 from simopen.cli import connect
 from simopen.cli.main import main
 from simopen.clock import source as clock
@@ -60,14 +61,14 @@ def typed(*words: str) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def called(*words: str, where: Path, now_s: float | None = None) -> connect.Call:
+def called(*words: str, where: Path, now_s: float | None = None) -> calls.Call:
     """As if `simopen nat --ticket` held the ticket that follows `--mine`."""
     now = clock.plain()
     now = now if now_s is None else replace(now, utc_ns=UtcNs(round(now_s * 1e9)))
     with ExitStack() as stack:
         for word in words[words.index("--mine") + 1 :][:1] if "--mine" in words else ():
             stack.enter_context(store.left(parse_ticket(word).owned(PrivateKey.new()), where))
-        return stack.enter_context(connect.called(typed(*words), FixedClock(now), where))
+        return stack.enter_context(calls.called(typed(*words), FixedClock(now), where))
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,7 @@ def test_whoever_has_the_other_ticket_comes_to_the_same_instant(tmp_path: Path) 
 
 def test_the_own_ticket_is_the_one_that_is_held_here(tmp_path: Path) -> None:
     with store.left(MINE, tmp_path) as wanted:
-        with connect.called(typed(TEXT), FixedClock(clock.plain()), tmp_path) as call:
+        with calls.called(typed(TEXT), FixedClock(clock.plain()), tmp_path) as call:
             assert call.at == MINE.instant + 20
             assert wanted()
         assert not wanted()
@@ -136,7 +137,7 @@ def test_one_of_a_host_that_nobody_can_reach_is_told(tmp_path: Path) -> None:
 
 def test_one_that_is_named_stays_held_as_well(tmp_path: Path) -> None:
     with store.left(MINE, tmp_path) as wanted:
-        with connect.called(typed(TEXT, "--mine", MINE.encode()), FixedClock(clock.plain()), tmp_path):
+        with calls.called(typed(TEXT, "--mine", MINE.encode()), FixedClock(clock.plain()), tmp_path):
             assert wanted()
         assert not wanted()
 
@@ -155,7 +156,7 @@ def test_where_several_are_held_one_must_be_named(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"2 tickets are held on this host: name the one .* with --mine"):
             called(TEXT, where=tmp_path)
         source = FixedClock(clock.plain())
-        with connect.called(typed(TEXT, "--mine", MINE.encode()), source, tmp_path) as call:
+        with calls.called(typed(TEXT, "--mine", MINE.encode()), source, tmp_path) as call:
             assert call.at == THEIRS.instant
 
 
@@ -164,7 +165,7 @@ def test_one_that_is_named_and_held_no_more_is_refused(tmp_path: Path) -> None:
     source = FixedClock(clock.plain())
     with (
         pytest.raises(TicketError, match=r"without its private half: .* does not run here any more; make a new one"),
-        connect.called(typed(TEXT, "--mine", MINE.encode()), source, tmp_path),
+        calls.called(typed(TEXT, "--mine", MINE.encode()), source, tmp_path),
     ):
         pass
 
