@@ -23,31 +23,21 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import TracebackType
 from typing import Any, TypeAlias
 
+import h11
 import httpcore2
 import httpx2
 
-from simopen.apps.http.pieces import Pieces
+from simopen.apps.http.network_stream import DRAINED_S, FAILURES, UNASKED, NetworkStream, words
 from simopen.apps.http.streams import IDEMPOTENT, Streams
 from simopen.errors import SimopenError
-from simopen.net.os_errors import reason
 from simopen.net.streams import close
 
 Meet: TypeAlias = Callable[[], Awaitable[Streams]]
 
 MOST_DRAINED = 2**20
 """Bytes of a body that nobody wants, which are read so that the stream can be kept."""
-DRAINED_S = 2.0
-"""For how long at most."""
 _TRIES = 3
-_PIECE = 2**18
-"""Bytes that the time-out for writing holds for: of all of a large body nobody could tell."""
 _CLOSED = "this transport is closed"
-_UNASKED = "what the peer says as an answer was there before the request"
-_NAMES = {"client_addr": "sockname", "server_addr": "peername"}  # httpcore's, and asyncio's
-_FAILURES = (
-    *(httpcore2.TimeoutException, httpcore2.NetworkError),
-    *(httpcore2.ProtocolError, httpcore2.UnsupportedProtocol),
-)
 _ORIGIN = httpcore2.URL(scheme=b"http", host=b"peer", port=80, target=b"/").origin
 
 
@@ -72,7 +62,8 @@ class Transport(httpx2.AsyncBaseTransport):
         self._turn = asyncio.Lock()
         self._holder: asyncio.Task[Any] | None = None
         self._connection: httpcore2.AsyncHTTP11Connection | None = None
-        self._stream: _Stream | None = None
+        self._stream: NetworkStream | None = None
+        self._ending: set[asyncio.Task[None]] = set()  # streams that are being seen off
         self._closed = False
 
     @classmethod
@@ -104,20 +95,27 @@ class Transport(httpx2.AsyncBaseTransport):
         return response
 
     async def _take_turn(self, request: httpx2.Request) -> None:
-        """Raises: httpcore2.PoolTimeout where this very task has the turn, and does not end it meanwhile."""
-        task = asyncio.current_task()
-        limit_s = request.extensions.get("timeout", {}).get("pool") if self._holder is task else None
+        """Raises: httpcore2.PoolTimeout where this very task has the turn, or one that has ended, and keeps it."""
+        limit_s = request.extensions.get("timeout", {}).get("pool") if self._kept_by() else None
         try:
             async with asyncio.timeout(limit_s):
                 await self._turn.acquire()
         except TimeoutError:
-            if self._holder is task:
+            if whose := self._kept_by():
                 raise httpcore2.PoolTimeout(
-                    "this task holds a response that it has not closed, and the next request waits for that: "
+                    f"{whose} holds a response that it has not closed, and the next request waits for that: "
                     "read it to its end, or close it, first"
                 ) from None
             await self._turn.acquire()  # another task has begun to read it since
         self._hold()
+
+    def _kept_by(self) -> str:
+        """Who has the turn and will not end it while this task waits for it; empty where nobody has, or may."""
+        if self._holder is None:
+            return ""
+        if self._holder is asyncio.current_task():
+            return "this task"
+        return "a task that has ended" if self._holder.done() else ""
 
     def _hold(self) -> None:
         """The turn is this task's: it has asked, or reads the answer."""
@@ -136,6 +134,7 @@ class Transport(httpx2.AsyncBaseTransport):
             content=request.stream,
             extensions=request.extensions,
         )
+        _require_fit(asked)
         repeatable = request.method in IDEMPOTENT and isinstance(request.stream, library.ByteStream)
         for tried in range(1, _TRIES + 1):
             connection, stream = await self._connected()
@@ -152,20 +151,24 @@ class Transport(httpx2.AsyncBaseTransport):
                     ) from error
                 if tried == _TRIES:
                     raise
+            except Exception as error:
+                if connection.is_closed():
+                    stream.note(f"a request failed while it was sent: {words(error)}")
+                raise
         raise AssertionError("unreachable")
 
     async def _answered(
-        self, connection: httpcore2.AsyncHTTP11Connection, stream: _Stream, asked: httpcore2.Request
+        self, connection: httpcore2.AsyncHTTP11Connection, stream: NetworkStream, asked: httpcore2.Request
     ) -> httpcore2.Response:
         """The answer, of which something came after the request: what came with the last one is none."""
         answer = await connection.handle_async_request(asked)
         if not stream.answered:
             stream.broken = True
             await connection.aclose()
-            raise httpcore2.RemoteProtocolError(_UNASKED)
+            raise httpcore2.RemoteProtocolError(UNASKED)
         return answer
 
-    async def _connected(self) -> tuple[httpcore2.AsyncHTTP11Connection, _Stream]:
+    async def _connected(self) -> tuple[httpcore2.AsyncHTTP11Connection, NetworkStream]:
         """The connection, met for where there is none that is fit for a request."""
         if self._closed:
             raise httpcore2.ConnectError(_CLOSED)
@@ -180,12 +183,12 @@ class Transport(httpx2.AsyncBaseTransport):
             try:
                 reader, writer = await self._meet()
             except (SimopenError, OSError) as error:
-                raise httpcore2.ConnectError(_words(error)) from error
+                raise httpcore2.ConnectError(words(error)) from error
             if self._closed:  # while they met
                 await close(writer)
                 raise httpcore2.ConnectError(_CLOSED)
             self.connections += 1
-            self._stream = _Stream(reader, writer)
+            self._stream = NetworkStream(reader, writer, self._ending)
             self._connection = _Connection(_ORIGIN, self._stream, keepalive_expiry=None)
         self._stream.answered = False
         return self._connection, self._stream
@@ -206,7 +209,7 @@ class Transport(httpx2.AsyncBaseTransport):
 
     async def _drain(self, rest: AsyncIterator[bytes]) -> None:
         left = self._most_drained
-        with contextlib.suppress(TimeoutError, *_FAILURES):
+        with contextlib.suppress(TimeoutError, *FAILURES):
             async with asyncio.timeout(DRAINED_S):
                 async for piece in rest:
                     left -= len(piece)
@@ -230,9 +233,11 @@ class Transport(httpx2.AsyncBaseTransport):
         if self._connection is not None:
             await self._connection.aclose()
         if isinstance(self._meet, _Once) and (unused := self._meet.streams) is not None:
-            self._stream = _Stream(*unused)
+            self._stream = NetworkStream(*unused, self._ending)
         if self._stream is not None:
-            await self._stream.closed()
+            await self._stream.aclose()
+        if self._ending:
+            await asyncio.wait(self._ending)
 
     async def __aexit__(
         self,
@@ -264,89 +269,12 @@ class _Once:
         return streams
 
 
-class _Stream(httpcore2.AsyncNetworkStream):
-    """What httpcore reads and writes. `broken`: it has ended, in order or not; `answered`: something has come.
-
-    `why`: what has ended it, where that is known.
-    """
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._pieces, self._writer = Pieces(reader, writer), writer
-        self.broken = self.answered = False
-        self.why = ""
-
-    def note(self, why: str) -> None:
-        """What has ended it: the first that is said counts."""
-        self.why = self.why or why
-
-    async def look(self) -> None:
-        """Note what has ended it between two requests: it has been lost by now, or there is something to read."""
-        with contextlib.suppress(*_FAILURES):
-            if await self.read(1, DRAINED_S):
-                self.note(_UNASKED)
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        with self._noting(httpcore2.ReadError):
-            try:
-                async with asyncio.timeout(timeout):
-                    data = await self._pieces.read(max_bytes)
-            except TimeoutError as error:
-                if error.errno is None:  # ours; the kernel's ETIMEDOUT is a stream that has broken
-                    raise httpcore2.ReadTimeout(f"the peer sent nothing for {timeout:g} s") from None
-                raise
-        self.answered = self.answered or bool(data)
-        if not data:
-            self.broken = True
-            self.note("the peer has ended it")
-        return data
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        with self._noting(httpcore2.WriteError):
-            for begin in range(0, len(buffer), _PIECE):
-                await self._write(memoryview(buffer)[begin : begin + _PIECE], timeout)
-
-    async def _write(self, piece: memoryview, timeout: float | None) -> None:
-        if self._writer.is_closing():
-            raise ConnectionResetError("the stream has ended")
-        try:
-            async with asyncio.timeout(timeout):
-                self._writer.write(piece)
-                await self._writer.drain()
-        except TimeoutError as error:
-            if error.errno is None:
-                raise httpcore2.WriteTimeout(f"the peer took nothing for {timeout:g} s") from None
-            raise
-
-    @contextlib.contextmanager
-    def _noting(self, kind: type[Exception]) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            self.broken = True
-            self.note(_words(error))
-            raise kind(_words(error)) from error
-        except httpcore2.TimeoutException as error:
-            self.note(str(error))
-            raise
-        except asyncio.CancelledError:
-            self.note("a request was cancelled before its answer was whole")
-            raise
-
-    async def aclose(self) -> None:
-        self._writer.close()
-
-    async def closed(self) -> None:
-        """Close it, and see that off."""
-        await close(self._writer)
-
-    def get_extra_info(self, info: str) -> Any:
-        if info == "is_readable":  # asked of an idle connection: the peer has ended it, or said what nobody has asked
-            return self._writer.is_closing() or self._pieces.has_come
-        return self._writer.get_extra_info(_NAMES.get(info, info))
-
-
-def _words(error: Exception) -> str:
-    return reason(error) or type(error).__name__  # a time-out may have no words
+def _require_fit(asked: httpcore2.Request) -> None:
+    """Raises: httpcore2.LocalProtocolError for what is no request: found out while it is sent, it costs the stream."""
+    try:
+        h11.Request(method=asked.method, target=asked.url.target, headers=asked.headers)
+    except h11.LocalProtocolError as error:
+        raise httpcore2.LocalProtocolError(str(error)) from error
 
 
 # --- httpx2 and httpx alike
@@ -363,7 +291,7 @@ def _raising(library: Any, request: httpx2.Request) -> Iterator[None]:
     """Raise httpcore's errors as the library's own, which have the same names."""
     try:
         yield
-    except _FAILURES as error:
+    except FAILURES as error:
         names = (each.__name__ for each in type(error).__mro__)
         kind = next(getattr(library, name) for name in names if hasattr(library, name))
         raise kind(str(error), request=request) from error

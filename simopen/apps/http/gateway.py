@@ -72,7 +72,10 @@ class _Side:
     async def event(self) -> Any:
         """The next one. Raises: OSError, h11.RemoteProtocolError."""
         while (event := self.state.next_event()) is h11.NEED_DATA:
-            self.state.receive_data(await self.reader.read(CHUNK))
+            data = await self.reader.read(CHUNK)
+            if not data and self.state.their_state is h11.SEND_RESPONSE and not self.state.trailing_data[0]:
+                raise ConnectionResetError("the server has closed the connection without an answer")
+            self.state.receive_data(data)
         return event
 
     async def send(self, event: Any) -> None:

@@ -404,6 +404,70 @@ async def test_whoever_reads_a_response_is_who_holds_it() -> None:
         await reading
 
 
+async def test_a_response_that_nobody_is_left_to_close_is_told_too() -> None:
+    async with meeting(long(9_000_000)) as meet, client(httpx2, simopen.http.Transport(meet)) as http:
+
+        async def asks() -> httpx2.Response:
+            found: httpx2.Response = await http.send(http.build_request("GET", "/"), stream=True)
+            return found
+
+        response = await asyncio.create_task(asks())
+        with pytest.raises(httpx2.PoolTimeout, match="a task that has ended holds a response"):
+            await http.get("/", timeout=httpx2.Timeout(None, pool=0.05))
+        await response.aclose()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"method": "GET", "headers": {"X": "a\nb"}},
+        {"method": "G T"},
+        {"method": "GET", "headers": [("Host", "a"), ("Host", "b")]},
+    ],
+)
+@pytest.mark.parametrize("library", LIBRARIES)
+async def test_what_is_no_request_costs_no_stream(library: Any, wrong: dict[str, Any]) -> None:
+    async with (
+        stream_to(good) as streams,
+        client(library, transport := simopen.http.Transport.over(*streams)) as http,
+    ):
+        for _ in range(2):
+            with pytest.raises(library.LocalProtocolError):
+                await http.request(url="/", **wrong)
+            assert (await http.get("/")).text == "ok"
+    assert transport.connections == 1
+
+
+async def test_what_has_ended_the_only_stream_is_told_to_the_next_request() -> None:
+    async def breaks() -> AsyncIterator[bytes]:
+        yield b"x"
+        raise ValueError("the disk is gone")
+
+    async with stream_to(good) as streams, client(httpx2, simopen.http.Transport.over(*streams)) as http:
+        with pytest.raises(ValueError, match="the disk is gone"):
+            await http.post("/", content=breaks())
+        with pytest.raises(httpx2.ConnectError, match="a request failed while it was sent: the disk is gone"):
+            await http.get("/")
+
+
+async def test_a_peer_that_waits_to_be_read_takes_nothing_and_is_left_all_the_same() -> None:
+    left = asyncio.Event()
+
+    async def echoes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(2**16):
+                writer.write(data)
+                await writer.drain()
+        except ConnectionError:
+            left.set()
+
+    async with meeting(echoes, good) as meet, client(httpx2, simopen.http.Transport(meet)) as http:
+        with pytest.raises(httpx2.WriteTimeout):
+            await http.post("/", content=bytes(40 * 2**20), timeout=httpx2.Timeout(None, write=0.1))
+        assert (await http.get("/")).text == "ok"
+        await left.wait()
+
+
 async def test_a_body_is_sent_for_as_long_as_the_peer_takes_some_of_it() -> None:
     async def takes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)

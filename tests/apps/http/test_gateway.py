@@ -103,7 +103,8 @@ async def test_a_server_that_does_not_answer_is_told_and_the_stream_goes_on(
             answer = await http.get("/")
             assert (answer.status_code, answer.text) == (502, "the server behind this peer has not answered\n")
             assert (await http.head("/")).status_code == 200
-    assert len(caplog.records) == 1
+    (record,) = caplog.records
+    assert server is not leaves or "the server has closed the connection without an answer" in record.getMessage()
 
 
 async def test_half_an_answer_never_looks_like_a_whole_one() -> None:
