@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from simopen.cli.console import Update
     from simopen.model.event import Event
     from simopen.model.report import Report
+    from simopen.rendezvous.codes import Code
     from simopen.rendezvous.peers import KnownPeer
 
 ASKED = "-"
@@ -228,7 +229,7 @@ async def met(
     """
     from simopen.net.streams import STREAM_LIMIT
     from simopen.rendezvous.api import meeting
-    from simopen.rendezvous.codes import WORDS, parse_code, unlisted
+    from simopen.rendezvous.codes import WORDS, parse_code
 
     is_typed = code is None and not line
     if is_typed:
@@ -238,7 +239,7 @@ async def met(
         return await _met_again(options, screen, peer, channel, fits=fits, limit=limit or STREAM_LIMIT)
     known.require_name(options)
     secret = _secret(options, screen, code)
-    if is_typed and code and secret is None and unlisted(parse_code(code)):  # a slip would cost both sides the code
+    if is_typed and code and secret is None and _is_doubtful(parse_code(code)):  # a slip would cost both sides the code
         code = asked(options, "Code (Enter: as it is): ") or code
         secret = _secret(options, screen, code)
     via = rendezvous(options, screen)
@@ -274,7 +275,7 @@ def punch(options: argparse.Namespace) -> dict[str, Any]:
 
 def _secret(options: argparse.Namespace, screen: Screen, code: str | None) -> bytes | None:
     from simopen.rendezvous.api import checked_secret, room_named
-    from simopen.rendezvous.codes import parse_code, unlisted
+    from simopen.rendezvous.codes import WORDS, parse_code, unlisted
 
     with judged():
         if options.secret_file is not None:
@@ -284,7 +285,16 @@ def _secret(options: argparse.Namespace, screen: Screen, code: str | None) -> by
         for wrong, meant in () if code is None else unlisted(parse_code(code)):
             hint = f"; is it {quoted(meant)}?" if meant else ""
             screen.note(f"{quoted(wrong)} is no word of the list that codes are made of{hint}")
+        if code is not None and len(parse_code(code).words) < WORDS:
+            screen.note(f"codes have {WORDS} words, unless one was asked for with fewer: is that all of it?")
     return None
+
+
+def _is_doubtful(code: Code) -> bool:
+    """Whether something of it looks mistyped, or left out."""
+    from simopen.rendezvous.codes import WORDS, unlisted
+
+    return len(code.words) < WORDS or bool(unlisted(code))
 
 
 async def _met_again(

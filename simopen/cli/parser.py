@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from simopen import __version__
 from simopen.cli.console import answer, fitted
 
 _LONGEST_HALF = 300  # characters
+_NO_OPTION = "\0"  # before a word that is none, whatever it looks like: no argument of a program's has it
 
 
 class Parser(argparse.ArgumentParser):
@@ -18,25 +20,32 @@ class Parser(argparse.ArgumentParser):
     _is_within = False
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse's own; and a command's words and options may stand in any order: `connect HOST --at T PORT`."""
+        """As argparse's own; and a command's words and options may stand in any order: `connect HOST --at T PORT`.
+
+        What comes after `--` is no option. Of words in any order, argparse itself forgets that.
+        """
         if self._is_within or self._subparsers is not None:
             return super().parse_known_args(args, namespace)
         self._is_within = True
         try:
-            return self.parse_known_intermixed_args(args, namespace)
+            return self.parse_known_intermixed_args(_ended_options(sys.argv[1:] if args is None else args), namespace)
         finally:
             self._is_within = False
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, broken between words where it is a terminal that reads it."""
         self.print_usage(sys.stderr)
-        self.exit(2, fitted(f"{self.prog}: error: {_abridged(message)}", sys.stderr) + "\n")
+        said = _abridged(message.replace(_NO_OPTION, ""))
+        self.exit(2, fitted(f"{self.prog}: error: {said}", sys.stderr) + "\n")
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
         """As argparse's own, which before Python 3.13 takes the two dashes of `--at=--` for the end of the options."""
         if action.option_strings and arg_strings == ["--"]:
             return self._get_value(action, "--")
         return super()._get_values(action, arg_strings)
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        return super()._get_value(action, arg_string.removeprefix(_NO_OPTION))
 
     def print_help(self, file: Any = None) -> None:
         """Raises: OSError where it cannot be written; argparse's own says nothing then, and ends with status 0."""
@@ -49,6 +58,14 @@ class Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         answer(f"simopen {__version__}")
         parser.exit()
+
+
+def _ended_options(words: Sequence[str]) -> list[str]:
+    """Without `--`, and what comes after it marked."""
+    if "--" not in words:
+        return list(words)
+    end = list(words).index("--")
+    return [*words[:end], *(_NO_OPTION + each for each in words[end + 1 :])]
 
 
 def _abridged(text: str) -> str:

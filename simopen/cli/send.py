@@ -7,10 +7,11 @@ read. The command ends with status 0 once the receiver has said that all is on i
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from simopen.cli import code, known
 from simopen.cli.arguments import UsageError, add_punch
@@ -91,11 +92,9 @@ async def run(options: argparse.Namespace, screen: Screen) -> int:
         purpose=("simopen send", "simopen receive"),
         limit=LIMIT,
     )
-    began_s = time.monotonic()
-    with screen.progress(f"sending {listed(map(path_shown, offer.names), ', ', 2) or 'text'}", offer.size) as update:
-        done = _Counted(update)
+    with _Told(screen, offer) as done:
         await send(reader, writer, outgoing, done)
-    took_s = time.monotonic() - began_s
+    took_s = time.monotonic() - done.began_s
     for note in outgoing.notes() if isinstance(outgoing, Outgoing) else ():  # each is said once
         screen.note(note)
     rate = f" in {moved(done.size, getattr(outgoing, 'skipped', 0), took_s)}" * bool(offer.names)
@@ -113,13 +112,28 @@ def _addressed(words: list[str]) -> tuple[list[str], str | None]:
     return [each for each in words if each not in peers], peers[0] if peers else None
 
 
-class _Counted:
-    """How many bytes are done, as told last."""
+class _Told:
+    """What is shown meanwhile: that the other side is asked; and from when it takes it on, how far that is."""
 
-    def __init__(self, update: Callable[[int], None]) -> None:
-        self._update, self.size = update, 0
+    def __init__(self, screen: Screen, offer: Offer) -> None:
+        self._screen, self._offer = screen, offer
+        self._shown = contextlib.ExitStack()
+        self._update: Callable[[int], None] | None = None
+        self.size, self.began_s = 0, time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._shown.enter_context(self._screen.line("waiting for the other side to take it ..."))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._shown.close()
 
     def __call__(self, done: int) -> None:
+        if self._update is None:
+            self._shown.close()
+            what = f"sending {listed(map(path_shown, self._offer.names), ', ', 2) or 'text'}"
+            self._update = self._shown.enter_context(self._screen.progress(what, self._offer.size))
+            self.began_s = time.monotonic()
         self.size = done
         self._update(done)
 

@@ -182,7 +182,14 @@ async def test_who_was_given_a_code_and_waits_is_told_what_may_be_the_matter(
 
 
 @ONE_LOOP
-async def test_a_slip_in_a_code_is_asked_about_before_it_costs_the_code(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("typed", "note"),
+    [
+        ("7-croissant-zucchiniq", "'zucchiniq' is no word of the list that codes are made of; is it 'zucchini'?"),
+        ("7-croissant", "codes have 2 words, unless one was asked for with fewer: is that all of it?"),
+    ],
+)
+async def test_a_slip_in_a_code_is_asked_about_before_it_costs_the_code(tmp_path: Path, typed: str, note: str) -> None:
     """And what is said after a prompt that nobody has answered has a line of its own."""
     with Terminal() as terminal:
         command = await asyncio.create_subprocess_exec(
@@ -196,12 +203,12 @@ async def test_a_slip_in_a_code_is_asked_about_before_it_costs_the_code(tmp_path
         )
         terminal.given()
         await asyncio.to_thread(terminal.wait_for, "Code:")
-        terminal.type("7-croissant-zucchiniq\n")
+        terminal.type(f"{typed}\n")
         await asyncio.to_thread(terminal.wait_for, "Code (Enter: as it is):")
         terminal.type("\x04")
         seen = await asyncio.to_thread(terminal.read_to_the_end)
         assert await command.wait() == 2
-    assert "'zucchiniq' is no word of the list that codes are made of; is it 'zucchini'?" in " ".join(seen.split())
+    assert note in " ".join(seen.split())
     assert re.search(r"\): *\nsimopen: nothing was typed", seen), seen
     assert "connecting" not in seen
 

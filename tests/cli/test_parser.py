@@ -87,3 +87,23 @@ def test_options_may_stand_between_a_command_s_words() -> None:
     parser = _parser()
     for typed in (["send", "a", "--exclude", "x", "b", "--words", "3", "c"], ["send", "a", "b", "c"]):
         assert list(map(str, parser.parse_args(typed).paths)) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        (["send", "--", "-x"], ["-x"]),
+        (["send", "--", "-x", "y", "--text"], ["-x", "y", "--text"]),
+        (["send", "y", "--exclude", "z", "--", "-x"], ["y", "-x"]),
+        (["send", "--", "--", "-"], ["--", "-"]),
+    ],
+)
+def test_what_comes_after_two_dashes_is_no_option(typed: list[str], read: list[str]) -> None:
+    options = _parser().parse_args(typed)
+    assert (options.paths, options.text) == (read, None)
+
+
+def test_a_word_after_two_dashes_that_nobody_wants_is_named_as_it_was_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["clock", "--", "-x"])
+    assert "unrecognized arguments: -x\n" in capsys.readouterr().err

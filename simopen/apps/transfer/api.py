@@ -32,7 +32,7 @@ _RECORD_SIZE = 256  # about
 
 _T = TypeVar("_T")
 OnProgress: TypeAlias = Callable[[int], object]
-"""Called with how many bytes of files are done."""
+"""Called with how many bytes of files are done; a sender's first with 0, once the receiver takes them."""
 
 
 async def send(
@@ -50,6 +50,7 @@ async def send(
         _say(writer, messages.record(offer))
         entries = () if isinstance(outgoing, Offer) else outgoing.entries
         has = await _answer(reader, {entry.path for entry in entries if not entry.is_folder})
+        on_progress(0)
         heard = asyncio.ensure_future(_said(reader))
         frames = _nothing_more() if isinstance(outgoing, Offer) else outgoing.frames(has)
         all_sent = asyncio.Event()
