@@ -220,8 +220,8 @@ class Meeting:
             if wait_s is not None:
                 raise
             raise PeerLeft(
-                f"the peer was here, and has said nothing for {human(patience_s)}: has its program ended, or its "
-                f"network? Make a new code"
+                f"the peer was here, and nothing has come from it for {human(patience_s)}: has its program ended, or "
+                f"its network, or is the rendezvous gone? Make a new code"
             ) from None
 
     async def _once(self, ready: Callable[[], T | None], peer: Peer | None) -> T:

@@ -85,7 +85,7 @@ class Session:
             program or several, have one each.
         via: the rendezvous; left out, the one that the two met by first, or what is named otherwise.
         allow_plain: as for `meet`; left out, as at the first meeting.
-        keepalive, user_timeout: as for `connect`, and shorter: the stream of a peer that is gone ends within 20 s.
+        keepalive, user_timeout: as for `connect`, and shorter: the stream of a peer that is gone ends within 30 s.
         on_event: called with `SessionUp`, `SessionDown`, `SessionBack`, `SessionWaits`, and what `meet` tells.
         local, servers, timeout, spray, limit: as for `meet`.
         folder: where the peer is kept, as for `remember`.
@@ -226,28 +226,31 @@ class Session:
         lost = asyncio.ensure_future(stream.writer.wait_closed())
         link: LinkTransport = stream.writer.get_extra_info("simopen_link")
         with Patience(stream.writer.get_extra_info("socket")) as patience:
-            await self._look_after(lost, patience, link.give_up)
+            given_up = await self._look_after(lost, patience, link.give_up)
             if (sock := link.handed_over) is not None:
                 patience.sock = sock
-                await self._look_after(sock.closed, patience, partial(_shut_down, sock))
+                given_up = await self._look_after(sock.closed, patience, partial(_shut_down, sock))
         error = None if lost.cancelled() else lost.exception()
         stream.down_ns = _now_ns()
         self._backoff.over((stream.down_ns - stream.up_ns) / 1e9)
-        why = None if error is None else reason(error) if isinstance(error, OSError) else str(error)
+        why = given_up if error is None else reason(error) if isinstance(error, OSError) else str(error)
         self._tell(SessionDown(stream.down_ns, self.peer.name, why))
 
     async def _look_after(
         self, over: asyncio.Future[None], patience: Patience, give_up: Callable[[str], object]
-    ) -> None:
-        """Until it is over; which it is, too, where the peer cannot be there any more."""
-        before = self._clock.read()
+    ) -> str | None:
+        """Until it is over; which it is, too, where the peer cannot be there any more. Why, then."""
+        before, why = self._clock.read(), None
         while not (await asyncio.wait({over}, timeout=self.LOOK_S))[0]:
             now = self._clock.read()
             if self._patience_s is not None and suspended_s(before, now) > self._patience_s:
-                give_up("this computer slept for longer than the peer waits")
+                why = "this computer slept for longer than the peer waits"
+                give_up(why)
             elif patience.is_over():
-                give_up(f"nothing was acknowledged for {human(patience.timeout_s)}")
+                why = f"nothing was acknowledged for {human(patience.timeout_s)}"
+                give_up(why)
             before = now
+        return why
 
     async def _end(self) -> None:
         """Close the stream that there is, and see that off."""

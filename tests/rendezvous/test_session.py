@@ -384,7 +384,6 @@ async def test_a_machine_that_was_suspended_for_longer_than_a_peer_waits_comes_b
         assert len(site.heard("laptop", SessionDown)) == 1
 
 
-@pytest.mark.real_server
 def _set(event: asyncio.Event, _: object) -> None:
     event.set()
 
@@ -407,6 +406,21 @@ async def test_a_stream_that_is_handed_over_is_the_sessions_until_its_new_owner_
                 each.result()
 
 
+async def test_why_a_stream_was_given_up_that_is_handed_over_is_told(site: Site) -> None:
+    clock = Suspended()
+    async with site.session("laptop", local_clock=clock) as one, site.session("desk") as other:
+        up = [asyncio.Event(), asyncio.Event()]
+        forwarding = [
+            asyncio.ensure_future(simopen.forward(each, ready=partial(_set, is_up)))
+            for each, is_up in zip(await both(one, other), up, strict=True)
+        ]
+        await asyncio.gather(*(each.wait() for each in up))
+        clock.suspended_s = one._patience_s + 1.0  # type: ignore[operator]
+        await site.until("laptop", SessionDown)
+        await asyncio.gather(*forwarding, return_exceptions=True)
+    assert site.heard("laptop", SessionDown)[0].why == "this computer slept for longer than the peer waits"
+
+
 async def test_a_peer_that_takes_nothing_for_longer_than_the_time_out_is_not_gone(site: Site) -> None:
     """A film that was paused: its host acknowledges, and the kernel's own user time-out would cut it off."""
     film = bytes(24 * 2**20)  # more than two sockets and two transports hold
@@ -419,6 +433,7 @@ async def test_a_peer_that_takes_nothing_for_longer_than_the_time_out_is_not_gon
         assert one.streams == other.streams == 1
 
 
+@pytest.mark.real_server
 async def test_two_who_met_at_nats_meet_there_again_and_are_told_at_once_that_the_other_is_not_there(
     nats_via: str, tmp_path: Path
 ) -> None:
